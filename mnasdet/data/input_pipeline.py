@@ -1,0 +1,261 @@
+"""From record files to batches: tf.data pipelines for training and evaluation."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from mnasdet.data import augmentation, digits, records
+from mnasdet.data import label_map as label_maps
+from mnasdet.errors import DataError
+from mnasdet.protos import pipeline_pb2, ssd_pb2, train_pb2
+
+Example = dict[str, tf.Tensor]
+
+_METHODS = {
+    ssd_pb2.BILINEAR: tf.image.ResizeMethod.BILINEAR,
+    ssd_pb2.NEAREST_NEIGHBOR: tf.image.ResizeMethod.NEAREST_NEIGHBOR,
+    ssd_pb2.BICUBIC: tf.image.ResizeMethod.BICUBIC,
+    ssd_pb2.AREA: tf.image.ResizeMethod.AREA,
+}
+
+# Bad records that are named one by one in the log; the rest is only counted.
+_MAX_NAMED = 20
+
+
+def preprocess(
+    image: tf.Tensor,
+    image_size: tuple[int, int],
+    resize_method: ssd_pb2.ResizeType = ssd_pb2.BILINEAR,
+) -> tf.Tensor:
+    """What every image goes through on its way into a network.
+
+    Args:
+      image: [..., height, width, 3] uint8.
+      image_size: (height, width) of the result.
+
+    Returns:
+      [..., height, width, 3] float32 within [-1, 1].
+    """
+    resized = tf.image.resize(image, image_size, _METHODS[resize_method])
+    resized = tf.cast(resized, tf.float32)
+    if resize_method == ssd_pb2.BICUBIC:
+        resized = tf.clip_by_value(resized, 0.0, 255.0)  # It overshoots at edges.
+    return resized * (2.0 / 255.0) - 1.0
+
+
+def training_dataset(
+    reader: pipeline_pb2.InputReader,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    augmentations: Sequence[train_pb2.PreprocessingStep],
+    transform: Callable[[Example], Any],
+    seed: int,
+    resize_method: ssd_pb2.ResizeType = ssd_pb2.BILINEAR,
+) -> tf.data.Dataset:
+    """Batches without end, in the same order and with the same augmentation for the same seed.
+
+    Args:
+      image_size: (height, width) of the network's input.
+      transform: makes what is batched of one example: `image` [height, width, 3] float32 within
+        [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised; `classes` [N] int32
+        from 1; `is_crowd` [N] bool; `area` [N] float32, square pixels of the original image;
+        `source_id`; `height` and `width` of the original image.
+
+    Raises:
+      DataError: for files or records that cannot be used, or fewer images than a batch has.
+    """
+    index = _index(reader)
+    if index.num_usable < batch_size:
+        raise DataError(
+            f"{_source(reader)}: {index.num_usable} images are fewer than the batch_size "
+            f"{batch_size} of train_config; lower it"
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def finish(position: tf.Tensor, example: Example) -> Any:
+        # The position counts on over the epochs, so every epoch augments anew.
+        example_seed = tf.stack([tf.constant(seed, tf.int64), position])
+        if not reader.cache_decoded_images:
+            example = records.decode(example)
+        example = augmentation.augment(example, augmentations, example_seed)
+        image = preprocess(example["image"], image_size, resize_method)
+        return transform({**example, "image": image})
+
+    dataset = _parsed(reader, index, seed if reader.shuffle else None)
+    if reader.cache_decoded_images:
+        megabytes = index.decoded_bytes / 1e6
+        logging.info("keeping decoded images in memory: %.0f MB", megabytes)
+        dataset = dataset.map(records.decode, tf.data.AUTOTUNE).cache()
+    if reader.shuffle:
+        dataset = dataset.shuffle(min(reader.shuffle_buffer_size, index.num_usable), seed)
+    dataset = dataset.repeat().enumerate().map(finish, tf.data.AUTOTUNE)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_dataset(
+    reader: pipeline_pb2.InputReader,
+    *,
+    image_size: tuple[int, int],
+    batch_size: int,
+    resize_method: ssd_pb2.ResizeType = ssd_pb2.BILINEAR,
+) -> tf.data.Dataset:
+    """Every image once, in the order of the records; the last batch may be smaller.
+
+    Returns:
+      Batches of the examples that `training_dataset` describes, not augmented, with N padded by
+      zeros to the reader's max_number_of_boxes, and `num_boxes` int32.
+
+    Raises:
+      DataError: for files or records that cannot be used.
+    """
+    index = _index(reader)
+
+    def finish(example: Example) -> Example:
+        image = preprocess(example["image"], image_size, resize_method)
+        return _padded({**example, "image": image}, reader.max_number_of_boxes)
+
+    dataset = _parsed(reader, index, None).map(records.decode, tf.data.AUTOTUNE)
+    if reader.cache_decoded_images:
+        dataset = dataset.cache()
+    dataset = dataset.map(finish, tf.data.AUTOTUNE).batch(batch_size)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def input_files(reader: pipeline_pb2.InputReader) -> list[str]:
+    """The record files of a reader, globs resolved.
+
+    Raises:
+      DataError: when a file is missing or a glob matches none.
+    """
+    if reader.WhichOneof("input_reader") == "digits_input_reader":
+        return [str(path) for path in _digits(reader)[0]]
+    files: list[str] = []
+    for pattern in reader.tf_record_input_reader.input_path:
+        found = sorted(tf.io.gfile.glob(pattern))
+        if not found:
+            is_glob = any(character in pattern for character in "*?[")
+            raise DataError(f"{pattern}: " + ("no file matches" if is_glob else "does not exist"))
+        for file in found:
+            if tf.io.gfile.isdir(file):
+                raise DataError(f"{file}: is a folder; name record files, as in {file}/*.record*")
+        files.extend(found)
+    if not files:
+        raise DataError("tf_record_input_reader.input_path is empty; name record files")
+    return list(dict.fromkeys(files))
+
+
+def label_map(reader: pipeline_pb2.InputReader) -> dict[int, str]:
+    """Class id to name, of either kind of reader.
+
+    Raises:
+      DataError: when the label map is missing or not valid.
+    """
+    if reader.WhichOneof("input_reader") == "digits_input_reader":
+        return label_maps.load(_digits(reader)[1])
+    if not reader.label_map_path:
+        raise DataError("label_map_path of the input reader is empty; name a label map")
+    return label_maps.load(reader.label_map_path)
+
+
+def _digits(reader: pipeline_pb2.InputReader):
+    settings = reader.digits_input_reader
+    split = pipeline_pb2.DigitsInputReader.Split.Name(settings.split).lower()
+    return digits.records(split, settings.num_images, settings.image_size)
+
+
+def _source(reader: pipeline_pb2.InputReader) -> str:
+    return ", ".join(reader.tf_record_input_reader.input_path) or "digits_input_reader"
+
+
+def _index(reader: pipeline_pb2.InputReader) -> records.RecordIndex:
+    """The records to use; bad ones are reported as the reader says."""
+    stamps = []
+    for file in input_files(reader):
+        stat = tf.io.gfile.stat(file)
+        stamps.append((file, stat.length, stat.mtime_nsec))
+    index = _checked(tuple(stamps), tuple(label_map(reader).items()), reader.max_number_of_boxes)
+    if index.problems and reader.bad_records == pipeline_pb2.InputReader.FATAL:
+        others = len(index.problems) - 1
+        raise DataError(
+            index.problems[0]
+            + (f"; and {others} more bad records" if others else "")
+            + " (bad_records: SKIP in the input reader leaves them out)"
+        )
+    if not index.num_usable:
+        raise DataError(
+            f"{_source(reader)}: has no usable record"
+            + (f"; the first problem: {index.problems[0]}" if index.problems else "")
+        )
+    return index
+
+
+# A search trains thousands of children on the same files.
+@functools.lru_cache(maxsize=8)
+def _checked(
+    stamps: tuple[tuple[str, int, int], ...],
+    names: tuple[tuple[int, str], ...],
+    max_number_of_boxes: int,
+) -> records.RecordIndex:
+    """Checks the records, once for every state of the files, and logs what is bad."""
+    files = [file for file, _, _ in stamps]
+    index = records.check_records(files, dict(names), max_number_of_boxes)
+    for problem in index.problems[:_MAX_NAMED]:
+        logging.warning("bad record: %s", problem)
+    if index.problems:
+        logging.warning(
+            "%d bad records, %d good ones in %d files",
+            len(index.problems),
+            index.num_usable,
+            len(files),
+        )
+    return index
+
+
+def _parsed(
+    reader: pipeline_pb2.InputReader, index: records.RecordIndex, shuffle_seed: int | None
+) -> tf.data.Dataset:
+    """The usable records, parsed and not decoded; files in random order if there is a seed."""
+    counts = np.array([len(mask) for mask in index.usable], np.int64)
+    starts = np.cumsum(counts) - counts
+    used = np.concatenate(index.usable)
+    # Of the good records, not of each pass over them: the sample is always the same.
+    good = np.flatnonzero(used)
+    used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
+
+    def read(file: tf.Tensor) -> tf.data.Dataset:
+        first, count = tf.constant(starts)[file], tf.constant(counts)[file]
+        dataset = tf.data.TFRecordDataset(tf.constant(index.files)[file]).take(count)
+        if used.all():
+            return dataset
+        mask = tf.data.Dataset.from_tensor_slices(tf.constant(used)[first : first + count])
+        return tf.data.Dataset.zip(dataset, mask).filter(lambda _, use: use).map(lambda x, _: x)
+
+    files = tf.data.Dataset.range(len(index.files))
+    if shuffle_seed is not None and len(index.files) > 1:
+        files = files.shuffle(max(1, reader.filenames_shuffle_buffer_size), shuffle_seed)
+    dataset = files.interleave(
+        read,
+        cycle_length=max(1, min(reader.num_readers, len(index.files))),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    return dataset.map(records.parse, tf.data.AUTOTUNE)
+
+
+def _padded(example: Example, max_number_of_boxes: int) -> Example:
+    num_boxes = tf.shape(example["boxes"])[0]
+    missing = max_number_of_boxes - num_boxes
+    padded = {}
+    for key in ("boxes", "classes", "is_crowd", "area"):
+        value = example[key]
+        rest = value.shape[1:]
+        value = tf.pad(value, [[0, missing]] + [[0, 0]] * len(rest))
+        padded[key] = tf.ensure_shape(value, [max_number_of_boxes, *rest])
+    return {**example, **padded, "num_boxes": num_boxes}

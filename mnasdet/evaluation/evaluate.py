@@ -1,0 +1,65 @@
+"""Runs a detector over an evaluation set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mnasdet.data import input_pipeline
+from mnasdet.detectors import detector as detectors
+from mnasdet.errors import DataError
+from mnasdet.evaluation.coco import CocoEvaluator
+from mnasdet.protos import pipeline_pb2
+
+# Images [batch, height, width, 3] to the detections of `PostProcessing`.
+Detect = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+
+def evaluation_set(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> tf.data.Dataset:
+    """The batches of the pipeline's evaluation reader."""
+    resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
+    return input_pipeline.evaluation_dataset(
+        pipeline.eval_input_reader[0],
+        image_size=detectors.image_size(pipeline),
+        batch_size=pipeline.eval_config.batch_size,
+        resize_method=resizer.resize_method,
+    )
+
+
+def evaluate(
+    detect: Detect,
+    dataset: tf.data.Dataset,
+    categories: dict[int, str],
+    per_category: bool = False,
+) -> dict[str, float]:
+    """COCO metrics of `detect` over the batches of `evaluation_set`."""
+    evaluator = CocoEvaluator(categories)
+    empty = True
+    for batch in dataset:
+        detections = {key: np.asarray(value) for key, value in detect(batch["image"]).items()}
+        for example, found in zip(_unbatch(batch), _unbatch(detections), strict=True):
+            boxes, kept = int(example["num_boxes"]), int(found["num_detections"])
+            evaluator.add(
+                int(example["height"]),
+                int(example["width"]),
+                example["boxes"][:boxes],
+                example["classes"][:boxes],
+                example["area"][:boxes],
+                example["is_crowd"][:boxes],
+                found["detection_boxes"][:kept],
+                found["detection_classes"][:kept],
+                found["detection_scores"][:kept],
+            )
+            empty = False
+    if empty:
+        raise DataError("the evaluation set has no images")
+    return evaluator.metrics(per_category)
+
+
+def _unbatch(batch: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    arrays = {key: np.asarray(value) for key, value in batch.items() if key != "image"}
+    for row in range(len(next(iter(arrays.values())))):
+        yield {key: value[row] for key, value in arrays.items()}

@@ -1,0 +1,114 @@
+"""The box predictor that all levels share (Lin et al., "Focal Loss for Dense Object Detection",
+2017, section 4; separable convolutions and one tower as in the OD API)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnasdet.networks.blocks import batch_norm, separable_conv
+from mnasdet.networks.builder import Builder, Node
+from mnasdet.networks.hyperparams import Hyperparams, Initializer, from_proto as read_hyperparams
+from mnasdet.protos import architecture_pb2
+
+BOX_CODE_SIZE = 4
+
+DEFAULT = Hyperparams(
+    initializer=Initializer("normal", 0.01),
+    depthwise_initializer=Initializer("normal", 0.01),
+    l2=2e-5,
+    batch_norm_momentum=0.997,
+)
+
+
+def weight_shared_predictor(
+    b: Builder,
+    features: Sequence[Node],
+    *,
+    num_classes: int,
+    anchors_per_location: int,
+    num_layers: int = 4,
+    channels: int = 64,
+    kernel_size: int = 3,
+    share_tower: bool = True,
+    separable: bool = True,
+    class_bias: float = -4.6,
+    hyperparams: Hyperparams = DEFAULT,
+) -> tuple[Node, Node]:
+    """Box and class predictions of all levels. Kernels are shared by the levels, batch
+    normalisation is not.
+
+    Args:
+      features: finest level first, all with the same channels.
+      num_classes: without the background, which has slot 0 of the class scores.
+      channels: of the tower.
+      class_bias: first value of the class logits.
+
+    Returns:
+      Box encodings (anchors, 4) and class logits (anchors, num_classes + 1): levels in order,
+      within one row by row, within a location anchor by anchor.
+    """
+
+    def conv(x: Node, filters: int, name: str, **arguments) -> Node:
+        if separable:
+            return separable_conv(
+                b, x, filters, kernel_size, hyperparams, name=name, shared=True, **arguments
+            )
+        return b.conv2d(
+            x,
+            filters,
+            kernel_size,
+            initializer=hyperparams.initializer,
+            l2=hyperparams.l2,
+            name=f"{name}/conv",
+            shared=True,
+            **arguments,
+        )
+
+    def tower(x: Node, name: str, level: int) -> Node:
+        for layer in range(num_layers):
+            x = conv(x, channels, f"{name}/{layer}")
+            x = batch_norm(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
+            activation = hyperparams.activation
+            x = b.activation(x, activation, name=f"{name}/{layer}/feature_{level}/{activation}")
+        return x
+
+    def flat(x: Node, values: int, name: str) -> Node:
+        height, width, _ = x.shape
+        return b.reshape(x, (height * width * anchors_per_location, values), name=name)
+
+    boxes, classes = [], []
+    for level, x in enumerate(features):
+        box_tower = tower(x, "tower" if share_tower else "box_tower", level)
+        class_tower = box_tower if share_tower else tower(x, "class_tower", level)
+        box = conv(box_tower, anchors_per_location * BOX_CODE_SIZE, "box", use_bias=True)
+        boxes.append(flat(box, BOX_CODE_SIZE, f"box/feature_{level}"))
+        slots = num_classes + 1
+        logits = conv(
+            class_tower, anchors_per_location * slots, "class", use_bias=True, bias=class_bias
+        )
+        classes.append(flat(logits, slots, f"class/feature_{level}"))
+    return b.concat(boxes, name="box_encodings"), b.concat(classes, name="class_logits")
+
+
+def from_proto(
+    b: Builder,
+    features: Sequence[Node],
+    proto: architecture_pb2.WeightSharedConvolutionalBoxPredictor,
+    *,
+    num_classes: int,
+    anchors_per_location: int,
+) -> tuple[Node, Node]:
+    """`weight_shared_predictor` as an Architecture describes it."""
+    return weight_shared_predictor(
+        b,
+        features,
+        num_classes=num_classes,
+        anchors_per_location=anchors_per_location,
+        num_layers=proto.num_layers_before_predictor,
+        channels=proto.depth,
+        kernel_size=proto.kernel_size,
+        share_tower=proto.share_prediction_tower,
+        separable=proto.use_depthwise,
+        class_bias=proto.class_prediction_bias_init,
+        hyperparams=read_hyperparams(proto.conv_hyperparams),
+    )

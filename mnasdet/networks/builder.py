@@ -1,0 +1,228 @@
+"""The Builder: networks as functions that record a graph, without TensorFlow.
+
+A network is one ordinary function over a `Builder`. What it returns, `Node`s, is read by
+`cost.py` (parameters, multiply-adds, the layer list) and by `keras_builder.py` (a tf_keras model).
+Only nodes that an output reaches are ever read: what is dead costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mnasdet.networks.hyperparams import Initializer
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """The output of one layer.
+
+    Attributes:
+      op: what the layer does: the name of the `Builder` method that made the node.
+      name: the layer's name, scopes first. Nodes of one name share the layer's weights.
+      inputs: the nodes that the layer reads, in order.
+      shape: without the batch: (height, width, channels), or (anchors, values).
+      attrs: the layer's arguments.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[Node, ...]
+    shape: tuple[int, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        return self.shape[-1]
+
+    def __repr__(self) -> str:
+        return f"Node({self.name}: {self.op} -> {'x'.join(map(str, self.shape))})"
+
+
+class Builder:
+    """Records layers. Convolutions and pools pad SAME; `name` is relative to the scope."""
+
+    def __init__(self) -> None:
+        self._scopes: list[str] = []
+        self._layers: dict[str, tuple] = {}
+
+    @contextlib.contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefixes the names made inside. The outermost scope is the part of the detector."""
+        self._scopes.append(name)
+        yield
+        self._scopes.pop()
+
+    def input(self, shape: Sequence[int], name: str = "image") -> Node:
+        """A tensor from outside, (height, width, channels)."""
+        return Node("input", name, (), tuple(shape))
+
+    def conv2d(
+        self,
+        x: Node,
+        filters: int,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        use_bias: bool = False,
+        bias: float = 0.0,
+        initializer: Initializer,
+        l2: float = 0.0,
+        name: str,
+        shared: bool = False,
+    ) -> Node:
+        """`l2` is Keras' coefficient (of the plain sum of squares); `bias` is its first value."""
+        height, width, _ = x.shape
+        return self._layer(
+            "conv2d",
+            name,
+            (x,),
+            (*_strided(height, width, strides), filters),
+            shared,
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            use_bias=use_bias,
+            bias=bias,
+            initializer=initializer,
+            l2=l2,
+        )
+
+    def depthwise_conv2d(
+        self,
+        x: Node,
+        kernel_size: int,
+        *,
+        strides: int = 1,
+        initializer: Initializer,
+        l2: float = 0.0,
+        name: str,
+        shared: bool = False,
+    ) -> Node:
+        height, width, channels = x.shape
+        return self._layer(
+            "depthwise_conv2d",
+            name,
+            (x,),
+            (*_strided(height, width, strides), channels),
+            shared,
+            kernel_size=kernel_size,
+            strides=strides,
+            initializer=initializer,
+            l2=l2,
+        )
+
+    def batch_norm(self, x: Node, *, momentum: float, epsilon: float, name: str) -> Node:
+        """With centre and scale; `momentum` is the share of the old average that a step keeps."""
+        return self._layer("batch_norm", name, (x,), x.shape, momentum=momentum, epsilon=epsilon)
+
+    def activation(self, x: Node, function: str, *, name: str) -> Node:
+        """`function` is one of relu, relu6, sigmoid; "linear" gives `x` back."""
+        if function == "linear":
+            return x
+        return self._layer("activation", name, (x,), x.shape, function=function)
+
+    def max_pool(self, x: Node, size: int, *, strides: int, name: str) -> Node:
+        height, width, channels = x.shape
+        shape = (*_strided(height, width, strides), channels)
+        return self._layer("max_pool", name, (x,), shape, size=size, strides=strides)
+
+    def global_max_pool(self, x: Node, *, name: str) -> Node:
+        """The maximum over height and width: (1, 1, channels)."""
+        return self._layer("global_max_pool", name, (x,), (1, 1, x.channels))
+
+    def upsample(self, x: Node, size: tuple[int, int], *, name: str) -> Node:
+        """Nearest neighbour up to `size`, (height, width)."""
+        if x.shape[:2] == tuple(size):
+            return x
+        return self._layer("upsample", name, (x,), (*size, x.channels))
+
+    def add(self, x: Node, y: Node, *, name: str) -> Node:
+        """Of two: TFLite adds many through AddN, which is slower."""
+        return self._elementwise("add", x, y, name)
+
+    def multiply(self, x: Node, y: Node, *, name: str) -> Node:
+        """`y` may be (1, 1, channels)."""
+        return self._elementwise("multiply", x, y, name)
+
+    def reshape(self, x: Node, shape: Sequence[int], *, name: str) -> Node:
+        return self._layer("reshape", name, (x,), tuple(shape))
+
+    def concat(self, nodes: Sequence[Node], *, name: str) -> Node:
+        """Along the first axis behind the batch."""
+        shape = (sum(node.shape[0] for node in nodes), *nodes[0].shape[1:])
+        return self._layer("concat", name, tuple(nodes), shape)
+
+    def _elementwise(self, op: str, x: Node, y: Node, name: str) -> Node:
+        if x.shape != y.shape and y.shape != (1, 1, x.channels):
+            raise ValueError(f"{op} {name}: shapes {x.shape} and {y.shape} differ")
+        return self._layer(op, name, (x, y), x.shape)
+
+    def _layer(
+        self,
+        op: str,
+        name: str,
+        inputs: tuple[Node, ...],
+        shape: tuple[int, ...],
+        shared: bool = False,
+        **attrs: Any,
+    ) -> Node:
+        name = "/".join([*self._scopes, name])
+        signature = (op, tuple(attrs.items()), tuple(node.channels for node in inputs), shared)
+        if self._layers.setdefault(name, signature) is not signature and (
+            not shared or self._layers[name] != signature
+        ):
+            raise ValueError(f"layer name {name!r} is taken by a different layer")
+        return Node(op, name, inputs, shape, attrs)
+
+
+def _strided(height: int, width: int, strides: int) -> tuple[int, int]:
+    return -(-height // strides), -(-width // strides)
+
+
+def reachable(outputs: Sequence[Node]) -> list[Node]:
+    """The nodes that `outputs` need, each after its inputs."""
+    order: dict[Node, None] = {}
+    stack = [(node, False) for node in reversed(outputs)]
+    while stack:
+        node, ready = stack.pop()
+        if node in order:
+            continue
+        if ready:
+            order[node] = None
+        else:
+            stack.append((node, True))
+            stack.extend((node_in, False) for node_in in reversed(node.inputs))
+    return list(order)
+
+
+def canonical_key(outputs: Sequence[Node]) -> str:
+    """A digest that two networks share when they are one network but for names and dead nodes.
+
+    Every node is labelled from what it computes (inputs of an addition in any order), then once
+    more from what reads it, so that one layer read twice differs from two equal layers.
+    """
+    nodes = reachable(outputs)
+    label: dict[Node, str] = {}
+    for node in nodes:
+        below = [label[node_in] for node_in in node.inputs]
+        if node.op == "add":
+            below.sort()
+        attrs = sorted((key, str(value)) for key, value in node.attrs.items())
+        label[node] = _digest(node.op, node.shape, attrs, below)
+    readers: dict[Node, list[str]] = {node: [] for node in nodes}
+    for place, node in enumerate(outputs):
+        readers[node].append(f"output {place}")
+    whole: dict[Node, str] = {}
+    for node in reversed(nodes):
+        whole[node] = _digest(label[node], sorted(readers[node]))
+        for place, node_in in enumerate(node.inputs):
+            readers[node_in].append(whole[node] + ("" if node.op == "add" else str(place)))
+    return _digest(sorted(whole.values()))
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,98 @@
+"""The cost sheet: what a network costs, layer by layer, read off its graph without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from mnasdet.networks.builder import Node, reachable
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some layers cost for one image.
+
+    Attributes:
+      params: weights, the moving averages of batch normalisation included.
+      trainable_params: weights that gradients change.
+      multiply_adds: of convolutions, as the papers count.
+      memory_bytes: float32 bytes of weights and activations read and written.
+    """
+
+    params: int = 0
+    trainable_params: int = 0
+    multiply_adds: int = 0
+    memory_bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class CostSheet:
+    """The layers that run, in order, and what each costs. A shared layer's weights count once."""
+
+    nodes: list[Node]
+    costs: list[Cost]
+
+    @property
+    def total(self) -> Cost:
+        return sum(self.costs, Cost())
+
+    @property
+    def parts(self) -> dict[str, Cost]:
+        """By the outermost scope: backbone, feature_pyramid, box_predictor."""
+        parts: dict[str, Cost] = {}
+        for node, cost in zip(self.nodes, self.costs, strict=True):
+            part = node.name.partition("/")[0]
+            parts[part] = parts.get(part, Cost()) + cost
+        return parts
+
+
+def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
+    """The cost of the network that ends in `outputs`."""
+    nodes = [node for node in reachable(outputs) if node.op != "input"]
+    seen: set[str] = set()
+    costs = []
+    for node in nodes:
+        costs.append(_cost(node, count_weights=node.name not in seen))
+        seen.add(node.name)
+    return CostSheet(nodes, costs)
+
+
+def _cost(node: Node, count_weights: bool) -> Cost:
+    kernel, fixed = _weights(node)
+    activations = math.prod(node.shape) + sum(math.prod(x.shape) for x in node.inputs)
+    return Cost(
+        params=(kernel + fixed) * count_weights,
+        trainable_params=kernel * count_weights,
+        multiply_adds=_multiply_adds(node),
+        memory_bytes=_FLOAT_BYTES * (activations + kernel + fixed),
+    )
+
+
+def _weights(node: Node) -> tuple[int, int]:
+    """Trainable and untrainable weights of the node's layer."""
+    match node.op:
+        case "conv2d":
+            kernel = node.attrs["kernel_size"] ** 2 * node.inputs[0].channels * node.channels
+            return kernel + node.channels * node.attrs["use_bias"], 0
+        case "depthwise_conv2d":
+            return node.attrs["kernel_size"] ** 2 * node.channels, 0
+        case "batch_norm":
+            return 2 * node.channels, 2 * node.channels
+    return 0, 0
+
+
+def _multiply_adds(node: Node) -> int:
+    match node.op:
+        case "conv2d":
+            taps = node.attrs["kernel_size"] ** 2 * node.inputs[0].channels
+        case "depthwise_conv2d":
+            taps = node.attrs["kernel_size"] ** 2
+        case _:
+            return 0
+    return math.prod(node.shape) * taps

@@ -1,0 +1,102 @@
+"""How the layers of one part of a network start, are normalised and regularised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mnasdet.protos import hyperparams_pb2
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """Random first weights around zero.
+
+    Attributes:
+      distribution: normal, truncated_normal (cut at two deviations) or uniform.
+      stddev: the deviation; 0 takes it from the layer's size as sqrt(scale / fan).
+      scale: numerator of that rule (variance scaling): 2 is He's.
+      mode: which fan: fan_in, fan_out or fan_avg.
+    """
+
+    distribution: str
+    stddev: float = 0.0
+    scale: float = 2.0
+    mode: str = "fan_in"
+
+
+HE_NORMAL = Initializer("truncated_normal")
+
+
+@dataclass(frozen=True)
+class Hyperparams:
+    """Hyper-parameters of convolutions and what follows them.
+
+    Attributes:
+      initializer: of kernels, and `depthwise_initializer` of depthwise kernels.
+      l2: Keras' coefficient on the plain sum of squares, `depthwise_l2` on depthwise kernels.
+      batch_norm_momentum: the share of the old moving average that a step keeps.
+      batch_norm_epsilon: added to the variance.
+      activation: relu, relu6 or linear.
+    """
+
+    initializer: Initializer = HE_NORMAL
+    depthwise_initializer: Initializer = HE_NORMAL
+    l2: float = 0.0
+    depthwise_l2: float = 0.0
+    batch_norm_momentum: float = 0.99
+    batch_norm_epsilon: float = 0.001
+    activation: str = "relu6"
+
+
+_ACTIVATIONS = {
+    hyperparams_pb2.Hyperparams.NONE: "linear",
+    hyperparams_pb2.Hyperparams.RELU: "relu",
+    hyperparams_pb2.Hyperparams.RELU_6: "relu6",
+}
+
+
+def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
+    """`Hyperparams` as a config has them. Slim's L2 has a half that Keras' has not."""
+    initializer = _initializer(proto.initializer)
+    l2 = proto.regularizer.l2_regularizer.weight / 2 if proto.HasField("regularizer") else 0.0
+    return Hyperparams(
+        initializer=initializer,
+        depthwise_initializer=initializer,
+        l2=l2,
+        depthwise_l2=l2 if proto.regularize_depthwise else 0.0,
+        batch_norm_momentum=proto.batch_norm.decay,
+        batch_norm_epsilon=proto.batch_norm.epsilon,
+        activation=_ACTIVATIONS[proto.activation],
+    )
+
+
+def _initializer(proto: hyperparams_pb2.Initializer) -> Initializer:
+    match proto.WhichOneof("initializer_oneof"):
+        case "random_normal_initializer":
+            return Initializer("normal", proto.random_normal_initializer.stddev)
+        case "truncated_normal_initializer":
+            return Initializer("truncated_normal", proto.truncated_normal_initializer.stddev)
+        case "variance_scaling_initializer":
+            scaling = proto.variance_scaling_initializer
+            distribution = "uniform" if scaling.uniform else "truncated_normal"
+            mode = scaling.Mode.Name(scaling.mode).lower()
+            return Initializer(distribution, scale=scaling.factor, mode=mode)
+    return HE_NORMAL
+
+
+def fans(kernel_size: int, channels_in: int, channels_out: int) -> dict[str, float]:
+    """Weights into and out of one unit. A depthwise kernel has one channel in and one out."""
+    fan_in, fan_out = kernel_size**2 * channels_in, kernel_size**2 * channels_out
+    return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+
+
+def stddev(
+    initializer: Initializer, kernel_size: int, channels_in: int, channels_out: int
+) -> float:
+    """The deviation that the initializer's weights shall have."""
+    if initializer.stddev:
+        return initializer.stddev
+    return math.sqrt(
+        initializer.scale / fans(kernel_size, channels_in, channels_out)[initializer.mode]
+    )

@@ -1,0 +1,130 @@
+"""Networks as tf_keras functional models of built-in layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tf_keras
+from tf_keras import layers
+
+from mnasdet.networks.builder import Builder, Node, reachable
+from mnasdet.networks.hyperparams import Initializer, stddev
+from mnasdet.networks.layers import Upsample
+
+
+def keras_model(outputs: dict[str, Node], name: str = "detector") -> tf_keras.Model:
+    """A functional model from the graph's inputs to `outputs`, by name."""
+    inputs = {
+        node: tf_keras.Input(node.shape, name=node.name)
+        for node in reachable(list(outputs.values()))
+        if node.op == "input"
+    }
+    tensors = keras_tensors(list(outputs.values()), inputs)
+    return tf_keras.Model(
+        list(inputs.values()), dict(zip(outputs, tensors, strict=True)), name=name
+    )
+
+
+def apply(network: Callable, tensors: Sequence[Any], **arguments: Any) -> list[Any]:
+    """Runs a network function on Keras tensors of any model: `apply(mnasfpn, [c3, c4, c5], …)`.
+
+    Args:
+      network: a function (Builder, nodes, **arguments) -> nodes.
+      tensors: symbolic Keras tensors, [batch, height, width, channels], sizes known.
+
+    Returns:
+      The network's outputs as Keras tensors.
+    """
+    b = Builder()
+    nodes = [b.input(x.shape[1:], f"input_{i}") for i, x in enumerate(tensors)]
+    outputs = network(b, nodes, **arguments)
+    return keras_tensors(outputs, dict(zip(nodes, tensors, strict=True)))
+
+
+def keras_tensors(outputs: Sequence[Node], inputs: dict[Node, Any]) -> list[Any]:
+    """The Keras tensors of `outputs`, given those of the graph's inputs."""
+    tensors = dict(inputs)
+    made: dict[str, layers.Layer] = {}
+    for node in reachable(outputs):
+        if node in tensors:
+            continue
+        if node.name not in made:
+            made[node.name] = _LAYERS[node.op](node, node.name)
+        arguments = [tensors[node_in] for node_in in node.inputs]
+        tensors[node] = made[node.name](arguments if len(arguments) > 1 else arguments[0])
+    return [tensors[node] for node in outputs]
+
+
+def _conv2d(node: Node, name: str) -> layers.Layer:
+    attrs = node.attrs
+    return layers.Conv2D(
+        attrs["filters"],
+        attrs["kernel_size"],
+        strides=attrs["strides"],
+        padding="same",
+        use_bias=attrs["use_bias"],
+        bias_initializer=tf_keras.initializers.Constant(attrs["bias"]),
+        kernel_initializer=_initializer(
+            attrs["initializer"], attrs["kernel_size"], node.inputs[0].channels, attrs["filters"]
+        ),
+        kernel_regularizer=_regularizer(attrs["l2"]),
+        name=name,
+    )
+
+
+def _depthwise_conv2d(node: Node, name: str) -> layers.Layer:
+    attrs = node.attrs
+    return layers.DepthwiseConv2D(
+        attrs["kernel_size"],
+        strides=attrs["strides"],
+        padding="same",
+        use_bias=False,
+        depthwise_initializer=_initializer(attrs["initializer"], attrs["kernel_size"], 1, 1),
+        depthwise_regularizer=_regularizer(attrs["l2"]),
+        name=name,
+    )
+
+
+_LAYERS: dict[str, Callable[..., layers.Layer]] = {
+    "conv2d": _conv2d,
+    "depthwise_conv2d": _depthwise_conv2d,
+    "batch_norm": lambda node, name: layers.BatchNormalization(
+        momentum=node.attrs["momentum"], epsilon=node.attrs["epsilon"], name=name
+    ),
+    "activation": lambda node, name: (
+        layers.ReLU(max_value=6.0, name=name)
+        if node.attrs["function"] == "relu6"
+        else layers.Activation(node.attrs["function"], name=name)
+    ),
+    "max_pool": lambda node, name: layers.MaxPooling2D(
+        node.attrs["size"], node.attrs["strides"], padding="same", name=name
+    ),
+    "global_max_pool": lambda node, name: layers.GlobalMaxPooling2D(keepdims=True, name=name),
+    "upsample": lambda node, name: Upsample(node.shape[:2], name=name),
+    "add": lambda node, name: layers.Add(name=name),
+    "multiply": lambda node, name: layers.Multiply(name=name),
+    "reshape": lambda node, name: layers.Reshape(node.shape, name=name),
+    "concat": lambda node, name: layers.Concatenate(axis=1, name=name),
+}
+
+
+def _initializer(initializer: Initializer, kernel_size: int, channels_in: int, channels_out: int):
+    """Keras' own variance scaling takes a depthwise kernel's channels for its fan, so the
+    deviation is worked out here."""
+    deviation = stddev(initializer, kernel_size, channels_in, channels_out)
+    match initializer.distribution:
+        case "normal":
+            return tf_keras.initializers.RandomNormal(stddev=deviation)
+        case "uniform":
+            limit = math.sqrt(3.0) * deviation
+            return tf_keras.initializers.RandomUniform(-limit, limit)
+    if not initializer.stddev:
+        # Cutting at two deviations narrows the distribution: make up for it, as Keras does.
+        deviation /= 0.87962566103423978
+    return tf_keras.initializers.TruncatedNormal(stddev=deviation)
+
+
+def _regularizer(l2: float):
+    return tf_keras.regularizers.L2(l2) if l2 else None

@@ -1,0 +1,278 @@
+"""Proximal policy optimisation with an LSTM policy: the controller of NASNet (Zoph et al., 2018,
+appendix), which MnasNet and MnasFPN search with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.protos import search_pb2
+from mnasdet.search.controllers.controller import Result
+from mnasdet.search_spaces.space import Decision, SearchSpace, Tokens
+
+_INITIAL_RANGE = 0.1
+_MASKED = -1e9
+
+
+class Policy(tf.Module):
+    """A one-layer LSTM that makes the decisions one after the other.
+
+    Every decision has a softmax of its own over the choices that the tokens so far allow, and an
+    embedding of its choices, which is the next decision's input. Below, T is the number of
+    decisions, V the most choices that one has, H the LSTM's units and B the batch.
+    """
+
+    def __init__(
+        self, decisions: Sequence[Decision], hidden_units: int, rng: np.random.Generator
+    ) -> None:
+        super().__init__("policy")
+        length, units = len(decisions), hidden_units
+        width = max(len(decision.choices) for decision in decisions)
+        self._decisions = decisions
+        # True for the choices that exist: (T, V).
+        self._exists = np.array([np.arange(width) < len(d.choices) for d in decisions])
+
+        def variable(name: str, *shape: int) -> tf.Variable:
+            values = rng.uniform(-_INITIAL_RANGE, _INITIAL_RANGE, shape)
+            return tf.Variable(values, dtype=tf.float32, name=name)
+
+        self.start = variable("start", 1, units)
+        self.embedding = variable("embedding", length, width, units)
+        self.kernel = variable("kernel", units, 4 * units)
+        self.recurrent_kernel = variable("recurrent_kernel", units, 4 * units)
+        self.bias = tf.Variable(tf.zeros([4 * units]), name="bias")
+        self.softmax_kernel = variable("softmax_kernel", length, units, width)
+        self.softmax_bias = tf.Variable(tf.zeros([length, width]), name="softmax_bias")
+
+    def sample(self, noise: tf.Tensor) -> tf.Tensor:
+        """Tokens, (B, T), for Gumbel noise, (B, T, V): the greatest of logit + noise is a draw from
+        the softmax."""
+        batch = tf.shape(noise)[0]
+        inputs = self._inputs()
+        x = tf.repeat(self._start_input(), batch, axis=0)
+        h = c = tf.zeros([batch, self.start.shape[1]])
+        tokens: list[tf.Tensor] = []
+        for t in range(len(self._decisions)):
+            h, c = self._lstm(x, h, c)
+            logits = h @ self.softmax_kernel[t] + self.softmax_bias[t]
+            logits = tf.where(self._mask(t, tokens, batch), logits, _MASKED)
+            tokens.append(tf.argmax(logits + noise[:, t], axis=1, output_type=tf.int32))
+            x = tf.gather(inputs[t], tokens[t])
+        return tf.stack(tokens, axis=1)
+
+    def log_probs(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """For tokens, (B, T): the log probability of each, and each decision's entropy; (T, B)."""
+        batch = tf.shape(tokens)[0]
+        by_decision = tf.unstack(tokens, axis=1)
+        # Products with one-hot rows instead of gathers: their gradients sum in a fixed order.
+        one_hot = tf.one_hot(by_decision, self._exists.shape[1])
+        inputs = tf.unstack(one_hot @ self._inputs())
+        x = tf.repeat(self._start_input(), batch, axis=0)
+        h = c = tf.zeros([batch, self.start.shape[1]])
+        hidden = []
+        for t in range(len(self._decisions)):
+            h, c = self._lstm(x, h, c)
+            hidden.append(h)
+            x = inputs[t]
+        logits = tf.stack(hidden) @ self.softmax_kernel + self.softmax_bias[:, tf.newaxis]
+        steps = range(len(self._decisions))
+        masks = tf.stack([self._mask(t, by_decision, batch) for t in steps])
+        log_probs = tf.nn.log_softmax(tf.where(masks, logits, _MASKED))
+        entropy = -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2)
+        return tf.reduce_sum(one_hot * log_probs, axis=2), entropy
+
+    def _start_input(self) -> tf.Tensor:
+        return self.start @ self.kernel + self.bias
+
+    def _inputs(self) -> tf.Tensor:
+        """The LSTM's input behind every choice, already multiplied by its kernel: (T, V, 4H)."""
+        return self.embedding @ self.kernel + self.bias
+
+    def _lstm(self, x: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        i, f, g, o = tf.split(x + h @ self.recurrent_kernel, 4, axis=1)
+        c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+        return tf.sigmoid(o) * tf.tanh(c), c
+
+    def _mask(self, t: int, tokens: Sequence[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
+        """What tokens, (B,) each, of earlier decisions leave of decision `t`: (B, V)."""
+        mask = tf.broadcast_to(self._exists[t], [batch, self._exists.shape[1]])
+        for earlier, table in self._decisions[t].narrowed_by:
+            rows = np.array(table)
+            padding = self._exists.shape[1] - rows.shape[1]
+            mask &= tf.gather(np.pad(rows, ((0, 0), (0, padding))), tokens[earlier])
+        return mask
+
+
+def surrogate(
+    log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor, clip_range: float
+) -> tf.Tensor:
+    """PPO's clipped objective, to be maximised (Schulman et al., 2017, equation 7).
+
+    Args:
+      log_probs: of each decision, (T, B), by the policy; `old_log_probs` by the one that sampled.
+      advantages: of each architecture, (B,): all its decisions share it.
+
+    Returns:
+      The sum over decisions, averaged over the batch.
+    """
+    ratio = tf.exp(log_probs - old_log_probs)
+    clipped = tf.clip_by_value(ratio, 1 - clip_range, 1 + clip_range)
+    objective = tf.minimum(ratio * advantages, clipped * advantages)
+    return tf.reduce_mean(tf.reduce_sum(objective, axis=0))
+
+
+class Ppo:
+    """A `Controller` that learns after every `batch_size` results.
+
+    The advantage of an architecture is its reward above a moving average of earlier batches'
+    mean rewards. A failed trial counts as the worst reward of its batch; a batch in which all
+    failed teaches nothing. The batch is taken as sampled by the policy as it is when the batch is
+    full, which is exact where no more than `batch_size` trials are proposed ahead of feedback.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        batch_size: int = 20,
+        hidden_units: int = 100,
+        learning_rate: float = 3.5e-4,
+        entropy_bonus: float = 1e-5,
+        clip_range: float = 0.2,
+        epochs: int = 4,
+        baseline_decay: float = 0.95,
+    ) -> None:
+        """Args:
+        seed: not negative; the same on any machine and whatever TensorFlow's own seed.
+        batch_size: architectures of one update.
+        entropy_bonus: weight of the summed entropies of the decisions.
+        clip_range: how far from 1 a probability ratio still earns.
+        epochs: steps on one batch.
+        baseline_decay: share of the old baseline that an update keeps.
+        """
+        self.batch_size = batch_size
+        self._seed = seed
+        self._entropy_bonus = entropy_bonus
+        self._clip_range = clip_range
+        self._epochs = epochs
+        self._baseline_decay = baseline_decay
+        self._baseline: float | None = None
+        self._num_proposed = 0
+        self._pending: list[Result] = []
+        self._noise_shape = (len(space.decisions), max(len(d.choices) for d in space.decisions))
+        # Hundreds of small operations: a GPU would only add a launch to each.
+        with tf.device("CPU"):
+            self._policy = Policy(space.decisions, hidden_units, np.random.default_rng(seed))
+            self._optimizer = tf_keras.optimizers.Adam(learning_rate, jit_compile=False)
+            self._optimizer.build(self._policy.trainable_variables)
+
+    def propose(self, n: int) -> list[Tokens]:
+        # Noise by the proposal's number: it does not matter how many are asked for at once. The
+        # seed alone, which is (seed, 0), made the weights.
+        numbers = range(self._num_proposed + 1, self._num_proposed + 1 + n)
+        self._num_proposed += n
+        noise = [
+            np.random.default_rng((self._seed, number)).gumbel(size=self._noise_shape)
+            for number in numbers
+        ]
+        tokens = self._sample(np.array(noise, np.float32).reshape(-1, *self._noise_shape))
+        return [tuple(row) for row in tokens.numpy().tolist()]
+
+    def feedback(self, results: Sequence[Result]) -> None:
+        self._pending += results
+        while len(self._pending) >= self.batch_size:
+            self._learn(self._pending[: self.batch_size])
+            del self._pending[: self.batch_size]
+
+    def state(self) -> dict[str, Any]:
+        tokens = [tokens for tokens, _ in self._pending]
+        rewards = [reward for _, reward in self._pending]
+        return {
+            "num_proposed": self._num_proposed,
+            "baseline": np.array(self._baseline, np.float64),
+            "pending_tokens": np.array(tokens, np.int32).reshape(-1, self._noise_shape[0]),
+            "pending_rewards": np.array(rewards, np.float64),
+            **{f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._num_proposed = int(state["num_proposed"])
+        self._baseline = _optional(state["baseline"])
+        self._pending = [
+            (tuple(tokens), _optional(reward))
+            for tokens, reward in zip(
+                state["pending_tokens"].tolist(), state["pending_rewards"], strict=True
+            )
+        ]
+        for i, variable in enumerate(self._variables()):
+            variable.assign(state[f"variable_{i}"])
+
+    def _variables(self) -> list[tf.Variable]:
+        return [*self._policy.trainable_variables, *self._optimizer.variables]
+
+    def _learn(self, batch: Sequence[Result]) -> None:
+        completed = [reward for _, reward in batch if reward is not None]
+        if not completed:
+            return
+        mean = float(np.mean(completed))
+        if self._baseline is None:
+            self._baseline = mean
+        worst = min(completed)
+        rewards = np.array([worst if reward is None else reward for _, reward in batch])
+        self._update(
+            np.array([tokens for tokens, _ in batch], np.int32),
+            np.array(rewards - self._baseline, np.float32),
+        )
+        decay = self._baseline_decay
+        self._baseline = decay * self._baseline + (1 - decay) * mean
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def _sample(self, noise: tf.Tensor) -> tf.Tensor:
+        with tf.device("CPU"):
+            return self._policy.sample(noise)
+
+    @tf.function(autograph=False)
+    def _update(self, tokens: tf.Tensor, advantages: tf.Tensor) -> None:
+        with tf.device("CPU"):
+            old_log_probs, _ = self._policy.log_probs(tokens)
+
+            def step(epoch: tf.Tensor) -> list[tf.Tensor]:
+                self._gradient_step(tokens, old_log_probs, advantages)
+                return [epoch + 1]
+
+            tf.while_loop(lambda epoch: epoch < self._epochs, step, [0])
+
+    def _gradient_step(
+        self, tokens: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor
+    ) -> None:
+        variables = self._policy.trainable_variables
+        with tf.GradientTape() as tape:
+            log_probs, entropy = self._policy.log_probs(tokens)
+            gain = surrogate(log_probs, old_log_probs, advantages, self._clip_range)
+            mean_entropy = tf.reduce_mean(tf.reduce_sum(entropy, axis=0))
+            loss = -gain - self._entropy_bonus * mean_entropy
+        gradients = tape.gradient(loss, variables)
+        self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def _optional(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def from_config(config: search_pb2.PpoConfig, space: SearchSpace, seed: int) -> Ppo:
+    return Ppo(
+        space,
+        seed=seed,
+        batch_size=config.batch_size,
+        hidden_units=config.hidden_units,
+        learning_rate=config.learning_rate,
+        entropy_bonus=config.entropy_bonus,
+        clip_range=config.clip_range,
+        epochs=config.epochs,
+        baseline_decay=config.baseline_decay,
+    )

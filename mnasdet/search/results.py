@@ -1,0 +1,131 @@
+"""The files of a search."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+import mnasdet
+from mnasdet import files
+from mnasdet.errors import UserError
+from mnasdet.evaluation.coco import MAP
+from mnasdet.protos import pipeline_pb2
+from mnasdet.search import pareto
+from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search_spaces.space import SearchSpace
+
+_VERSIONS = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
+
+
+def frontier(trials: Sequence[Trial]) -> list[Trial]:
+    """The complete trials that no other beats in mAP and latency, fastest first; no duplicates."""
+    complete = [
+        trial
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.duplicate_of is None
+    ]
+    points = [(trial.metrics[MAP], trial.latency_ms or 0.0) for trial in complete]
+    return [complete[index] for index in pareto.frontier(points)]
+
+
+def best(trials: Sequence[Trial]) -> Trial:
+    """The complete trial with the highest reward, the first of equals."""
+    complete = [trial for trial in trials if trial.reward is not None]
+    if not complete:
+        reasons = Counter(trial.error for trial in trials).most_common(1)
+        raise UserError(
+            f"none of the {len(trials)} trials is complete; most frequent reason: {reasons[0][0]}"
+        )
+    return max(complete, key=lambda trial: (trial.reward, -trial.number))
+
+
+def start(
+    model_dir: Path,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    space: SearchSpace,
+    resume: bool,
+) -> None:
+    """Claims a folder for a search, or checks that it holds this very search.
+
+    Raises:
+      UserError: the folder holds a search and `resume` is not set, or it holds another one.
+    """
+    described = model_dir / "search.json"
+    digest = config_digest(pipeline)
+    if described.exists():
+        if not resume:
+            raise UserError(
+                f"{model_dir} holds a search already; add --resume to go on with it, or choose "
+                "another --model_dir"
+            )
+        if json.loads(described.read_text())["config_sha256"] != digest:
+            raise UserError(
+                f"{model_dir} holds a search with another config or seed "
+                f"({model_dir}/pipeline.config); choose another --model_dir"
+            )
+        return
+    files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
+    description = {
+        "config_sha256": digest,
+        "seed": pipeline.search_config.seed,
+        "search_space": pipeline.search_config.search_space.WhichOneof("search_space_oneof"),
+        "cardinality": space.cardinality(),
+        "controller": pipeline.search_config.controller.WhichOneof("controller_oneof"),
+        "versions": {"mnasdet": mnasdet.__version__}
+        | {name: metadata.version(name) for name in _VERSIONS},
+    }
+    _write_json(described, description)
+
+
+def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
+    """Of all that decides which trials a search makes: not their number, nor who trains them."""
+    decisive = pipeline_pb2.TrainEvalPipelineConfig()
+    decisive.CopyFrom(pipeline)
+    for field in ("num_trials", "executor", "retrain_config"):
+        decisive.search_config.ClearField(field)
+    return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
+
+
+def write(model_dir: Path, trials: Sequence[Trial]) -> None:
+    """search.json with the counts, pareto.json and architectures/ of the frontier."""
+    described = model_dir / "search.json"
+    _write_json(described, json.loads(described.read_text()) | {"counts": counts(trials)})
+    members = frontier(trials)
+    _write_json(model_dir / "pareto.json", [_describe(trial) for trial in members])
+    folder = model_dir / "architectures"
+    shutil.rmtree(folder, ignore_errors=True)
+    for trial in members:
+        files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)
+
+
+def counts(trials: Sequence[Trial]) -> dict[str, int]:
+    return {
+        "trials": len(trials),
+        "complete": sum(trial.state is TrialState.COMPLETE for trial in trials),
+        "failed": sum(trial.state is TrialState.FAILED for trial in trials),
+        "duplicates": sum(trial.duplicate_of is not None for trial in trials),
+    }
+
+
+def _describe(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "key": trial.key,
+        "mAP": trial.metrics[MAP],
+        "latency_ms": trial.latency_ms,
+        "multiply_adds": trial.metrics["multiply_adds"],
+        "params": trial.metrics["params"],
+        "reward": trial.reward,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    files.write(path, json.dumps(value, indent=2) + "\n")

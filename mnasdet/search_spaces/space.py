@@ -1,0 +1,168 @@
+"""What a search chooses from: an ordered list of categorical decisions."""
+
+from __future__ import annotations
+
+import abc
+import bisect
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from mnasdet.errors import UserError
+from mnasdet.protos import architecture_pb2
+
+Choice: TypeAlias = int | float | str
+
+# The index of what was chosen, one for every decision.
+Tokens: TypeAlias = tuple[int, ...]
+
+# Per choice of an earlier decision: which choices of the later one it leaves.
+Table: TypeAlias = tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice.
+
+    Attributes:
+      name: unique in its space.
+      choices: what a token is an index of.
+      narrowed_by: pairs (index of an earlier decision, table). A choice is allowed where the rows
+        that the earlier tokens pick out of all tables allow it.
+    """
+
+    name: str
+    choices: tuple[Choice, ...]
+    narrowed_by: tuple[tuple[int, Table], ...] = ()
+
+
+class SearchSpace(abc.ABC):
+    """Decisions, and the architecture that their tokens stand for.
+
+    The tables keep every token list valid as it is made, so nothing is ever rejected: whatever the
+    earlier decisions, at least one choice has to be left.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        """Raises ValueError where tokens exist that leave a decision without a choice."""
+        self.decisions = tuple(decisions)
+        # needed[i]: the decisions before i that narrow i or one behind it.
+        self._needed = [
+            sorted(
+                {
+                    earlier
+                    for decision in self.decisions[index:]
+                    for earlier, _ in decision.narrowed_by
+                    if earlier < index
+                }
+            )
+            for index in range(len(self.decisions) + 1)
+        ]
+        self._completions: dict[tuple[int, Tokens], tuple[int, ...]] = {}
+        self._cumulative: dict[tuple[int, Tokens], list[float]] = {}
+        self._cardinality = self._count(0, ())
+
+    @abc.abstractmethod
+    def _decode(self, values: Mapping[str, Choice]) -> architecture_pb2.Architecture:
+        """The architecture of the chosen values, by the decisions' names."""
+
+    @abc.abstractmethod
+    def _encode(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
+        """The inverse of `_decode`; raises UserError for what the space does not hold."""
+
+    def decode(self, tokens: Sequence[int]) -> architecture_pb2.Architecture:
+        """Raises UserError for tokens that are none of this space."""
+        self.validate(tokens)
+        return self._decode(
+            {d.name: d.choices[token] for d, token in zip(self.decisions, tokens, strict=True)}
+        )
+
+    def encode(self, architecture: architecture_pb2.Architecture) -> Tokens:
+        """Tokens that decode to this network. Raises UserError where the space has none."""
+        values = self._encode(architecture)
+        tokens: list[int] = []
+        for index, decision in enumerate(self.decisions):
+            value = values[decision.name]
+            allowed = [decision.choices[choice] for choice in self.allowed(index, tokens)]
+            if value not in allowed:
+                raise UserError(
+                    f"architecture {architecture.name!r}: {decision.name} is {value}, but the "
+                    f"search space has {', '.join(map(str, allowed))}"
+                )
+            tokens.append(decision.choices.index(value))
+        return tuple(tokens)
+
+    def allowed(self, index: int, earlier: Sequence[int]) -> tuple[int, ...]:
+        """The tokens that decision `index` may have behind the tokens `earlier`."""
+        decision = self.decisions[index]
+        rows = [table[earlier[i]] for i, table in decision.narrowed_by]
+        return tuple(c for c in range(len(decision.choices)) if all(row[c] for row in rows))
+
+    def validate(self, tokens: Sequence[int]) -> None:
+        """Raises UserError unless `tokens` belong to the space."""
+        if len(tokens) != len(self.decisions):
+            raise UserError(f"{len(tokens)} tokens for {len(self.decisions)} decisions")
+        for index, decision in enumerate(self.decisions):
+            allowed = self.allowed(index, tokens[:index])
+            if tokens[index] not in allowed:
+                raise UserError(
+                    f"token {index} ({decision.name}) is {tokens[index]}; the tokens before it "
+                    f"allow {', '.join(map(str, allowed))}"
+                )
+
+    def sample(self, rng: np.random.Generator) -> Tokens:
+        """One of all token lists, each as likely as any other."""
+        tokens: list[int] = []
+        for index, x in enumerate(rng.random(len(self.decisions))):
+            state = (index, tuple(tokens[i] for i in self._needed[index]))
+            if state not in self._cumulative:
+                sums = list(itertools.accumulate(self._completions[state]))
+                self._cumulative[state] = [part / sums[-1] for part in sums]
+            tokens.append(bisect.bisect_right(self._cumulative[state], x))
+        return tuple(tokens)
+
+    def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
+        """Changes one decision, and later ones only where the change no longer allows them."""
+        self.validate(tokens)
+        others = {
+            index: [choice for choice in self.allowed(index, tokens) if choice != token]
+            for index, token in enumerate(tokens)
+        }
+        changed = int(rng.choice([index for index in others if others[index]]))
+        mutated = [*tokens[:changed], int(rng.choice(others[changed]))]
+        for index in range(changed + 1, len(tokens)):
+            allowed = self.allowed(index, mutated)
+            mutated.append(tokens[index] if tokens[index] in allowed else int(rng.choice(allowed)))
+        return tuple(mutated)
+
+    def cardinality(self) -> int:
+        """How many token lists there are, exactly."""
+        return self._cardinality
+
+    def _count(self, index: int, needed: Tokens) -> int:
+        """The ways to go on from decision `index`, given the tokens of `self._needed[index]`."""
+        if index == len(self.decisions):
+            return 1
+        if (index, needed) not in self._completions:
+            earlier = dict(zip(self._needed[index], needed, strict=True))
+            self._completions[index, needed] = self._count_each(index, earlier)
+        return sum(self._completions[index, needed])
+
+    def _count_each(self, index: int, earlier: dict[int, int]) -> tuple[int, ...]:
+        """The ways to go on behind each choice of decision `index`; 0 where it is not allowed."""
+        decision = self.decisions[index]
+        rows = [table[earlier[i]] for i, table in decision.narrowed_by]
+        counts = tuple(
+            self._count(
+                index + 1, tuple((earlier | {index: c})[i] for i in self._needed[index + 1])
+            )
+            if all(row[c] for row in rows)
+            else 0
+            for c in range(len(decision.choices))
+        )
+        if not any(counts):
+            raise ValueError(f"decision {decision.name}: no choice is left behind tokens {earlier}")
+        return counts

@@ -1,0 +1,83 @@
+"""Runs exported detectors. No TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from mnasdet.errors import UserError
+
+_IDENTIFIER = b"TFL3"
+
+
+def read_graph(path: str | os.PathLike) -> bytes:
+    """The bytes of a TFLite file; raises UserError for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a TFLite graph is needed")
+    graph = path.read_bytes()
+    if graph[4:8] != _IDENTIFIER:
+        raise UserError(f"{path}: not a TFLite file (no {_IDENTIFIER.decode()} at byte 4)")
+    return graph
+
+
+def load(graph: bytes, num_threads: int, name: str) -> Interpreter:
+    """An interpreter ready to run; `name` stands in the message where `graph` is broken."""
+    try:
+        interpreter = Interpreter(model_content=graph, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: the TFLite runtime cannot load it: {reason}") from None
+    return interpreter
+
+
+class TfliteModel:
+    """A graph of one image with one signature of one input, as `convert` makes it.
+
+    Attributes:
+      image_size: (height, width) in pixels.
+      output_names: sorted.
+    """
+
+    def __init__(self, graph: str | os.PathLike | bytes, num_threads: int = 1) -> None:
+        """`graph` is a file or its bytes. Raises UserError where it is no such graph."""
+        self._name = "TFLite graph" if isinstance(graph, bytes) else os.fspath(graph)
+        content = graph if isinstance(graph, bytes) else read_graph(graph)
+        self._interpreter = load(content, num_threads, self._name)
+        signatures = self._interpreter.get_signature_list()
+        if len(signatures) != 1:
+            raise UserError(
+                f"{self._name}: {len(signatures)} signatures; a graph of export_tflite has one"
+            )
+        self._runner = self._interpreter.get_signature_runner(next(iter(signatures)))
+        inputs = self._runner.get_input_details()
+        shapes = {name: tuple(map(int, detail["shape"])) for name, detail in inputs.items()}
+        self._input = next(iter(shapes))
+        if len(shapes) != 1 or len(shapes[self._input]) != 4 or shapes[self._input][0] != 1:
+            raise UserError(f"{self._name}: inputs {shapes}; one [1, height, width, 3] is needed")
+        self.image_size = shapes[self._input][1:3]
+        self._image_shape = shapes[self._input][1:]
+        self.output_names = sorted(self._runner.get_output_details())
+
+    @property
+    def input_name(self) -> str:
+        return self._input
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Raw predictions by name, [batch, ...] each.
+
+        Args:
+          images: [batch, height, width, 3] float32 in [-1, 1].
+        """
+        images = np.asarray(images, np.float32)
+        if images.shape[1:] != self._image_shape:
+            raise UserError(
+                f"{self._name}: images {images.shape}; "
+                f"[batch, {', '.join(map(str, self._image_shape))}] are needed"
+            )
+        runs = [self._runner(**{self._input: image[None]}) for image in images]
+        return {name: np.concatenate([run[name] for run in runs]) for name in self.output_names}

@@ -1,0 +1,98 @@
+"""Checkpoints: warm starts and trained detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras
+
+from mnasdet import config
+from mnasdet.detectors import detector as detectors
+from mnasdet.errors import CheckpointError
+from mnasdet.protos import pipeline_pb2
+
+# What a checkpoint holds, beside the state of the optimizer: the weights by name, and their moving
+# averages where the config asks for them.
+WEIGHTS, AVERAGES = "weights", "averages"
+
+# Written beside the checkpoints: what they are checkpoints of.
+ARCHITECTURE_FILE = "architecture.textproto"
+
+
+def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
+    """All weights, "backbone/layer_1/conv/kernel" and so on."""
+    return {variable.name.removesuffix(":0"): variable for variable in model.variables}
+
+
+def _key(root: str, name: str) -> str:
+    """Where tf.train.Checkpoint keeps entry `name` of a dictionary: it escapes dots and slashes."""
+    escaped = name.replace(".", "..").replace("/", ".S")
+    return f"{root}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def find(path: str | Path) -> str:
+    """The newest checkpoint of a folder, or the checkpoint itself, as TensorFlow names it."""
+    path = Path(path)
+    if path.is_dir():
+        newest = tf.train.latest_checkpoint(str(path))
+        if not newest:
+            raise CheckpointError(f"{path}: no checkpoint in this folder")
+        return newest
+    prefix = path.with_suffix("") if path.suffix == ".index" else path
+    if not Path(f"{prefix}.index").exists():
+        raise CheckpointError(f"{path}: no such checkpoint (there is no {prefix}.index)")
+    return str(prefix)
+
+
+def load_weights(model: tf_keras.Model, path: str | Path, *, partial: bool = False) -> int:
+    """Loads the weights of a checkpoint into `model`, by name; their averages where it has them.
+
+    Args:
+      partial: a warm start: variables that are missing or of another shape keep their values.
+
+    Returns:
+      The number of variables loaded.
+
+    Raises:
+      CheckpointError: variables do not fit (none at all for a warm start).
+    """
+    prefix = find(path)
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError) as error:
+        raise CheckpointError(f"{prefix}: not a readable checkpoint: {error}") from None
+    shapes = reader.get_variable_to_shape_map()
+    root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
+    fitting, problems = [], []
+    for name, variable in variables_by_name(model).items():
+        key = _key(root, name)
+        if key not in shapes:
+            problems.append(f"{name} is missing")
+        elif shapes[key] != variable.shape.as_list():
+            problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
+        else:
+            fitting.append((variable, key))
+    if problems and (not partial or not fitting):
+        raise CheckpointError(
+            f"{prefix}: {len(fitting)} of {len(model.variables)} variables match; "
+            f"{len(problems)} do not, first: {problems[0]}"
+        )
+    for variable, key in fitting:
+        variable.assign(reader.get_tensor(key))
+    return len(fitting)
+
+
+def load_detector(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, checkpoint_dir: str | Path
+) -> detectors.Detector:
+    """The trained detector of a `train` folder (its newest checkpoint) or of one checkpoint.
+
+    The folder's own architecture.textproto, where there is one, goes before the config's.
+    """
+    prefix = find(checkpoint_dir)
+    own = Path(prefix).parent / ARCHITECTURE_FILE
+    architecture = config.load_architecture(str(own)) if own.exists() else None
+    detector = detectors.build(pipeline, architecture)
+    load_weights(detector.model, prefix)
+    return detector

@@ -1,0 +1,80 @@
+"""Learning rates as functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from mnasdet.protos import train_pb2
+
+Schedule = Callable[[tf.Tensor], tf.Tensor]
+
+
+def constant(learning_rate: float) -> Schedule:
+    return lambda step: tf.constant(learning_rate, tf.float32)
+
+
+def manual_steps(
+    initial: float, steps: Sequence[int], rates: Sequence[float], warmup: bool = False
+) -> Schedule:
+    """`initial` up to steps[0], then rates[i] from steps[i] on.
+
+    With `warmup`, the rate goes linearly from `initial` to rates[0] up to steps[0].
+    """
+
+    def schedule(step: tf.Tensor) -> tf.Tensor:
+        passed = tf.reduce_sum(tf.cast(step >= tf.constant(steps, step.dtype), tf.int32))
+        rate = tf.gather(tf.constant([initial, *rates], tf.float32), passed)
+        if not warmup:
+            return rate
+        slope = (rates[0] - initial) / steps[0]
+        return tf.where(step < steps[0], initial + slope * tf.cast(step, tf.float32), rate)
+
+    return schedule
+
+
+def cosine_decay(
+    base: float,
+    total_steps: int,
+    warmup_rate: float = 0.0,
+    warmup_steps: int = 0,
+    hold_steps: int = 0,
+) -> Schedule:
+    """Linear from `warmup_rate` to `base`, `hold_steps` of `base`, then half a cosine to 0."""
+
+    def schedule(step: tf.Tensor) -> tf.Tensor:
+        step = tf.cast(step, tf.float32)
+        start = warmup_steps + hold_steps
+        progress = (step - start) / max(total_steps - start, 1)
+        rate = base * (1 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0))) / 2
+        if warmup_steps:
+            warmup = warmup_rate + (base - warmup_rate) / warmup_steps * step
+            rate = tf.where(step < warmup_steps, warmup, rate)
+        return rate
+
+    return schedule
+
+
+def from_config(proto: train_pb2.LearningRate) -> Schedule:
+    """As a `learning_rate` message says."""
+    match proto.WhichOneof("learning_rate"):
+        case "constant_learning_rate":
+            return constant(proto.constant_learning_rate.learning_rate)
+        case "manual_step_learning_rate":
+            manual = proto.manual_step_learning_rate
+            return manual_steps(
+                manual.initial_learning_rate,
+                [entry.step for entry in manual.schedule],
+                [entry.learning_rate for entry in manual.schedule],
+                manual.warmup,
+            )
+    cosine = proto.cosine_decay_learning_rate
+    return cosine_decay(
+        cosine.learning_rate_base,
+        cosine.total_steps,
+        cosine.warmup_learning_rate,
+        cosine.warmup_steps,
+        cosine.hold_base_rate_steps,
+    )

@@ -1,0 +1,98 @@
+"""Training targets: which anchor shall say what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from mnasdet.detectors import box_coder
+from mnasdet.protos import ssd_pb2
+
+BACKGROUND = 0
+IGNORED = -1
+
+
+@dataclass(frozen=True)
+class TargetAssigner:
+    """Gives every anchor the box that overlaps it most (the OD API's argmax matcher).
+
+    Attributes:
+      anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised.
+      matched_threshold: IoU from which an anchor is positive.
+      unmatched_threshold: IoU below which it is background; between the two it is ignored.
+      force_match: every box also gets the anchor that overlaps it most, however little.
+      box_scales: of the box coder.
+    """
+
+    anchors: np.ndarray
+    matched_threshold: float = 0.5
+    unmatched_threshold: float = 0.5
+    force_match: bool = True
+    box_scales: Sequence[float] = box_coder.DEFAULT_SCALES
+
+    def __call__(self, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Targets of one image.
+
+        Args:
+          boxes: [boxes, 4], normalised; there may be none.
+          classes: [boxes] int32, from 1.
+
+        Returns:
+          class targets [anchors] int32: a class, `BACKGROUND` or `IGNORED`;
+          box targets [anchors, 4], encoded; of meaning for positive anchors only.
+        """
+        # A box of no size stands behind the others: no anchor overlaps it, so that an image
+        # without boxes needs no case of its own.
+        nothing = tf.shape(boxes)[0]
+        boxes = tf.concat([boxes, tf.zeros([1, 4])], axis=0)
+        classes = tf.concat([classes, [BACKGROUND]], axis=0)
+        overlap = iou(self.anchors, boxes)
+        best = tf.argmax(overlap, axis=1, output_type=tf.int32)
+        best_overlap = tf.reduce_max(overlap, axis=1)
+        match = tf.where(best_overlap >= self.matched_threshold, best, nothing)
+        if self.force_match:
+            match = _force(match, tf.argmax(overlap[:, :-1], axis=0, output_type=tf.int32))
+        targets = tf.gather(classes, match)
+        between = (match == nothing) & (best_overlap >= self.unmatched_threshold)
+        targets = tf.where(between, IGNORED, targets)
+        codes = box_coder.encode(tf.gather(boxes, match), self.anchors, self.box_scales)
+        return targets, codes
+
+
+def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
+    """Gives each box its anchor; where two want the same one, the first box has it."""
+    unwanted = tf.fill(tf.shape(match), match.dtype.max)
+    boxes = tf.range(tf.size(anchors_of_boxes))
+    wanted_by = tf.tensor_scatter_nd_min(unwanted, anchors_of_boxes[:, None], boxes)
+    return tf.where(wanted_by < match.dtype.max, wanted_by, match)
+
+
+def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """Intersection over union of [n, 4] and [m, 4] (ymin, xmin, ymax, xmax): [n, m]."""
+    boxes, others = tf.convert_to_tensor(boxes)[:, None], others[None]
+    sides = tf.minimum(boxes[..., 2:], others[..., 2:]) - tf.maximum(
+        boxes[..., :2], others[..., :2]
+    )
+    intersection = tf.reduce_prod(tf.maximum(sides, 0.0), axis=-1)
+    union = _area(boxes) + _area(others) - intersection
+    return tf.math.divide_no_nan(intersection, union)
+
+
+def _area(boxes: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], axis=-1)
+
+
+def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> TargetAssigner:
+    """As the `matcher` and `box_coder` messages say."""
+    matcher = ssd.matcher.argmax_matcher
+    coder = ssd.box_coder.faster_rcnn_box_coder
+    return TargetAssigner(
+        anchors,
+        matcher.matched_threshold,
+        matcher.unmatched_threshold,
+        matcher.force_match_for_each_row,
+        (coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale),
+    )

@@ -1,0 +1,114 @@
+"""Checks a pipeline config: all problems at once, or "ok" and what it builds.
+
+  python scripts/check_config.py \\
+    --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config \\
+    --train_input='coco/train.record-*' --eval_input='coco/val.record-*' \\
+    --label_map=coco/label_map.pbtxt
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from absl import flags
+
+from mnasdet.scripts import command
+
+FLAGS = flags.FLAGS
+
+command.define_pipeline_flags()
+command.define_format_flag()
+
+
+def main() -> None:
+    pipeline = command.load_pipeline()
+    summary = summarize(pipeline)
+    if FLAGS.format == "json":
+        command.print_json(summary)
+        return
+    print("ok")
+    for name, value in summary.items():
+        if name != "parts":
+            print(f"  {name.replace('_', ' ') + ':':<19} {_text(value)}")
+            continue
+        for part, cost in value.items():
+            costs = f"{cost['params']:,} params, {cost['multiply_adds']:,} multiply-adds"
+            print(f"    {part + ':':<17} {costs}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}" if value < 1e15 else f"{value:.4g}"
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def summarize(pipeline) -> dict[str, Any]:
+    """What the config builds and how it is trained and searched."""
+    from mnasdet import config
+    from mnasdet.detectors.network import detection_network
+    from mnasdet.networks.cost import cost_sheet
+
+    architecture = config.architecture(pipeline)
+    ssd = pipeline.model.ssd
+    resizer = ssd.image_resizer.fixed_shape_resizer
+    image_size = [resizer.height, resizer.width]
+    train = pipeline.train_config
+    network = detection_network(
+        architecture, image_size, ssd.num_classes, config.hyperparams(pipeline)
+    )
+    sheet = cost_sheet(network.outputs)
+    summary = {
+        "architecture": architecture.name or "unnamed",
+        "feature_pyramid": cell(architecture.feature_pyramid.mnasfpn),
+        "image_size": image_size,
+        "num_classes": ssd.num_classes,
+        **asdict(sheet.total),
+        "parts": {part: asdict(cost) for part, cost in sheet.parts.items()},
+        "num_steps": train.num_steps,
+        "batch_size": train.batch_size,
+        "learning_rate": schedule(train.optimizer.momentum_optimizer.learning_rate),
+    }
+    if pipeline.HasField("search_config"):
+        from mnasdet.search_spaces import factory
+
+        search = pipeline.search_config
+        space = factory.from_config(search.search_space, architecture)
+        summary["search_space"] = search.search_space.WhichOneof("search_space_oneof")
+        summary["cardinality"] = space.cardinality()
+        summary["num_trials"] = search.num_trials
+    return summary
+
+
+def cell(pyramid) -> str:
+    """The cell in one line: C, then level, inputs, F and kernel size of every block."""
+    blocks = [
+        f"{block.level}({','.join(map(str, block.input))}):{block.expanded_channels}"
+        f"k{block.kernel_size}{'se' if block.merge else ''}"
+        for block in pyramid.block
+    ]
+    return f"mnasfpn {pyramid.repeats}x C{pyramid.channels} " + " ".join(blocks)
+
+
+def schedule(learning_rate) -> str:
+    """The learning rate's course in one line."""
+    rate = getattr(learning_rate, learning_rate.WhichOneof("learning_rate"))
+    match rate.DESCRIPTOR.name:
+        case "CosineDecayLearningRate":
+            return (
+                f"from {rate.warmup_learning_rate:g} to {rate.learning_rate_base:g} in "
+                f"{rate.warmup_steps} steps, cosine to 0 at {rate.total_steps}"
+            )
+        case "ManualStepLearningRate":
+            steps = [f"{step.learning_rate:g} from step {step.step}" for step in rate.schedule]
+            start = "linearly from" if rate.warmup else "from"
+            return ", ".join([f"{start} {rate.initial_learning_rate:g}", *steps])
+    return f"{rate.learning_rate:g}"
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,86 @@
+"""What every command does alike: flags, help, errors, JSON and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+
+from mnasdet.errors import UserError
+
+FLAGS = flags.FLAGS
+_HELP = {"--help", "-help", "--helpshort", "-h"}
+
+
+def define_format_flag() -> None:
+    flags.DEFINE_enum("format", "text", ["text", "json"], "Output on standard output.")
+
+
+def define_pipeline_flags() -> None:
+    """--pipeline_config_path and what may override the paths in it."""
+    flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.")
+    flags.DEFINE_list("train_input", [], "Training records, in place of the config's.")
+    flags.DEFINE_list("eval_input", [], "Evaluation records, in place of the config's.")
+    flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
+
+
+def load_pipeline():
+    """The pipeline config that the flags name."""
+    from mnasdet import config
+
+    return config.load(
+        FLAGS.pipeline_config_path,
+        train_input=FLAGS.train_input,
+        eval_input=FLAGS.eval_input,
+        label_map=FLAGS.label_map,
+    )
+
+
+def print_json(value: Any) -> None:
+    """Prints the one JSON object that standard output holds."""
+    print(json.dumps(value, indent=2))
+
+
+def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
+    """Prints metrics as --format says, and writes them to `path`, if given, as JSON."""
+    if path:
+        Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
+    if FLAGS.format == "json":
+        print_json(metrics)
+    else:
+        for name, value in metrics.items():
+            print(f"{name} = {value:.4f}" if isinstance(value, float) else f"{name} = {value}")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Runs a command: status 0 when done, 1 with one line for what the user can mend.
+
+    A traceback is left to bugs of ours.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.modules["__main__"].__doc__ = main.__globals__["__doc__"]
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    if _HELP & set(sys.argv[1:]):
+        app.usage(shorthelp=True, writeto_stdout=True)
+        sys.exit(0)
+    app.run(lambda argv: _guarded(main, argv))
+
+
+def _guarded(main: Callable[[], int | None], argv: list[str]) -> int:
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: every option is a --flag")
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+    return 1

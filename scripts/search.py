@@ -1,0 +1,116 @@
+"""Searches detector architectures for a device, trains the best one and measures it.
+
+Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
+tensorboard/, best/ (checkpoint, detect.tflite, benchmark.json) and pipeline.config. A search that
+was interrupted goes on with --resume.
+
+  python scripts/search.py --pipeline_config_path=configs/quickstart.config \\
+    --model_dir=runs/quickstart
+"""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+from absl import flags
+
+from mnasdet.errors import UserError
+from mnasdet.scripts import command
+
+FLAGS = flags.FLAGS
+
+command.define_pipeline_flags()
+flags.DEFINE_string("model_dir", None, "Folder of the search; made if missing.", required=True)
+flags.DEFINE_integer("num_trials", 0, "In place of search_config.num_trials.", lower_bound=0)
+flags.DEFINE_integer("seed", None, "In place of search_config.seed.")
+flags.DEFINE_bool("resume", False, "Go on with the search in --model_dir.")
+flags.DEFINE_enum(
+    "executor", None, ["this_process", "worker_processes"], "In place of search_config.executor."
+)
+
+
+def main() -> None:
+    pipeline = command.load_pipeline()
+    apply_flags(pipeline)
+    model_dir = Path(FLAGS.model_dir)
+    model_dir.mkdir(parents=True, exist_ok=True)
+    with open(model_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another search is running in {model_dir}") from None
+        run(pipeline, model_dir)
+
+
+def apply_flags(pipeline) -> None:
+    """The flags that stand in for fields of the config."""
+    search_config = pipeline.search_config
+    if FLAGS.num_trials:
+        search_config.num_trials = FLAGS.num_trials
+    if FLAGS.seed is not None:
+        search_config.seed = FLAGS.seed
+    if FLAGS.executor:
+        getattr(search_config.executor, FLAGS.executor).SetInParent()
+
+
+def run(pipeline, model_dir: Path) -> None:
+    from mnasdet import config
+    from mnasdet.reporting import report
+    from mnasdet.reporting.progress import TrialProgress
+    from mnasdet.search import executors, latency, results, reward, winner
+    from mnasdet.search.controllers import factory as controllers
+    from mnasdet.search.search import Search
+    from mnasdet.search.trial_store import TrialStore
+    from mnasdet.search_spaces import factory as search_spaces
+
+    settings = pipeline.search_config
+    space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
+    results.start(model_dir, pipeline, space, FLAGS.resume)
+    progress = TrialProgress(settings.num_trials, summary_dir=model_dir / "tensorboard")
+    executor = executors.from_config(settings.executor)
+    try:
+        trials = Search(
+            pipeline=pipeline,
+            store=TrialStore(model_dir / "trials.db"),
+            space=space,
+            controller=controllers.from_config(settings.controller, space, settings.seed),
+            reward=reward.from_config(settings.reward),
+            latency=latency.from_config(settings.latency),
+            executor=executor,
+            seed=settings.seed,
+            on_trial=progress,
+        ).run(settings.num_trials)
+    finally:
+        executor.close()
+    results.write(model_dir, trials)
+    best = results.best(trials)
+    metrics, benchmark = winner.finish(pipeline, best, model_dir / "best")
+    report.write(model_dir, trials, best, metrics, benchmark)
+    print_frontier(results.frontier(trials), best, metrics, benchmark)
+    print(f"report: {model_dir / 'report' / 'index.html'}")
+
+
+def print_frontier(frontier, best, metrics, benchmark) -> None:
+    from mnasdet.evaluation.coco import MAP
+
+    print("frontier (mAP on the proxy task, latency by the search's source):")
+    for trial in frontier:
+        mark = "*" if trial.number == best.number else " "
+        print(
+            f"{mark} trial {trial.number:4d}  mAP {trial.metrics[MAP]:.4f}  "
+            f"{trial.latency_ms:8.3f} ms  {trial.metrics['multiply_adds'] / 1e6:8.1f} M "
+            f"multiply-adds  {trial.metrics['params'] / 1e6:6.3f} M params"
+        )
+    print(
+        f"trial {best.number}, retrained: mAP {metrics[MAP]:.4f}, "
+        f"{benchmark['median_ms']:.3f} ms measured"
+    )
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

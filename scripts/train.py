@@ -1,0 +1,48 @@
+"""Trains a detector and evaluates it, in one process.
+
+Writes to --model_dir: checkpoints, the best one in best/, TensorBoard events, metrics.json. Run
+again, it goes on from the newest checkpoint.
+
+  python scripts/train.py --pipeline_config_path=configs/mnasfpn_mobilenet_v2_bccd.config \\
+    --model_dir=runs/bccd --train_input='data/bccd_train*' --eval_input='data/bccd_val*' \\
+    --label_map=data/bccd_label_map.pbtxt
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from mnasdet.scripts import command
+
+FLAGS = flags.FLAGS
+
+command.define_pipeline_flags()
+command.define_format_flag()
+flags.DEFINE_string("model_dir", None, "Folder of the run; made if missing.", required=True)
+flags.DEFINE_string(
+    "architecture", "", "Published name or text-proto file, in place of the config's architecture."
+)
+flags.DEFINE_integer("num_train_steps", 0, "In place of train_config.num_steps.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and their augmentation.")
+
+
+def main() -> None:
+    from mnasdet import config
+
+    pipeline = command.load_pipeline()
+    architecture = config.load_architecture(FLAGS.architecture) if FLAGS.architecture else None
+    if FLAGS.num_train_steps:
+        pipeline.train_config.num_steps = FLAGS.num_train_steps
+
+    from mnasdet.training import trainer
+
+    metrics = trainer.train(pipeline, FLAGS.model_dir, architecture=architecture, seed=FLAGS.seed)
+    command.print_metrics(metrics)
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,53 @@
+"""Builds mnasdet: compiles protos/*.proto into mnasdet/protos and maps the two folders that sit
+beside the package in the source tree, scripts/ and configs/, into it."""
+
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+PACKAGES = sorted(".".join(p.parent.parts) for p in Path("mnasdet").rglob("__init__.py"))
+SCRIPTS = sorted(
+    p.stem for p in Path("scripts").glob("*.py") if p.stem not in ("__init__", "command")
+)
+
+
+def compile_protos(output_root: Path) -> list[str]:
+    """Writes output_root/mnasdet/protos/*_pb2.py and returns their paths."""
+    from grpc_tools import protoc
+
+    names = sorted(p.name for p in (ROOT / "protos").glob("*.proto"))
+    status = protoc.main(
+        ["protoc", "-Imnasdet/protos=protos", f"--python_out={output_root}"]
+        + [f"mnasdet/protos/{name}" for name in names]
+    )
+    if status:
+        raise SystemExit(f"protoc failed with status {status}")
+    return [str(output_root / "mnasdet" / "protos" / f"{Path(name).stem}_pb2.py") for name in names]
+
+
+class BuildPy(build_py):
+    """Puts the compiled protos into the wheel, or into the source tree of an editable install."""
+
+    def run(self):
+        super().run()
+        output_root = ROOT if self.editable_mode else Path(self.build_lib)
+        output_root.mkdir(parents=True, exist_ok=True)
+        self.compiled = compile_protos(output_root)
+
+    def get_outputs(self, include_bytecode=True):
+        return super().get_outputs(include_bytecode) + getattr(self, "compiled", [])
+
+
+setup(
+    packages=[*PACKAGES, "mnasdet.scripts", "mnasdet.configs"],
+    package_dir={"mnasdet.scripts": "scripts", "mnasdet.configs": "configs"},
+    package_data={"mnasdet.configs": ["*.config", "architectures/*.textproto"]},
+    entry_points={
+        "console_scripts": [
+            f"mnasdet-{name.replace('_', '-')} = mnasdet.scripts.{name}:cli" for name in SCRIPTS
+        ]
+    },
+    cmdclass={"build_py": BuildPy},
+)

@@ -1,0 +1,92 @@
+"""scripts/check_config.py as a command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COCO = ROOT / "configs" / "mnasfpn_mobilenet_v2_320x320_coco.config"
+SEARCH = ROOT / "configs" / "mnasfpn_search_coco.config"
+
+
+def check_config(path, *arguments):
+    return subprocess.run(
+        [sys.executable, "scripts/check_config.py", f"--pipeline_config_path={path}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """The flags that name the data."""
+    (tmp_path / "a.record").touch()
+    (tmp_path / "label_map.pbtxt").write_text('item { id: 1 name: "person" }')
+    return [
+        f"--train_input={tmp_path}/*.record",
+        f"--eval_input={tmp_path}/a.record",
+        f"--label_map={tmp_path}/label_map.pbtxt",
+    ]
+
+
+def test_says_what_the_coco_config_builds(inputs):
+    done = check_config(COCO, *inputs)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "ok"
+    text = " ".join(done.stdout.split())
+    assert "image size: 320x320" in text
+    # The paper's 2.50 M and 0.92 B (table 1).
+    assert "params: 2,503,047 trainable params: 2,455,655 multiply adds: 918,578,800" in text
+    assert "learning rate: from 0.026666 to 4 in 5000 steps, cosine to 0 at 50000" in text
+
+
+def test_json_is_all_there_is_on_standard_output(inputs):
+    done = check_config(SEARCH, *inputs, "--format=json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["num_steps"] == 34688
+    assert summary["batch_size"] == 64
+    assert summary["learning_rate"] == (
+        "linearly from 0, 0.04 from step 1734, 0.004 from step 27750"
+    )
+    assert sum(part["params"] for part in summary["parts"].values()) == summary["params"]
+    assert summary["feature_pyramid"] == (
+        "mnasfpn 4x C48 4(1,2):256k3 3(0,4):128k3 4(5,4):128k3 5(4,3):128k5 6(4,3):96k3"
+    )
+    # Appendix A.1's formula, evaluated exactly (unordered pairs of inputs).
+    assert summary["cardinality"] == 2**9 * 4**5 * 24 * 3112013520000 * 3**9 * 6 * 7**9
+
+
+def test_lists_all_problems(tmp_path, inputs):
+    path = tmp_path / "my.config"
+    text = COCO.read_text().replace("batch_size: 1024", "batch_size: 0")
+    path.write_text(text.replace("num_classes: 90", "num_classes: 0"))
+    done = check_config(path, *inputs)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0] == f"error: 4 problems in {path}:"
+    assert "model.ssd.num_classes is 0; at least 1 is allowed" in done.stderr
+    assert "train_config.batch_size is 0; at least 1 is allowed" in done.stderr
+
+
+def test_names_the_flags_of_what_is_not_configured():
+    done = check_config(COCO)
+    assert done.returncode == 1
+    for flag in ("train_input", "eval_input", "label_map"):
+        assert f"; --{flag} sets it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_one_line_for_a_misspelt_field(tmp_path):
+    path = tmp_path / "my.config"
+    path.write_text(COCO.read_text().replace("num_classes:", "num_class:"))
+    done = check_config(path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert ':5: no field "num_class" in Ssd; did you mean "num_classes"?' in done.stderr

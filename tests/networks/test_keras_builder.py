@@ -1,0 +1,92 @@
+"""Keras models: values, weights that are shared, use on other people's tensors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.feature_pyramids.mnasfpn import mnasfpn
+from mnasdet.networks.builder import Builder
+from mnasdet.networks.hyperparams import HE_NORMAL, Initializer
+from mnasdet.networks.keras_builder import apply, keras_model
+
+
+def test_names_become_layer_names_and_shared_layers_are_one():
+    b = Builder()
+    x = b.input((8, 8, 4))
+    y = b.conv2d(x, 4, 1, initializer=HE_NORMAL, name="conv", shared=True)
+    y = b.conv2d(y, 4, 1, initializer=HE_NORMAL, name="conv", shared=True)
+    model = keras_model({"out": y})
+    assert [v.name for v in model.variables] == ["conv/kernel:0"]
+    kernel = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    model.variables[0].assign(kernel)
+    image = np.ones((1, 8, 8, 4), np.float32)
+    expected = np.ones(4) @ kernel[0, 0] @ kernel[0, 0]
+    np.testing.assert_allclose(model(image)["out"][0, 0, 0], expected)
+
+
+@pytest.mark.parametrize("size", [(8, 12), (5, 7)])
+def test_upsample_is_nearest_neighbour_with_the_gradient_of_a_sum(size):
+    b = Builder()
+    x = b.input((4, 4, 2))
+    model = keras_model({"out": b.upsample(x, size, name="up")})
+    image = tf.random.stateless_normal((1, 4, 4, 2), (0, 1))
+    rows = np.arange(size[0]) * 4 // size[0]
+    columns = np.arange(size[1]) * 4 // size[1]
+    weights = tf.random.stateless_normal((1, *size, 2), (0, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        out = model(image)["out"]
+        loss = tf.reduce_sum(out * weights)
+    np.testing.assert_array_equal(out, image.numpy()[:, rows][:, :, columns])
+    expected = np.zeros((1, 4, 4, 2), np.float32)
+    np.add.at(expected, np.ix_([0], rows, columns, [0, 1]), weights.numpy())
+    np.testing.assert_allclose(tape.gradient(loss, image), expected, rtol=1e-5)
+
+
+def test_upsampling_compiles_under_xla():
+    b = Builder()
+    model = keras_model({"out": b.upsample(b.input((4, 4, 2)), (8, 8), name="up")})
+
+    @tf.function(jit_compile=True)
+    def gradient(image):
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            loss = tf.reduce_sum(model(image)["out"] ** 2)
+        return tape.gradient(loss, image)
+
+    np.testing.assert_allclose(gradient(tf.ones((1, 4, 4, 2))), np.full((1, 4, 4, 2), 8.0))
+
+
+@pytest.mark.parametrize(
+    ("initializer", "kernel_size", "expected"),
+    [
+        (Initializer("normal", 0.03), 3, 0.03),
+        (Initializer("truncated_normal"), 3, np.sqrt(2 / (9 * 64))),
+        (Initializer("uniform", scale=1.0, mode="fan_out"), 1, np.sqrt(1 / 256)),
+    ],
+)
+def test_initializers_have_their_deviation(initializer, kernel_size, expected):
+    tf_keras.utils.set_random_seed(0)
+    b = Builder()
+    y = b.conv2d(b.input((8, 8, 64)), 256, kernel_size, initializer=initializer, name="conv")
+    (kernel,) = keras_model({"out": y}).variables
+    assert np.std(kernel) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_depthwise_kernel_has_the_fan_of_one_channel():
+    tf_keras.utils.set_random_seed(0)
+    b = Builder()
+    y = b.depthwise_conv2d(b.input((8, 8, 4096)), 3, initializer=HE_NORMAL, name="conv")
+    (kernel,) = keras_model({"out": y}).variables
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / 9), rel=0.02)
+
+
+def test_a_searched_pyramid_on_the_tensors_of_any_keras_model():
+    image = tf_keras.Input((64, 64, 3))
+    c3 = tf_keras.layers.Conv2D(24, 3, strides=8, padding="same")(image)
+    c4 = tf_keras.layers.MaxPooling2D()(c3)
+    c5 = tf_keras.layers.MaxPooling2D()(c4)
+    model = tf_keras.Model(image, apply(mnasfpn, [c3, c4, c5], repeats=2, channels=32))
+    shapes = [tuple(output.shape[1:]) for output in model.outputs]
+    assert shapes == [(8, 8, 32), (4, 4, 32), (2, 2, 32), (1, 1, 32)]

@@ -1,0 +1,49 @@
+import pytest
+
+from mnasdet.errors import ConfigError
+from mnasdet.protos import search_pb2
+from mnasdet.search import reward
+
+
+def test_mnasfpn():
+    # 1024^-0.3 = 2^-3.
+    assert reward.mnasfpn(0.24, 1024.0) == pytest.approx(0.03)
+    assert reward.mnasfpn(0.5, 16.0, exponent=-0.5) == pytest.approx(0.125)
+    assert reward.mnasfpn(0.0, 16.0) == 0.0
+
+
+def test_mnasnet_soft_constraint_is_one_power_on_both_sides():
+    # 2^-0.07 = 0.952638: twice the latency is worth 5 % accuracy.
+    assert reward.mnasnet(0.8, 150.0, target_latency_ms=75.0) == pytest.approx(0.8 * 0.952638)
+    assert reward.mnasnet(0.8, 37.5, target_latency_ms=75.0) == pytest.approx(0.8 / 0.952638)
+    assert reward.mnasnet(0.8, 75.0, target_latency_ms=75.0) == 0.8
+
+
+def test_mnasnet_hard_constraint():
+    hard = {"target_latency_ms": 75.0, "alpha": 0.0, "beta": -1.0}
+    assert reward.mnasnet(0.8, 10.0, **hard) == 0.8
+    assert reward.mnasnet(0.8, 75.0, **hard) == 0.8
+    assert reward.mnasnet(0.8, 300.0, **hard) == pytest.approx(0.2)
+
+
+def test_from_config():
+    config = search_pb2.RewardConfig()
+    config.mnasfpn.SetInParent()
+    assert reward.from_config(config)(0.24, 1024.0) == pytest.approx(0.03)
+    config.mnasfpn.exponent = -0.5
+    assert reward.from_config(config)(0.5, 16.0) == pytest.approx(0.125)
+    config.mnasnet.target_latency_ms = 75
+    assert reward.from_config(config)(0.8, 150.0) == pytest.approx(0.8 * 0.952638)
+    config.mnasnet.alpha = 0
+    config.mnasnet.beta = -1
+    assert reward.from_config(config)(0.8, 10.0) == pytest.approx(0.8)
+    assert reward.from_config(config)(0.8, 300.0) == pytest.approx(0.2)
+
+
+def test_from_config_refuses_what_gives_no_reward():
+    config = search_pb2.RewardConfig()
+    with pytest.raises(ConfigError, match="reward is empty; use one of mnasfpn, mnasnet"):
+        reward.from_config(config)
+    config.mnasnet.alpha = 0
+    with pytest.raises(ConfigError, match=r"reward.mnasnet.target_latency_ms is 0\.0"):
+        reward.from_config(config)
