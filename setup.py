@@ -14,12 +14,17 @@ SCRIPTS = sorted(
 
 
 def compile_protos(output_root: Path) -> list[str]:
-    """Writes output_root/mnasdet/protos/*_pb2.py and returns their paths."""
+    """Writes output_root/mnasdet/protos/*_pb2.py with their stubs and returns their paths."""
     from grpc_tools import protoc
 
     names = sorted(p.name for p in (ROOT / "protos").glob("*.proto"))
     status = protoc.main(
-        ["protoc", "-Imnasdet/protos=protos", f"--python_out={output_root}"]
+        [
+            "protoc",
+            "-Imnasdet/protos=protos",
+            f"--python_out={output_root}",
+            f"--pyi_out={output_root}",
+        ]
         + [f"mnasdet/protos/{name}" for name in names]
     )
     if status:

@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mnasdet import text_proto
-from mnasdet.architecture_checks import architecture_problems
-from mnasdet.config_checks import READERS, pipeline_problems
+from mnasdet.config_checks.architecture import architecture_problems
+from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.errors import ConfigError, nearest
 from mnasdet.networks.hyperparams import Hyperparams, from_proto
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2
@@ -187,8 +187,12 @@ def _architectures() -> Path:
 
 
 def hyperparams(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Hyperparams | None:
-    """Those of backbone and feature pyramid where the config overrides the published ones."""
+    """Those of backbone and feature pyramid where the config overrides the published ones.
+
+    An extractor of the OD API with hyper-parameters of its own keeps them, as it does there.
+    """
     extractor = pipeline.model.ssd.feature_extractor
-    if not extractor.override_base_feature_extractor_hyperparams:
+    overridden = extractor.override_base_feature_extractor_hyperparams
+    if extractor.type in _FEATURE_EXTRACTORS or not overridden:
         return None
     return from_proto(extractor.conv_hyperparams)

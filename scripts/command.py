@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def define_pipeline_flags() -> None:
     flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
 
 
-def load_pipeline():
-    """The pipeline config that the flags name."""
+def load_pipeline(readers: Collection[str] = ("train_input_reader", "eval_input_reader")):
+    """The pipeline config that the flags name, checked for a command that uses `readers`."""
     from mnasdet import config
 
     return config.load(
@@ -38,6 +38,7 @@ def load_pipeline():
         train_input=FLAGS.train_input,
         eval_input=FLAGS.eval_input,
         label_map=FLAGS.label_map,
+        readers=readers,
     )
 
 
@@ -79,8 +80,13 @@ def _guarded(main: Callable[[], int | None], argv: list[str]) -> int:
         return main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read standard output has seen enough; keep Python from flushing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
     return 1

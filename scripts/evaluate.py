@@ -25,7 +25,7 @@ flags.DEFINE_string("output", None, "Where to write the metrics as JSON as well.
 def main() -> None:
     if bool(FLAGS.checkpoint_dir) == bool(FLAGS.tflite_path):
         raise UserError("give either --checkpoint_dir or --tflite_path")
-    pipeline = command.load_pipeline()
+    pipeline = command.load_pipeline(readers=("eval_input_reader",))
 
     from mnasdet.data import input_pipeline
     from mnasdet.evaluation.evaluate import evaluate, evaluation_set

@@ -3,64 +3,58 @@
 The graph takes one image and gives the raw box encodings and class scores by name; export.json
 says how to read them and how far they are from Keras' on images of the evaluation set.
 
-  python scripts/export_tflite.py --pipeline_config_path=configs/digits.config \\
-      --checkpoint_dir=runs/digits --output_dir=runs/digits/tflite
+  python scripts/export_tflite.py --pipeline_config_path=runs/bccd/pipeline.config \\
+    --checkpoint_dir=runs/bccd/best --output_dir=runs/bccd/tflite
 """
 
 from __future__ import annotations
 
-from absl import flags, logging
+from absl import flags
 
-from scripts import command
+from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
+
+command.define_pipeline_flags()
+command.define_format_flag()
+flags.DEFINE_string(
+    "checkpoint_dir", None, "Folder of a training run, or one checkpoint.", required=True
+)
+flags.DEFINE_string("output_dir", None, "Folder of the files; made if missing.", required=True)
+flags.DEFINE_enum(
+    "quantization",
+    "none",
+    ["none", "fp16", "dynamic"],
+    "Of the weights: fp16 halves the file, dynamic (int8) quarters it.",
+)
+
 _NUM_PARITY_IMAGES = 4
 
 
-def define_flags() -> None:
-    command.define_pipeline_flags()
-    flags.DEFINE_string("checkpoint_dir", None, "Folder of a training run, or a checkpoint.")
-    flags.DEFINE_string("output_dir", None, "Where the files go.")
-    flags.DEFINE_enum(
-        "quantization",
-        "none",
-        ["none", "fp16", "dynamic"],
-        "Of the weights: fp16 halves the file, dynamic (int8 weights) quarters it.",
-    )
-    command.define_format_flag()
-    flags.mark_flags_as_required(["pipeline_config_path", "checkpoint_dir", "output_dir"])
-
-
 def main() -> None:
-    pipeline = command.load_pipeline()
-    from mnasdet.data import input_pipeline
+    pipeline = command.load_pipeline(readers=("eval_input_reader",))
+
+    from mnasdet.evaluation.evaluate import evaluation_set
     from mnasdet.tflite.export import export
     from mnasdet.training.checkpoints import load_detector
 
     detector = load_detector(pipeline, FLAGS.checkpoint_dir)
-    dataset = input_pipeline.evaluation_dataset(
-        pipeline.eval_input_reader[0],
-        image_size=detector.image_size,
-        batch_size=_NUM_PARITY_IMAGES,
-    )
-    images = next(iter(dataset))["image"].numpy()
+    images = next(evaluation_set(pipeline).unbatch().batch(_NUM_PARITY_IMAGES).as_numpy_iterator())
     description = export(
-        detector, FLAGS.output_dir, images=images, quantization=FLAGS.quantization
+        detector, FLAGS.output_dir, images=images["image"], quantization=FLAGS.quantization
     )
     if FLAGS.format == "json":
         command.print_json(description)
         return
-    parity = max(description["parity"]["max_abs_difference"].values())
-    logging.info("converted in %.1f s", description["conversion_seconds"])
+    graph = description["graph"]
+    difference = max(description["parity"]["max_abs_difference"].values())
     print(
-        f"{FLAGS.output_dir}/{description['graph']}: "
-        f"{description['bytes'][description['graph']] / 1e6:.2f} MB, "
-        f"at most {parity:.1e} from Keras on {len(images)} images"
+        f"{FLAGS.output_dir}/{graph}: {description['bytes'][graph] / 1e6:.2f} MB, converted in "
+        f"{description['conversion_seconds']:.1f} s, at most {difference:.1e} from Keras"
     )
 
 
 def cli() -> None:
-    define_flags()
     command.run(main)
 
 

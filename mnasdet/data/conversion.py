@@ -120,7 +120,6 @@ def convert(
             summary.boxes += len(record.boxes)
         if not summary.images:
             raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
-        Path(label_map_output).parent.mkdir(parents=True, exist_ok=True)
         label_maps.save(label_map_output, names)
     return summary
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from google.protobuf import text_format
 
-from mnasdet import text_proto
+from mnasdet import files, text_proto
 from mnasdet.errors import DataError
 from mnasdet.protos import string_int_label_map_pb2
 
@@ -49,18 +47,7 @@ def save(path: str | os.PathLike[str], names: Mapping[int, str]) -> None:
     proto = string_int_label_map_pb2.StringIntLabelMap()
     for class_id, name in sorted(names.items()):
         proto.item.add(name=name, id=class_id)
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
-    ) as file:
-        try:
-            file.write(text_format.MessageToString(proto, as_utf8=True))
-            file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    files.write(path, text_format.MessageToString(proto, as_utf8=True))
 
 
 def ids_of(names: Mapping[int, str]) -> dict[str, int]:

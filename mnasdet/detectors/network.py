@@ -52,13 +52,14 @@ def detection_network(
     """
     b = Builder()
     image = b.input((*image_size, 3))
-    scaling = {
-        "depth_multiplier": architecture.depth_multiplier,
-        "min_depth": architecture.min_depth,
-    }
     with b.scope("backbone"):
         features = mobilenet_v2.mobilenet_v2(
-            b, image, hyperparams=hyperparams or mobilenet_v2.MNASFPN_EXTRACTOR, **scaling
+            b,
+            image,
+            depth_multiplier=architecture.depth_multiplier
+            * architecture.backbone.mobilenet_v2.depth_multiplier,
+            min_depth=architecture.min_depth,
+            hyperparams=hyperparams or mobilenet_v2.MNASFPN_EXTRACTOR,
         )
     pyramid = architecture.feature_pyramid.mnasfpn
     with b.scope("feature_pyramid"):
@@ -66,8 +67,9 @@ def detection_network(
             b,
             [features[level] for level in range(pyramid.min_level, 6)],
             pyramid,
+            depth_multiplier=architecture.depth_multiplier,
+            min_depth=architecture.min_depth,
             hyperparams=hyperparams or mnasfpn.EXTRACTOR,
-            **scaling,
         )
     with b.scope("box_predictor"):
         boxes, classes = weight_shared.from_proto(
@@ -77,4 +79,4 @@ def detection_network(
             num_classes=num_classes,
             anchors_per_location=anchors.per_location(architecture.anchor_generator),
         )
-    return DetectionNetwork(boxes, classes, [node.shape[:2] for node in pyramid_features])
+    return DetectionNetwork(boxes, classes, [node.size for node in pyramid_features])

@@ -120,7 +120,7 @@ def _cell(
 ) -> list[Node]:
     features = list(inputs)
     levels = [min_level + i for i in range(len(inputs))]
-    sizes = {level: node.shape[:2] for level, node in zip(levels, inputs, strict=True)}
+    sizes = {level: node.size for level, node in zip(levels, inputs, strict=True)}
     for index, block in enumerate(blocks, start=len(inputs)):
         with b.scope(f"block_{index}"):
             merged = _merge(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from mnasdet.networks.blocks import batch_norm, separable_conv
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams, Initializer, from_proto as read_hyperparams
+from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import from_proto as read_hyperparams
 from mnasdet.protos import architecture_pb2
 
 BOX_CODE_SIZE = 4

@@ -38,6 +38,11 @@ class Node:
     def channels(self) -> int:
         return self.shape[-1]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a feature."""
+        return self.shape[0], self.shape[1]
+
     def __repr__(self) -> str:
         return f"Node({self.name}: {self.op} -> {'x'.join(map(str, self.shape))})"
 
@@ -136,7 +141,7 @@ class Builder:
 
     def upsample(self, x: Node, size: tuple[int, int], *, name: str) -> Node:
         """Nearest neighbour up to `size`, (height, width)."""
-        if x.shape[:2] == tuple(size):
+        if x.size == size:
             return x
         return self._layer("upsample", name, (x,), (*size, x.channels))
 

@@ -16,7 +16,7 @@ class Upsample(tf_keras.layers.Layer):
 
     def __init__(self, size: tuple[int, int], **kwargs):
         super().__init__(**kwargs)
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
 
     def call(self, x):
         height, width = x.shape[1:3]

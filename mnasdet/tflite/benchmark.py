@@ -71,6 +71,12 @@ def benchmark(
     }
 
 
+def check_device(device: str) -> None:
+    """Raises ConfigError for a device that cannot be measured on."""
+    if device != "host":
+        raise ConfigError(f"--device={device}: not supported yet; use host, this machine")
+
+
 def provenance(num_threads: int) -> dict[str, Any]:
     """What figures measured here depend on."""
     return {
@@ -136,7 +142,8 @@ class Worker:
             "warmup_runs": warmup_runs,
             "max_seconds": max_seconds,
         }
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         timed_out = threading.Event()
 
         def stop() -> None:
@@ -186,6 +193,6 @@ def _cores(taskset: str) -> set[int]:
     if mask <= 0 or not cores <= available:
         allowed = sum(1 << core for core in available)
         raise ConfigError(
-            f"--taskset={taskset}: a hexadecimal mask of cores is needed; this machine has {allowed:x}"
+            f"--taskset={taskset}: a hexadecimal mask of cores is needed; all are {allowed:x}"
         )
     return cores

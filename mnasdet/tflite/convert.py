@@ -26,7 +26,8 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
     spec = tf.TensorSpec((1, *image.shape[1:]), image.dtype, name=name)
     traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
     # Converting with variables takes many times as long and gives the same graph.
-    frozen = convert_variables_to_constants_v2(traced)
+    with quiet():
+        frozen = convert_variables_to_constants_v2(traced)
     # Freezing drops the names of the outputs but keeps their order, tf.nest's: a second function
     # gives the names back.
     names = sorted(traced.structured_outputs)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 import mnasdet
+from mnasdet import files
 from mnasdet.detectors.detector import Detector
-from mnasdet.tflite import files
 from mnasdet.tflite.convert import convert
-from mnasdet.tflite.interpreter import TfliteModel
+from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel
 
 GRAPH_FILE = "detect.tflite"
-ANCHORS_FILE = "anchors.npy"
 DESCRIPTION_FILE = "export.json"
 
 _PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert")

@@ -1,14 +1,19 @@
-"""Runs exported detectors. No TensorFlow."""
+"""Runs exported detectors. The raw predictions need no TensorFlow, only the detections do."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from mnasdet.errors import UserError
+
+# What `export` writes beside the graph.
+ANCHORS_FILE = "anchors.npy"
 
 _IDENTIFIER = b"TFL3"
 
@@ -40,7 +45,7 @@ class TfliteModel:
 
     Attributes:
       image_size: (height, width) in pixels.
-      output_names: sorted.
+      input_name: of the image; output_names: of the raw predictions, sorted.
     """
 
     def __init__(self, graph: str | os.PathLike | bytes, num_threads: int = 1) -> None:
@@ -56,16 +61,12 @@ class TfliteModel:
         self._runner = self._interpreter.get_signature_runner(next(iter(signatures)))
         inputs = self._runner.get_input_details()
         shapes = {name: tuple(map(int, detail["shape"])) for name, detail in inputs.items()}
-        self._input = next(iter(shapes))
-        if len(shapes) != 1 or len(shapes[self._input]) != 4 or shapes[self._input][0] != 1:
+        self.input_name = next(iter(shapes))
+        if len(shapes) != 1 or len(shapes[self.input_name]) != 4 or shapes[self.input_name][0] != 1:
             raise UserError(f"{self._name}: inputs {shapes}; one [1, height, width, 3] is needed")
-        self.image_size = shapes[self._input][1:3]
-        self._image_shape = shapes[self._input][1:]
+        self.image_size = shapes[self.input_name][1:3]
+        self._image_shape = shapes[self.input_name][1:]
         self.output_names = sorted(self._runner.get_output_details())
-
-    @property
-    def input_name(self) -> str:
-        return self._input
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Raw predictions by name, [batch, ...] each.
@@ -79,5 +80,37 @@ class TfliteModel:
                 f"{self._name}: images {images.shape}; "
                 f"[batch, {', '.join(map(str, self._image_shape))}] are needed"
             )
-        runs = [self._runner(**{self._input: image[None]}) for image in images]
+        runs = [self._runner(**{self.input_name: image[None]}) for image in images]
         return {name: np.concatenate([run[name] for run in runs]) for name in self.output_names}
+
+
+def detection_function(
+    pipeline: Any, path: str | os.PathLike
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Images [batch, height, width, 3] to detections, as `Detector.detect` gives them.
+
+    Args:
+      pipeline: TrainEvalPipelineConfig, for the post-processing.
+      path: a graph of `export`, with its anchors beside it.
+    """
+    from mnasdet.detectors import detector, post_processing
+
+    model = TfliteModel(path)
+    height, width = detector.image_size(pipeline)
+    if model.image_size != (height, width):
+        raise UserError(
+            f"{path}: takes images of {model.image_size[0]}x{model.image_size[1]}, the pipeline "
+            f"config has {height}x{width}; use the config that it was exported with"
+        )
+    anchors_path = Path(path).with_name(ANCHORS_FILE)
+    if not anchors_path.exists():
+        raise UserError(f"{anchors_path}: no such file; export_tflite writes it beside the graph")
+    anchors = np.load(anchors_path)
+    post_process = post_processing.from_config(pipeline.model.ssd)
+
+    def detect(images: np.ndarray) -> dict[str, Any]:
+        raw = model.predict(images)
+        boxes, classes = (raw[name] for name in model.output_names)
+        return post_process(boxes, classes, anchors)
+
+    return detect

@@ -13,12 +13,11 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from mnasdet import text_proto
+from mnasdet import files, text_proto
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.builder import Node
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import latency_table_pb2
-from mnasdet import files
 from mnasdet.tflite.benchmark import provenance
 
 # What TFLite runs as part of the layer in front, and in which layers.

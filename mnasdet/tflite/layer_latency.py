@@ -103,9 +103,20 @@ def ensure(
     return table
 
 
+def set_scale(path: str | os.PathLike, scale: float, constant_ms: float) -> LatencyTable:
+    """Writes scale and constant into the table in `path`."""
+    path = Path(path)
+    with _lock(path):
+        table = LatencyTable.load(path)
+        table.scale, table.constant_ms = scale, constant_ms
+        table.save(path)
+    return table
+
+
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system releases it where the process dies."""
+    """One process at a time changes the table in `path`; the system releases the lock where that
+    process dies."""
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

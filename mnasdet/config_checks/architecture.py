@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mnasdet.config_section import Section
+from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
 # The levels that a backbone gives.
@@ -16,7 +16,8 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     root = Section(architecture, "", [])
     root.positive("depth_multiplier")
     root.at_least("min_depth", 1)
-    root.selected("backbone", "backbone_oneof")
+    if backbone := root.selected("backbone", "backbone_oneof"):
+        backbone.positive("depth_multiplier")
     pyramid = root.selected("feature_pyramid", "feature_pyramid_oneof")
     if pyramid:
         _check_mnasfpn(pyramid)

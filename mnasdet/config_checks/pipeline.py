@@ -12,8 +12,8 @@ import os
 from collections.abc import Collection, Sequence
 
 from mnasdet import text_proto
-from mnasdet.architecture_checks import check_hyperparams
-from mnasdet.config_section import Section
+from mnasdet.config_checks.architecture import check_hyperparams
+from mnasdet.config_checks.section import Section
 from mnasdet.errors import ConfigError
 from mnasdet.protos import pipeline_pb2, string_int_label_map_pb2
 

@@ -1,0 +1,204 @@
+"""The charts of a search, as plotly figures.
+
+Their colours are readable on light and on dark ground; the page brings the rest of the theme.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import plotly.graph_objects as go
+
+from mnasdet.evaluation.coco import MAP
+from mnasdet.search import pareto, results
+from mnasdet.search.trial_store import Trial, TrialState
+
+_TRIAL, _LINE, _BEST = "#8b95a5", "#3b82f6", "#e08a1e"
+
+# Beyond this, SVG points make a browser sluggish and WebGL draws them.
+_MOST_SVG_POINTS = 1000
+
+_HOVER_CHARACTERS = 44
+
+
+def charts(
+    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str]
+) -> dict[str, go.Figure]:
+    """All charts by their titles, accuracy and latency first; those that grow with the trials
+    need two complete ones.
+
+    Args:
+      trials: by number.
+      strings: architecture strings by trial number.
+    """
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if not complete:
+        return {}
+    drawn = {"Accuracy and latency": _frontier(trials, complete, best, strings)}
+    if len(complete) == 1:
+        return drawn
+    return drawn | {
+        "Reward": _rewards(complete),
+        "Different architectures": _unique(trials),
+        "Hypervolume": _hypervolume(complete),
+    }
+
+
+def _frontier(
+    trials: Sequence[Trial],
+    complete: Sequence[Trial],
+    best: Trial | None,
+    strings: Mapping[int, str],
+) -> go.Figure:
+    members = results.frontier(trials)
+
+    def marks(shown: Sequence[Trial]) -> dict:
+        return {
+            "x": [trial.latency_ms for trial in shown],
+            "y": [trial.metrics[MAP] for trial in shown],
+            "customdata": [
+                [trial.number, trial.reward, _wrapped(strings[trial.number])] for trial in shown
+            ],
+            "hovertemplate": (
+                "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, %{x:.4~g} ms, "
+                "reward %{customdata[1]:.4f}<br>%{customdata[2]}<extra></extra>"
+            ),
+        }
+
+    scatter = _scatter(complete)
+    figure = _figure("latency (ms)", "mAP", legend=True)
+    figure.add_trace(
+        scatter(
+            mode="markers",
+            name="trials",
+            marker={
+                "size": 5 if scatter is go.Scattergl else 8,
+                "opacity": 0.75,
+                "color": [trial.number for trial in complete],
+                "colorscale": [[0, _TRIAL], [1, _LINE]],
+            },
+            **marks(complete),
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            mode="lines+markers",
+            name="frontier",
+            line={"shape": "hv", "color": _LINE, "width": 2},
+            marker={"size": 9, "color": _LINE},
+            **marks(members),
+        )
+    )
+    if best:
+        figure.add_trace(
+            go.Scatter(
+                mode="markers",
+                name="best reward",
+                marker={"size": 17, "symbol": "star", "color": _BEST},
+                **marks([best]),
+            )
+        )
+    return figure
+
+
+def _rewards(complete: Sequence[Trial]) -> go.Figure:
+    numbers = [trial.number for trial in complete]
+    rewards = [trial.reward or 0.0 for trial in complete]
+    figure = _figure("trial", "reward")
+    hover = "trial %{x}: %{y:.4f}<extra></extra>"
+    figure.add_trace(
+        _scatter(complete)(
+            x=numbers,
+            y=rewards,
+            mode="markers",
+            marker={"size": 6, "color": _TRIAL, "opacity": 0.75},
+            hovertemplate=hover,
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=numbers,
+            y=list(accumulate(rewards, max)),
+            mode="lines",
+            line={"shape": "hv", "color": _BEST, "width": 2},
+            hovertemplate="best up to " + hover,
+        )
+    )
+    return figure
+
+
+def _unique(trials: Sequence[Trial]) -> go.Figure:
+    seen: set[str] = set()
+    unique = []
+    for trial in trials:
+        seen.add(trial.key)
+        unique.append(len(seen))
+    figure = _figure("sampled", "different")
+    sampled = list(range(1, len(trials) + 1))
+    figure.add_trace(
+        go.Scatter(
+            x=sampled,
+            y=sampled,
+            mode="lines",
+            line={"color": _TRIAL, "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=sampled,
+            y=unique,
+            mode="lines",
+            line={"color": _LINE, "width": 2},
+            hovertemplate="%{y} different of %{x} sampled<extra></extra>",
+        )
+    )
+    return figure
+
+
+def _hypervolume(complete: Sequence[Trial]) -> go.Figure:
+    """Under the frontier so far, down to mAP 0 and out to the slowest trial."""
+    reference = (0.0, max(trial.latency_ms or 0.0 for trial in complete))
+    members: list[tuple[float, float]] = []
+    volumes = []
+    for trial in complete:
+        members.append((trial.metrics[MAP], trial.latency_ms or 0.0))
+        members = [members[index] for index in pareto.frontier(members)]
+        volumes.append(pareto.hypervolume(members, reference))
+    figure = _figure("trial", "mAP × ms")
+    figure.add_trace(
+        go.Scatter(
+            x=[trial.number for trial in complete],
+            y=volumes,
+            mode="lines",
+            line={"shape": "hv", "color": _LINE, "width": 2},
+            hovertemplate="up to trial %{x}: %{y:.4~g}<extra></extra>",
+        )
+    )
+    return figure
+
+
+def _scatter(points: Sequence[Trial]) -> type[go.Scatter] | type[go.Scattergl]:
+    return go.Scattergl if len(points) > _MOST_SVG_POINTS else go.Scatter
+
+
+def _figure(x: str, y: str, legend: bool = False) -> go.Figure:
+    axis = {"zeroline": False, "automargin": True}
+    return go.Figure(
+        layout={
+            "template": "none",
+            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+            "xaxis": axis | {"title": {"text": x, "standoff": 10}},
+            "yaxis": axis | {"title": {"text": y, "standoff": 10}},
+            "showlegend": legend,
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+            "hovermode": "closest",
+            "hoverlabel": {"align": "left"},
+        }
+    )
+
+
+def _wrapped(string: str) -> str:
+    return "<br>".join(textwrap.wrap(string, _HOVER_CHARACTERS))

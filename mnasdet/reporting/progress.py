@@ -1,0 +1,125 @@
+"""What a running search tells: one line a trial, and TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from mnasdet.evaluation.coco import MAP
+from mnasdet.search.trial_store import Trial, TrialState
+
+
+class TrialProgress:
+    """Called with every trial that finishes; `replay` takes those of an earlier run."""
+
+    def __init__(
+        self,
+        num_trials: int,
+        *,
+        stream: TextIO | None = None,
+        summary_dir: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        num_trials: that the search ends with.
+        stream: gets the lines; standard error by default.
+        summary_dir: gets TensorBoard's event files.
+        clock: seconds; the time elapsed starts now.
+        """
+        self._num_trials = num_trials
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._start = clock()
+        self._replayed = self._finished = self._duplicates = self._failures = 0
+        self._best: Trial | None = None
+        self._writer = None
+        if summary_dir:
+            import tensorflow as tf
+
+            self._writer = tf.summary.create_file_writer(str(summary_dir))
+
+    def replay(self, trial: Trial) -> None:
+        """Counts a trial that finished in an earlier run. One line sums all of them up, before
+        that of the next trial, or at once when none is left to run."""
+        self._count(trial)
+        self._replayed += 1
+        if self._replayed == self._num_trials:
+            self._print_replayed()
+
+    def __call__(self, trial: Trial) -> None:
+        if self._replayed and not self._finished:
+            self._print_replayed()
+        self._count(trial)
+        self._finished += 1
+        self._print(self._line(trial))
+        self._summarize(trial)
+
+    def _count(self, trial: Trial) -> None:
+        self._duplicates += trial.duplicate_of is not None
+        self._failures += trial.state is TrialState.FAILED
+        if trial.reward is not None and (
+            self._best is None
+            or self._best.reward is None
+            or (-trial.reward, trial.number) < (-self._best.reward, self._best.number)
+        ):
+            self._best = trial
+
+    def _line(self, trial: Trial) -> str:
+        done = self._replayed + self._finished
+        elapsed = self._clock() - self._start
+        # Only this run's pace counts: nobody knows how long the computer slept before it.
+        remaining = elapsed / self._finished * max(0, self._num_trials - done)
+        best = f"{self._best.reward:.4f} (#{self._best.number})" if self._best else "-"
+        return "  ".join(
+            [
+                f"trial {done}/{self._num_trials}",
+                _result(trial),
+                f"best {best}",
+                f"elapsed {_duration(elapsed)}",
+                f"ETA {_duration(remaining)}",
+                f"duplicates {self._duplicates}",
+                f"failures {self._failures}",
+            ]
+        )
+
+    def _print_replayed(self) -> None:
+        self._print(f"resumed: {self._replayed} trial{'s' * (self._replayed != 1)} done")
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+    def _summarize(self, trial: Trial) -> None:
+        if self._writer is None or trial.reward is None or self._best is None:
+            return
+        import tensorflow as tf
+
+        scalars = {
+            "reward": trial.reward,
+            "mAP": trial.metrics[MAP],
+            "latency_ms": trial.latency_ms,
+            "best_reward": self._best.reward,
+        }
+        with self._writer.as_default(step=trial.number):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        # A search that is killed leaves what it had.
+        self._writer.flush()
+
+
+def _result(trial: Trial) -> str:
+    if trial.reward is None:
+        return f"FAILED: {' '.join((trial.error or 'for an unknown reason').split())}"
+    mean_ap = trial.metrics[MAP]
+    return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {trial.latency_ms:.1f} ms"
+
+
+def _duration(seconds: float) -> str:
+    """ "55s", "1m20s" or "2h05m"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

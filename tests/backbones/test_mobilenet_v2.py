@@ -1,0 +1,41 @@
+"""MobileNetV2 against its paper's table and its public counts."""
+
+import pytest
+
+from mnasdet.backbones.mobilenet_v2 import mobilenet_v2
+from mnasdet.networks.blocks import round_channels
+from mnasdet.networks.builder import Builder
+from mnasdet.networks.cost import cost_sheet
+
+
+def features(size=320, **arguments):
+    b = Builder()
+    with b.scope("backbone"):
+        return mobilenet_v2(b, b.input((size, size, 3)), **arguments)
+
+
+def test_taps_of_the_published_network():
+    shapes = {level: node.shape for level, node in features().items()}
+    assert shapes == {3: (40, 40, 32), 4: (20, 20, 96), 5: (10, 10, 320)}
+
+
+def test_taps_at_0_7_and_odd_sizes():
+    taps = features(300, depth_multiplier=0.7, min_depth=16)
+    shapes = {level: node.shape for level, node in taps.items()}
+    assert shapes == {3: (38, 38, 24), 4: (19, 19, 64), 5: (10, 10, 224)}
+
+
+def test_counts():
+    # 1.812 M trainable weights and 0.570 B multiply-adds up to the 320-wide layer.
+    total = cost_sheet(list(features().values())).total
+    assert total.trainable_params == pytest.approx(1.812e6, rel=1e-3)
+    assert total.multiply_adds == pytest.approx(0.570e9, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "minimum", "expected"),
+    # slim's rule by hand: 11.2 rounds to 8, which is below 90 %, so 16.
+    [(32, 8, 32), (11.2, 8, 16), (22.4, 16, 24), (16.8, 16, 16), (5, 16, 16), (67.2, 8, 64)],
+)
+def test_round_channels(channels, minimum, expected):
+    assert round_channels(channels, minimum) == expected

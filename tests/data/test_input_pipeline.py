@@ -1,0 +1,230 @@
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+
+from mnasdet.data import input_pipeline, label_map
+from mnasdet.errors import DataError
+from mnasdet.protos import pipeline_pb2, ssd_pb2, train_pb2
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+FLIP = text_format.Parse("random_horizontal_flip {}", train_pb2.PreprocessingStep())
+CROP = text_format.Parse("ssd_random_crop {}", train_pb2.PreprocessingStep())
+
+
+@pytest.fixture
+def reader(tmp_path, make_record, write_records):
+    """Six good records named 0 to 5 in two shards."""
+    write_records([make_record(str(i)) for i in range(6)], num_shards=2)
+    label_map.save(tmp_path / "map.pbtxt", {1: "cat", 3: "dog"})
+    result = pipeline_pb2.InputReader(label_map_path=str(tmp_path / "map.pbtxt"))
+    result.tf_record_input_reader.input_path.append(str(tmp_path / "test.record*"))
+    return result
+
+
+def training(reader, batch_size=2, augmentations=(), seed=0, transform=None):
+    return input_pipeline.training_dataset(
+        reader,
+        image_size=(16, 24),
+        batch_size=batch_size,
+        augmentations=augmentations,
+        transform=transform or (lambda e: {"image": e["image"], "id": e["source_id"]}),
+        seed=seed,
+    )
+
+
+def ids(dataset, batches):
+    taken = dataset.take(batches).as_numpy_iterator()
+    return [int(name) for batch in taken for name in batch["id"]]
+
+
+def test_evaluation(reader):
+    dataset = input_pipeline.evaluation_dataset(reader, image_size=(16, 24), batch_size=4)
+    batches = list(dataset.as_numpy_iterator())
+    assert [len(batch["image"]) for batch in batches] == [4, 2]
+    batch = batches[0]
+    assert batch["image"].shape == (4, 16, 24, 3)
+    assert batch["image"].dtype == np.float32
+    assert batch["boxes"].shape == (4, 100, 4)
+    np.testing.assert_array_equal(
+        batch["boxes"][0, :3], [[0.25, 0.5, 0.75, 1], [0] * 2 + [1] * 2, [0] * 4]
+    )
+    assert batch["classes"][0, :3].tolist() == [1, 3, 0]
+    assert batch["is_crowd"][0, :3].tolist() == [False, True, False]
+    assert batch["area"][0, :3].tolist() == [600, 1234.5, 0]
+    assert batch["num_boxes"].tolist() == [2] * 4
+    assert (batch["height"][0], batch["width"][0]) == (40, 60)
+    assert sorted(int(n) for b in batches for n in b["source_id"]) == list(range(6))
+
+
+def test_every_epoch_has_every_image_in_another_order(reader):
+    order = ids(training(reader), 9)
+    epochs = [order[start : start + 6] for start in (0, 6, 12)]
+    assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_seed_decides_all(reader, cache):
+    reader.cache_decoded_images = cache
+    first, again, other = (
+        list(training(reader, augmentations=[FLIP, CROP], seed=seed).take(6).as_numpy_iterator())
+        for seed in (1, 1, 2)
+    )
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one["id"], two["id"])
+        np.testing.assert_array_equal(one["image"], two["image"])
+    assert any((one["id"] != two["id"]).any() for one, two in zip(first, other, strict=True))
+
+
+def test_the_cache_changes_nothing(reader):
+    plain = list(training(reader, augmentations=[FLIP, CROP]).take(6).as_numpy_iterator())
+    reader.cache_decoded_images = True
+    cached = list(training(reader, augmentations=[FLIP, CROP]).take(6).as_numpy_iterator())
+    for one, two in zip(plain, cached, strict=True):
+        np.testing.assert_array_equal(one["image"], two["image"])
+
+
+def test_augmentation_differs_between_epochs(reader):
+    reader.shuffle = False
+    images = [batch["image"] for batch in training(reader, 6, [CROP]).take(2).as_numpy_iterator()]
+    assert (images[0] != images[1]).any()
+
+
+def test_order_is_permanent(reader):
+    # Update only when a change of the order is meant: it changes every training run.
+    assert ids(training(reader, seed=3), 6) == PERMANENT_ORDER
+
+
+PERMANENT_ORDER = [0, 1, 2, 3, 4, 5, 0, 4, 1, 5, 3, 2]
+
+
+def test_transform_gets_one_example(reader):
+    shapes = {}
+
+    def transform(example):
+        shapes.update({key: (value.shape.as_list(), value.dtype) for key, value in example.items()})
+        return example["image"]
+
+    batch = next(iter(training(reader, transform=transform)))
+    assert batch.shape == (2, 16, 24, 3)
+    assert shapes == {
+        "image": ([16, 24, 3], tf.float32),
+        "boxes": ([None, 4], tf.float32),
+        "classes": ([None], tf.int32),
+        "is_crowd": ([None], tf.bool),
+        "area": ([None], tf.float32),
+        "source_id": ([], tf.string),
+        "height": ([], tf.int32),
+        "width": ([], tf.int32),
+    }
+
+
+def test_sample_1_of_n_examples(reader):
+    reader.sample_1_of_n_examples = 3
+    assert len(set(ids(training(reader, batch_size=2), 6))) == 2
+    dataset = input_pipeline.evaluation_dataset(reader, image_size=(16, 24), batch_size=4)
+    assert [len(batch["image"]) for batch in dataset] == [2]
+
+
+def test_bad_records_are_skipped_or_fatal(reader, make_record, write_records):
+    far = np.array([[0, 0, 1, 1], [0, 0, 2, 1]], np.float32)
+    records = [make_record("0"), make_record("1", boxes=far), make_record("2"), make_record("3")]
+    records[3] = make_record("3", class_ids=np.array([1, 4]))
+    (path,) = write_records(records, name="bad")
+    del reader.tf_record_input_reader.input_path[:]
+    reader.tf_record_input_reader.input_path.append(path)
+    with pytest.raises(DataError, match=r"record 1 .image '1'.: box 2 .*; and 1 more bad records"):
+        training(reader)
+    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    assert set(ids(training(reader), 4)) == {0, 2}
+    dataset = input_pipeline.evaluation_dataset(reader, image_size=(16, 24), batch_size=4)
+    assert [batch["source_id"].tolist() for batch in dataset.as_numpy_iterator()] == [[b"0", b"2"]]
+
+
+def test_truncated_file_is_used_up_to_the_damage(reader):
+    path = Path(input_pipeline.input_files(reader)[0])
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(DataError, match="record 2: the file is damaged or cut short"):
+        training(reader)
+    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    assert set(ids(training(reader), 10)) == {0, 1, 2, 3, 5}
+
+
+def test_a_changed_file_is_checked_again(reader):
+    training(reader)
+    path = Path(input_pipeline.input_files(reader)[0])
+    content = path.read_bytes()
+    path.write_bytes(b"x" * len(content))
+    os.utime(path, (time.time() + 5, time.time() + 5))
+    with pytest.raises(DataError, match="no TFRecord file"):
+        training(reader)
+
+
+def set_path(reader, path):
+    del reader.tf_record_input_reader.input_path[:]
+    reader.tf_record_input_reader.input_path.append(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, p: set_path(r, p / "no*.record"), r"no\*\.record: no file matches"),
+        (lambda r, p: set_path(r, p / "x.record"), r"x\.record: does not exist"),
+        (lambda r, p: set_path(r, p), "is a folder; name record files"),
+        (lambda r, p: r.tf_record_input_reader.Clear(), "input_path is empty"),
+        (lambda r, p: setattr(r, "label_map_path", ""), "label_map_path .* is empty"),
+        (lambda r, p: setattr(r, "label_map_path", str(p / "m")), "m: no such file"),
+        (lambda r, p: setattr(r, "max_number_of_boxes", 1), "2 boxes, more than max_number"),
+    ],
+)
+def test_bad_readers(reader, tmp_path, change, message):
+    change(reader, tmp_path)
+    with pytest.raises(DataError, match=message):
+        training(reader)
+
+
+def test_fewer_images_than_a_batch(reader):
+    with pytest.raises(DataError, match="6 images are fewer than the batch_size 7"):
+        training(reader, batch_size=7)
+
+
+@pytest.mark.parametrize("method", list(ssd_pb2.ResizeType.values()))
+def test_preprocess(method):
+    # A constant image stays constant under every method; 255 is 1, 0 is -1.
+    for value, expected in ((255, 1.0), (0, -1.0), (51, -0.6)):
+        image = tf.fill([10, 20, 3], tf.constant(value, tf.uint8))
+        result = input_pipeline.preprocess(image, (4, 6), method)
+        assert result.dtype == tf.float32
+        np.testing.assert_allclose(result, np.full((4, 6, 3), expected), atol=1e-5)
+
+
+def test_preprocess_bilinear_by_hand():
+    image = np.repeat(np.array([[0, 100, 200, 40]], np.uint8)[..., None], 3, -1)
+    result = input_pipeline.preprocess(tf.constant(image), (1, 2))
+    # Half-pixel centres: the middle of each pair.
+    np.testing.assert_allclose(result[0, :, 0], np.array([50, 120]) * 2 / 255 - 1, atol=1e-6)
+
+
+def test_preprocess_bicubic_stays_in_range():
+    image = tf.constant(np.random.RandomState(0).choice([0, 255], (9, 9, 3)).astype(np.uint8))
+    result = input_pipeline.preprocess(image, (20, 20), ssd_pb2.BICUBIC).numpy()
+    assert result.min() >= -1
+    assert result.max() <= 1
+
+
+def test_digits_reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("MNASDET_CACHE_DIR", str(tmp_path))
+    reader = pipeline_pb2.InputReader()
+    reader.digits_input_reader.num_images = 6
+    reader.digits_input_reader.image_size = 32
+    reader.digits_input_reader.split = pipeline_pb2.DigitsInputReader.VALIDATION
+    assert input_pipeline.label_map(reader)[10] == "9"
+    (path,) = input_pipeline.input_files(reader)
+    assert "validation-6x32" in path
+    batch = next(iter(training(reader, 6, [FLIP, CROP])))
+    assert batch["image"].shape == (6, 16, 24, 3)

@@ -1,0 +1,113 @@
+"""scripts/create_coco_tf_record.py and scripts/create_pascal_tf_record.py as commands."""
+
+import io
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, f"scripts/create_{script}_tf_record.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two pictures of noise; the second one's box leaves the image."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (1, 2)]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 3, "bbox": [20 * i, 0, 30, 40]} for i in (1, 2)
+    ]
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "cat"}],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    for i in (1, 2):
+        file = io.BytesIO()
+        noise = np.random.default_rng(i).integers(0, 256, (40, 60, 3), np.uint8)
+        Image.fromarray(noise).save(file, "PNG")
+        (tmp_path / f"{i}.png").write_bytes(file.getvalue())
+        left = 20 * i
+        (tmp_path / f"{i}.xml").write_text(
+            f"<annotation><filename>{i}.png</filename><object><name>cat</name><bndbox>"
+            f"<xmin>{left}</xmin><ymin>0</ymin><xmax>{left + 30}</xmax><ymax>40</ymax>"
+            "</bndbox></object></annotation>"
+        )
+    return tmp_path
+
+
+def coco_flags(data):
+    return [f"--images_dir={data}", f"--annotations={data / 'x.json'}"]
+
+
+def test_coco(data):
+    done = run("coco", *coco_flags(data), f"--output_path={data}/out/x.record", "--num_shards=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"wrote 2 images with 1 boxes to {data}/out/x.record-00000-of-00002 .. "
+        f"{data}/out/x.record-00001-of-00002; left out 0 images and 1 boxes\n"
+    )
+    assert "image id 2 (2.png): annotation id 2: box [ymin 0, xmin 40" in done.stderr
+    assert "id: 3" in (data / "out" / "label_map.pbtxt").read_text()
+
+
+def test_pascal_fatal(data):
+    done = run(
+        "pascal",
+        f"--images_dir={data}",
+        f"--annotations_dir={data}",
+        "--classes=dog,cat",
+        f"--output_path={data}/out/x.record",
+        "--bad_records=fatal",
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {data}/2.xml (2.png): object 1: box [ymin 0, xmin 40")
+    assert list((data / "out").iterdir()) == []
+
+
+def test_output_below_a_file(data):
+    done = run("coco", *coco_flags(data), f"--output_path={data}/x.json/x.record")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: {data}/x.json")
+    assert "Traceback" not in done.stderr
+
+
+def test_full_disk(data):
+    # A file that may not grow any more fails as on a full disk.
+    done = run(
+        "coco",
+        *coco_flags(data),
+        f"--output_path={data}/out/x.record",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: {data}/out/x.record: the records cannot be written: "
+    )
+    assert "Traceback" not in done.stderr
+    assert list((data / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["coco", "pascal"])
+def test_help(script):
+    done = run(script, "--help")
+    assert done.returncode == 0
+    assert "--output_path" in done.stdout
+    assert f"python scripts/create_{script}_tf_record.py" in done.stdout

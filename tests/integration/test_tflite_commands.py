@@ -1,0 +1,166 @@
+"""scripts/export_tflite.py, benchmark_tflite.py and build_latency_table.py as commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Few layers.
+PIPELINE = """
+model {
+  architecture { ARCHITECTURE }
+  ssd {
+    num_classes: 10
+    image_resizer { fixed_shape_resizer { height: 96 width: 96 } }
+    box_coder { faster_rcnn_box_coder {} }
+    matcher {
+      argmax_matcher {
+        matched_threshold: 0.5
+        unmatched_threshold: 0.5
+        force_match_for_each_row: true
+      }
+    }
+    similarity_calculator { iou_similarity {} }
+    encode_background_as_zeros: true
+    post_processing {
+      batch_non_max_suppression { score_threshold: 1e-8 iou_threshold: 0.6 }
+      score_converter: SIGMOID
+    }
+    normalize_loc_loss_by_codesize: true
+    loss {
+      classification_loss { weighted_sigmoid_focal { alpha: 0.25 gamma: 1.5 } }
+      localization_loss { weighted_smooth_l1 {} }
+    }
+  }
+}
+train_config {
+  batch_size: 2
+  num_steps: 1
+  optimizer {
+    momentum_optimizer {
+      learning_rate { constant_learning_rate { learning_rate: 0.01 } }
+      momentum_optimizer_value: 0.9
+    }
+  }
+}
+train_input_reader { digits_input_reader { num_images: 4 image_size: 64 } }
+eval_config { metrics_set: "coco_detection_metrics" batch_size: 2 }
+eval_input_reader { digits_input_reader { split: VALIDATION num_images: 4 image_size: 64 } }
+search_config {
+  search_space {
+    mnasfpn {
+      channels: [16]
+      expanded_channels: [16, 64]
+      kernel_sizes: [3]
+      num_internal_blocks: 0
+      repeats: 1
+    }
+  }
+  controller { random {} }
+  reward { mnasfpn {} }
+  latency { latency_table {} }
+}
+"""
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tflite")
+
+
+@pytest.fixture(scope="module")
+def config_path(folder):
+    path = folder / "pipeline.config"
+    architecture = (ROOT / "configs/architectures/mobilenet_v2_mnasfpn.textproto").read_text()
+    small = architecture.replace("repeats: 4", "repeats: 1") + "depth_multiplier: 0.35"
+    path.write_text(PIPELINE.replace("ARCHITECTURE", small))
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph_path(folder, config_path):
+    """Exported from a checkpoint of fresh weights."""
+    import tensorflow as tf
+
+    from mnasdet import config
+    from mnasdet.detectors import detector
+    from mnasdet.training import checkpoints
+
+    model = detector.build(config.load(config_path)).model
+    weights = checkpoints.variables_by_name(model)
+    tf.train.Checkpoint(weights=weights).save(str(folder / "train" / "ckpt"))
+    done = run(
+        "export_tflite",
+        f"--pipeline_config_path={config_path}",
+        f"--checkpoint_dir={folder / 'train'}",
+        f"--output_dir={folder / 'export'}",
+        "--format=json",
+    )
+    assert done.returncode == 0, done.stderr
+    description = json.loads(done.stdout)
+    assert description["parity"]["num_images"] == 4
+    assert max(description["parity"]["max_abs_difference"].values()) < 1e-4
+    assert json.loads((folder / "export" / "export.json").read_text()) == description
+    return folder / "export" / "detect.tflite"
+
+
+def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):
+    output = folder / "benchmark.json"
+    done = run(
+        "benchmark_tflite", f"--graph={graph_path}", "--num_runs=50", f"--output={output}",
+        "--format=json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["num_runs"] == 50
+    assert result == json.loads(output.read_text())
+
+
+def test_latency_table_is_built_then_resumed(config_path, folder):
+    arguments = [
+        f"--pipeline_config_path={config_path}",
+        f"--output={folder / 'table.textproto'}",
+        "--format=json",
+    ]
+    done = run("build_latency_table", *arguments, "--num_fit=0", "--num_test=2")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["scale"], report["constant_ms"]) == (1.0, 0.0)
+    assert report["fidelity"]["num_networks"] == 2
+    assert "network" in done.stderr  # the progress bar
+    before = (folder / "table.textproto").read_text()
+    again = run("build_latency_table", *arguments, "--num_fit=0", "--num_test=0")
+    assert again.returncode == 0, again.stderr
+    assert report["num_layers"] == before.count("entry {") > 50
+    assert (folder / "table.textproto").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("benchmark_tflite", ["--graph=a.tflite", "--device=adb"], "--device=adb: not supported"),
+        ("benchmark_tflite", ["--graph=a.tflite"], "a.tflite: no such file"),
+        ("build_latency_table", ["--pipeline_config_path=a", "--device=adb"], "not supported yet"),
+        ("build_latency_table", ["--pipeline_config_path=a"], "a: no such file"),
+    ],
+)
+def test_bad_flags_give_one_line(script, arguments, message):
+    done = run(script, *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert message in line

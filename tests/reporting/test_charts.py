@@ -1,0 +1,68 @@
+from mnasdet.evaluation.coco import MAP
+from mnasdet.reporting.charts import charts
+from mnasdet.search.trial_store import Trial, TrialState
+
+
+def trial(number, mean_ap=None, latency_ms=None, reward=None, key=None):
+    complete = mean_ap is not None
+    return Trial(
+        number,
+        (),
+        "",
+        key or str(number),
+        0,
+        state=TrialState.COMPLETE if complete else TrialState.FAILED,
+        metrics={MAP: mean_ap} if complete else {},
+        latency_ms=latency_ms,
+        reward=reward,
+    )
+
+
+def drawn(trials, best=None):
+    return charts(trials, best, {trial.number: f"c{trial.number} r1 | " for trial in trials})
+
+
+TRIALS = [
+    trial(0, 0.2, 10.0, 0.10),
+    trial(1),
+    trial(2, 0.1, 20.0, 0.05),
+    trial(3, 0.3, 15.0, 0.13),
+    trial(4, 0.2, 10.0, 0.10, key="0"),
+]
+
+
+def test_frontier():
+    scatter, line, star = drawn(TRIALS, TRIALS[3])["Accuracy and latency"].data
+    assert (scatter.x, scatter.y) == ((10, 20, 15, 10), (0.2, 0.1, 0.3, 0.2))
+    assert scatter.type == "scatter"
+    assert (line.x, line.y, line.line.shape) == ((10, 15), (0.2, 0.3), "hv")
+    assert tuple(star.customdata[0]) == (3, 0.13, "c3 r1 |")
+
+
+def test_reward_and_running_best():
+    points, best = drawn(TRIALS)["Reward"].data
+    assert points.x == (0, 2, 3, 4)
+    assert points.y == (0.10, 0.05, 0.13, 0.10)
+    assert best.y == (0.10, 0.10, 0.13, 0.13)
+
+
+def test_different_architectures_of_those_sampled():
+    sampled, different = drawn(TRIALS)["Different architectures"].data
+    assert sampled.y == (1, 2, 3, 4, 5)
+    assert different.y == (1, 2, 3, 4, 4)
+
+
+def test_hypervolume_by_hand():
+    (line,) = drawn(TRIALS)["Hypervolume"].data
+    # Down to mAP 0 and out to 20 ms: 0.2 * 10, and 0.1 * 5 more by trial 3.
+    assert [round(volume, 6) for volume in line.y] == [2.0, 2.0, 2.5, 2.5]
+
+
+def test_charts_over_trials_need_two():
+    assert drawn([]) == drawn([trial(0)]) == {}
+    assert list(drawn([trial(0, 0.2, 10.0, 0.1)])) == ["Accuracy and latency"]
+
+
+def test_many_points_are_drawn_by_webgl():
+    trials = [trial(i, 0.2, 10.0 + i, 0.1) for i in range(1001)]
+    assert drawn(trials)["Accuracy and latency"].data[0].type == "scattergl"

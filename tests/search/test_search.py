@@ -1,0 +1,173 @@
+"""The search loop with children that take no training."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from mnasdet import config
+from mnasdet.errors import UserError
+from mnasdet.networks.builder import canonical_key
+from mnasdet.protos import pipeline_pb2
+from mnasdet.search import reward
+from mnasdet.search.child import Outcome
+from mnasdet.search.controllers.ppo import Ppo
+from mnasdet.search.controllers.random_search import RandomSearch
+from mnasdet.search.executors import ThisProcess, WorkerProcesses
+from mnasdet.search.latency import MultiplyAdds
+from mnasdet.search.search import Search, build_network
+from mnasdet.search.trial_store import TrialState, TrialStore
+from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from tests.search import cheap_children
+
+CONTROLLERS = {
+    "ppo": lambda space: Ppo(space, seed=0, batch_size=4, learning_rate=0.01),
+    "random": lambda space: RandomSearch(space, seed=0, batch_size=4),
+}
+
+
+@pytest.fixture
+def pipeline():
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    pipeline.model.architecture_name = "mobilenet_v2_mnasfpn"
+    pipeline.model.ssd.num_classes = 3
+    pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 64
+    pipeline.model.ssd.image_resizer.fixed_shape_resizer.width = 64
+    return pipeline
+
+
+def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1):
+    # Few choices, so that duplicates turn up.
+    space = MnasFpnSpace(
+        config.architecture(pipeline),
+        channels=[16],
+        expanded_channels=[16],
+        kernel_sizes=[3],
+        repeats=1,
+        num_internal_blocks=num_internal_blocks,
+    )
+    return Search(
+        pipeline=pipeline,
+        store=TrialStore(path / "trials.db"),
+        space=space,
+        controller=CONTROLLERS[controller](space),
+        reward=reward.mnasfpn,
+        latency=MultiplyAdds(),
+        executor=executor or ThisProcess(cheap_children.accuracy),
+        seed=5,
+    )
+
+
+def timeless(trials):
+    """What two runs of one search have in common."""
+    return [dataclasses.replace(t, started=None, finished=None, worker=None) for t in trials]
+
+
+def test_every_trial_is_stored_and_rewarded(pipeline, tmp_path):
+    seen = []
+    search = make(pipeline, tmp_path)
+    search.on_trial = seen.append
+    trials = search.run(6)
+    assert [trial.number for trial in trials] == list(range(6))
+    assert sorted(seen, key=lambda trial: trial.number) == trials == search.store.trials()
+    first = trials[0]
+    network = build_network(pipeline, search.space.decode(first.tokens))
+    assert first.key == canonical_key(network.outputs)
+    assert first.seed == 5
+    accuracy = first.metrics["DetectionBoxes_Precision/mAP"]
+    expected = accuracy * (first.metrics["multiply_adds"] / 1e9) ** -0.3
+    assert first.reward == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("controller", list(CONTROLLERS))
+def test_interrupted_anywhere_it_ends_like_an_uninterrupted_one(pipeline, tmp_path, controller):
+    (tmp_path / "whole").mkdir()
+    expected = timeless(make(pipeline, tmp_path / "whole", controller=controller).run(14))
+
+    class Interrupted(Exception):
+        pass
+
+    for done in (0, 1, 3, 4, 9, 13):
+        folder = tmp_path / f"after_{done}"
+        folder.mkdir()
+
+        def child(task, done=done):
+            if task.seed - 5 >= done:
+                raise Interrupted
+            return cheap_children.accuracy(task)
+
+        with pytest.raises(Interrupted):
+            make(pipeline, folder, ThisProcess(child), controller).run(14)
+        assert timeless(make(pipeline, folder, controller=controller).run(14)) == expected
+
+
+def test_a_longer_search_begins_like_the_shorter_one(pipeline, tmp_path):
+    make(pipeline, tmp_path).run(6)
+    longer = timeless(make(pipeline, tmp_path).run(11))
+    (tmp_path / "at_once").mkdir()
+    assert longer == timeless(make(pipeline, tmp_path / "at_once").run(11))
+
+
+class Repeating:
+    """Proposes two architectures again and again."""
+
+    batch_size = 3
+
+    def __init__(self, space):
+        rng = np.random.default_rng(0)
+        self.proposals = itertools.cycle([space.sample(rng), space.sample(rng)])
+
+    def propose(self, n):
+        return list(itertools.islice(self.proposals, n))
+
+    def feedback(self, results):
+        assert all(reward is not None for _, reward in results)
+
+
+def test_duplicates_are_trained_once(pipeline, tmp_path):
+    trained = []
+
+    def child(task):
+        trained.append(task)
+        return cheap_children.accuracy(task)
+
+    search = make(pipeline, tmp_path, ThisProcess(child))
+    search.controller = Repeating(search.space)
+    trials = search.run(7)
+    assert len(trained) == 2
+    # In the batch of the original as well as in later ones.
+    assert [trial.duplicate_of for trial in trials] == [None, None, 0, 1, 0, 1, 0]
+    for trial in trials[2:]:
+        assert trial.reward == trials[trial.duplicate_of].reward
+        assert trial.state is TrialState.COMPLETE
+
+
+def test_failed_children_are_trials_with_a_reason(pipeline, tmp_path):
+    def child(task):
+        return (
+            Outcome(error="training diverged") if task.seed % 2 else cheap_children.accuracy(task)
+        )
+
+    trials = make(pipeline, tmp_path, ThisProcess(child)).run(8)
+    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
+    assert [trial.number for trial in failed] == [0, 2, 4, 6]
+    assert {trial.error for trial in failed} == {"training diverged"}
+    assert {trial.reward for trial in failed} == {None}
+
+
+def test_worker_processes_give_the_same_trials(pipeline, tmp_path):
+    for folder in ("here", "workers"):
+        (tmp_path / folder).mkdir()
+    expected = timeless(make(pipeline, tmp_path / "here").run(8))
+    executor = WorkerProcesses(2, run_child=cheap_children.accuracy)
+    try:
+        assert timeless(make(pipeline, tmp_path / "workers", executor).run(8)) == expected
+    finally:
+        executor.close()
+
+
+def test_a_store_of_another_search_is_refused(pipeline, tmp_path):
+    make(pipeline, tmp_path).run(4)
+    with pytest.raises(UserError, match="trial 0 in the store is not what this search proposes"):
+        make(pipeline, tmp_path, num_internal_blocks=2).run(4)

@@ -1,0 +1,89 @@
+"""The rules of the house: floors, light imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground. A file imports from its own folder and from floors below.
+FLOORS = [
+    ["protos", "errors", "files"],
+    ["text_proto"],
+    ["config_checks"],
+    ["search_spaces", "networks", "data"],
+    ["config"],
+    ["backbones", "feature_pyramids", "heads"],
+    ["detectors"],
+    ["evaluation", "tflite"],
+    ["training"],
+    ["search"],
+    ["reporting"],
+    ["scripts"],
+]
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def sources():
+    return sorted((ROOT / "mnasdet").rglob("*.py")) + sorted((ROOT / "scripts").glob("*.py"))
+
+
+def imported(path):
+    """The names below mnasdet that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "mnasdet":
+            yield from (alias.name for alias in node.names if alias.name != "__version__")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnasdet."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("mnasdet."):
+                    yield alias.name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_imports_only_from_floors_below(path):
+    parts = path.relative_to(ROOT).parts
+    own = "scripts" if parts[0] == "scripts" else parts[1].removesuffix(".py")
+    if own == "__init__":
+        assert list(imported(path)) == []
+        return
+    for other in imported(path):
+        assert own == other or FLOOR[other] < FLOOR[own], f"{own} imports {other}"
+
+
+def loaded_modules(code):
+    code += "; import sys; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(result.stdout.split())
+
+
+def test_importing_mnasdet_loads_nothing_heavy():
+    heavy = {"tensorflow", "tf_keras", "sklearn", "plotly", "sqlalchemy", "numpy"}
+    assert not heavy & loaded_modules("import mnasdet")
+
+
+def test_configs_and_spaces_need_no_tensorflow():
+    code = "import mnasdet.config, mnasdet.search_spaces.factory, mnasdet.detectors.network"
+    assert "tensorflow" not in loaded_modules(code)
+
+
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", [s for s in SCRIPTS if s not in ("__init__", "command")])
+def test_help_has_an_example_and_loads_no_tensorflow(name):
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", f"scripts/{name}.py", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert result.returncode == 0
+    assert f"python scripts/{name}.py" in result.stdout
+    assert "tensorflow" not in result.stderr

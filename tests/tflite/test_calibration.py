@@ -1,0 +1,39 @@
+"""mnasdet/tflite/calibration.py."""
+
+import pytest
+
+from mnasdet.networks.builder import Builder
+from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.tflite.calibration import fidelity, fit, network_latency_ms
+
+
+def test_fit_finds_scale_and_constant():
+    scale, constant_ms = fit([1.0, 2.0, 5.0], [3.5, 5.5, 11.5])
+    assert scale == pytest.approx(2.0)
+    assert constant_ms == pytest.approx(1.5)
+
+
+def test_fit_weighs_relative_errors():
+    # Of two networks of one sum, 1 and 2 ms, the least (p - 1)^2 + (p / 2 - 1)^2 is at p = 1.2.
+    scale, constant_ms = fit([1.0, 1.0, 3.0], [1.0, 2.0, 4.0])
+    assert scale + constant_ms == pytest.approx(1.2)
+    assert 3 * scale + constant_ms == pytest.approx(4.0)
+
+
+def test_fidelity_by_hand():
+    agreement = fidelity([10.4, 21.6, 33.0, 40.0], [10.0, 20.0, 40.0, 30.0])
+    assert agreement["num_networks"] == 4
+    # Squared residuals 0.16 + 2.56 + 49 + 100 over 225 + 25 + 225 + 25.
+    assert agreement["r2"] == pytest.approx(1 - 151.72 / 500)
+    # Ranks 1 2 3 4 against 1 2 4 3: 1 - 6 * 2 / (4 * 15).
+    assert agreement["spearman"] == pytest.approx(0.8)
+    assert agreement["within_5_percent"] == 0.25
+    assert agreement["within_10_percent"] == 0.5
+    error = (0.04 + 0.08 + 0.175 + 1 / 3) / 4
+    assert agreement["mean_absolute_relative_error"] == pytest.approx(error)
+
+
+def test_whole_network_is_timed():
+    b = Builder()
+    x = b.conv2d(b.input((8, 8, 3)), 4, 3, initializer=HE_NORMAL, name="conv")
+    assert 0 < network_latency_ms([x, b.add(x, x, name="add")], num_runs=5) < 1000
