@@ -1,0 +1,40 @@
+# make quickstart   a small search, end to end, on the embedded data
+# make test         all tests
+# make lint         ruff and mypy
+# make benchmark    our measurements beside those of peers
+#
+# Each sets up what it needs in .venv first. PYTHON chooses the interpreter (3.10 to 3.12).
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
+
+.PHONY: quickstart test lint benchmark clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/mnasdet-search --pipeline_config_path=configs/quickstart.config \
+		--model_dir=runs/quickstart --resume
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(INSTALLED)
+	$(BIN)/python benchmarks/training_vs_tf_models.py
+
+$(INSTALLED): setup.py pyproject.toml $(wildcard protos/*.proto scripts/*.py)
+	@test -n "$(PYTHON)" || { echo "error: Python 3.10, 3.11 or 3.12 is needed; make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info runs

@@ -48,7 +48,10 @@ class BuildPy(build_py):
 setup(
     packages=[*PACKAGES, "mnasdet.scripts", "mnasdet.configs"],
     package_dir={"mnasdet.scripts": "scripts", "mnasdet.configs": "configs"},
-    package_data={"mnasdet.configs": ["*.config", "architectures/*.textproto"]},
+    package_data={
+        "mnasdet.configs": ["*.config", "architectures/*.textproto"],
+        "mnasdet.reporting": ["*.css", "*.js"],
+    },
     entry_points={
         "console_scripts": [
             f"mnasdet-{name.replace('_', '-')} = mnasdet.scripts.{name}:cli" for name in SCRIPTS

@@ -28,21 +28,17 @@ flags.DEFINE_enum(
     "Of the weights: fp16 halves the file, dynamic (int8) quarters it.",
 )
 
-_NUM_PARITY_IMAGES = 4
-
 
 def main() -> None:
     pipeline = command.load_pipeline(readers=("eval_input_reader",))
 
-    from mnasdet.evaluation.evaluate import evaluation_set
-    from mnasdet.tflite.export import export
+    from mnasdet.evaluation.evaluate import first_images
+    from mnasdet.tflite.export import NUM_PARITY_IMAGES, export
     from mnasdet.training.checkpoints import load_detector
 
     detector = load_detector(pipeline, FLAGS.checkpoint_dir)
-    images = next(evaluation_set(pipeline).unbatch().batch(_NUM_PARITY_IMAGES).as_numpy_iterator())
-    description = export(
-        detector, FLAGS.output_dir, images=images["image"], quantization=FLAGS.quantization
-    )
+    images = first_images(pipeline, NUM_PARITY_IMAGES)
+    description = export(detector, FLAGS.output_dir, images=images, quantization=FLAGS.quantization)
     if FLAGS.format == "json":
         command.print_json(description)
         return

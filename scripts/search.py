@@ -63,16 +63,22 @@ def run(pipeline, model_dir: Path) -> None:
     from mnasdet.search.search import Search
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
+    from mnasdet.training import runtime
 
+    runtime.use_threads()
     settings = pipeline.search_config
     space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
     results.start(model_dir, pipeline, space, FLAGS.resume)
+    store = TrialStore(model_dir / "trials.db")
     progress = TrialProgress(settings.num_trials, summary_dir=model_dir / "tensorboard")
+    for trial in store.trials():
+        if trial.is_finished:
+            progress.replay(trial)
     executor = executors.from_config(settings.executor)
     try:
         trials = Search(
             pipeline=pipeline,
-            store=TrialStore(model_dir / "trials.db"),
+            store=store,
             space=space,
             controller=controllers.from_config(settings.controller, space, settings.seed),
             reward=reward.from_config(settings.reward),
@@ -83,12 +89,17 @@ def run(pipeline, model_dir: Path) -> None:
         ).run(settings.num_trials)
     finally:
         executor.close()
-    results.write(model_dir, trials)
+    description = results.write(model_dir, trials)
+    report_path = model_dir / "report" / "index.html"
+    # Before the winner's training, which takes long and may be interrupted.
+    report.write(report_path, trials, search=description)
     best = results.best(trials)
     metrics, benchmark = winner.finish(pipeline, best, model_dir / "best")
-    report.write(model_dir, trials, best, metrics, benchmark)
+    report.write(
+        report_path, trials, search=description, best=best, retrained=metrics, benchmark=benchmark
+    )
     print_frontier(results.frontier(trials), best, metrics, benchmark)
-    print(f"report: {model_dir / 'report' / 'index.html'}")
+    print(f"report: {report_path}")
 
 
 def print_frontier(frontier, best, metrics, benchmark) -> None:

@@ -34,8 +34,9 @@ def main() -> None:
     if FLAGS.num_train_steps:
         pipeline.train_config.num_steps = FLAGS.num_train_steps
 
-    from mnasdet.training import trainer
+    from mnasdet.training import runtime, trainer
 
+    runtime.use_threads()
     metrics = trainer.train(pipeline, FLAGS.model_dir, architecture=architecture, seed=FLAGS.seed)
     command.print_metrics(metrics)
 

@@ -29,6 +29,13 @@ def evaluation_set(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> tf.data.Da
     )
 
 
+def first_images(pipeline: pipeline_pb2.TrainEvalPipelineConfig, count: int) -> np.ndarray:
+    """[count, height, width, 3] float32 in [-1, 1] from the evaluation set; fewer if it is
+    smaller."""
+    batches = evaluation_set(pipeline).unbatch().map(lambda example: example["image"])
+    return next(batches.batch(count).as_numpy_iterator())
+
+
 def evaluate(
     detect: Detect,
     dataset: tf.data.Dataset,

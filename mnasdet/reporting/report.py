@@ -35,9 +35,9 @@ def write(
     trials: Sequence[Trial],
     *,
     search: dict[str, Any],
-    benchmark: dict[str, Any] | None,
-    retrained: dict[str, float] | None,
-    best: Trial | None,
+    best: Trial | None = None,
+    retrained: dict[str, float] | None = None,
+    benchmark: dict[str, Any] | None = None,
 ) -> None:
     """Writes the report, however far the search has come.
 
@@ -45,9 +45,8 @@ def write(
       path: of the HTML file.
       trials: by number.
       search: search.json; shown as it is. Its image_size, (height, width), sizes the drawn cell.
-      benchmark: benchmark.json of the best trial's network.
-      retrained: its metrics.json.
       best: the trial with the best reward.
+      retrained: its metrics.json, and `benchmark` its benchmark.json.
     """
     strings = {trial.number: _string(trial.architecture) for trial in trials}
     body = [

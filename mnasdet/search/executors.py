@@ -155,10 +155,9 @@ def _work(pipe, run_child: RunChild, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search to handle.
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
+    from mnasdet.training import runtime
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    runtime.use_threads(threads)
     logging.set_verbosity(logging.WARNING)
     with contextlib.suppress(EOFError):
         while True:

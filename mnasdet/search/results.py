@@ -72,12 +72,14 @@ def start(
                 f"({model_dir}/pipeline.config); choose another --model_dir"
             )
         return
+    resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
     files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
     description = {
         "config_sha256": digest,
         "seed": pipeline.search_config.seed,
         "search_space": pipeline.search_config.search_space.WhichOneof("search_space_oneof"),
         "cardinality": space.cardinality(),
+        "image_size": [resizer.height, resizer.width],
         "controller": pipeline.search_config.controller.WhichOneof("controller_oneof"),
         "versions": {"mnasdet": mnasdet.__version__}
         | {name: metadata.version(name) for name in _VERSIONS},
@@ -94,16 +96,19 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
 
 
-def write(model_dir: Path, trials: Sequence[Trial]) -> None:
-    """search.json with the counts, pareto.json and architectures/ of the frontier."""
+def write(model_dir: Path, trials: Sequence[Trial]) -> dict[str, Any]:
+    """pareto.json and architectures/ of the frontier, and search.json with the counts, which is
+    returned."""
     described = model_dir / "search.json"
-    _write_json(described, json.loads(described.read_text()) | {"counts": counts(trials)})
+    description = json.loads(described.read_text()) | {"counts": counts(trials)}
+    _write_json(described, description)
     members = frontier(trials)
     _write_json(model_dir / "pareto.json", [_describe(trial) for trial in members])
     folder = model_dir / "architectures"
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
         files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)
+    return description
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:

@@ -35,7 +35,7 @@ class Search:
     Attributes:
       pipeline: the proxy task: what a child trains on and for how long.
       seed: the child of trial n trains with seed + n.
-      on_trial: is told of every trial that finishes now, or finished in an earlier run.
+      on_trial: is told of every trial that finishes.
     """
 
     pipeline: pipeline_pb2.TrainEvalPipelineConfig
@@ -50,11 +50,7 @@ class Search:
 
     def run(self, num_trials: int) -> list[Trial]:
         """Goes on until the store holds `num_trials` finished trials, and returns them."""
-        history = self.store.trials()
-        for trial in history:
-            if trial.is_finished:
-                self.on_trial(trial)
-        self._by_number = {trial.number: trial for trial in history}
+        self._by_number = {trial.number: trial for trial in self.store.trials()}
         batch_size = self.controller.batch_size
         for start in range(0, num_trials, batch_size):
             # A whole batch even at the end, so that a later, longer run proposes the same.

@@ -10,10 +10,11 @@ from typing import Any
 from google.protobuf import text_format
 
 from mnasdet import files
+from mnasdet.evaluation.evaluate import first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.trial_store import Trial
 from mnasdet.tflite.benchmark import benchmark
-from mnasdet.tflite.export import export
+from mnasdet.tflite.export import NUM_PARITY_IMAGES, export
 from mnasdet.training import checkpoints, trainer
 
 
@@ -36,7 +37,7 @@ def finish(
         retraining.train_config.CopyFrom(pipeline.search_config.retrain_config)
     metrics = trainer.train(retraining, folder, architecture=architecture, seed=trial.seed)
     detector = checkpoints.load_detector(retraining, folder)
-    export(detector, folder)
+    export(detector, folder, images=first_images(retraining, NUM_PARITY_IMAGES))
     timing = benchmark(folder / "detect.tflite")
     files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")
     return metrics, timing

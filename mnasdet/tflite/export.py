@@ -21,6 +21,9 @@ from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel
 GRAPH_FILE = "detect.tflite"
 DESCRIPTION_FILE = "export.json"
 
+# Enough to see a difference, few enough to take no time.
+NUM_PARITY_IMAGES = 20
+
 _PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert")
 
 

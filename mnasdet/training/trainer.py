@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import tensorflow as tf
-import tf_keras
 from absl import logging
 from google.protobuf import text_format
 
@@ -19,7 +18,7 @@ from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set
 from mnasdet.protos import architecture_pb2, pipeline_pb2, train_pb2
-from mnasdet.training import checkpoints, targets
+from mnasdet.training import checkpoints, runtime, targets
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
 
@@ -28,19 +27,6 @@ _LOG_EVERY = 50
 
 class DivergedError(UserError):
     """The loss is no number any more."""
-
-
-def configure_runtime(seed: int) -> None:
-    """Seeds everything; on a CPU, makes TensorFlow repeatable and quick to start.
-
-    Not on accelerators: there, depthwise gradients have no deterministic kernel, and the graph
-    optimiser is worth its time.
-    """
-    tf_keras.utils.set_random_seed(seed)
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
-        # Saves seconds before the first step and costs nothing after it.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -71,7 +57,7 @@ def train(
     Raises:
       DivergedError: the loss became NaN or infinite.
     """
-    configure_runtime(seed)
+    runtime.seed_everything(seed)
     train_config = pipeline.train_config
     architecture = architecture or config.architecture(pipeline)
     with strategy().scope():

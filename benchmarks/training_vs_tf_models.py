@@ -1,0 +1,210 @@
+"""Training side by side: our MnasFPN and tf-models-official's RetinaNet of like size.
+
+Both train on the same records, at the same image size, batch size and number of steps, from
+scratch, one after the other, each in a process of its own. Printed are the seconds of the whole
+process (start, training, evaluation) and the COCO metrics; the ratio is ours over theirs.
+
+  python benchmarks/training_vs_tf_models.py --train_input='data/train.record-*' \\
+    --eval_input='data/val.record-*' --label_map=data/label_map.pbtxt
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+ROOT = Path(__file__).parents[1]
+
+flags.DEFINE_string(
+    "pipeline_config_path", str(ROOT / "configs" / "mnasfpn_mobilenet_v2_bccd.config"), "Ours."
+)
+flags.DEFINE_string("train_input", None, "Training records.", required=True)
+flags.DEFINE_string("eval_input", None, "Evaluation records.", required=True)
+flags.DEFINE_string("label_map", None, "Label map.", required=True)
+flags.DEFINE_float("learning_rate", 0.08, "Of the RetinaNet.")
+flags.DEFINE_string("retinanet_dir", None, "Internal: train the RetinaNet here.")
+
+_MAP, _MAP50 = "DetectionBoxes_Precision/mAP", "DetectionBoxes_Precision/mAP@.50IOU"
+
+
+def pipeline():
+    from mnasdet import config
+
+    return config.load(
+        FLAGS.pipeline_config_path,
+        train_input=[FLAGS.train_input],
+        eval_input=[FLAGS.eval_input],
+        label_map=FLAGS.label_map,
+    )
+
+
+def train_ours(folder: str) -> dict[str, float]:
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "train.py"),
+        f"--pipeline_config_path={FLAGS.pipeline_config_path}",
+        f"--train_input={FLAGS.train_input}",
+        f"--eval_input={FLAGS.eval_input}",
+        f"--label_map={FLAGS.label_map}",
+        f"--model_dir={folder}",
+        "--format=json",
+    ]
+    metrics = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return {"AP": metrics[_MAP], "AP50": metrics[_MAP50]}
+
+
+def train_theirs(folder: str) -> dict[str, float]:
+    command = [
+        sys.executable,
+        __file__,
+        f"--pipeline_config_path={FLAGS.pipeline_config_path}",
+        f"--train_input={FLAGS.train_input}",
+        f"--eval_input={FLAGS.eval_input}",
+        f"--label_map={FLAGS.label_map}",
+        f"--learning_rate={FLAGS.learning_rate}",
+        f"--retinanet_dir={folder}",
+    ]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def numbered(files: list[str], path: Path) -> tuple[str, int]:
+    """The records with numbers for source_id, as tf-models' evaluator needs, and how many."""
+    import tensorflow as tf
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for serialized in tf.data.TFRecordDataset(files).as_numpy_iterator():
+            example = tf.train.Example.FromString(serialized)
+            count += 1
+            example.features.feature["image/source_id"].bytes_list.value[:] = [b"%d" % count]
+            writer.write(example.SerializeToString())
+    return str(path), count
+
+
+def retinanet(folder: str) -> None:
+    """RetinaNet with MobileNetV2 and a separable 64-wide FPN and head, 2.3 M weights."""
+    import tensorflow as tf
+    from official.core import config_definitions as cfg
+    from official.core import train_lib
+    from official.modeling import optimization
+    from official.vision.configs import backbones, common, decoders
+    from official.vision.configs import retinanet as configs
+    from official.vision.tasks.retinanet import RetinaNetTask
+
+    from mnasdet.data import input_pipeline
+
+    settings = pipeline()
+    ssd, training = settings.model.ssd, settings.train_config
+    resizer = ssd.image_resizer.fixed_shape_resizer
+    eval_files = input_pipeline.input_files(settings.eval_input_reader[0])
+    eval_input, num_images = numbered(eval_files, Path(folder) / "eval.record")
+    steps, batch_size, eval_batch_size = training.num_steps, training.batch_size, 8
+    task = configs.RetinaNetTask(
+        model=configs.RetinaNet(
+            num_classes=ssd.num_classes + 1,
+            input_size=[resizer.height, resizer.width, 3],
+            min_level=3,
+            max_level=6,
+            anchor=configs.Anchor(num_scales=3, aspect_ratios=[1.0, 2.0, 0.5], anchor_size=3.0),
+            backbone=backbones.Backbone(type="mobilenet", mobilenet=backbones.MobileNet()),
+            decoder=decoders.Decoder(
+                type="fpn", fpn=decoders.FPN(num_filters=64, use_separable_conv=True)
+            ),
+            head=configs.RetinaNetHead(num_convs=4, num_filters=64, use_separable_conv=True),
+            norm_activation=common.NormActivation(
+                activation="relu6", norm_momentum=0.95, norm_epsilon=0.001, use_sync_bn=False
+            ),
+        ),
+        losses=configs.Losses(focal_loss_gamma=1.5, l2_weight_decay=4e-5),
+        train_data=configs.DataConfig(
+            input_path=FLAGS.train_input,
+            is_training=True,
+            global_batch_size=batch_size,
+            dtype="float32",
+            shuffle_buffer_size=512,
+            parser=configs.Parser(aug_rand_hflip=True, aug_scale_min=0.8, aug_scale_max=1.2),
+        ),
+        validation_data=configs.DataConfig(
+            input_path=eval_input,
+            is_training=False,
+            global_batch_size=eval_batch_size,
+            dtype="float32",
+            drop_remainder=False,
+        ),
+    )
+    optimizer = optimization.OptimizationConfig(
+        {
+            "optimizer": {"type": "sgd", "sgd": {"momentum": 0.9}},
+            "learning_rate": {
+                "type": "cosine",
+                "cosine": {"initial_learning_rate": FLAGS.learning_rate, "decay_steps": steps},
+            },
+            "warmup": {
+                "type": "linear",
+                "linear": {
+                    "warmup_steps": steps // 10,
+                    "warmup_learning_rate": FLAGS.learning_rate / 10,
+                },
+            },
+        }
+    )
+    params = cfg.ExperimentConfig(
+        task=task,
+        trainer=cfg.TrainerConfig(
+            train_steps=steps,
+            validation_steps=-(-num_images // eval_batch_size),
+            validation_interval=steps,
+            steps_per_loop=50,
+            summary_interval=steps,
+            checkpoint_interval=steps,
+            optimizer_config=optimizer,
+        ),
+    )
+    model, metrics = train_lib.run_experiment(
+        tf.distribute.get_strategy(),
+        RetinaNetTask(params.task),
+        "train",
+        params,
+        folder,
+        run_post_eval=True,
+    )
+    print(
+        json.dumps(
+            {
+                "AP": float(metrics["AP"]),
+                "AP50": float(metrics["AP50"]),
+                "params": model.count_params(),
+            }
+        )
+    )
+
+
+def main(argv: list[str]) -> None:
+    del argv
+    if FLAGS.retinanet_dir:
+        retinanet(FLAGS.retinanet_dir)
+        return
+    results = {}
+    for name, train in {
+        "RetinaNet (tf-models)": train_theirs,
+        "MnasFPN (ours)": train_ours,
+    }.items():
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.monotonic()
+            results[name] = train(folder) | {"seconds": round(time.monotonic() - start, 1)}
+        print(f"{name}: {results[name]}")
+    theirs, ours = (result["seconds"] for result in results.values())
+    print(f"time, ours / theirs: {ours / theirs:.3f}")
+
+
+if __name__ == "__main__":
+    app.run(main)

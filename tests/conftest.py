@@ -1,0 +1,44 @@
+"""What all tests share: a cache folder of their own, and a task that takes seconds."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything reads it, and for the commands that the tests start.
+_CACHE = tempfile.TemporaryDirectory(prefix="mnasdet-tests-")
+os.environ["MNASDET_CACHE_DIR"] = _CACHE.name
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tiny_config():
+    """The text of the quickstart's config, cut down to eight steps on few images."""
+    text = (ROOT / "configs" / "quickstart.config").read_text()
+    for old, new in {
+        "num_steps: 300": "num_steps: 8",
+        "total_steps: 300": "total_steps: 8",
+        "warmup_steps: 30": "warmup_steps: 2",
+        "num_images: 800 image_size: 128": "num_images: 24 image_size: 64",
+        "num_images: 100 image_size: 128": "num_images: 8 image_size: 64",
+        "height: 128 width: 128": "height: 64 width: 64",
+        "batch_size: 16": "batch_size: 8",
+        "repeats: 2": "repeats: 1",
+        "num_trials: 12": "num_trials: 4",
+        "latency_table {}": "multiply_adds {}",
+    }.items():
+        assert old in text, f"{old!r} is not in quickstart.config any more"
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def tiny_pipeline(tiny_config, tmp_path):
+    from mnasdet import config
+
+    path = tmp_path / "tiny.config"
+    path.write_text(tiny_config)
+    return config.load(path)

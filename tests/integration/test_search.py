@@ -1,0 +1,113 @@
+"""The search command: its files, and a kill -9 in the middle."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder, config, *flags):
+    return [
+        sys.executable,
+        "scripts/search.py",
+        f"--pipeline_config_path={config}",
+        f"--model_dir={folder}",
+        *flags,
+    ]
+
+
+def trials(folder):
+    """What does not depend on the clock or the process."""
+    columns = "number, tokens, key, state, metrics, latency_ms, reward, duplicate_of, error, seed"
+    with sqlite3.connect(folder / "trials.db") as connection:
+        rows = connection.execute(f"SELECT {columns} FROM trials ORDER BY number").fetchall()
+    timeless = []
+    for row in rows:
+        metrics = json.loads(row[4])
+        metrics.pop("train_seconds", None)
+        timeless.append((*row[:4], metrics, *row[5:]))
+    return timeless
+
+
+def finished(folder):
+    if not (folder / "trials.db").exists():
+        return 0
+    with sqlite3.connect(folder / "trials.db") as connection:
+        try:
+            query = "SELECT count(*) FROM trials WHERE state = 'COMPLETE'"
+            return connection.execute(query).fetchone()[0]
+        except sqlite3.OperationalError:  # The table is not there yet.
+            return 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted search and its config."""
+    folder = tmp_path_factory.mktemp("search")
+    config = folder / "tiny.config"
+    return folder / "whole", config
+
+
+def test_a_search_writes_all_its_files(whole, tiny_config):
+    folder, config = whole
+    config.write_text(tiny_config)
+    result = subprocess.run(command(folder, config), capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    for name in (
+        "trials.db",
+        "search.json",
+        "pareto.json",
+        "report/index.html",
+        "best/detect.tflite",
+        "best/benchmark.json",
+        "pipeline.config",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    for name in ("architectures", "tensorboard", "best"):
+        assert list((folder / name).iterdir()), name
+    lines = [line for line in result.stderr.splitlines() if line.startswith("trial ")]
+    assert len(lines) == 4
+    frontier = json.loads((folder / "pareto.json").read_text())
+    assert 1 <= len(frontier) <= 4
+    assert f"report: {folder}/report/index.html" in result.stdout
+    described = json.loads((folder / "search.json").read_text())
+    assert described["counts"]["trials"] == 4
+
+    again = subprocess.run(command(folder, config), capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 1
+    assert "holds a search already; add --resume" in again.stderr
+    other = subprocess.run(
+        command(folder, config, "--resume", "--seed=1"), capture_output=True, text=True, cwd=ROOT
+    )
+    assert "holds a search with another config or seed" in other.stderr
+
+
+def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
+    folder, config = whole
+    with open(tmp_path / "log", "w") as log:
+        process = subprocess.Popen(
+            command(tmp_path / "run", config),
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        while not finished(tmp_path / "run") and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert 1 <= finished(tmp_path / "run") < 4, (tmp_path / "log").read_text()
+    resumed = subprocess.run(
+        command(tmp_path / "run", config, "--resume"), capture_output=True, text=True, cwd=ROOT
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert trials(tmp_path / "run") == trials(folder)
+    assert "resumed: " in resumed.stderr

@@ -1,0 +1,71 @@
+"""train, evaluate, export, evaluate the export: as commands, on a few digits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script, *flags, status=0):
+    result = subprocess.run(
+        [sys.executable, f"scripts/{script}.py", *flags], capture_output=True, text=True, cwd=ROOT
+    )
+    assert result.returncode == status, result.stderr
+    assert status == 0 or "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("train")
+
+
+def test_from_training_to_the_exported_file(tiny_config, folder):
+    path = folder / "tiny.config"
+    path.write_text(tiny_config)
+    pipeline = f"--pipeline_config_path={path}"
+    trained = json.loads(
+        run("train", pipeline, f"--model_dir={folder}/run", "--format=json").stdout
+    )
+    assert trained["step"] == 8
+    evaluated = json.loads(
+        run("evaluate", pipeline, f"--checkpoint_dir={folder}/run", "--format=json").stdout
+    )
+    assert evaluated["DetectionBoxes_Precision/mAP"] == trained["DetectionBoxes_Precision/mAP"]
+    run("export_tflite", pipeline, f"--checkpoint_dir={folder}/run", f"--output_dir={folder}/out")
+    exported = json.loads((folder / "out" / "export.json").read_text())
+    assert max(exported["parity"]["max_abs_difference"].values()) < 1e-3
+    graph = f"--tflite_path={folder}/out/detect.tflite"
+    of_tflite = json.loads(run("evaluate", pipeline, graph, "--format=json").stdout)
+    for name in ("DetectionBoxes_Precision/mAP", "DetectionBoxes_Recall/AR@100"):
+        assert of_tflite[name] == pytest.approx(evaluated[name], abs=0.002)
+    again = run("train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=10")
+    assert "going on from" in again.stderr
+    assert "step = 10" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("train", ["--pipeline_config_path=no.config", "--model_dir=x"], "error: no.config: "),
+        ("evaluate", [], "error: give either --checkpoint_dir or --tflite_path"),
+        ("train", ["stray"], "error: unexpected argument 'stray'"),
+    ],
+)
+def test_mistakes_get_one_line(script, flags, message):
+    if "--model_dir=x" not in flags and script == "train":
+        flags = [*flags, "--model_dir=x"]
+    result = run(script, *flags, status=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_unknown_flag_names_the_nearest():
+    result = run("train", "--model_dri=x", "--model_dir=x", status=1)
+    assert "--model_dri" in result.stderr + result.stdout
+    assert "model_dir" in result.stderr + result.stdout
