@@ -19,13 +19,13 @@ def tiny_config():
     """The text of the quickstart's config, cut down to eight steps on few images."""
     text = (ROOT / "configs" / "quickstart.config").read_text()
     for old, new in {
-        "num_steps: 300": "num_steps: 8",
-        "total_steps: 300": "total_steps: 8",
-        "warmup_steps: 30": "warmup_steps: 2",
+        "num_steps: 450": "num_steps: 8",
+        "total_steps: 450": "total_steps: 8",
+        "warmup_steps: 45": "warmup_steps: 2",
+        "num_steps: 1000": "num_steps: 10",
         "num_images: 800 image_size: 128": "num_images: 24 image_size: 64",
         "num_images: 100 image_size: 128": "num_images: 8 image_size: 64",
         "height: 128 width: 128": "height: 64 width: 64",
-        "batch_size: 16": "batch_size: 8",
         "repeats: 2": "repeats: 1",
         "num_trials: 12": "num_trials: 4",
         "latency_table {}": "multiply_adds {}",
