@@ -63,7 +63,8 @@ def run(main: Callable[[], int | None]) -> None:
 
     A traceback is left to bugs of ours.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow's C++ side complains of a missing GPU as of an error; real ones reach Python.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.modules["__main__"].__doc__ = main.__globals__["__doc__"]
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)

@@ -1,7 +1,8 @@
 """Searches detector architectures for a device, trains the best one and measures it.
 
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
-tensorboard/, best/ (checkpoint, detect.tflite, benchmark.json) and pipeline.config. A search that
+tensorboard/, best/ (checkpoint, detect.tflite, benchmark.json), pipeline.config, and pretrained/
+if the config asks for it. A search that
 was interrupted goes on with --resume.
 
   python scripts/search.py --pipeline_config_path=configs/quickstart.config \\
@@ -58,7 +59,7 @@ def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import report
     from mnasdet.reporting.progress import TrialProgress
-    from mnasdet.search import executors, latency, results, reward, winner
+    from mnasdet.search import executors, latency, proxy_task, results, reward, winner
     from mnasdet.search.controllers import factory as controllers
     from mnasdet.search.search import Search
     from mnasdet.search.trial_store import TrialStore
@@ -74,10 +75,11 @@ def run(pipeline, model_dir: Path) -> None:
     for trial in store.trials():
         if trial.is_finished:
             progress.replay(trial)
+    children = proxy_task.prepare(pipeline, model_dir / "pretrained")
     executor = executors.from_config(settings.executor)
     try:
         trials = Search(
-            pipeline=pipeline,
+            pipeline=children,
             store=store,
             space=space,
             controller=controllers.from_config(settings.controller, space, settings.seed),

@@ -315,8 +315,9 @@ def _check_search(search: Section) -> None:
         workers.at_least("num_workers", 1)
         workers.at_least("max_trial_seconds", 0)
         workers.at_least("threads_per_worker", 0)
-    if search.message.HasField("retrain_config"):
-        _check_train(search.child("retrain_config"))
+    for training in ("pretrain_config", "retrain_config"):
+        if search.message.HasField(training):
+            _check_train(search.child(training))
 
 
 def _check_space(space: Section) -> None:

@@ -154,7 +154,6 @@ def _work(pipe, run_child: RunChild, threads: int) -> None:
     """The worker's side: a child after the other until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search to handle.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from mnasdet.training import runtime
 
     runtime.use_threads(threads)

@@ -69,10 +69,10 @@ def train(
             train_config,
             keep_averages=pipeline.eval_config.use_moving_averages,
         )
-    run = _Run(pipeline, detector, learner, model_dir)
-    run.start(architecture)
-    start = int(learner.step)
-    batches = iter(training_set(pipeline, detector, seed + start))
+        run = _Run(pipeline, detector, learner, model_dir)
+        run.start(architecture)
+        start = int(learner.step)
+        batches = iter(training_set(pipeline, detector, seed + start))
     for step in range(start + 1, train_config.num_steps + 1):
         run.after_step(step, learner.update(next(batches)))
     return run.finish()
@@ -154,7 +154,7 @@ class _Run:
 
     def after_step(self, step: int, values: dict[str, tf.Tensor]) -> None:
         last = step == self._config.num_steps
-        if step == self._clock_step + 1 == 1 or step % _LOG_EVERY == 0 or last:
+        if step == 1 or step % _LOG_EVERY == 0 or last:
             self._log(step, {name: float(value) for name, value in values.items()})
         if last:
             return

@@ -74,7 +74,10 @@ def test_pictures_are_permanent():
     assert hashlib.sha256(image.tobytes()).hexdigest()[:16] == PERMANENT_PIXELS
 
 
-PERMANENT_OBJECTS = ([3, 3, 9, 1], [(6, 4, 35, 26), (2, 78, 42, 105), (18, 26, 75, 73), (79, 39, 115, 64)])
+PERMANENT_OBJECTS = (
+    [3, 3, 9, 1],
+    [(6, 4, 35, 26), (2, 78, 42, 105), (18, 26, 75, 73), (79, 39, 115, 64)],
+)
 PERMANENT_PIXELS = "3ce35b251370168d"
 
 
