@@ -422,7 +422,7 @@ def _bytes(values) -> tf.train.Feature:
 
 
 def _ints(values) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=map(int, values)))
 
 
 def _floats(values) -> tf.train.Feature:
