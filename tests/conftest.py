@@ -19,9 +19,9 @@ def tiny_config():
     """The text of the quickstart's config, cut down to eight steps on few images."""
     text = (ROOT / "configs" / "quickstart.config").read_text()
     for old, new in {
-        "num_steps: 250": "num_steps: 8",
-        "total_steps: 250": "total_steps: 8",
-        "warmup_steps: 25": "warmup_steps: 2",
+        "num_steps: 300": "num_steps: 8",
+        "total_steps: 300": "total_steps: 8",
+        "warmup_steps: 30": "warmup_steps: 2",
         "num_steps: 700": "num_steps: 9",
         "num_steps: 1000": "num_steps: 10",
         "num_images: 800 image_size: 128": "num_images: 24 image_size: 64",

@@ -17,6 +17,8 @@ from absl import logging
 from mnasdet.protos import search_pb2
 from mnasdet.search import child
 
+_SECONDS_TO_END = 5.0
+
 RunChild = Callable[[child.ChildTask], child.Outcome]
 
 
@@ -79,7 +81,7 @@ class WorkerProcesses:
     def close(self) -> None:
         self._closing = True
         for worker in list(self._workers):
-            worker.kill()
+            worker.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, task: child.ChildTask) -> child.Outcome:
@@ -125,9 +127,11 @@ class _Worker:
         self._process.start()
         far_end.close()
         self.name = f"process {self._process.pid}"
+        self._busy = False
 
     def run(self, task: child.ChildTask, seconds: float | None) -> child.Outcome:
         """Raises TimeoutError after `seconds`, EOFError if the process dies."""
+        self._busy = True
         try:
             self._pipe.send(task)
             if not self._pipe.poll(seconds):
@@ -135,9 +139,17 @@ class _Worker:
             outcome = self._pipe.recv()
         except ConnectionError as error:
             raise EOFError from error
+        self._busy = False
         if isinstance(outcome, BaseException):
             raise outcome
         return dataclasses.replace(outcome, worker=self.name)
+
+    def close(self) -> None:
+        """Lets an idle process end by itself; ends one that trains."""
+        if not self._busy:
+            self._pipe.close()
+            self._process.join(_SECONDS_TO_END)
+        self.kill()
 
     def kill(self) -> None:
         self._process.kill()
