@@ -615,6 +615,10 @@ def test_hyperparams_only_where_the_config_overrides(pipeline):
     assert config.hyperparams(pipeline) is None
     extractor = pipeline.model.ssd.feature_extractor
     extractor.override_base_feature_extractor_hyperparams = True
+    # The OD API's extractor keeps its own.
+    assert config.hyperparams(pipeline) is None
+    extractor.ClearField("type")
+    pipeline.model.architecture_name = "mobilenet_v2_mnasfpn"
     hyperparams = config.hyperparams(pipeline)
     assert hyperparams.batch_norm_momentum == pytest.approx(0.9)
     assert hyperparams.initializer == Initializer("truncated_normal", pytest.approx(0.03))

@@ -158,6 +158,8 @@ class Builder:
 
     def concat(self, nodes: Sequence[Node], *, name: str) -> Node:
         """Along the first axis behind the batch."""
+        if len(nodes) == 1:
+            return nodes[0]
         shape = (sum(node.shape[0] for node in nodes), *nodes[0].shape[1:])
         return self._layer("concat", name, tuple(nodes), shape)
 

@@ -78,8 +78,12 @@ def load_weights(model: tf_keras.Model, path: str | Path, *, partial: bool = Fal
             f"{prefix}: {len(fitting)} of {len(model.variables)} variables match; "
             f"{len(problems)} do not, first: {problems[0]}"
         )
-    for variable, key in fitting:
-        variable.assign(reader.get_tensor(key))
+    try:
+        values = [reader.get_tensor(key) for _, key in fitting]
+    except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{prefix}: the checkpoint is damaged: {error}") from None
+    for (variable, _), value in zip(fitting, values, strict=True):
+        variable.assign(value)
     return len(fitting)
 
 
