@@ -163,7 +163,7 @@ def retinanet(folder: str) -> None:
             train_steps=steps,
             validation_steps=-(-num_images // eval_batch_size),
             validation_interval=steps,
-            steps_per_loop=50,
+            steps_per_loop=steps // 10,
             summary_interval=steps,
             checkpoint_interval=steps,
             optimizer_config=optimizer,

@@ -80,9 +80,10 @@ class WorkerProcesses:
 
     def close(self) -> None:
         self._closing = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
         for worker in list(self._workers):
             worker.close()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
 
     def _run(self, task: child.ChildTask) -> child.Outcome:
         for attempt in range(self._max_retries + 1):
