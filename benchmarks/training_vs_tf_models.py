@@ -92,6 +92,7 @@ def numbered(files: list[str], path: Path) -> tuple[str, int]:
 
 def retinanet(folder: str) -> None:
     """RetinaNet with MobileNetV2 and a separable 64-wide FPN and head, 2.3 M weights."""
+    import numpy as np
     import tensorflow as tf
     from official.core import config_definitions as cfg
     from official.core import train_lib
@@ -180,8 +181,8 @@ def retinanet(folder: str) -> None:
     print(
         json.dumps(
             {
-                "AP": float(metrics["AP"]),
-                "AP50": float(metrics["AP50"]),
+                "AP": float(np.ravel(metrics["AP"])[0]),
+                "AP50": float(np.ravel(metrics["AP50"])[0]),
                 "params": model.count_params(),
             }
         )
