@@ -17,11 +17,6 @@ def accuracy(task: ChildTask) -> Outcome:
     return Outcome(metrics={MAP: int.from_bytes(digest[:4], "big") / 2**32})
 
 
-def slow_accuracy(task: ChildTask) -> Outcome:
-    time.sleep(0.2)
-    return accuracy(task)
-
-
 def dies(task: ChildTask) -> Outcome:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
