@@ -9,15 +9,17 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from absl import logging
 from google.protobuf import text_format
 
 from mnasdet import architecture_string, text_proto
 from mnasdet.config_checks.architecture import architecture_problems
+from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.lines import line_of
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest
-from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
 
 # The backbones of the OD API's feature extractors. MobileNetV3's are those with fewer channels at
 # stride 32 (Howard et al., 2019, section 6.3).
@@ -33,6 +35,8 @@ _BACKBONES = {
     "ssd_resnet50_v1_fpn_keras": "resnet { depth: 50 }",
     "ssd_resnet101_v1_fpn": "resnet { depth: 101 }",
     "ssd_resnet101_v1_fpn_keras": "resnet { depth: 101 }",
+    "ssd_resnet152_v1_fpn": "resnet { depth: 152 }",
+    "ssd_resnet152_v1_fpn_keras": "resnet { depth: 152 }",
 }
 
 _MNASFPN = "ssd_mobilenet_v2_mnasfpn"
@@ -72,6 +76,7 @@ def load(
     text = text_proto.read_text(path)
     pipeline = text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
     _override(pipeline, train_input, eval_input, label_map)
+    _drop_placeholder(pipeline.train_config)
     if problems := check(pipeline, readers):
         raise ConfigError(_report(problems, str(path), text))
     return pipeline
@@ -93,6 +98,16 @@ def _override(
     if label_map:
         for reader in [pipeline.train_input_reader, *pipeline.eval_input_reader]:
             reader.label_map_path = label_map
+
+
+def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
+    """A sample config that nobody gave a checkpoint trains from scratch, and says so."""
+    if TO_BE_CONFIGURED in train_config.fine_tune_checkpoint:
+        logging.warning(
+            'train_config.fine_tune_checkpoint is "%s": training starts from random weights',
+            train_config.fine_tune_checkpoint,
+        )
+        train_config.ClearField("fine_tune_checkpoint")
 
 
 def _report(problems: list[str], path: str, text: str) -> str:

@@ -173,6 +173,7 @@ _MOMENTUM = """
   startup_delay_steps: 0
   replicas_to_aggregate: 8
   use_bfloat16: true
+  fine_tune_checkpoint: "PATH_TO_BE_CONFIGURED/resnet.ckpt-1"
   fine_tune_checkpoint_version: V2
   fine_tune_checkpoint_type: "classification"
   data_augmentation_options {
@@ -282,6 +283,8 @@ _PARTS |= {
     "ssd_resnet50_v1_fpn_keras": _PARTS["ssd_resnet50_v1_fpn"],
     "ssd_resnet101_v1_fpn": _PARTS["ssd_resnet50_v1_fpn"],
     "ssd_resnet101_v1_fpn_keras": _PARTS["ssd_resnet50_v1_fpn"],
+    "ssd_resnet152_v1_fpn": _PARTS["ssd_resnet50_v1_fpn"],
+    "ssd_resnet152_v1_fpn_keras": _PARTS["ssd_resnet50_v1_fpn"],
 }
 
 EXTRACTORS = sorted(_PARTS)

@@ -77,6 +77,20 @@ def test_load_puts_the_overrides_in(coco_inputs):
     assert train.label_map_path == evaluation.label_map_path == coco_inputs["label_map"]
 
 
+def test_a_checkpoint_that_was_never_configured_is_left_out_and_said_so(
+    tmp_path, coco_inputs, caplog
+):
+    path = tmp_path / "sample.config"
+    path.write_text(config_text("ssd_resnet50_v1_fpn"))
+    with caplog.at_level("WARNING"):
+        loaded = config.load(path, **coco_inputs)
+    assert not loaded.train_config.HasField("fine_tune_checkpoint")
+    assert (
+        'fine_tune_checkpoint is "PATH_TO_BE_CONFIGURED/resnet.ckpt-1": training starts from random'
+        in caplog.text
+    )
+
+
 def test_load_without_a_path():
     with pytest.raises(ConfigError, match="--pipeline_config_path is missing"):
         config.load(None)
@@ -98,8 +112,16 @@ FPNLITE = 2_202_711 - 128 * 3 * (4 + 91) - 3 * (4 + 91)
 # RetinaNet of the same table with 9 anchors instead of 6. In place of five 3x3 convolutions with a
 # bias, each normalised, four without one.
 RESNET50_FPN = 34_089_111 - (9 * 256 + 1) * 3 * (4 + 91) - (9 * 256 * 256 + 5 * 256 + 2 * 256)
-# 17 bottlenecks more in the stage of stride 16: 1x1, 3x3 and 1x1 convolutions, each normalised.
-RESNET101_FPN = RESNET50_FPN + 17 * (1024 * 256 + 9 * 256 * 256 + 256 * 1024 + 2 * (256 * 2 + 1024))
+
+
+def bottleneck(width):
+    """1x1, 3x3 and 1x1 convolutions, each normalised, from and to four times the width."""
+    return 4 * width * width + 9 * width * width + 4 * width * width + 2 * (2 * width + 4 * width)
+
+
+# 17 bottlenecks more in the stage of stride 16; then 13 more again, and 4 in that of stride 8.
+RESNET101_FPN = RESNET50_FPN + 17 * bottleneck(256)
+RESNET152_FPN = RESNET101_FPN + 13 * bottleneck(256) + 4 * bottleneck(128)
 
 
 def ssd_of_mobilenet_v2():
@@ -127,6 +149,8 @@ def ssd_of_mobilenet_v2():
         ("ssd_resnet50_v1_fpn_keras", RESNET50_FPN),
         ("ssd_resnet101_v1_fpn", RESNET101_FPN),
         ("ssd_resnet101_v1_fpn_keras", RESNET101_FPN),
+        ("ssd_resnet152_v1_fpn", RESNET152_FPN),
+        ("ssd_resnet152_v1_fpn_keras", RESNET152_FPN),
     ],
 )
 def test_configs_of_the_od_api_run_unchanged(tmp_path, coco_inputs, extractor, trainable_params):
@@ -349,7 +373,8 @@ def test_load_architecture_from_a_string():
     with pytest.raises(ConfigError) as caught:
         config.load_architecture("resnet_19/fpn_c64/retinanet_d64_n2")
     assert str(caught.value) == (
-        "architecture string: backbone.resnet.depth is 19; one of [10, 18, 34, 50, 101] is allowed"
+        "architecture string: backbone.resnet.depth is 19; one of [10, 18, 34, 50, 101, 152] is "
+        "allowed"
     )
 
 

@@ -13,7 +13,7 @@ from mnasdet.protos import architecture_pb2
 
 # He et al., table 1: blocks of the stages of strides 4, 8, 16 and 32; 10 from tensorflow/tpu.
 _BASIC = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-_BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 # A bottleneck's output over the width of a basic block.
 _BOTTLENECK_EXPANSION = 4
@@ -47,7 +47,7 @@ def resnet(
 
     Args:
       image: (height, width, 3).
-      depth: 10, 18 or 34 with basic blocks, 50 or 101 with bottlenecks.
+      depth: 10, 18 or 34 with basic blocks, 50, 101 or 152 with bottlenecks.
       groups: of the 3x3 convolution in a bottleneck.
       width_per_group: its channels a group at stride 4, doubled at every stride.
       depth_multiplier: factor on every width, rounded by `round_channels`; widths as given for 1.

@@ -18,7 +18,7 @@ _MAX_LEVEL = 12
 
 # ResNets with basic blocks and with bottlenecks.
 _BASIC_DEPTHS = (10, 18, 34)
-_BOTTLENECK_DEPTHS = (50, 101)
+_BOTTLENECK_DEPTHS = (50, 101, 152)
 
 # The stem of AmoebaNet-D has a quarter of F filters, and its bottlenecks a quarter of those.
 _AMOEBANET_MIN_FILTERS = 16

@@ -25,6 +25,7 @@ def backbone(image_size=(64, 64), **arguments):
         ({"depth": 34}, 21_797_672, 3.66e9),
         ({"depth": 50}, 25_557_032, 4.09e9),
         ({"depth": 101}, 44_549_160, 7.80e9),
+        ({"depth": 152}, 60_192_808, 11.51e9),
         ({"depth": 50, "groups": 32, "width_per_group": 4}, 25_028_904, 4.23e9),
         ({"depth": 101, "groups": 32, "width_per_group": 4}, 44_177_704, 7.97e9),
     ],
@@ -82,7 +83,7 @@ def test_depth_multiplier():
 
 
 def test_allowed_arguments():
-    with pytest.raises(ValueError, match=r"depth is 42; one of \[10, 18, 34, 50, 101\]"):
+    with pytest.raises(ValueError, match=r"depth is 42; one of \[10, 18, 34, 50, 101, 152\]"):
         backbone(depth=42)
     with pytest.raises(ValueError, match="groups is 32 and width_per_group is 4; depth 18"):
         backbone(depth=18, groups=32, width_per_group=4)

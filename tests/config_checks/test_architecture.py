@@ -71,7 +71,7 @@ BAD = [
     (
         FPN,
         "backbone { resnet { depth: 49 } }",
-        "backbone.resnet.depth is 49; one of [10, 18, 34, 50, 101] is allowed",
+        "backbone.resnet.depth is 49; one of [10, 18, 34, 50, 101, 152] is allowed",
     ),
     (
         FPN,
