@@ -1,7 +1,9 @@
 """Shows what a search space chooses from, how many architectures it holds, and a sample.
 
-Example:
+Examples:
   python scripts/describe_search_space.py --search_space=mnasfpn --seed=1
+  python scripts/describe_search_space.py --search_space=nas_fpn --architecture=resnet50_fpn_256
+  python scripts/describe_search_space.py --pipeline_config_path=configs/quickstart.config
 """
 
 from __future__ import annotations
@@ -13,31 +15,68 @@ from absl import flags
 from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("search_space", None, "Search space, such as mnasfpn.")
+flags.DEFINE_string(
+    "search_space", None, "Search space with the paper's choices, in place of the config's own."
+)
+flags.DEFINE_string(
+    "architecture",
+    None,
+    "What the space does not choose: published name, text-proto file or architecture string, in "
+    "place of the config's own or of the space's usual one.",
+)
+flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config to take both from.")
 flags.DEFINE_integer("seed", 0, "Of the sample.", lower_bound=0)
 command.define_format_flag()
 
-# Gives the sample what the space does not choose.
-_BASE = "mobilenet_v2_mnasfpn"
+# What the papers searched over, as near as there is one published.
+_USUAL_BASES = {
+    "nas_fpn": "resnet50_nas_fpn_7_256",
+    "mnasnet": "mobilenet_v2_ssdlite",
+}
+_USUAL_BASE = "mobilenet_v2_mnasfpn"
 
 
 def main() -> None:
+    from mnasdet.search_spaces import factory
+
+    space_config, base = _subject()
+    name = space_config.WhichOneof("search_space_oneof")
+    description = _description(name, factory.from_config(space_config, base))
+    if FLAGS.format == "json":
+        command.print_json(description)
+    else:
+        _print_text(description)
+
+
+def _subject() -> tuple[Any, Any]:
+    """The SearchSpaceConfig and the base Architecture that the flags name."""
     from mnasdet import config
     from mnasdet.errors import ConfigError, nearest
     from mnasdet.protos import search_pb2
     from mnasdet.search_spaces import factory
 
     name, names = FLAGS.search_space or "", factory.names()
-    if name not in names:
-        raise ConfigError(f"--search_space is {name!r}; use {nearest(name, names)}")
+    path = FLAGS.pipeline_config_path
+    pipeline = config.load(path, readers=()) if path else None
     space_config = search_pb2.SearchSpaceConfig()
-    getattr(space_config, name).SetInParent()
-    space = factory.from_config(space_config, config.load_architecture(_BASE))
-    description = _description(name, space)
-    if FLAGS.format == "json":
-        command.print_json(description)
+    if name in names:
+        getattr(space_config, name).SetInParent()
+    elif name or pipeline is None:
+        raise ConfigError(f"--search_space is {name!r}; use {nearest(name, names)}")
+    elif not pipeline.search_config.HasField("search_space"):
+        raise ConfigError(
+            f"{path} has no search_config.search_space; give --search_space, one of "
+            f"{', '.join(names)}"
+        )
     else:
-        _print_text(description)
+        space_config.CopyFrom(pipeline.search_config.search_space)
+    if FLAGS.architecture:
+        base = config.load_architecture(FLAGS.architecture)
+    elif pipeline is not None:
+        base = config.architecture(pipeline)
+    else:
+        base = config.load_architecture(_USUAL_BASES.get(name, _USUAL_BASE))
+    return space_config, base
 
 
 def _description(name: str, space: Any) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Searches detector architectures for a device, trains the best one and measures it.
 
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
-tensorboard/, best/ (checkpoint, detect.tflite, benchmark.json), pipeline.config, and pretrained/
-if the config asks for it. A search that
-was interrupted goes on with --resume.
+tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite, benchmark.json), pipeline.config,
+and pretrained/ if the config asks for it. A search that was interrupted goes on with --resume;
+Ctrl-C lets the children in training end first, twice drops them.
 
   python scripts/search.py --pipeline_config_path=configs/quickstart.config \\
     --model_dir=runs/quickstart
@@ -12,6 +12,7 @@ was interrupted goes on with --resume.
 from __future__ import annotations
 
 import fcntl
+from contextlib import closing
 from pathlib import Path
 
 from absl import flags
@@ -27,7 +28,10 @@ flags.DEFINE_integer("num_trials", 0, "In place of search_config.num_trials.", l
 flags.DEFINE_integer("seed", None, "In place of search_config.seed.")
 flags.DEFINE_bool("resume", False, "Go on with the search in --model_dir.")
 flags.DEFINE_enum(
-    "executor", None, ["this_process", "worker_processes"], "In place of search_config.executor."
+    "executor",
+    None,
+    ["this_process", "worker_processes", "ray"],
+    "In place of search_config.executor.",
 )
 
 
@@ -58,10 +62,7 @@ def apply_flags(pipeline) -> None:
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import report
-    from mnasdet.reporting.progress import TrialProgress
-    from mnasdet.search import executors, latency, proxy_task, results, reward, winner
-    from mnasdet.search.controllers import factory as controllers
-    from mnasdet.search.search import Search
+    from mnasdet.search import proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
     from mnasdet.training import runtime
@@ -69,39 +70,61 @@ def run(pipeline, model_dir: Path) -> None:
     runtime.use_threads()
     settings = pipeline.search_config
     space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
-    results.start(model_dir, pipeline, space, FLAGS.resume)
-    store = TrialStore(model_dir / "trials.db")
+    with closing(
+        TrialStore(
+            settings.trial_store.url or model_dir / "trials.db",
+            settings.trial_store.search_name or model_dir.resolve().name,
+        )
+    ) as store:
+        results.start(model_dir, pipeline, space, store, FLAGS.resume)
+        children = proxy_task.prepare(pipeline, model_dir / "pretrained")
+        trials = search(children, space, store, model_dir)
+        description = results.write(model_dir, trials)
+        store.describe(description)
+    report_path = model_dir / "report" / "index.html"
+    # Before the winner's training, which takes long and may be interrupted.
+    report.write(report_path, trials, search=description)
+    best = results.best(trials)
+    metrics, benchmark = winner.finish(children, best, model_dir / "best")
+    report.write(
+        report_path, trials, search=description, best=best, retrained=metrics, benchmark=benchmark
+    )
+    print_frontier(results.frontier(trials), best, metrics, benchmark)
+    print(f"report: {report_path}")
+
+
+def search(pipeline, space, store, model_dir: Path):
+    """All trials, finished."""
+    from mnasdet.reporting.progress import TrialProgress
+    from mnasdet.search import latency, limits, reward
+    from mnasdet.search.controllers import factory as controllers
+    from mnasdet.search.executors import factory as executors
+    from mnasdet.search.search import Search
+
+    settings = pipeline.search_config
     progress = TrialProgress(settings.num_trials, summary_dir=model_dir / "tensorboard")
     for trial in store.trials():
         if trial.is_finished:
             progress.replay(trial)
-    children = proxy_task.prepare(pipeline, model_dir / "pretrained")
     executor = executors.from_config(settings.executor)
     try:
-        trials = Search(
-            pipeline=children,
+        return Search(
+            pipeline=pipeline,
             store=store,
             space=space,
             controller=controllers.from_config(settings.controller, space, settings.seed),
             reward=reward.from_config(settings.reward),
             latency=latency.from_config(settings.latency),
             executor=executor,
+            limits=limits.from_config(settings.limits),
+            max_pending=settings.max_pending_trials,
             seed=settings.seed,
             on_trial=progress,
         ).run(settings.num_trials)
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command with --resume goes on") from None
     finally:
         executor.close()
-    description = results.write(model_dir, trials)
-    report_path = model_dir / "report" / "index.html"
-    # Before the winner's training, which takes long and may be interrupted.
-    report.write(report_path, trials, search=description)
-    best = results.best(trials)
-    metrics, benchmark = winner.finish(pipeline, best, model_dir / "best")
-    report.write(
-        report_path, trials, search=description, best=best, retrained=metrics, benchmark=benchmark
-    )
-    print_frontier(results.frontier(trials), best, metrics, benchmark)
-    print(f"report: {report_path}")
 
 
 def print_frontier(frontier, best, metrics, benchmark) -> None:

@@ -8,63 +8,171 @@ from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.training import check_train
 
+_LIMITS = ("max_params", "max_multiply_adds", "max_latency_ms", "max_file_size")
+
+# Numbers of each controller: at least 1; more than 0.
+_COUNTS = {
+    "PpoConfig": ("batch_size", "hidden_units", "epochs"),
+    "RegularizedEvolutionConfig": ("population_size", "tournament_size"),
+    "Nsga2Config": ("population_size",),
+    "LocalSearchConfig": ("num_starts",),
+    "OptunaConfig": ("num_startup_trials",),
+}
+
+# The exponents and factors of each reward; a positive one would favour slow networks.
+_PENALTIES = {
+    "MnasFpnReward": ("exponent",),
+    "MnasNetReward": ("alpha", "beta"),
+    "TunasReward": ("beta",),
+}
+
 
 def check_search(search: Section) -> None:
     search.at_least("num_trials", 1)
     search.at_least("seed", 0)
-    if space := search.selected("search_space", "search_space_oneof"):
-        _check_space(space)
-    if controller := search.selected("controller", "controller_oneof"):
+    search.at_least("max_pending_trials", 1)
+    if search.selected("search_space", "search_space_oneof"):
+        _check_space(search.child("search_space"))
+    controller = search.selected("controller", "controller_oneof")
+    if controller:
         _check_controller(controller)
     if reward := search.selected("reward", "reward_oneof"):
         _check_reward(reward)
+        _check_objectives(search, reward)
     source = search.selected("latency", "latency_oneof")
     if source and source.message.DESCRIPTOR.name == "LatencyTableSource":
         source.at_least("num_threads", 1)
         if source.message.path:
             check_exists(source, "path", [source.message.path])
-    executor = search.child("executor")
-    executor.at_least("max_retries", 0)
-    if executor.message.HasField("worker_processes"):
-        workers = executor.child("worker_processes")
-        workers.at_least("num_workers", 1)
-        workers.at_least("max_trial_seconds", 0)
-        workers.at_least("threads_per_worker", 0)
+    for name in _LIMITS:
+        search.child("limits").at_least(name, 0)
+    _check_store(search.child("trial_store"))
+    _check_executor(search)
     for training in ("pretrain_config", "retrain_config"):
         if search.message.HasField(training):
             check_train(search.child(training))
 
 
 def _check_space(space: Section) -> None:
-    """Choices that are left out are the paper's."""
-    for name in ("channels", "expanded_channels", "kernel_sizes"):
-        choices = list(getattr(space.message, name))
-        if any(choice < 1 for choice in choices) or len(set(choices)) < len(choices):
-            space.report(name, f"is {choices}; different values of at least 1 are allowed")
-    even = [size for size in space.message.kernel_sizes if size % 2 == 0]
-    if even:
-        space.report("kernel_sizes", f"has {even[0]}; only odd sizes are allowed")
-    space.at_least("repeats", 1)
+    """Lists that are left out are the papers'."""
+    _check_choices(space, "depth_multipliers", allowed="different positive values are allowed")
+    _check_choices(space, "image_sizes")
+    chosen = space.chosen("search_space_oneof")
+    assert chosen
+    match chosen.message.DESCRIPTOR.name:
+        case "MnasFpnSpaceConfig":
+            _check_mnasfpn(chosen)
+        case "NasFpnSpaceConfig":
+            _check_choices(chosen, "channels")
+            _check_choices(chosen, "repeats")
+            chosen.at_least("num_internal_cells", 0)
+        case "MnasNetSpaceConfig":
+            _check_mnasnet(chosen)
+        case "JointSpaceConfig":
+            _check_mnasnet(chosen.child("mnasnet"))
+            _check_mnasfpn(chosen.child("mnasfpn"))
+
+
+def _check_mnasfpn(space: Section) -> None:
+    for name in ("channels", "expanded_channels", "repeats"):
+        _check_choices(space, name)
+    _check_choices(space, "kernel_sizes", odd=True)
     space.at_least("num_internal_blocks", 0)
+    space.at_least("max_inputs", 2)
+
+
+def _check_mnasnet(space: Section) -> None:
+    for name in ("ops", "skips", "depth_offsets"):
+        _check_choices(space, name, above=-math.inf, allowed="different values are allowed")
+    for name in ("expansions", "searched_blocks"):
+        _check_choices(space, name)
+    _check_choices(space, "kernel_sizes", odd=True)
+    _check_choices(space, "width_factors", allowed="different positive values are allowed")
+    ratios = space.message.se_ratios
+    if any(not 0 <= ratio <= 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
+        space.report("se_ratios", f"is {_shown(ratios)}; different values of 0 to 1 are allowed")
+
+
+def _check_choices(
+    space: Section,
+    name: str,
+    *,
+    above: float = 0.0,
+    odd: bool = False,
+    allowed: str = "different values of at least 1 are allowed",
+) -> None:
+    """Different values, each of them greater than `above`."""
+    choices = list(getattr(space.message, name))
+    if any(choice <= above for choice in choices) or len(set(choices)) < len(choices):
+        space.report(name, f"is {_shown(choices)}; {allowed}")
+    even = [choice for choice in choices if odd and choice % 2 == 0]
+    if even:
+        space.report(name, f"has {even[0]}; only odd sizes are allowed")
+
+
+def _shown(choices) -> str:
+    return f"[{', '.join(f'{choice:g}' for choice in choices)}]"
 
 
 def _check_controller(controller: Section) -> None:
-    controller.at_least("batch_size", 1)
-    if controller.message.DESCRIPTOR.name == "PpoConfig":
-        controller.at_least("hidden_units", 1)
-        controller.positive("learning_rate", "clip_range")
-        controller.at_least("entropy_bonus", 0)
-        controller.at_least("epochs", 1)
-        controller.within("baseline_decay", 0, 1)
+    kind = controller.message.DESCRIPTOR.name
+    for name in _COUNTS.get(kind, ()):
+        controller.at_least(name, 1)
+    match kind:
+        case "PpoConfig":
+            controller.positive("learning_rate", "clip_range")
+            controller.at_least("entropy_bonus", 0)
+            controller.within("baseline_decay", 0, 1)
+        case "Nsga2Config":
+            controller.within("crossover_probability", 0, 1)
 
 
 def _check_reward(reward: Section) -> None:
-    """A positive exponent would favour slow networks."""
-    if reward.message.DESCRIPTOR.name == "MnasFpnReward":
-        exponents = ["exponent"]
-    else:
+    kind = reward.message.DESCRIPTOR.name
+    if "target_latency_ms" in reward.message.DESCRIPTOR.fields_by_name:
         reward.positive("target_latency_ms")
-        exponents = ["alpha", "beta"]
-    for name in exponents:
+    for name in _PENALTIES.get(kind, ()):
         value = getattr(reward.message, name)
         reward.require(-math.inf < value <= 0, name, "at most 0 is allowed")
+
+
+def _check_objectives(search: Section, reward: Section) -> None:
+    """Only a limit keeps a controller that sees nothing but accuracy from slow networks."""
+    several = reward.message.DESCRIPTOR.name == "MultiObjectiveReward"
+    controller = search.message.controller.WhichOneof("controller_oneof")
+    limited = any(getattr(search.message.limits, name) for name in _LIMITS)
+    if several and controller not in (None, "nsga2", "random") and not limited:
+        search.report(
+            "reward.multi_objective",
+            f"gives {controller} the accuracy alone; use controller nsga2, or set limits",
+        )
+
+
+def _check_store(store: Section) -> None:
+    url = store.message.url
+    store.require(
+        not url or "://" in url,
+        "url",
+        "one such as postgresql+psycopg://user@host/database is needed",
+    )
+
+
+def _check_executor(search: Section) -> None:
+    executor = search.child("executor")
+    executor.at_least("max_retries", 0)
+    name = executor.message.WhichOneof("executor_oneof")
+    if name not in ("worker_processes", "ray"):
+        return
+    workers = executor.child(name)
+    workers.at_least("num_workers", 1)
+    for field in ("max_trial_seconds", "threads_per_worker", "max_memory_mb"):
+        workers.at_least(field, 0)
+    if name == "ray":
+        workers.at_least("cpus_per_worker", 0)
+        workers.at_least("gpus_per_worker", 0)
+    pending = search.message.max_pending_trials
+    workers.require(
+        workers.message.num_workers <= pending,
+        "num_workers",
+        f"at most search_config.max_pending_trials, {pending}, have something to do",
+    )

@@ -1,256 +1,171 @@
-"""Draws the cell of a MnasFPN, as figure 2 of Chen et al., 2019."""
+"""The cell of a MnasFPN as in figure 2 of Chen et al., 2019, and of a NAS-FPN as in figure 6 of
+Ghiasi et al., 2019."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
 
 from mnasdet.architecture_string import feature_names, live_blocks
 from mnasdet.networks.blocks import round_channels
 from mnasdet.protos import architecture_pb2
-
-# Pixels.
-_BOX_WIDTH, _BOX_HEIGHT = 146, 46
-_COLUMN_GAP, _ROW_GAP = 50, 52
-_LANE_STEP, _LANE_GAP = 6, 11
-_PORT_GAP = 16
-_MARGIN = 10
-
-# Its own colours, so that the drawing is also one on its own.
-_STYLE = """
-.cell { --ink: #1f2733; --soft: #667085; --box: #fff; --edge: #98a2b3; --end: #eef3fb;
-  font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; text-anchor: middle; }
-@media (prefers-color-scheme: dark) {
-  .cell { --ink: #e6e9ef; --soft: #98a2b3; --box: #1d2330; --edge: #667085; --end: #22304a; } }
-.cell rect { fill: var(--box); stroke: var(--edge); stroke-width: 1.25; }
-.cell .end rect { fill: var(--end); stroke: #3b82f6; }
-.cell text { fill: var(--ink); font-weight: 600; }
-.cell text.soft { fill: var(--soft); font-weight: 400; font-size: 12px; }
-.cell path { fill: none; stroke: var(--edge); stroke-width: 1.5; }
-.cell path.residual { stroke: #3b82f6; stroke-dasharray: 5 4; opacity: .75; }
-.cell marker path { fill: var(--edge); stroke: none; }
-.cell marker.residual path { fill: #3b82f6; }
-"""
+from mnasdet.reporting import layered_graph
+from mnasdet.reporting.layered_graph import Box, Edge
 
 
-@dataclass
-class _Box:
-    """`kind` is "end" for what comes in and goes out, else "block"; `x` is the centre."""
+@dataclass(frozen=True)
+class _Merge:
+    """A block of a MnasFPN, or a merging cell of a NAS-FPN.
 
-    kind: str
+    Attributes:
+      index: of the feature that it makes.
+      name: B0, B1, … as in the architecture string.
+      left_over: features that it takes in because nothing else does.
+      gated: whether one input gates the other.
+    """
+
+    index: int
+    name: str
     title: str
-    subtitle: str
     level: int
-    row: int
-    x: float = 0.0
-
-    @property
-    def top(self) -> int:
-        return _MARGIN + self.row * (_BOX_HEIGHT + _ROW_GAP)
-
-    @property
-    def bottom(self) -> int:
-        return self.top + _BOX_HEIGHT
-
-
-@dataclass(eq=False)
-class _Edge:
-    """An arrow down. Where it passes rows of other boxes it runs straight down at `lane`."""
-
-    source: _Box
-    target: _Box
-    residual: bool = False
-    lane: float | None = None
-
-    @property
-    def rows(self) -> range:
-        """That it passes."""
-        return range(self.source.row + 1, self.target.row)
+    inputs: tuple[int, ...]
+    left_over: tuple[int, ...] = ()
+    gated: bool = False
 
 
 def svg(
-    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None = None
+    architecture: architecture_pb2.Architecture,
+    image_size: Sequence[int] | None = None,
+    name: str = "cell",
 ) -> str:
-    """The cell as an SVG element, which stands alone or in a page, light or dark.
+    """The cell as an SVG element, which stands alone or in a page, light or dark; "" if it has
+    none.
 
-    What comes in is on top, what goes out at the bottom, one column or more a level. A block is in
+    What comes in is on top, what goes out at the bottom, one column or more a level. A merge is in
     the row behind its last input. Blocks that no output needs are left out.
 
     Args:
-      architecture: with a MnasFPN.
       image_size: (height, width) in pixels; without it levels are shown by their strides.
+      name: unique in the page.
     """
-    boxes, edges = _graph(architecture, image_size)
-    _place(boxes)
-    _choose_lanes(boxes, edges)
-    paths = _paths(edges)
-    xs = [box.x + side * _BOX_WIDTH / 2 for box in boxes for side in (-1, 1)]
-    xs += [edge.lane for edge in edges if edge.lane is not None]
-    left, right = min(xs) - _MARGIN, max(xs) + _MARGIN
-    width, height = right - left, max(box.bottom for box in boxes) + _MARGIN
-    # A page may shrink it as long as it can be read.
-    style = f"max-width:100%;min-width:{0.75 * width:g}px"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="cell" role="img" width="{width:g}" '
-        f'height="{height:g}" viewBox="{left:g} 0 {width:g} {height:g}" style="{style}">'
-        f"<title>The cell of the feature pyramid</title><style>{_STYLE}</style>"
-        f"<defs>{_marker('arrow', '')}{_marker('residual-arrow', 'residual')}</defs>"
-        + "".join(paths)
-        + "".join(map(_drawn, boxes))
-        + "</svg>"
+    pyramid = _pyramid(architecture)
+    if pyramid is None:
+        return ""
+    boxes, edges = _graph(architecture, pyramid, image_size)
+    return layered_graph.svg(boxes, edges, name=name, title="The cell of the feature pyramid")
+
+
+def caption(architecture: architecture_pb2.Architecture) -> str:
+    """What the drawing shows, in words."""
+    pyramid = _pyramid(architecture)
+    if pyramid is None:
+        return ""
+    applied = f"Applied {pyramid.repeats} time{'s' * (pyramid.repeats != 1)}. "
+    if isinstance(pyramid, architecture_pb2.NasFpn):
+        return applied + (
+            "GP, amber: the coarser input gates the finer by its global maximum; dashed: what "
+            "nothing else uses goes into the output of its level."
+        )
+    return applied + (
+        "F: channels of the merged feature, k: kernel size; SE, amber: squeeze-and-excite; "
+        "dashed: the cell's residuals. Blocks that no output needs are left out."
     )
 
 
+def _pyramid(architecture: architecture_pb2.Architecture) -> Any:
+    """The pyramid if it has a cell."""
+    pyramid = architecture.feature_pyramid
+    if pyramid.mnasfpn.block:
+        return pyramid.mnasfpn
+    return pyramid.nas_fpn if pyramid.nas_fpn.cell else None
+
+
 def _graph(
-    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None
-) -> tuple[list[_Box], list[_Edge]]:
-    proto = architecture.feature_pyramid.mnasfpn
-    levels = range(proto.min_level, proto.max_level + 1)
-    names = feature_names(proto)
+    architecture: architecture_pb2.Architecture, pyramid: Any, image_size: Sequence[int] | None
+) -> tuple[list[Box], list[Edge]]:
+    levels = range(pyramid.min_level, pyramid.max_level + 1)
+    channels = _width(architecture, pyramid.channels)
 
-    def width(channels: int) -> int:
-        if architecture.depth_multiplier == 1.0:
-            return channels
-        return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
-
-    def size(level: int) -> str:
-        if image_size is None:
-            return f"1/{2**level}"
-        return "×".join(str(-(-side // 2**level)) for side in image_size)
-
-    def end(letter: str, level: int, row: int) -> _Box:
-        shape = f"{size(level)}×{width(proto.channels)}" if image_size else size(level)
-        return _Box("end", f"{letter}{level}", shape, level, row)
+    def end(letter: str, level: int, row: int) -> Box:
+        shape = f"{_size(level, image_size)}×{channels}" if image_size else _size(level, None)
+        return Box("end", f"{letter}{level}", shape, level, row)
 
     features = {index: end("C", level, 0) for index, level in enumerate(levels)}
     edges = []
     outputs = {}
-    for place in live_blocks(proto):
-        block = proto.block[place]
-        index = len(levels) + place
-        merge = "SE" if block.merge == architecture_pb2.MnasFpn.SQUEEZE_EXCITE else "add"
-        box = _Box(
-            "block",
-            f"F={width(block.expanded_channels)} · {merge} · k={block.kernel_size}",
-            f"{names[index]} · L{block.level} · {size(block.level)}",
-            block.level,
-            row=1 + max(features[i].row for i in block.input),
+    merges = _merges(architecture, pyramid)
+    for place, merge in enumerate(merges):
+        box = Box(
+            "gated" if merge.gated else "block",
+            merge.title,
+            f"{merge.name} · L{merge.level} · {_size(merge.level, image_size)}",
+            merge.level,
+            row=1 + max(features[i].row for i in merge.inputs + merge.left_over),
         )
-        edges += [_Edge(features[i], box) for i in block.input]
-        features[index] = box
-        if place >= len(proto.block) - len(levels):
-            outputs[block.level] = box
+        edges += [Edge(features[i], box) for i in merge.inputs]
+        edges += [Edge(features[i], box, dashed=True) for i in merge.left_over]
+        features[merge.index] = box
+        if place >= len(merges) - len(levels):
+            outputs[merge.level] = box
     last_row = 1 + max(box.row for box in features.values())
     ends = {level: end("P", level, last_row) for level in levels}
-    edges += [_Edge(box, ends[level]) for level, box in outputs.items()]
-    if proto.cell_residual:
-        edges += [_Edge(features[i], ends[level], True) for i, level in enumerate(levels)]
+    edges += [Edge(box, ends[level]) for level, box in outputs.items()]
+    if getattr(pyramid, "cell_residual", False):
+        edges += [Edge(features[i], ends[level], True) for i, level in enumerate(levels)]
     return [*features.values(), *ends.values()], edges
 
 
-def _place(boxes: Iterable[_Box]) -> None:
-    """Sets `x`: a level is as many columns wide as it has boxes in one row."""
-    cells: dict[tuple[int, int], list[_Box]] = {}
-    for box in boxes:
-        cells.setdefault((box.level, box.row), []).append(box)
-    left = 0
-    for level in sorted({level for level, _ in cells}):
-        rows = [cell for (other, _), cell in cells.items() if other == level]
-        columns = max(map(len, rows))
-        for row in rows:
-            for place, box in enumerate(row):
-                column = left + (columns - len(row)) / 2 + place
-                box.x = (column + 0.5) * (_BOX_WIDTH + _COLUMN_GAP)
-        left += columns
+def _merges(architecture: architecture_pb2.Architecture, pyramid: Any) -> list[_Merge]:
+    """In their order; the outputs, one a level, are the last."""
+    if isinstance(pyramid, architecture_pb2.NasFpn):
+        return _merging_cells(pyramid)
+    num_inputs = pyramid.max_level - pyramid.min_level + 1
+    names = feature_names(pyramid)
+    merges = []
+    for place in live_blocks(pyramid):
+        block = pyramid.block[place]
+        gated = block.merge == architecture_pb2.MnasFpn.SQUEEZE_EXCITE
+        title = (
+            f"F={_width(architecture, block.expanded_channels)} · {'SE' if gated else 'add'} · "
+            f"k={block.kernel_size}"
+        )
+        index = num_inputs + place
+        inputs = tuple(block.input)
+        merges.append(_Merge(index, names[index], title, block.level, inputs, gated=gated))
+    return merges
 
 
-def _choose_lanes(boxes: Sequence[_Box], edges: Sequence[_Edge]) -> None:
-    """Sets `lane` where an edge passes rows: free of boxes and other lanes, with few detours."""
-    margin = _BOX_WIDTH / 2 + _LANE_GAP
-    blocked: dict[int, list[tuple[float, float]]] = {}
-    for box in boxes:
-        blocked.setdefault(box.row, []).append((box.x, margin))
-    rightmost = int(max(box.x for box in boxes)) + _BOX_WIDTH
-    # Short edges first: they have the least choice of where to go.
-    for edge in sorted(edges, key=lambda edge: (edge.residual, len(edge.rows))):
-        if not edge.rows:
-            continue
-        ends = (edge.source.x, edge.target.x)
-        # Beyond the outer boxes nothing but other lanes is ever in the way.
-        spare = _LANE_GAP * len(edges) + _LANE_STEP
-        candidates = [*ends, *range(-spare, rightmost + spare, _LANE_STEP)]
-        free = [
-            x
-            for x in candidates
-            if all(abs(x - at) >= gap for row in edge.rows for at, gap in blocked[row])
-        ]
-        edge.lane = min(free, key=lambda x: abs(x - ends[0]) + abs(x - ends[1]))
-        for row in edge.rows:
-            blocked[row].append((edge.lane, _LANE_GAP))
+def _merging_cells(pyramid: architecture_pb2.NasFpn) -> list[_Merge]:
+    levels = list(range(pyramid.min_level, pyramid.max_level + 1))
+    num_inputs = len(levels)
+    unused = set(range(num_inputs))
+    merges = []
+    for place, cell in enumerate(pyramid.cell):
+        index = num_inputs + place
+        unused -= set(cell.input)
+        left_over: list[int] = []
+        if place >= len(pyramid.cell) - num_inputs:
+            left_over = [i for i in sorted(unused) if levels[i] == cell.level]
+            unused -= set(left_over)
+        gated = cell.op == architecture_pb2.NasFpn.GLOBAL_POOLING
+        title = "GP" if gated else "sum"
+        inputs = tuple(cell.input)
+        merges.append(
+            _Merge(index, f"B{place}", title, cell.level, inputs, tuple(left_over), gated)
+        )
+        levels.append(cell.level)
+        unused.add(index)
+    return merges
 
 
-def _paths(edges: Sequence[_Edge]) -> list[str]:
-    """The arrows. Those of one box start, or end, side by side in the order of their lanes."""
-    starts = _ports([(edge.source, _first_turn(edge), edge) for edge in edges])
-    stops = _ports([(edge.target, _last_turn(edge), edge) for edge in edges])
-    return [_path(edge, starts[edge], stops[edge]) for edge in edges]
+def _width(architecture: architecture_pb2.Architecture, channels: int) -> int:
+    if architecture.depth_multiplier == 1.0:
+        return channels
+    return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
 
 
-def _first_turn(edge: _Edge) -> float:
-    return edge.target.x if edge.lane is None else edge.lane
-
-
-def _last_turn(edge: _Edge) -> float:
-    return edge.source.x if edge.lane is None else edge.lane
-
-
-def _ports(ends: Sequence[tuple[_Box, float, _Edge]]) -> dict[_Edge, float]:
-    """Where along its box every edge is attached."""
-    by_box: dict[int, list[tuple[_Box, float, _Edge]]] = {}
-    for end in ends:
-        by_box.setdefault(id(end[0]), []).append(end)
-    ports = {}
-    for group in by_box.values():
-        gap = min(_PORT_GAP, (_BOX_WIDTH - _PORT_GAP) / len(group))
-        for place, (box, _, edge) in enumerate(sorted(group, key=lambda end: end[1])):
-            ports[edge] = box.x + (place - (len(group) - 1) / 2) * gap
-    return ports
-
-
-def _path(edge: _Edge, start: float, stop: float) -> str:
-    y, end = edge.source.bottom, edge.target.top
-    steps = [f"M{start:g} {y}"]
-    x = start
-    if edge.lane is not None:
-        steps.append(_curve(x, y, edge.lane, y + _ROW_GAP))
-        y = end - _ROW_GAP
-        x = edge.lane
-        steps.append(f"V{y}")
-    steps.append(_curve(x, y, stop, end))
-    kind, marker = (' class="residual"', "residual-arrow") if edge.residual else ("", "arrow")
-    return f'<path{kind} d="{" ".join(steps)}" marker-end="url(#{marker})"/>'
-
-
-def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
-    """Leaves and arrives vertically."""
-    middle = (y + to_y) / 2
-    return f"C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y:g}"
-
-
-def _marker(name: str, kind: str) -> str:
-    return (
-        f'<marker id="{name}" class="{kind}" viewBox="0 0 8 8" refX="7.5" refY="4" '
-        'markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
-        '<path d="M0 .5 8 4 0 7.5Z"/></marker>'
-    )
-
-
-def _drawn(box: _Box) -> str:
-    radius = _BOX_HEIGHT / 2 if box.kind == "end" else 4
-    return (
-        f'<g class="{box.kind}"><rect x="{box.x - _BOX_WIDTH / 2:g}" y="{box.top}" '
-        f'width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="{radius:g}"/>'
-        f'<text x="{box.x:g}" y="{box.top + 20}">{escape(box.title)}</text>'
-        f'<text class="soft" x="{box.x:g}" y="{box.top + 36}">{escape(box.subtitle)}</text></g>'
-    )
+def _size(level: int, image_size: Sequence[int] | None) -> str:
+    if image_size is None:
+        return f"1/{2**level}"
+    return "×".join(str(-(-side // 2**level)) for side in image_size)

@@ -8,12 +8,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mnasdet.evaluation.coco import MAP
+from mnasdet.reporting import page, proposals
 from mnasdet.search import pareto, results
 from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search_spaces.space import SearchSpace
 
 _TRIAL, _LINE, _BEST = "#8b95a5", "#3b82f6", "#e08a1e"
 
@@ -23,27 +27,54 @@ _MOST_SVG_POINTS = 1000
 _HOVER_CHARACTERS = 44
 
 
+class Chart(NamedTuple):
+    """`note` says in words what there is to see."""
+
+    title: str
+    note: str
+    figure: go.Figure
+
+
 def charts(
-    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str]
-) -> dict[str, go.Figure]:
-    """All charts by their titles, accuracy and latency first; those that grow with the trials
-    need two complete ones.
+    trials: Sequence[Trial],
+    best: Trial | None,
+    strings: Mapping[int, str],
+    space: SearchSpace | None = None,
+) -> list[Chart]:
+    """All charts, accuracy and latency first; those that grow with the trials need two complete
+    ones.
 
     Args:
       trials: by number.
-      strings: architecture strings by trial number.
+      strings: architecture strings by trial number, at least of the best and the frontier.
+      space: of the trials; without it there is no entropy.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
-        return {}
-    drawn = {"Accuracy and latency": _frontier(trials, complete, best, strings)}
+        return []
+    drawn = [
+        Chart(
+            "Accuracy and latency",
+            "Bluer trials are later ones. Drag to zoom, double-click to go back; a click on a "
+            "trial shows its row.",
+            _frontier(trials, complete, best, strings),
+        )
+    ]
     if len(complete) == 1:
         return drawn
-    return drawn | {
-        "Reward": _rewards(complete),
-        "Different architectures": _unique(trials),
-        "Hypervolume": _hypervolume(complete),
-    }
+    drawn.append(Chart("Reward", "Of every trial, and the best so far.", _rewards(complete)))
+    if space and len(trials) >= proposals.LEAST_TRIALS:
+        window = proposals.window_of(len(trials))
+        note = (
+            f"Of the choices in the last {window} trials, averaged over the decisions: 1 where "
+            "every choice is as frequent, 0 where all agree. Dotted: uniform sampling."
+        )
+        drawn.append(Chart("Entropy of the proposals", note, _entropy(trials, space, window)))
+    note = "The area under the frontier so far, out to the slowest trial."
+    drawn.append(Chart("Hypervolume", note, _hypervolume(complete)))
+    note = "Networks among the trials. Dotted: all of them different."
+    drawn.append(Chart("Different architectures", note, _unique(trials)))
+    return drawn
 
 
 def _frontier(
@@ -59,7 +90,8 @@ def _frontier(
             "x": [trial.latency_ms for trial in shown],
             "y": [trial.metrics[MAP] for trial in shown],
             "customdata": [
-                [trial.number, trial.reward, _wrapped(strings[trial.number])] for trial in shown
+                [trial.number, trial.reward, _wrapped(strings.get(trial.number, ""))]
+                for trial in shown
             ],
             "hovertemplate": (
                 "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, %{x:.4~g} ms, "
@@ -68,7 +100,7 @@ def _frontier(
         }
 
     scatter = _scatter(complete)
-    figure = _figure("latency (ms)", "mAP", legend=True)
+    figure = page.figure("latency (ms)", "mAP", legend=True)
     figure.add_trace(
         scatter(
             mode="markers",
@@ -106,7 +138,7 @@ def _frontier(
 def _rewards(complete: Sequence[Trial]) -> go.Figure:
     numbers = [trial.number for trial in complete]
     rewards = [trial.reward or 0.0 for trial in complete]
-    figure = _figure("trial", "reward")
+    figure = page.figure("trial", "reward")
     hover = "trial %{x}: %{y:.4f}<extra></extra>"
     figure.add_trace(
         _scatter(complete)(
@@ -129,13 +161,38 @@ def _rewards(complete: Sequence[Trial]) -> go.Figure:
     return figure
 
 
+def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Figure:
+    proposed = [trial.tokens for trial in trials]
+    uniform = proposals.uniform_entropy(space, window)
+    figure = page.figure("trial", "entropy")
+    figure.add_trace(
+        go.Scatter(
+            x=[trials[0].number, trials[-1].number],
+            y=[uniform, uniform],
+            mode="lines",
+            line={"color": _TRIAL, "width": 1.5, "dash": "dot"},
+            hovertemplate="uniform sampling: %{y:.3f}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[trial.number for trial in trials[window - 1 :]],
+            y=np.round(proposals.entropies(proposed, space.decisions, window), 4).tolist(),
+            mode="lines",
+            line={"color": _LINE, "width": 2},
+            hovertemplate="up to trial %{x}: %{y:.3f}<extra></extra>",
+        )
+    )
+    return figure.update_yaxes(range=[0, 1.02])
+
+
 def _unique(trials: Sequence[Trial]) -> go.Figure:
     seen: set[str] = set()
     unique = []
     for trial in trials:
         seen.add(trial.key)
         unique.append(len(seen))
-    figure = _figure("sampled", "different")
+    figure = page.figure("sampled", "different")
     sampled = list(range(1, len(trials) + 1))
     figure.add_trace(
         go.Scatter(
@@ -167,7 +224,7 @@ def _hypervolume(complete: Sequence[Trial]) -> go.Figure:
         members.append((trial.metrics[MAP], trial.latency_ms or 0.0))
         members = [members[index] for index in pareto.frontier(members)]
         volumes.append(pareto.hypervolume(members, reference))
-    figure = _figure("trial", "mAP × ms")
+    figure = page.figure("trial", "mAP × ms")
     figure.add_trace(
         go.Scatter(
             x=[trial.number for trial in complete],
@@ -182,22 +239,6 @@ def _hypervolume(complete: Sequence[Trial]) -> go.Figure:
 
 def _scatter(points: Sequence[Trial]) -> type[go.Scatter] | type[go.Scattergl]:
     return go.Scattergl if len(points) > _MOST_SVG_POINTS else go.Scatter
-
-
-def _figure(x: str, y: str, legend: bool = False) -> go.Figure:
-    axis = {"zeroline": False, "automargin": True}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
-            "xaxis": axis | {"title": {"text": x, "standoff": 10}},
-            "yaxis": axis | {"title": {"text": y, "standoff": 10}},
-            "showlegend": legend,
-            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            "hovermode": "closest",
-            "hoverlabel": {"align": "left"},
-        }
-    )
 
 
 def _wrapped(string: str) -> str:

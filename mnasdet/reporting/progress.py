@@ -33,7 +33,8 @@ class TrialProgress:
         self._stream = stream or sys.stderr
         self._clock = clock
         self._start = clock()
-        self._replayed = self._finished = self._duplicates = self._failures = 0
+        self._replayed = self._finished = 0
+        self._duplicates = self._failures = self._rejected = 0
         self._best: Trial | None = None
         self._writer = None
         if summary_dir:
@@ -60,6 +61,7 @@ class TrialProgress:
     def _count(self, trial: Trial) -> None:
         self._duplicates += trial.duplicate_of is not None
         self._failures += trial.state is TrialState.FAILED
+        self._rejected += trial.state is TrialState.REJECTED
         if trial.reward is not None and (
             self._best is None
             or self._best.reward is None
@@ -82,6 +84,7 @@ class TrialProgress:
                 f"ETA {_duration(remaining)}",
                 f"duplicates {self._duplicates}",
                 f"failures {self._failures}",
+                *([f"rejected {self._rejected}"] if self._rejected else []),
             ]
         )
 
@@ -111,7 +114,8 @@ class TrialProgress:
 
 def _result(trial: Trial) -> str:
     if trial.reward is None:
-        return f"FAILED: {' '.join((trial.error or 'for an unknown reason').split())}"
+        reason = " ".join((trial.error or "for an unknown reason").split())
+        return f"{trial.state.name}: {reason}"
     mean_ap = trial.metrics[MAP]
     return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {trial.latency_ms:.1f} ms"
 

@@ -26,24 +26,83 @@ function theme() {
   };
 }
 
+// Asked only for charts that want it: a browser may do it in software and warn of that.
+function hasWebgl() {
+  return Boolean(document.createElement("canvas").getContext("webgl"));
+}
+
+// Sets layout.font.color for "font.color".
+function set(layout, path, value) {
+  const names = path.split(".");
+  const last = names.pop();
+  for (const name of names) layout = layout[name] ??= {};
+  layout[last] = value;
+}
+
+// Those that are seen and not drawn yet.
 function drawCharts() {
-  for (const chart of document.querySelectorAll(".chart")) {
-    const figure = JSON.parse(chart.nextElementSibling.textContent);
-    const config = { responsive: true, displayModeBar: false };
-    Plotly.newPlot(chart, figure.data, figure.layout, config)
-      .then(() => Plotly.relayout(chart, theme()))
-      .then(() => chart.on("plotly_click", (event) => pick(event.points[0].customdata)));
-    dark.addEventListener("change", () => Plotly.relayout(chart, theme()));
+  for (const chart of document.querySelectorAll(".chart:not(.js-plotly-plot)")) {
+    if (chart.offsetParent) draw(chart);
   }
 }
 
-// Shows the row of a trial that was clicked in the frontier chart.
-function pick(data) {
+function draw(chart) {
+  const { data, layout } = JSON.parse(chart.nextElementSibling.textContent);
+  for (const trace of data) {
+    if (trace.type === "scattergl" && !hasWebgl()) trace.type = "scatter";
+  }
+  for (const [path, value] of Object.entries(theme())) set(layout, path, value);
+  // The names of decisions would leave no room for what they are the names of.
+  if (chart.matches(".overview") && chart.clientWidth < 520) layout.yaxis.showticklabels = false;
+  Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() =>
+    chart.on("plotly_click", ({ points: [point] }) =>
+      chart.matches(".overview") ? showDecision(chart, point.y) : showTrial(point.customdata),
+    ),
+  );
+}
+
+dark.addEventListener("change", () => {
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) {
+    Plotly.relayout(chart, theme());
+  }
+});
+
+// Shows the row of a trial that was clicked in a chart.
+function showTrial(data) {
   const row = data && document.getElementById("trial-" + data[0]);
   if (!row) return;
   for (const other of document.querySelectorAll("tr.picked")) other.classList.remove("picked");
   row.classList.add("picked");
   row.scrollIntoView({ behavior: "smooth", block: "center" });
+}
+
+// Shows the panel with the chart of a decision that was clicked in the overview.
+function showDecision(chart, name) {
+  const section = chart.closest("section");
+  const captions = [...section.querySelectorAll("figcaption")];
+  const panel = captions.find((caption) => caption.textContent === name)?.closest(".panel");
+  if (!panel) return;
+  const select = section.querySelector("select");
+  select.selectedIndex = [...section.querySelectorAll(".panel")].indexOf(panel);
+  select.dispatchEvent(new Event("change"));
+}
+
+for (const select of document.querySelectorAll(".picker select")) {
+  const panels = select.closest("section").querySelectorAll(".panel");
+  select.addEventListener("change", () => {
+    panels.forEach((panel, place) => (panel.hidden = place !== select.selectedIndex));
+    drawCharts();
+  });
+}
+
+for (const slider of document.querySelectorAll("input.score")) {
+  const section = slider.closest("section");
+  slider.addEventListener("input", () => {
+    slider.previousElementSibling.textContent = Number(slider.value).toFixed(2);
+    for (const box of section.querySelectorAll("[data-score]")) {
+      box.classList.toggle("low", Number(box.dataset.score) < Number(slider.value));
+    }
+  });
 }
 
 // Numbers by value, text by letter, what is empty last.

@@ -2,98 +2,103 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from google.protobuf import text_format
-from plotly.offline import get_plotlyjs
 
 from mnasdet import files
 from mnasdet.architecture_string import to_string
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
-from mnasdet.reporting import cell_graph, trial_table
-from mnasdet.reporting.charts import charts
-from mnasdet.search import results
-from mnasdet.search.trial_store import Trial
-
-# The browser itself sees to it that nothing is loaded. WebGL charts compile their functions.
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
-    "script-src 'unsafe-inline' 'unsafe-eval'"
+from mnasdet.reporting import (
+    frontier_table,
+    graphs,
+    latency_check,
+    marginals,
+    page,
+    pictures,
+    reasons,
+    trial_table,
 )
+from mnasdet.reporting.charts import Chart, charts
+from mnasdet.reporting.pictures import Example
+from mnasdet.search import results
+from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search_spaces.space import SearchSpace
+
+# Trials whose architecture strings the charts show, best reward first: a string takes a millisecond
+# to make.
+_MOST_STRINGS = 2000
 
 
 def write(
     path: Path,
     trials: Sequence[Trial],
     *,
-    search: dict[str, Any],
-    best: Trial | None = None,
-    retrained: dict[str, float] | None = None,
-    benchmark: dict[str, Any] | None = None,
+    search: Mapping[str, Any],
+    space: SearchSpace | None = None,
+    retrained: Mapping[str, float] | None = None,
+    benchmark: Mapping[str, Any] | None = None,
+    measured_ms: Mapping[int, float] | None = None,
+    examples: Sequence[Example] | None = None,
 ) -> None:
-    """Writes the report, however far the search has come.
+    """Writes the report, however far the search has come. What is not given is left out.
 
     Args:
       path: of the HTML file.
       trials: by number.
-      search: search.json; shown as it is. Its image_size, (height, width), sizes the drawn cell.
-      best: the trial with the best reward.
-      retrained: its metrics.json, and `benchmark` its benchmark.json.
+      search: search.json; shown as it is. Its image_size, (height, width), sizes the drawings.
+      space: of the trials, for what its decisions were over time.
+      retrained: metrics.json of the trial with the best reward; `benchmark` its benchmark.json.
+      measured_ms: latencies by trial number, of some trials.
+      examples: what the best model finds.
     """
-    strings = {trial.number: _string(trial.architecture) for trial in trials}
+    best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
+    members = results.frontier(trials)
+    strings = _strings(trials, members)
+    size = search.get("image_size")
+    drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
+    frontier = frontier_table.table(members, strings, drawings, measured_ms)
+    drawn = charts(trials, best, strings, space)
     body = [
         _header(trials, search),
         _winner(best, strings, benchmark, retrained),
-        *_chart_sections(trials, best, strings),
-        _cell(best, search.get("image_size")),
+        _frontier(drawn, frontier),
+        pictures.section(examples),
+        _small_charts(drawn),
+        marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
+        latency_check.section(trials, measured_ms),
+        *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:
-        body.append(_section("Trials", trial_table.table(trials, best, strings)))
-    body.append(_section("Failures", trial_table.failures(trials)))
-    body.append(_section("About this search", _details(search)))
-    body.append(_section("Retrained", _details(retrained)))
-    body.append(_section("Benchmark", _details(benchmark)))
-    files.write(path, _page("".join(body)))
+        body.append(page.section("Trials", trial_table.table(trials, best, strings)))
+    body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
+    body.append(page.section("Rejected", _rejected(trials)))
+    body.append(page.section("About this search", page.details(search)))
+    body.append(page.section("Retrained", page.details(retrained)))
+    body.append(page.section("Benchmark", page.details(benchmark)))
+    files.write(path, page.html("mnasdet search", "".join(body)))
 
 
-def _page(body: str) -> str:
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>mnasdet search</title><style>{_asset('report.css')}</style></head>"
-        f"<body>{body}<script>{get_plotlyjs()}</script>"
-        f"<script>{_asset('report.js')}</script></body></html>\n"
-    )
+def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str]:
+    """Architecture strings by number, of very many trials only those that are looked at most."""
+    rewarded = [trial for trial in trials if trial.reward is not None]
+    rewarded.sort(key=lambda trial: -(trial.reward or 0.0))
+    named = [*rewarded[:_MOST_STRINGS], *members, *trial_table.rows(trials)]
+    return {trial.number: _string(trial.architecture) for trial in named}
 
 
-def _asset(name: str) -> str:
-    return importlib.resources.files("mnasdet.reporting").joinpath(name).read_text("utf-8")
-
-
-def _section(title: str, content: str, *, kind: str = "") -> str:
-    """Nothing where there is nothing to show."""
-    if not content:
-        return ""
-    attribute = f' class="{kind}"' if kind else ""
-    return f"<section{attribute}><h2>{escape(title)}</h2>{content}</section>"
-
-
-@lru_cache(maxsize=2**16)
+@lru_cache(maxsize=2**14)
 def _string(architecture: str) -> str:
-    return to_string(_parsed(architecture))
+    return to_string(text_format.Parse(architecture, architecture_pb2.Architecture()))
 
 
-def _parsed(architecture: str) -> architecture_pb2.Architecture:
-    return text_format.Parse(architecture, architecture_pb2.Architecture())
+def _parsed(trial: Trial) -> architecture_pb2.Architecture:
+    return text_format.Parse(trial.architecture, architecture_pb2.Architecture())
 
 
 def _header(trials: Sequence[Trial], search: Mapping[str, Any]) -> str:
@@ -113,7 +118,7 @@ def _winner(
     retrained: Mapping[str, float] | None,
 ) -> str:
     if best is None:
-        return _section("No result yet", "<p>No trial is complete.</p>")
+        return page.section("No result yet", "<p>No trial is complete.</p>")
     found = {
         "reward": f"{best.reward:.4f}",
         "mAP, proxy task": f"{best.metrics[MAP]:.4f}",
@@ -129,16 +134,9 @@ def _winner(
         confirmed["TFLite file"] = f"{_large(benchmark.get('model_bytes'))}<small>B</small>"
     return (
         '<section class="winner"><p class="eyebrow">Best reward</p>'
-        f"<h2>Trial {best.number}</h2>{_tiles(found)}{_tiles(confirmed)}"
+        f"<h2>Trial {best.number}</h2>{page.tiles(found)}{page.tiles(confirmed)}"
         f"<code>{escape(strings[best.number])}</code></section>"
     )
-
-
-def _tiles(values: Mapping[str, str]) -> str:
-    if not values:
-        return ""
-    tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in values.items())
-    return f'<dl class="tiles">{tiles}</dl>'
 
 
 def _large(value: float | None) -> str:
@@ -151,85 +149,24 @@ def _large(value: float | None) -> str:
     return f"{value:.3g} "
 
 
-def _chart_sections(
-    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str]
-) -> list[str]:
-    drawn = charts(trials, best, strings)
+def _frontier(drawn: Sequence[Chart], members: str) -> str:
+    """The first chart, and the table of the frontier's members."""
     if not drawn:
-        return []
-    (title, frontier), *others = drawn.items()
-    small = "".join(_section(name, _chart(name, figure)) for name, figure in others)
-    large = _chart(title, frontier, "chart large") + _members(results.frontier(trials), strings)
-    note = (
-        '<p class="soft small">Bluer trials are later ones. Drag to zoom, double-click to go back; '
-        "a click on a trial shows its row.</p>"
-    )
-    return [_section(title, note + large), f'<div class="row">{small}</div>' if small else ""]
-
-
-def _chart(title: str, figure: go.Figure, kind: str = "chart") -> str:
-    # "<" would let text of the data end the script element.
-    data = figure.to_json().replace("<", "\\u003c")
-    return (
-        f'<div class="{kind}" role="img" aria-label="{escape(title)}"></div>'
-        f'<script type="application/json">{data}</script>'
-    )
-
-
-def _members(members: Sequence[Trial], strings: Mapping[int, str]) -> str:
-    rows = "".join(
-        f'<tr><td>{trial.number}</td><td data-unit="mAP">{trial.metrics[MAP]:.4f}</td>'
-        f'<td data-unit="ms">{trial.latency_ms:.3f}</td>'
-        f'<td class="text string"><code>{escape(strings[trial.number])}</code></td></tr>'
-        for trial in members
-    )
-    return (
-        "<h3>On the frontier</h3>"
-        '<div class="wide"><table class="members"><thead><tr>'
-        '<th scope="col">trial</th><th scope="col">mAP</th>'
-        '<th scope="col">ms</th><th scope="col" class="text">architecture</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(best: Trial | None, image_size: Sequence[int] | None) -> str:
-    if best is None:
         return ""
-    architecture = _parsed(best.architecture)
-    pyramid = architecture.feature_pyramid.mnasfpn
-    if not pyramid.block:
-        return ""
-    note = (
-        f'<p class="soft small">Applied {pyramid.repeats} times. F: channels of the merged '
-        "feature, k: kernel size, SE: squeeze-and-excite; dashed: the cell's residuals. Blocks "
-        "that no output needs are left out.</p>"
+    chart = drawn[0]
+    large = page.chart(chart.title, chart.figure, "chart large")
+    return page.section(chart.title, page.note(chart.note) + large + members)
+
+
+def _small_charts(drawn: Sequence[Chart]) -> str:
+    """The others, side by side."""
+    sections = "".join(
+        page.section(chart.title, page.note(chart.note) + page.chart(chart.title, chart.figure))
+        for chart in drawn[1:]
     )
-    drawing = f'<div class="wide">{cell_graph.svg(architecture, image_size)}</div>'
-    return _section("The best cell", note + drawing)
+    return f'<div class="row">{sections}</div>' if sections else ""
 
 
-def _details(values: Mapping[str, Any] | None) -> str:
-    """Names and values as they are; groups under headings of their own."""
-    if not values:
-        return ""
-    groups = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    plain = {name: value for name, value in values.items() if name not in groups}
-    parts = [_list(plain)] if plain else []
-    parts += [f"<div><h3>{escape(name)}</h3>{_list(group)}</div>" for name, group in groups.items()]
-    return f'<div class="details">{"".join(parts)}</div>'
-
-
-def _list(values: Mapping[str, Any]) -> str:
-    items = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(_shown(value))}</dd>"
-        for name, value in values.items()
-    )
-    return f"<dl>{items}</dl>"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, int) and abs(value) >= 10**15:
-        return f"{Decimal(value):.3g}"
-    return str(value)
+def _rejected(trials: Sequence[Trial]) -> str:
+    why = reasons.html(trials, TrialState.REJECTED)
+    return page.note("Over a limit of the search, and never trained.") + why if why else ""

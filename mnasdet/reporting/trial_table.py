@@ -1,4 +1,4 @@
-"""The trials of a search as HTML: a table, and why some failed."""
+"""The trials of a search as a table in HTML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.trial_store import Trial, TrialState
 
-# Rows of trials with and of trials without a result; more make a page that nobody reads.
+# Rows of complete, failed and rejected trials each; more make a page that nobody reads.
 MOST_ROWS = 200
 
 _COLUMNS = (
@@ -27,31 +27,37 @@ _TEXT = ("state", "error")
 
 
 def table(trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str]) -> str:
-    """One row a trial, best reward first; only the best and some failed ones of very many.
+    """One row a trial, best reward first, those without a result last; of very many only some.
 
     A cell's `data-value` is what its column is sorted by. The architecture string is the number's
     tooltip.
     """
-    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
-    others = sorted(
-        (trial for trial in trials if trial.state is not TrialState.FAILED), key=_by_reward
-    )
-    shown = others[:MOST_ROWS] + failed[:MOST_ROWS]
+    shown = rows(trials)
     note = "Click a column to sort by it."
     if len(shown) < len(trials):
         note = (
-            f"The {min(len(others), MOST_ROWS):,} best of {len(others):,} trials and "
-            f"{min(len(failed), MOST_ROWS):,} of {len(failed):,} failed ones. {note}"
+            f"Of {len(trials):,} trials the {MOST_ROWS} best, and as many of those that failed or "
+            f"were rejected. {note}"
         )
     header = "".join(
         f'<th scope="col"{_text_class(name)}><button type="button">{name}</button></th>'
         for name in _COLUMNS
     )
-    rows = "".join(_row(trial, best, strings[trial.number]) for trial in shown)
+    body = "".join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
     return (
         f'<p class="soft small">{note}</p><div class="wide trials"><table class="sortable">'
-        f"<thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def rows(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that the table shows."""
+    without = (TrialState.FAILED, TrialState.REJECTED)
+    others = [trial for trial in trials if trial.state not in without]
+    shown = sorted(others, key=_by_reward)[:MOST_ROWS]
+    for state in without:
+        shown += [trial for trial in trials if trial.state is state][:MOST_ROWS]
+    return shown
 
 
 def _by_reward(trial: Trial) -> tuple[bool, float, int]:
@@ -71,9 +77,6 @@ def _row(trial: Trial, best: Trial | None, string: str) -> str:
 
 def _figures(trial: Trial) -> dict[str, tuple[float | None, str]]:
     """Value and format of every column with numbers."""
-    seconds = None
-    if trial.started and trial.finished:
-        seconds = (trial.finished - trial.started).total_seconds()
     metrics = trial.metrics
     return {
         "mAP": (metrics.get(MAP), ".4f"),
@@ -82,7 +85,7 @@ def _figures(trial: Trial) -> dict[str, tuple[float | None, str]]:
         "M params": (_millions(metrics.get("params")), ",.3f"),
         "reward": (trial.reward, ".4f"),
         "duplicate of": (trial.duplicate_of, "d"),
-        "seconds": (seconds, ",.1f"),
+        "seconds": (trial.seconds, ",.1f"),
     }
 
 
@@ -98,22 +101,3 @@ def _number(value: float | None, spec: str) -> str:
 
 def _text_class(name: str) -> str:
     return ' class="text"' if name in _TEXT else ""
-
-
-def failures(trials: Sequence[Trial]) -> str:
-    """The reasons, most frequent first, each with its trials; "" when none failed."""
-    by_reason: dict[str, list[int]] = {}
-    failed = [trial for trial in trials if trial.state is TrialState.FAILED]
-    for trial in failed[:MOST_ROWS]:
-        by_reason.setdefault(trial.error or "unknown", []).append(trial.number)
-    items = "".join(
-        f"<li><b>{escape(reason)}</b><br>"
-        f'<span class="soft small">trial {", ".join(map(str, numbers))}</span></li>'
-        for reason, numbers in sorted(by_reason.items(), key=lambda item: -len(item[1]))
-    )
-    if not items:
-        return ""
-    note = ""
-    if len(failed) > MOST_ROWS:
-        note = f'<p class="soft small">Of the first {MOST_ROWS} of {len(failed):,}.</p>'
-    return f'{note}<ul class="reasons">{items}</ul>'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.training import checkpoints, trainer
 
 
@@ -12,14 +12,39 @@ def prepare(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
     """The pipeline of the children: the config's, started from weights that are trained into
-    `folder` first if `pretrain_config` says so. Interrupted, that training goes on."""
-    if not pipeline.search_config.HasField("pretrain_config"):
+    `folder` first if `pretrain_config` says so. Interrupted, that training goes on. The best
+    architecture's own training starts from them as well, unless it has its own."""
+    search_config = pipeline.search_config
+    if not search_config.HasField("pretrain_config"):
         return pipeline
-    pretraining = pipeline_pb2.TrainEvalPipelineConfig()
-    pretraining.CopyFrom(pipeline)
-    pretraining.train_config.CopyFrom(pipeline.search_config.pretrain_config)
-    trainer.train(pretraining, folder, seed=pipeline.search_config.seed)
-    children = pipeline_pb2.TrainEvalPipelineConfig()
-    children.CopyFrom(pipeline)
+    pretraining = _copy(pipeline)
+    pretraining.train_config.CopyFrom(search_config.pretrain_config)
+    trainer.train(pretraining, folder, seed=search_config.seed)
+    children = _copy(pipeline)
     children.train_config.fine_tune_checkpoint = checkpoints.find(folder)
+    if search_config.HasField("retrain_config"):
+        retraining = children.search_config.retrain_config
+        retraining.fine_tune_checkpoint = (
+            retraining.fine_tune_checkpoint or children.train_config.fine_tune_checkpoint
+        )
     return children
+
+
+def of_architecture(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """The pipeline with the image size that a sampled architecture has, where that is searched."""
+    if not architecture.HasField("image_size"):
+        return pipeline
+    resized = _copy(pipeline)
+    resizer = resized.model.ssd.image_resizer.fixed_shape_resizer
+    resizer.height = resizer.width = architecture.image_size
+    return resized
+
+
+def _copy(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    copy = pipeline_pb2.TrainEvalPipelineConfig()
+    copy.CopyFrom(pipeline)
+    return copy

@@ -19,7 +19,7 @@ from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.search import pareto
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces.space import SearchSpace
 
 _VERSIONS = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
@@ -51,38 +51,44 @@ def start(
     model_dir: Path,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     space: SearchSpace,
+    store: TrialStore,
     resume: bool,
 ) -> None:
-    """Claims a folder for a search, or checks that it holds this very search.
+    """Claims folder and store for a search, or checks that they hold this very search.
 
     Raises:
-      UserError: the folder holds a search and `resume` is not set, or it holds another one.
+      UserError: they hold a search and `resume` is not set, or they hold another one.
     """
     described = model_dir / "search.json"
     digest = config_digest(pipeline)
-    if described.exists():
+    held = json.loads(described.read_text()) if described.exists() else store.description()
+    if held:
+        where = model_dir if described.exists() else f"{store.location}, {store.search_name!r},"
         if not resume:
             raise UserError(
-                f"{model_dir} holds a search already; add --resume to go on with it, or choose "
+                f"{where} holds a search already; add --resume to go on with it, or choose "
                 "another --model_dir"
             )
-        if json.loads(described.read_text())["config_sha256"] != digest:
+        if held["config_sha256"] != digest:
             raise UserError(
-                f"{model_dir} holds a search with another config or seed "
+                f"{where} holds a search with another config or seed "
                 f"({model_dir}/pipeline.config); choose another --model_dir"
             )
-        return
     files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
-    description = {
+    if held and described.exists():
+        return
+    search_config = pipeline.search_config
+    description = held or {
         "config_sha256": digest,
-        "seed": pipeline.search_config.seed,
-        "search_space": pipeline.search_config.search_space.WhichOneof("search_space_oneof"),
+        "seed": search_config.seed,
+        "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
         "cardinality": space.cardinality(),
         "image_size": list(config.image_size(pipeline)),
-        "controller": pipeline.search_config.controller.WhichOneof("controller_oneof"),
+        "controller": search_config.controller.WhichOneof("controller_oneof"),
         "versions": {"mnasdet": mnasdet.__version__}
         | {name: metadata.version(name) for name in _VERSIONS},
     }
+    store.describe(description)
     _write_json(described, description)
 
 
@@ -90,7 +96,7 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
     """Of all that decides which trials a search makes: not their number, nor who trains them."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
-    for field in ("num_trials", "executor", "retrain_config"):
+    for field in ("num_trials", "executor", "retrain_config", "trial_store"):
         decisive.search_config.ClearField(field)
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
 
@@ -115,6 +121,7 @@ def counts(trials: Sequence[Trial]) -> dict[str, int]:
         "trials": len(trials),
         "complete": sum(trial.state is TrialState.COMPLETE for trial in trials),
         "failed": sum(trial.state is TrialState.FAILED for trial in trials),
+        "rejected": sum(trial.state is TrialState.REJECTED for trial in trials),
         "duplicates": sum(trial.duplicate_of is not None for trial in trials),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 from mnasdet.errors import ConfigError
@@ -30,23 +31,41 @@ def mnasnet(
     return mean_ap * (latency_ms / target_latency_ms) ** exponent
 
 
+def tunas(
+    mean_ap: float, latency_ms: float, *, target_latency_ms: float, beta: float = -0.07
+) -> float:
+    """TuNAS' absolute reward (Bender et al., 2020, section 3): too fast is as bad as too slow."""
+    return mean_ap + beta * abs(latency_ms / target_latency_ms - 1)
+
+
+def multi_objective(mean_ap: float, latency_ms: float) -> float:
+    """Accuracy alone: a controller of several objectives weighs latency itself."""
+    return mean_ap
+
+
 def from_config(config: search_pb2.RewardConfig) -> Reward:
     """Raises ConfigError for a config without reward, or a target latency that is not positive."""
     name = config.WhichOneof("reward_oneof")
     if name == "mnasfpn":
-        exponent = config.mnasfpn.exponent
-        return lambda mean_ap, latency_ms: mnasfpn(mean_ap, latency_ms, exponent=exponent)
+        return partial(mnasfpn, exponent=config.mnasfpn.exponent)
     if name == "mnasnet":
-        target, alpha, beta = (
-            config.mnasnet.target_latency_ms,
-            config.mnasnet.alpha,
-            config.mnasnet.beta,
+        return partial(
+            mnasnet,
+            target_latency_ms=_target(name, config.mnasnet),
+            alpha=config.mnasnet.alpha,
+            beta=config.mnasnet.beta,
         )
-        if not target > 0:
-            raise ConfigError(
-                f"reward.mnasnet.target_latency_ms is {target}; use the wanted latency in ms"
-            )
-        return lambda mean_ap, latency_ms: mnasnet(
-            mean_ap, latency_ms, target_latency_ms=target, alpha=alpha, beta=beta
+    if name == "tunas":
+        return partial(tunas, target_latency_ms=_target(name, config.tunas), beta=config.tunas.beta)
+    if name == "multi_objective":
+        return multi_objective
+    raise ConfigError("reward is empty; use one of mnasfpn, mnasnet, tunas, multi_objective")
+
+
+def _target(name: str, config: search_pb2.MnasNetReward | search_pb2.TunasReward) -> float:
+    target = config.target_latency_ms
+    if not target > 0:
+        raise ConfigError(
+            f"reward.{name}.target_latency_ms is {target}; use the wanted latency in ms"
         )
-    raise ConfigError("reward is empty; use one of mnasfpn, mnasnet")
+    return target

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
+from absl import logging
 from google.protobuf import text_format
 
 from mnasdet import config
@@ -13,27 +14,33 @@ from mnasdet.detectors.network import DetectionNetwork, detection_network
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.networks.builder import canonical_key
-from mnasdet.networks.cost import cost_sheet
-from mnasdet.protos import pipeline_pb2
+from mnasdet.networks.cost import CostSheet, cost_sheet
+from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.child import ChildTask, Outcome
-from mnasdet.search.controllers.controller import Controller
-from mnasdet.search.executors import Executor
+from mnasdet.search.controllers.controller import Controller, Result
+from mnasdet.search.executors.executor import Executor
 from mnasdet.search.latency import LatencySource
+from mnasdet.search.limits import Limits
+from mnasdet.search.proxy_task import of_architecture
 from mnasdet.search.reward import Reward
 from mnasdet.search.trial_store import Trial, TrialState, TrialStore, now
-from mnasdet.search_spaces.space import SearchSpace
+from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
 @dataclasses.dataclass
 class Search:
     """A search and its history.
 
-    The loop is a pure function of the seed and the children's results. A search that was
-    interrupted is resumed by running it again: it proposes what it proposed before, finds the
-    results of finished trials in the store, and trains the rest.
+    The loop is a pure function of the seed and the children's results: trial n is proposed when
+    exactly the results of trials 0 to n - max_pending have been handed to the controller, in their
+    order, whichever child was done first. A search that was interrupted is resumed by running it
+    again: it proposes what it proposed before, finds the results of finished trials in the store,
+    and trains the rest.
 
     Attributes:
       pipeline: the proxy task: what a child trains on and for how long.
+      limits: what is over them is a rejected trial and never trained.
+      max_pending: trials that may be without a result at once.
       seed: the child of trial n trains with seed + n.
       on_trial: is told of every trial that finishes.
     """
@@ -45,46 +52,79 @@ class Search:
     reward: Reward
     latency: LatencySource
     executor: Executor
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    max_pending: int = 8
     seed: int = 0
     on_trial: Callable[[Trial], None] = lambda trial: None
 
     def run(self, num_trials: int) -> list[Trial]:
-        """Goes on until the store holds `num_trials` finished trials, and returns them."""
-        self._by_number = {trial.number: trial for trial in self.store.trials()}
-        self._first_of_key: dict[str, int] = {}
-        for trial in self._by_number.values():
-            self._first_of_key.setdefault(trial.key, trial.number)
-        batch_size = self.controller.batch_size
-        for start in range(0, num_trials, batch_size):
-            # A whole batch even at the end, so that a later, longer run proposes the same.
-            proposals = self.controller.propose(batch_size)[: num_trials - start]
-            trials = self._train(self._record(start, proposals))
-            if len(trials) == batch_size:
-                self.controller.feedback([(trial.tokens, trial.reward) for trial in trials])
-        return [self._by_number[number] for number in range(num_trials)]
+        """Goes on until the store holds `num_trials` finished trials, and returns them.
 
-    def _record(self, start: int, proposals: Sequence[tuple[int, ...]]) -> list[Trial]:
-        """The trials of the proposals: from the store, or new in it with their latency known."""
-        new, sheets = [], []
-        numbers = range(start, start + len(proposals))
-        for number, tokens in zip(numbers, proposals, strict=True):
-            stored = self._by_number.get(number)
+        Raises:
+          KeyboardInterrupt: on Ctrl-C, when the children in training are done; at once on another.
+        """
+        self._trials = {trial.number: trial for trial in self.store.trials()}
+        self._first_of_key: dict[str, int] = {}
+        for trial in self._trials.values():
+            self._first_of_key.setdefault(trial.key, trial.number)
+        self._running: dict[Future[Outcome], int] = {}
+        try:
+            self._propose(range(min(self.max_pending, num_trials)))
+            for number in range(num_trials):
+                self._finish_up_to(number)
+                self.controller.feedback([_result(self._trials[number])])
+                if number + self.max_pending < num_trials:
+                    self._propose([number + self.max_pending])
+        except KeyboardInterrupt:
+            if self._running:
+                logging.warning(
+                    "interrupted: %d children in training end first; Ctrl-C again drops them",
+                    len(self._running),
+                )
+                self._wait_for_all()
+            raise
+        return [self._trials[number] for number in range(num_trials)]
+
+    def _propose(self, numbers: Sequence[int]) -> None:
+        """The next trials, from the store or new in it, and their training begun."""
+        new = {}
+        for number, tokens in zip(numbers, self.controller.propose(len(numbers)), strict=True):
+            stored = self._trials.get(number)
             if stored is None:
-                trial, sheet = self._describe(number, tokens)
-                self._by_number[number] = trial
-                new.append(trial)
-                sheets.append(sheet)
+                new[number] = tuple(tokens)
             elif stored.tokens != tuple(tokens):
                 raise UserError(
                     f"trial {number} in the store is not what this search proposes: the config, "
                     "the seed or the program has changed; use another --model_dir"
                 )
-        for trial, latency_ms in zip(new, self.latency.latencies_ms(sheets), strict=True):
-            self._by_number[trial.number] = dataclasses.replace(trial, latency_ms=latency_ms)
-        self.store.add([self._by_number[trial.number] for trial in new])
-        return [self._by_number[number] for number in numbers]
+        self._record(new)
+        for number in numbers:
+            trial = self._trials[number]
+            if not trial.is_finished and trial.duplicate_of is None:
+                self._start(trial)
 
-    def _describe(self, number: int, tokens: tuple[int, ...]):
+    def _record(self, proposals: dict[int, Tokens]) -> None:
+        """Writes new trials with their latencies; those over a limit are rejected at once."""
+        trials, sheets = [], []
+        for number, tokens in proposals.items():
+            trial, sheet = self._describe(number, tokens)
+            trials.append(trial)
+            sheets.append(sheet)
+        if self.latency.has_to_measure(sheets):
+            self._wait_for_all()  # Children in training would disturb.
+        for i, latency_ms in enumerate(self.latency.latencies_ms(sheets)):
+            trial = dataclasses.replace(trials[i], latency_ms=latency_ms)
+            if excess := self.limits.excess(sheets[i].total, latency_ms):
+                trial = dataclasses.replace(
+                    trial, state=TrialState.REJECTED, error=excess, finished=now()
+                )
+            self._trials[trial.number] = trials[i] = trial
+        self.store.add(trials)
+        for trial in trials:
+            if trial.is_finished:
+                self.on_trial(trial)
+
+    def _describe(self, number: int, tokens: Tokens) -> tuple[Trial, CostSheet]:
         """A new trial and the cost sheet of its network."""
         architecture = self.space.decode(tokens)
         network = build_network(self.pipeline, architecture)
@@ -93,7 +133,7 @@ class Search:
         first = self._first_of_key.setdefault(key, number)
         trial = Trial(
             number=number,
-            tokens=tuple(tokens),
+            tokens=tokens,
             architecture=text_format.MessageToString(architecture),
             key=key,
             seed=self.seed + number,
@@ -105,25 +145,42 @@ class Search:
         )
         return trial, sheet
 
-    def _train(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Finishes what is not finished: trains originals, then hands duplicates their results."""
-        running: dict[Future[Outcome], Trial] = {}
-        for trial in trials:
-            if not trial.is_finished and trial.duplicate_of is None:
-                trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
-                task = ChildTask(self.pipeline.SerializeToString(), trial.architecture, trial.seed)
-                running[self.executor.submit(task)] = trial
-        for future in as_completed(running):
-            self._finish(running[future], future.result())
-        for trial in trials:
-            if not trial.is_finished and trial.duplicate_of is not None:
-                twin = self._by_number[trial.duplicate_of]
-                self._close(trial, **{name: getattr(twin, name) for name in _RESULT})
-        return [self._by_number[trial.number] for trial in trials]
+    def _start(self, trial: Trial) -> None:
+        trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
+        self._trials[trial.number] = trial
+        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+        task = ChildTask(
+            of_architecture(self.pipeline, architecture).SerializeToString(),
+            trial.architecture,
+            trial.seed,
+            max_file_size=self.limits.max_file_size,
+        )
+        self._running[self.executor.submit(task)] = trial.number
+
+    def _finish_up_to(self, number: int) -> None:
+        """Waits until trial `number` has a result; all before it have theirs."""
+        trial = self._trials[number]
+        if trial.duplicate_of is not None and not trial.is_finished:
+            twin = self._trials[trial.duplicate_of]
+            self._close(trial, **{name: getattr(twin, name) for name in _RESULT})
+        while not self._trials[number].is_finished:
+            self._wait()
+
+    def _wait_for_all(self) -> None:
+        while self._running:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until at least one child is done."""
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            outcome = future.result()
+            self._finish(self._trials[self._running.pop(future)], outcome)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.error:
-            self._close(trial, state=TrialState.FAILED, error=outcome.error, worker=outcome.worker)
+            state = TrialState.REJECTED if outcome.rejected else TrialState.FAILED
+            self._close(trial, state=state, error=outcome.error, worker=outcome.worker)
             return
         # pycocotools says -1 where there is nothing to find.
         accuracy = max(outcome.metrics[MAP], 0.0)
@@ -138,7 +195,7 @@ class Search:
 
     def _close(self, trial: Trial, **result) -> None:
         finished = self.store.update(trial, finished=now(), **result)
-        self._by_number[trial.number] = finished
+        self._trials[trial.number] = finished
         self.on_trial(finished)
 
 
@@ -146,8 +203,19 @@ class Search:
 _RESULT = ("state", "metrics", "latency_ms", "reward", "error")
 
 
-def build_network(pipeline, architecture) -> DetectionNetwork:
+def _result(trial: Trial) -> Result:
+    """What the controller learns of a finished trial."""
+    if trial.reward is None or trial.latency_ms is None:
+        return Result(trial.tokens)
+    return Result(trial.tokens, trial.reward, (max(trial.metrics[MAP], 0.0), -trial.latency_ms))
+
+
+def build_network(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
+) -> DetectionNetwork:
     """The graph of an architecture as the pipeline's detector."""
     return detection_network(
-        architecture, config.image_size(pipeline), pipeline.model.ssd.num_classes
+        architecture,
+        config.image_size(of_architecture(pipeline, architecture)),
+        pipeline.model.ssd.num_classes,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import enum
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,147 +11,216 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mnasdet.errors import UserError
+from mnasdet.errors import UserError, nearest
+from mnasdet.search import trial_schema
+from mnasdet.search.trial import Trial, TrialState, fields, from_row, now, to_row
+from mnasdet.search.trial_database import TrialDatabase
+from mnasdet.search.trial_schema import SEARCHES, TRIALS
 
+__all__ = ["SearchSummary", "Trial", "TrialState", "TrialStore", "list_searches", "now"]
 
-class TrialState(enum.Enum):
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETE = "complete"
-    FAILED = "failed"
+# Those of a trial: all but the search that it belongs to.
+_COLUMNS = [column for column in TRIALS.columns if column.name != "search_id"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-    """One architecture that a search looked at.
+class SearchSummary:
+    """A search of a database.
 
     Attributes:
-      number: from 0, in the order of the proposals.
-      tokens: choices in the search space.
-      architecture: text proto.
-      key: `canonical_key` of the network: equal keys, equal networks.
-      seed: of the child's training.
-      state: see `TrialState`.
-      duplicate_of: the earlier trial with the same key, whose result this one takes.
-      worker: what trained the child.
-      metrics: COCO metrics, params and multiply_adds.
-      latency_ms: by the search's latency source.
-      reward: None unless complete.
-      error: why it failed, one line.
-      started, finished: UTC.
+      created: UTC.
+      counts: trials by state; states without any are left out.
+      duplicates: trials that took the result of an earlier one.
+      best_reward: None while no trial is complete.
     """
 
-    number: int
-    tokens: tuple[int, ...]
-    architecture: str
-    key: str
-    seed: int
-    state: TrialState = TrialState.PENDING
-    duplicate_of: int | None = None
-    worker: str | None = None
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    latency_ms: float | None = None
-    reward: float | None = None
-    error: str | None = None
-    started: datetime.datetime | None = None
-    finished: datetime.datetime | None = None
+    name: str
+    created: datetime.datetime
+    counts: dict[TrialState, int]
+    duplicates: int
+    best_reward: float | None
 
     @property
-    def is_finished(self) -> bool:
-        return self.state in (TrialState.COMPLETE, TrialState.FAILED)
-
-
-class _Json(sa.types.TypeDecorator):
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value, dialect):
-        return json.dumps(value)
-
-    def process_result_value(self, value, dialect):
-        return json.loads(value)
-
-
-_SCHEMA = sa.MetaData()
-_TRIALS = sa.Table(
-    "trials",
-    _SCHEMA,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("tokens", _Json, nullable=False),
-    sa.Column("architecture", sa.Text, nullable=False),
-    sa.Column("key", sa.String(32), nullable=False, index=True),
-    sa.Column("seed", sa.BigInteger, nullable=False),
-    sa.Column("state", sa.Enum(TrialState), nullable=False),
-    sa.Column("duplicate_of", sa.Integer),
-    sa.Column("worker", sa.Text),
-    sa.Column("metrics", _Json, nullable=False),
-    sa.Column("latency_ms", sa.Float),
-    sa.Column("reward", sa.Float),
-    sa.Column("error", sa.Text),
-    sa.Column("started", sa.DateTime),
-    sa.Column("finished", sa.DateTime),
-)
+    def num_trials(self) -> int:
+        return sum(self.counts.values())
 
 
 class TrialStore:
-    """Trials in an SQLite file or any database that SQLAlchemy reaches.
+    """The trials of one search, in an SQLite file or on a PostgreSQL server with other searches.
 
-    Every change is one transaction: a process that is killed leaves whole trials behind.
+    Every change is one transaction: a process that is killed leaves whole trials behind, and a
+    call that raised changed nothing. Threads and processes may write at the same time.
     """
 
-    def __init__(self, location: str | Path):
-        """`location`: a file, made if missing, or an SQLAlchemy URL."""
-        url = str(location) if "://" in str(location) else f"sqlite:///{location}"
-        self._location = location
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _use_write_ahead_log)
+    def __init__(
+        self,
+        location: str | Path,
+        search_name: str = "search",
+        create: bool = True,
+        timeout_seconds: float = 10.0,
+    ):
+        """Opens a search. Tables of an older version are brought up to date.
+
+        Args:
+          location: a file or a URL, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.
+          search_name: tells the searches of a database apart; printable.
+          create: whether the file, the tables and the search are made if missing.
+          timeout_seconds: for which one of a few attempts waits for a lock or a server.
+
+        Raises:
+          UserError: the database cannot be used, or without `create`, holds no such search.
+        """
+        if not search_name.strip() or not search_name.isprintable():
+            raise UserError(f"search name {search_name!r}: printable characters are needed")
+        self.search_name = search_name
+        self._database = TrialDatabase(location, create, timeout_seconds)
         try:
-            _SCHEMA.create_all(self._engine)
-        except sa.exc.DatabaseError as error:
-            raise UserError(f"{location}: cannot be used as a trial store: {error.orig}") from None
+            _prepare(self._database, search_name, create)
+            self._id = self._open_search(create)
+        except UserError:
+            self.close()
+            raise
+
+    @property
+    def location(self) -> str:
+        """The file, or the URL without its password."""
+        return self._database.name
+
+    def _open_search(self, create: bool) -> int:
+        find = trial_schema.find_search
+        search_id = self._database.read(lambda connection: find(connection, self.search_name))
+        if search_id is not None:
+            return search_id
+        if create:
+            add = trial_schema.add_search
+            return self._database.write(lambda connection: add(connection, self.search_name))
+        names = [summary.name for summary in self._database.read(_summaries)]
+        allowed = nearest(self.search_name, names) if names else "it holds none"
+        raise UserError(f"no search {self.search_name!r} in {self._database.name}; {allowed}")
 
     def add(self, trials: Sequence[Trial]) -> None:
-        """Writes new trials, all of them or none."""
-        if trials:
-            with self._engine.begin() as connection:
-                connection.execute(_TRIALS.insert(), [_row(trial) for trial in trials])
+        """Writes new trials, all of them or none.
+
+        Raises:
+          UserError: one of the numbers is taken.
+        """
+        if not trials:
+            return
+        rows = [{"search_id": self._id} | to_row(fields(trial)) for trial in trials]
+        try:
+            self._database.write(lambda connection: connection.execute(TRIALS.insert(), rows))
+        except sa.exc.IntegrityError as error:
+            raise self._database.problem(
+                f"search {self.search_name!r} holds one of trials {trials[0].number} to "
+                f"{trials[-1].number} already; is another process at this search? ({error.orig})"
+            ) from None
 
     def update(self, trial: Trial, **changes: Any) -> Trial:
-        """Changes fields of a stored trial and returns it as it is now."""
-        with self._engine.begin() as connection:
-            connection.execute(
-                _TRIALS.update().where(_TRIALS.c.number == trial.number).values(**changes)
-            )
-        return dataclasses.replace(trial, **changes)
+        """Changes fields of a stored trial and returns it as it is now.
+
+        Raises:
+          UserError: the trial is not in the store.
+        """
+        row = to_row(changes)
+        changed = dataclasses.replace(trial, **from_row(row))
+        update = TRIALS.update().where(self._has(trial.number)).values(row)
+        if self._database.write(lambda connection: connection.execute(update).rowcount) != 1:
+            raise self._unknown(trial.number)
+        return changed
+
+    def trial(self, number: int) -> Trial:
+        """Raises UserError, with the numbers that there are, for one that is not in the store."""
+        query = sa.select(*_COLUMNS).where(self._has(number))
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        if not rows:
+            raise self._unknown(number)
+        return Trial(**from_row(rows[0]))
 
     def trials(self) -> list[Trial]:
         """All of them, by number."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(_TRIALS).order_by(_TRIALS.c.number))
-            return [_trial(row) for row in rows.mappings()]
+        query = sa.select(*_COLUMNS).where(TRIALS.c.search_id == self._id).order_by(TRIALS.c.number)
+        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
+        return [Trial(**from_row(row)) for row in rows]
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Keeps what search.json holds: finite numbers, text, lists and dictionaries."""
+        text = json.dumps(description, allow_nan=False)
+        update = SEARCHES.update().where(SEARCHES.c.id == self._id).values(description=text)
+        self._database.write(lambda connection: connection.execute(update))
+
+    def description(self) -> dict[str, Any] | None:
+        """What `describe` was last given."""
+        query = sa.select(SEARCHES.c.description).where(SEARCHES.c.id == self._id)
+        text = self._database.read(lambda connection: connection.execute(query).scalar())
+        return None if text is None else json.loads(text)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
+
+    def _has(self, number: int) -> sa.ColumnElement[bool]:
+        return sa.and_(TRIALS.c.search_id == self._id, TRIALS.c.number == number)
+
+    def _unknown(self, number: int) -> UserError:
+        query = sa.select(sa.func.min(TRIALS.c.number), sa.func.max(TRIALS.c.number)).where(
+            TRIALS.c.search_id == self._id
+        )
+        first, last = self._database.read(lambda connection: connection.execute(query).one())
+        held = "no trials" if last is None else f"trials {first} to {last}"
+        return UserError(f"no trial {number}: search {self.search_name!r} holds {held}")
 
 
-def now() -> datetime.datetime:
-    """UTC, without a zone: SQLite keeps none."""
-    return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+def list_searches(
+    location: str | Path, unnamed: str = "search", timeout_seconds: float = 10.0
+) -> list[SearchSummary]:
+    """The searches of a database, oldest first.
+
+    Args:
+      location: as of `TrialStore`.
+      unnamed: the name that the search of a version 1 file gets.
+
+    Raises:
+      UserError: the database cannot be used, or holds no tables of ours.
+    """
+    database = TrialDatabase(location, False, timeout_seconds)
+    try:
+        _prepare(database, unnamed, create=False)
+        return database.read(_summaries)
+    finally:
+        database.close()
 
 
-def _row(trial: Trial) -> dict[str, Any]:
-    # Not `asdict`, which copies deeply.
-    return {column.name: getattr(trial, column.name) for column in _TRIALS.columns}
+def _prepare(database: TrialDatabase, search_name: str, create: bool) -> None:
+    try:
+        found = database.read(trial_schema.find_version)
+        if found == 0 and not create:
+            raise database.problem("holds no trials")
+        if found < trial_schema.VERSION:
+            database.write(lambda connection: trial_schema.prepare(connection, search_name))
+    except trial_schema.UnknownSchemaError as error:
+        raise database.problem(str(error)) from None
 
 
-def _trial(row: Any) -> Trial:
-    return Trial(**(dict(row) | {"tokens": tuple(row["tokens"])}))
-
-
-def _use_write_ahead_log(connection, record) -> None:
-    """Readers (a report, a second terminal) never block the search."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    # A killed process loses nothing; only a power cut can lose the last trials.
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA busy_timeout=30000")
+def _summaries(connection: sa.Connection) -> list[SearchSummary]:
+    query = (
+        sa.select(
+            SEARCHES.c.id,
+            SEARCHES.c.name,
+            SEARCHES.c.created,
+            TRIALS.c.state,
+            sa.func.count(TRIALS.c.number),
+            sa.func.count(TRIALS.c.duplicate_of),
+            sa.func.max(TRIALS.c.reward),
+        )
+        .select_from(SEARCHES.outerjoin(TRIALS))
+        .group_by(SEARCHES.c.id, SEARCHES.c.name, SEARCHES.c.created, TRIALS.c.state)
+        .order_by(SEARCHES.c.id)
+    )
+    by_id: dict[int, SearchSummary] = {}
+    for search_id, name, created, state, count, duplicates, reward in connection.execute(query):
+        summary = by_id.get(search_id) or SearchSummary(name, created, {}, 0, None)
+        counts = summary.counts | ({TrialState[state]: count} if state else {})
+        rewards = [r for r in (summary.best_reward, reward) if r is not None]
+        by_id[search_id] = SearchSummary(
+            name, created, counts, summary.duplicates + duplicates, max(rewards, default=None)
+        )
+    return list(by_id.values())

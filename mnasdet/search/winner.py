@@ -12,9 +12,10 @@ from google.protobuf import text_format
 from mnasdet import files
 from mnasdet.evaluation.evaluate import first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search.proxy_task import of_architecture
 from mnasdet.search.trial_store import Trial
 from mnasdet.tflite.benchmark import benchmark
-from mnasdet.tflite.export import NUM_PARITY_IMAGES, export
+from mnasdet.tflite.export import GRAPH_FILE, NUM_PARITY_IMAGES, export
 from mnasdet.training import checkpoints, trainer
 
 
@@ -24,23 +25,47 @@ def finish(
     """Retrains the trial's architecture, or goes on doing so, then exports and benchmarks it.
 
     Args:
-      folder: gets checkpoints, metrics.json, detect.tflite, export.json and benchmark.json.
+      folder: gets pipeline.config, checkpoints, metrics.json, detect.tflite, export.json and
+        benchmark.json.
 
     Returns:
       The retrained detector's metrics and the benchmark's result.
     """
     architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
     _forget_another(folder, architecture)
-    retraining = pipeline_pb2.TrainEvalPipelineConfig()
-    retraining.CopyFrom(pipeline)
+    retrained = retraining(pipeline, architecture)
+    files.write(folder / "pipeline.config", text_format.MessageToString(retrained))
+    metrics = trainer.train(retrained, folder, seed=trial.seed)
+    return metrics, deploy(retrained, folder)
+
+
+def retraining(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """The config of an architecture's full training, which needs no search to be read."""
+    full = pipeline_pb2.TrainEvalPipelineConfig()
+    full.CopyFrom(of_architecture(pipeline, architecture))
     if pipeline.search_config.HasField("retrain_config"):
-        retraining.train_config.CopyFrom(pipeline.search_config.retrain_config)
-    metrics = trainer.train(retraining, folder, architecture=architecture, seed=trial.seed)
-    detector = checkpoints.load_detector(retraining, folder)
-    export(detector, folder, images=first_images(retraining, NUM_PARITY_IMAGES))
-    timing = benchmark(folder / "detect.tflite")
+        full.train_config.CopyFrom(pipeline.search_config.retrain_config)
+    full.ClearField("search_config")
+    full.model.architecture.CopyFrom(architecture)
+    return full
+
+
+def deploy(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> dict[str, Any]:
+    """Exports the detector that was trained into a folder, as float32, and benchmarks it here.
+
+    Args:
+      folder: gets detect.tflite, export.json and benchmark.json.
+
+    Returns:
+      The benchmark's result.
+    """
+    detector = checkpoints.load_detector(pipeline, folder)
+    export(detector, folder, images=first_images(pipeline, NUM_PARITY_IMAGES))
+    timing = benchmark(folder / GRAPH_FILE)
     files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")
-    return metrics, timing
+    return timing
 
 
 def _forget_another(folder: Path, architecture: architecture_pb2.Architecture) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mnasdet.config_checks.architecture import architecture_problems, smallest_image_size
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, search_pb2
-from mnasdet.search_spaces import mnasfpn
+from mnasdet.search_spaces import mnasfpn, mnasnet, nas_fpn
+from mnasdet.search_spaces.composed import ComposedSpace, Part
+from mnasdet.search_spaces.scale import scale_parts
 from mnasdet.search_spaces.space import SearchSpace
 
 
@@ -19,9 +25,46 @@ def from_config(
 ) -> SearchSpace:
     """The space, over a `base` that gives what it does not choose.
 
-    Raises ConfigError for a config without a space.
+    Raises ConfigError for a config without a space, for choices that no network can have, and for
+    a base that the space's networks do not fit.
     """
     name = config.WhichOneof("search_space_oneof")
-    if name == "mnasfpn":
-        return mnasfpn.from_config(config.mnasfpn, base)
-    raise ConfigError(f"search_space is empty; use one of {', '.join(names())}")
+    if name is None:
+        raise ConfigError(f"search_space is empty; use one of {', '.join(names())}")
+    parts = _PARTS[name](getattr(config, name), base, name)
+    parts += scale_parts(name, config.depth_multipliers, config.image_sizes)
+    space = ComposedSpace(base, parts)
+    _check(name, space, config.image_sizes)
+    return space
+
+
+def _joint(
+    config: search_pb2.JointSpaceConfig, base: architecture_pb2.Architecture, space: str
+) -> list[Part]:
+    return [
+        *mnasnet.from_config(config.mnasnet, base, space),
+        *mnasfpn.from_config(config.mnasfpn, base, space),
+    ]
+
+
+_PARTS: dict[str, Callable[[Any, architecture_pb2.Architecture, str], list[Part]]] = {
+    "mnasfpn": mnasfpn.from_config,
+    "no_expand": mnasfpn.from_config,
+    "conn_search": mnasfpn.from_config,
+    "nas_fpn": nas_fpn.from_config,
+    "nas_fpnlite_s": nas_fpn.from_config,
+    "mnasnet": mnasnet.from_config,
+    "joint": _joint,
+}
+
+
+def _check(name: str, space: ComposedSpace, image_sizes: Sequence[int]) -> None:
+    """What holds for one of the networks holds for all: anchors and predictor fit the pyramid."""
+    if problems := architecture_problems(space.example):
+        raise ConfigError(f"{name} search space over this architecture: {'; '.join(problems)}")
+    smallest = smallest_image_size(space.example)
+    if image_sizes and min(image_sizes) < smallest:
+        raise ConfigError(
+            f"{name} search space: image_sizes is {list(image_sizes)}; use {smallest} or more, as "
+            "every level is smaller than the one before"
+        )

@@ -105,13 +105,17 @@ class SearchSpace(abc.ABC):
         """Raises UserError unless `tokens` belong to the space."""
         if len(tokens) != len(self.decisions):
             raise UserError(f"{len(tokens)} tokens for {len(self.decisions)} decisions")
-        for index, decision in enumerate(self.decisions):
-            allowed = self.allowed(index, tokens[:index])
-            if tokens[index] not in allowed:
-                raise UserError(
-                    f"token {index} ({decision.name}) is {tokens[index]}; the tokens before it "
-                    f"allow {', '.join(map(str, allowed))}"
-                )
+        for index, token in enumerate(tokens):
+            self._check_allowed(index, token, tokens)
+
+    def _check_allowed(self, index: int, token: int, tokens: Sequence[int]) -> None:
+        """Raises UserError unless the tokens before `index` allow `token` there."""
+        allowed = self.allowed(index, tokens)
+        if token not in allowed:
+            raise UserError(
+                f"token {index} ({self.decisions[index].name}) is {token}; the tokens before it "
+                f"allow {', '.join(map(str, allowed))}"
+            )
 
     def sample(self, rng: np.random.Generator) -> Tokens:
         """One of all token lists, each as likely as any other."""
@@ -125,18 +129,58 @@ class SearchSpace(abc.ABC):
         return tuple(tokens)
 
     def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
-        """Changes one decision, and later ones only where the change no longer allows them."""
+        """Changes one decision, and later ones only where the change no longer allows them.
+
+        Raises UserError for tokens of another space, and where the space has no others.
+        """
         self.validate(tokens)
         others = {
             index: [choice for choice in self.allowed(index, tokens) if choice != token]
             for index, token in enumerate(tokens)
         }
-        changed = int(rng.choice([index for index in others if others[index]]))
-        mutated = [*tokens[:changed], int(rng.choice(others[changed]))]
-        for index in range(changed + 1, len(tokens)):
-            allowed = self.allowed(index, mutated)
-            mutated.append(tokens[index] if tokens[index] in allowed else int(rng.choice(allowed)))
-        return tuple(mutated)
+        free = [index for index in others if others[index]]
+        if not free:
+            raise UserError("no decision has another choice; give the search space more of them")
+        changed = int(rng.choice(free))
+        return self._changed(tokens, changed, int(rng.choice(others[changed])), rng)
+
+    def change(
+        self, tokens: Sequence[int], index: int, choice: int, rng: np.random.Generator
+    ) -> Tokens:
+        """Sets decision `index` to `choice`; a later one that this no longer allows becomes a
+        random allowed one.
+
+        Raises UserError for tokens of another space, and where the earlier tokens forbid it.
+        """
+        self.validate(tokens)
+        self._check_allowed(index, choice, tokens)
+        return self._changed(tokens, index, choice, rng)
+
+    def _changed(
+        self, tokens: Sequence[int], index: int, choice: int, rng: np.random.Generator
+    ) -> Tokens:
+        changed = [*tokens[:index], choice]
+        for later in range(index + 1, len(tokens)):
+            allowed = self.allowed(later, changed)
+            changed.append(tokens[later] if tokens[later] in allowed else int(rng.choice(allowed)))
+        return tuple(changed)
+
+    def cross(self, a: Sequence[int], b: Sequence[int], rng: np.random.Generator) -> Tokens:
+        """Uniform crossover: every decision as in `a` or `b`, each as likely.
+
+        Where the earlier tokens do not allow the one, it is the other's; where they allow neither,
+        a random allowed one. Raises UserError for tokens of another space.
+        """
+        self.validate(a)
+        self.validate(b)
+        crossed: list[int] = []
+        from_b = rng.random(len(self.decisions)) < 0.5
+        for index, parents in enumerate(zip(a, b, strict=True)):
+            allowed = self.allowed(index, crossed)
+            preferred = reversed(parents) if from_b[index] else parents
+            fits = [token for token in preferred if token in allowed]
+            crossed.append(fits[0] if fits else int(rng.choice(allowed)))
+        return tuple(crossed)
 
     def cardinality(self) -> int:
         """How many token lists there are, exactly."""

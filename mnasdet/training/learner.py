@@ -125,16 +125,20 @@ class Learner:
     def _losses(
         self, raw: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Localization and classification loss, with deep supervision summed over the exits."""
-        localization = classification = tf.constant(0.0)
-        for exit_ in (name.removeprefix(BOX_ENCODINGS) for name in raw if BOX_ENCODINGS in name):
-            of_exit = self._loss(
+        """Localization and classification loss, with deep supervision the means over the exits."""
+        exits = [name.removeprefix(BOX_ENCODINGS) for name in raw if BOX_ENCODINGS in name]
+        losses = [
+            self._loss(
                 raw[BOX_ENCODINGS + exit_],
                 raw[CLASS_LOGITS + exit_],
                 batch["box_targets"],
                 batch["class_targets"],
             )
-            localization, classification = localization + of_exit[0], classification + of_exit[1]
+            for exit_ in exits
+        ]
+        localization, classification = (
+            sum(of_exits) / len(exits) for of_exits in zip(*losses, strict=True)
+        )
         return localization, classification
 
     def average(self, step: int) -> None:

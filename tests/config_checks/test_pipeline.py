@@ -14,7 +14,6 @@ from tests.config_fragments import (
     OPTIMIZER,
     PREDICTOR,
     RATE,
-    SPACE,
     merge,
     nested,
     ssd,
@@ -243,53 +242,6 @@ BAD = [
     (
         "eval_input_reader {} eval_input_reader {}",
         "eval_input_reader is there 2 times; exactly one is needed",
-    ),
-    ("search_config { num_trials: 0 }", "search_config.num_trials is 0; at least 1 is allowed"),
-    (
-        nested(SPACE, "channels: [16, 16]"),
-        f"{SPACE}.channels is [16, 16]; different values of at least 1 are allowed",
-    ),
-    (
-        nested(SPACE, "expanded_channels: [0, 16]"),
-        f"{SPACE}.expanded_channels is [0, 16]; different values of at least 1 are allowed",
-    ),
-    (
-        nested(SPACE, "kernel_sizes: [3, 4]"),
-        f"{SPACE}.kernel_sizes has 4; only odd sizes are allowed",
-    ),
-    (nested(SPACE, "repeats: 0"), f"{SPACE}.repeats is 0; at least 1 is allowed"),
-    (
-        "search_config { controller { random { batch_size: 0 } } }",
-        "search_config.controller.random.batch_size is 0; at least 1 is allowed",
-    ),
-    (
-        "search_config { controller { ppo { clip_range: 0 } } }",
-        "search_config.controller.ppo.clip_range is 0; more than 0 is allowed",
-    ),
-    (
-        "search_config { reward { mnasfpn { exponent: 0.3 } } }",
-        "search_config.reward.mnasfpn.exponent is 0.3; at most 0 is allowed",
-    ),
-    (
-        "search_config { reward { mnasnet {} } }",
-        "search_config.reward.mnasnet.target_latency_ms is 0; more than 0 is allowed",
-    ),
-    (
-        'search_config { latency { latency_table { path: "/no/table" } } }',
-        'search_config.latency.latency_table.path is "/no/table", which does not exist',
-    ),
-    (
-        "search_config { executor { worker_processes { num_workers: 0 } } }",
-        "search_config.executor.worker_processes.num_workers is 0; at least 1 is allowed",
-    ),
-    (
-        "search_config { executor { max_retries: -1 } }",
-        "search_config.executor.max_retries is -1; at least 0 is allowed",
-    ),
-    (
-        "search_config { retrain_config { optimizer { momentum_optimizer { learning_rate { "
-        "constant_learning_rate {} } } } } }",
-        "search_config.retrain_config.num_steps is 0; at least 1 is allowed",
     ),
     (
         ssd(
@@ -572,7 +524,6 @@ BAD = [
         "train_input_reader { num_keypoints: 17 }",
         "train_input_reader.num_keypoints is 17; only 0 is supported",
     ),
-    ("search_config { seed: -1 }", "search_config.seed is -1; at least 0 is allowed"),
 ]
 
 

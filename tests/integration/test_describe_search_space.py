@@ -4,10 +4,11 @@ import resource
 import subprocess
 import sys
 
+import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.integration.commands import ROOT, run
 
@@ -47,9 +48,87 @@ def test_text():
 
 def test_an_unknown_space_is_one_line_with_the_known_ones():
     done = describe("--search_space=mnasfpm", status=1)
-    assert done.stderr == "error: --search_space is 'mnasfpm'; use one of mnasfpn\n"
+    start, *others = done.stderr.rstrip("\n").split(", ")
+    assert start == "error: --search_space is 'mnasfpm'; use one of mnasfpn"
+    known = ["conn_search", "joint", "mnasnet", "nas_fpn", "nas_fpnlite_s", "no_expand"]
+    assert sorted(others) == known
     assert done.stdout == ""
-    describe(status=1)
+    assert "--search_space is ''; use one of " in describe(status=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "num_decisions", "cardinality"),
+    [
+        ("no_expand", 45, "4624504190108455403520000"),
+        ("conn_search", 63, "894295428819402801554947584000000000"),
+        ("nas_fpn", 28, "1931334451200000"),
+        ("nas_fpnlite_s", 36, "39158192264970240000"),
+        ("mnasnet", 42, "554652776685109248"),
+        ("joint", 96, "103506763458547573665914385324975365347312926720000"),
+    ],
+)
+def test_every_space_has_a_usual_base(name, num_decisions, cardinality):
+    description = json.loads(describe(f"--search_space={name}", "--format=json").stdout)
+    assert description["search_space"] == name
+    assert description["num_decisions"] == num_decisions
+    assert description["cardinality"] == cardinality
+
+
+def test_another_base():
+    lines = describe("--search_space=mnasnet", "--architecture=mnasnet_a1").stdout.splitlines()
+    # 48 choices a block beside widths and depths: 2, 2, 3 ... and 2, 3, 3, 3, 3, 3, 2.
+    cardinality = 48**7 * (2 * 2 * 3**5) * (2 * 3**5 * 2)
+    assert lines[1].startswith(f"{cardinality} ")
+    assert "  backbone/block_5/channels    88, 112, 144" in lines
+    assert "classifier {" in lines
+
+
+@pytest.fixture
+def pipeline_config(tmp_path):
+    """The quickstart's config with another search space, or without a search."""
+
+    def write(search_space):
+        text = (ROOT / "configs" / "quickstart.config").read_text()
+        pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+        if search_space:
+            pipeline.search_config.ClearField("search_space")
+            text_format.Parse(search_space, pipeline.search_config.search_space)
+        else:
+            pipeline.ClearField("search_config")
+        path = tmp_path / "pipeline.config"
+        path.write_text(text_format.MessageToString(pipeline))
+        return f"--pipeline_config_path={path}"
+
+    return write
+
+
+def test_a_configs_own_space_and_architecture(pipeline_config):
+    flag = pipeline_config("mnasfpn { channels: 16 num_internal_blocks: 0 repeats: [1, 2] }")
+    description = json.loads(describe(flag, "--format=json").stdout)
+    pairs = 6 * 10 * 15 * 21
+    assert description["cardinality"] == str(24 * pairs * (2 * 7 * 3) ** 4 * 2)
+    assert "depth_multiplier: 0.5" in description["sample"]["architecture"]
+
+
+def test_another_space_over_a_configs_architecture(pipeline_config):
+    lines = describe(pipeline_config("mnasfpn {}"), "--search_space=mnasnet").stdout.splitlines()
+    assert lines[0] == "mnasnet: 42 decisions"
+    # Half of 320, times 0.75, 1 and 1.25.
+    assert "  backbone/block_7/channels    120, 160, 200" in lines
+
+
+def test_a_config_without_a_space_needs_one(pipeline_config):
+    flag = pipeline_config("")
+    error = describe(flag, status=1).stderr
+    assert "has no search_config.search_space; give --search_space, one of mnasfpn, no_exp" in error
+    assert describe(flag, "--search_space=no_expand").stdout.startswith("no_expand: ")
+
+
+def test_a_base_that_does_not_fit_is_one_line():
+    done = describe("--search_space=joint", "--architecture=resnet50_fpn_256", status=1)
+    assert done.stderr == (
+        "error: joint search space: the backbone is resnet; use mnasnet or mobilenet_v2\n"
+    )
 
 
 def test_tensorflow_is_not_loaded():
@@ -59,16 +138,19 @@ def test_tensorflow_is_not_loaded():
         "atexit.register(lambda: print('tensorflow' in sys.modules, file=sys.stderr))\n"
         "describe_search_space.cli()\n"
     )
-    command = [sys.executable, "-c", code, "--search_space=mnasfpn"]
+    command = [sys.executable, "-c", code, "--search_space=joint"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "False\n"
 
 
-def test_answers_within_two_seconds():
+@pytest.mark.parametrize(
+    "flag", ["--search_space=joint", "--pipeline_config_path=configs/quickstart.config"]
+)
+def test_answers_within_two_seconds(flag):
     def processor_seconds():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
 
     start = processor_seconds()
-    describe("--search_space=mnasfpn")
+    describe(flag)
     assert processor_seconds() - start < 2

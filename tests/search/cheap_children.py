@@ -1,14 +1,20 @@
-"""Children that take no training: importable, so that worker processes can run them."""
+"""Children that take no training: importable, so that workers can run them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.child import ChildTask, Outcome
+
+
+def prepare_nothing(threads: int) -> None:
+    """Spares a worker loading TensorFlow."""
 
 
 def accuracy(task: ChildTask) -> Outcome:
@@ -20,6 +26,15 @@ def accuracy(task: ChildTask) -> Outcome:
 def dies(task: ChildTask) -> Outcome:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+def crashes(task: ChildTask) -> Outcome:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    raise AssertionError("unreachable")
+
+
+def exits(task: ChildTask) -> Outcome:
+    os._exit(7)
 
 
 def dies_once(task: ChildTask) -> Outcome:
@@ -35,6 +50,19 @@ def hangs(task: ChildTask) -> Outcome:
     raise AssertionError("unreachable")
 
 
+def hangs_once(task: ChildTask) -> Outcome:
+    """Writes its process into the file `task.architecture` and hangs, if there is no such file."""
+    if not os.path.exists(task.architecture):
+        with open(task.architecture, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(600)
+    return Outcome(metrics={MAP: 0.5})
+
+
+def hangs_if_named_so(task: ChildTask) -> Outcome:
+    return hangs(task) if task.architecture == "hangs" else process_id(task)
+
+
 def diverges(task: ChildTask) -> Outcome:
     return Outcome(error="training diverged: the loss is nan at step 3")
 
@@ -43,6 +71,49 @@ def has_a_bug(task: ChildTask) -> Outcome:
     raise ZeroDivisionError("a bug of ours")
 
 
+class _TwoArguments(Exception):
+    def __init__(self, first: str, second: str):
+        super().__init__(f"{first} {second}")
+
+
+def has_a_bug_that_does_not_pickle(task: ChildTask) -> Outcome:
+    raise _TwoArguments("a", "bug")
+
+
 def process_id(task: ChildTask) -> Outcome:
     time.sleep(0.05)
     return Outcome(metrics={MAP: float(os.getpid())})
+
+
+def visible_devices(task: ChildTask) -> Outcome:
+    time.sleep(0.05)
+    return Outcome(metrics={MAP: float(os.environ.get("CUDA_VISIBLE_DEVICES", -1))})
+
+
+def takes_300_mb(task: ChildTask) -> Outcome:
+    taken = bytearray(300 * 2**20)
+    time.sleep(600)
+    return Outcome(metrics={MAP: float(len(taken))})
+
+
+def its_process_takes_300_mb(task: ChildTask) -> Outcome:
+    """Writes that process into the file `task.architecture`."""
+    code = "import time; taken = bytearray(300 * 2**20); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    with open(task.architecture, "w") as file:
+        file.write(str(process.pid))
+    process.wait()
+    raise AssertionError("unreachable")
+
+
+_kept: list[bytearray] = []
+
+
+def keeps_60_mb(task: ChildTask) -> Outcome:
+    _kept.append(bytearray(60 * 2**20))
+    return process_id(task)
+
+
+def prints(task: ChildTask) -> Outcome:
+    print("printed by a child", flush=True)
+    return accuracy(task)

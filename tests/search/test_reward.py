@@ -26,6 +26,17 @@ def test_mnasnet_hard_constraint():
     assert reward.mnasnet(0.8, 300.0, **hard) == pytest.approx(0.2)
 
 
+def test_tunas_is_as_far_from_the_target_either_way():
+    # Half of 20 ms off: half of 0.07.
+    for latency_ms in (10.0, 30.0):
+        assert reward.tunas(0.4, latency_ms, target_latency_ms=20.0) == pytest.approx(0.365)
+    assert reward.tunas(0.4, 20.0, target_latency_ms=20.0, beta=-1.0) == 0.4
+
+
+def test_several_objectives_reward_accuracy():
+    assert reward.multi_objective(0.4, 1.0) == reward.multi_objective(0.4, 1000.0) == 0.4
+
+
 def test_from_config():
     config = search_pb2.RewardConfig()
     config.mnasfpn.SetInParent()
@@ -38,6 +49,20 @@ def test_from_config():
     config.mnasnet.beta = -1
     assert reward.from_config(config)(0.8, 10.0) == pytest.approx(0.8)
     assert reward.from_config(config)(0.8, 300.0) == pytest.approx(0.2)
+    config.tunas.target_latency_ms = 20
+    config.tunas.beta = -0.1
+    assert reward.from_config(config)(0.4, 30.0) == pytest.approx(0.35)
+    config.multi_objective.SetInParent()
+    assert reward.from_config(config)(0.4, 30.0) == 0.4
+
+
+def test_every_field_of_the_config_has_a_reward():
+    for field in search_pb2.RewardConfig.DESCRIPTOR.oneofs_by_name["reward_oneof"].fields:
+        config = search_pb2.RewardConfig()
+        getattr(config, field.name).SetInParent()
+        if "target_latency_ms" in field.message_type.fields_by_name:
+            getattr(config, field.name).target_latency_ms = 20
+        assert reward.from_config(config)(0.5, 20.0) > 0
 
 
 def test_from_config_refuses_what_gives_no_reward():
@@ -46,4 +71,7 @@ def test_from_config_refuses_what_gives_no_reward():
         reward.from_config(config)
     config.mnasnet.alpha = 0
     with pytest.raises(ConfigError, match=r"reward.mnasnet.target_latency_ms is 0\.0"):
+        reward.from_config(config)
+    config.tunas.SetInParent()
+    with pytest.raises(ConfigError, match=r"reward.tunas.target_latency_ms is 0\.0"):
         reward.from_config(config)

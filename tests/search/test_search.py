@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import random
+import threading
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -14,8 +17,11 @@ from mnasdet.search import reward
 from mnasdet.search.child import Outcome
 from mnasdet.search.controllers.ppo import Ppo
 from mnasdet.search.controllers.random_search import RandomSearch
-from mnasdet.search.executors import ThisProcess, WorkerProcesses
+from mnasdet.search.controllers.regularized_evolution import RegularizedEvolution
+from mnasdet.search.executors.this_process import ThisProcess
+from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.latency import MultiplyAdds
+from mnasdet.search.limits import Limits
 from mnasdet.search.search import Search, build_network
 from mnasdet.search.trial_store import TrialState, TrialStore
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
@@ -23,7 +29,10 @@ from tests.search import cheap_children
 
 CONTROLLERS = {
     "ppo": lambda space: Ppo(space, seed=0, batch_size=4, learning_rate=0.01),
-    "random": lambda space: RandomSearch(space, seed=0, batch_size=4),
+    "random": lambda space: RandomSearch(space, seed=0),
+    "regularized_evolution": lambda space: RegularizedEvolution(
+        space, seed=0, population_size=5, tournament_size=3
+    ),
 }
 
 
@@ -37,7 +46,7 @@ def pipeline():
     return pipeline
 
 
-def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1):
+def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1, **arguments):
     # Few choices, so that duplicates turn up.
     space = MnasFpnSpace(
         config.architecture(pipeline),
@@ -55,7 +64,9 @@ def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1)
         reward=reward.mnasfpn,
         latency=MultiplyAdds(),
         executor=executor or ThisProcess(cheap_children.accuracy),
+        max_pending=4,
         seed=5,
+        **arguments,
     )
 
 
@@ -112,8 +123,6 @@ def test_a_longer_search_begins_like_the_shorter_one(pipeline, tmp_path):
 class Repeating:
     """Proposes two architectures again and again."""
 
-    batch_size = 3
-
     def __init__(self, space):
         rng = np.random.default_rng(0)
         self.proposals = itertools.cycle([space.sample(rng), space.sample(rng)])
@@ -122,7 +131,7 @@ class Repeating:
         return list(itertools.islice(self.proposals, n))
 
     def feedback(self, results):
-        assert all(reward is not None for _, reward in results)
+        assert all(result.reward is not None for result in results)
 
 
 def test_duplicates_are_trained_once(pipeline, tmp_path):
@@ -171,3 +180,150 @@ def test_a_store_of_another_search_is_refused(pipeline, tmp_path):
     make(pipeline, tmp_path).run(4)
     with pytest.raises(UserError, match="trial 0 in the store is not what this search proposes"):
         make(pipeline, tmp_path, num_internal_blocks=2).run(4)
+
+
+class Shuffled:
+    """An executor whose children end in a random order, each in its own thread."""
+
+    def __init__(self, seed):
+        self._random = random.Random(seed)
+
+    def submit(self, task):
+        future = Future()
+
+        def run():
+            future.set_result(cheap_children.accuracy(task))
+
+        threading.Timer(self._random.uniform(0, 0.02), run).start()
+        return future
+
+
+@pytest.mark.parametrize("controller", list(CONTROLLERS))
+def test_the_order_in_which_children_end_does_not_matter(pipeline, tmp_path, controller):
+    (tmp_path / "in_order").mkdir()
+    expected = timeless(make(pipeline, tmp_path / "in_order", controller=controller).run(30))
+    for seed in range(2):
+        folder = tmp_path / f"shuffled_{seed}"
+        folder.mkdir()
+        assert timeless(make(pipeline, folder, Shuffled(seed), controller).run(30)) == expected
+
+
+class Recording:
+    """A controller that tells what it knows at every proposal."""
+
+    def __init__(self, space):
+        self._random = RandomSearch(space)
+        self.known = []
+        self.known_at_proposal = []
+
+    def propose(self, n):
+        self.known_at_proposal += [list(self.known)] * n
+        return self._random.propose(n)
+
+    def feedback(self, results):
+        self.known += results
+
+
+def test_a_proposal_knows_all_results_but_the_latest(pipeline, tmp_path):
+    search = make(pipeline, tmp_path, Shuffled(0))
+    search.controller = recording = Recording(search.space)
+    trials = search.run(12)
+    told = [(trial.tokens, trial.reward) for trial in trials]
+    for number, known in enumerate(recording.known_at_proposal):
+        assert [result[:2] for result in known] == told[: max(0, number - 4 + 1)]
+    first = trials[0]
+    assert recording.known[0].objectives == (
+        first.metrics["DetectionBoxes_Precision/mAP"],
+        -first.latency_ms,
+    )
+
+
+@pytest.mark.parametrize("limit", ["max_params", "max_multiply_adds", "max_latency_ms"])
+def test_what_is_over_a_limit_is_never_trained(pipeline, tmp_path, limit):
+    def figure(trial):
+        return trial.metrics.get(limit.removeprefix("max_"), trial.latency_ms)
+
+    def child(task):
+        trained.append(task.seed - 5)
+        return cheap_children.accuracy(task)
+
+    free = make(pipeline, tmp_path, controller="random").run(20)
+    most = sorted(map(figure, free))[10]
+    trained, seen = [], []
+    (tmp_path / "limited").mkdir()
+    search = make(
+        pipeline,
+        tmp_path / "limited",
+        ThisProcess(child),
+        controller="random",
+        limits=Limits(**{limit: most}),
+    )
+    search.on_trial = seen.append
+    trials = search.run(20)
+    rejected = {trial.number for trial in trials if trial.state is TrialState.REJECTED}
+    assert rejected == {trial.number for trial in free if figure(trial) > most} != set()
+    for number in rejected:
+        assert f" over limits.{limit}, {most:,}"[:30] in trials[number].error
+        assert trials[number].reward is None
+        assert trials[number].latency_ms == free[number].latency_ms
+    assert not rejected & set(trained)
+    assert sorted(trial.number for trial in seen) == list(range(20))
+
+
+def test_a_child_may_reject_itself(pipeline, tmp_path):
+    def child(task):
+        assert task.max_file_size == 5
+        return Outcome(error="the file has 6 bytes", rejected=True)
+
+    search = make(pipeline, tmp_path, ThisProcess(child), limits=Limits(max_file_size=5))
+    assert {trial.state for trial in search.run(3)} == {TrialState.REJECTED}
+
+
+def test_ctrl_c_lets_the_children_in_training_end(pipeline, tmp_path):
+    class Interrupting(Shuffled):
+        def submit(self, task):
+            if task.seed - 5 == 7:
+                raise KeyboardInterrupt
+            return super().submit(task)
+
+    search = make(pipeline, tmp_path, Interrupting(0))
+    with pytest.raises(KeyboardInterrupt):
+        search.run(14)
+    trials = search.store.trials()
+    assert [trial.number for trial in trials] == list(range(8))
+    assert all(trial.is_finished for trial in trials[:7])
+    (tmp_path / "whole").mkdir()
+    expected = timeless(make(pipeline, tmp_path / "whole").run(14))
+    assert timeless(make(pipeline, tmp_path).run(14)) == expected
+
+
+class MeasuredAlone(MultiplyAdds):
+    """Has to measure every third network, and may do so only while nothing is in training."""
+
+    def __init__(self, running):
+        self._running = running
+        self._asked = 0
+
+    def has_to_measure(self, sheets):
+        self._asked += 1
+        self._alone = self._asked % 3 == 0
+        return self._alone
+
+    def latencies_ms(self, sheets):
+        assert not (self._alone and self._running), "children are in training"
+        return super().latencies_ms(sheets)
+
+
+def test_nothing_trains_while_latency_is_measured(pipeline, tmp_path):
+    running = set()
+
+    class Counting(Shuffled):
+        def submit(self, task):
+            running.add(task.seed)
+            future = super().submit(task)
+            future.add_done_callback(lambda _: running.remove(task.seed))
+            return future
+
+    search = make(pipeline, tmp_path, Counting(0))
+    search.latency = MeasuredAlone(running)
+    assert len(search.run(20)) == 20

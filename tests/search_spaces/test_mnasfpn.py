@@ -6,10 +6,10 @@ import pytest
 from mnasdet import config
 from mnasdet.detectors.network import detection_network
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.networks.builder import canonical_key
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces import factory, mnasfpn
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from tests.search_spaces.architectures import changed, key
 
 NUM_SAMPLES = 1000
 
@@ -28,17 +28,6 @@ def space(published):
 def samples(space):
     rng = np.random.default_rng(0)
     return [space.sample(rng) for _ in range(NUM_SAMPLES)]
-
-
-def key(architecture):
-    return canonical_key(detection_network(architecture, (320, 320), 90).outputs)
-
-
-def changed(architecture, change):
-    copy = architecture_pb2.Architecture()
-    copy.CopyFrom(architecture)
-    change(copy)
-    return copy
 
 
 def blocks(architecture):
@@ -216,7 +205,7 @@ def test_config_defaults_are_the_papers(published, space):
     search_space.mnasfpn.SetInParent()
     built = factory.from_config(search_space, published)
     assert built.decisions == space.decisions
-    assert built.repeats == 3
+    assert built.example.feature_pyramid.mnasfpn.repeats == 3
 
 
 def test_config_fields(published):
@@ -224,11 +213,11 @@ def test_config_fields(published):
     search_space.mnasfpn.channels[:] = [16, 24]
     search_space.mnasfpn.expanded_channels[:] = [32]
     search_space.mnasfpn.kernel_sizes[:] = [3]
-    search_space.mnasfpn.repeats = 1
+    search_space.mnasfpn.repeats[:] = [1]
     search_space.mnasfpn.num_internal_blocks = 0
     space = factory.from_config(search_space, published)
     assert space.cardinality() == 2 * 24 * (6 * 10 * 15 * 21) * 2**4
-    assert space.repeats == 1
+    assert space.example.feature_pyramid.mnasfpn.repeats == 1
 
 
 @pytest.mark.parametrize(
@@ -238,7 +227,9 @@ def test_config_fields(published):
         ({"expanded_channels": (0,)}, "expanded_channels is .0."),
         ({"kernel_sizes": (3, 4)}, "kernel_sizes is .3, 4.; use different positive odd numbers"),
         ({"repeats": 0}, "repeats is 0; use 1 or more"),
+        ({"repeats": (3, 3)}, "repeats is .3, 3.; use different positive numbers"),
         ({"num_internal_blocks": -1}, "num_internal_blocks is -1; use 0 or more"),
+        ({"max_inputs": 1}, "max_inputs is 1; use 2 or more"),
     ],
 )
 def test_impossible_choices_are_refused(published, arguments, message):
@@ -252,6 +243,16 @@ def test_a_single_level_is_refused(published):
         mnasfpn.from_config(search_pb2.MnasFpnSpaceConfig(), base)
 
 
-def test_a_config_without_space_is_refused(published):
-    with pytest.raises(ConfigError, match="search_space is empty; use one of mnasfpn"):
-        factory.from_config(search_pb2.SearchSpaceConfig(), published)
+def test_several_repeats_are_a_decision_behind_the_others(published, space):
+    several = MnasFpnSpace(published, repeats=(3, 4, 5))
+    assert several.decisions[:-1] == space.decisions
+    assert several.decisions[-1].choices == (3, 4, 5)
+    assert several.cardinality() == 3 * space.cardinality()
+    assert several.encode(published)[-1] == 1
+
+
+def test_a_base_with_another_pyramid_gets_one_of_its_levels():
+    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_fpnlite_64"))
+    pyramid = space.example.feature_pyramid.mnasfpn
+    assert (pyramid.min_level, pyramid.max_level) == (3, 7)
+    assert [block.level for block in pyramid.block[-5:]] == [3, 4, 5, 6, 7]

@@ -109,6 +109,14 @@ def test_sampling_and_mutation_are_permanent(space):
     assert [space.sample(rng) for _ in range(3)] == samples
     mutated = [space.mutate(tokens, np.random.default_rng(0)) for tokens in samples]
     assert mutated == [(1, 0, 0, 1), (2, 1, 1, 0), (1, 2, 2, 1)]
+    changed = [space.change(tokens, 0, 0, np.random.default_rng(1)) for tokens in samples]
+    assert changed == [(0, 1, 0, 0), (0, 1, 1, 1), (0, 2, 0, 0)]
+    pairs = itertools.combinations(samples, 2)
+    assert [space.cross(*pair, np.random.default_rng(1)) for pair in pairs] == [
+        (1, 0, 1, 0),
+        (1, 0, 0, 0),
+        (2, 1, 2, 1),
+    ]
 
 
 def test_mutation_changes_one_decision_and_repairs_later_ones(space):
@@ -129,6 +137,87 @@ def test_mutation_changes_one_decision_and_repairs_later_ones(space):
     assert len(reached) == 4 * len(ALL) - sum(
         len(space.allowed(i, t)) == 1 for t in ALL for i in range(4)
     )
+
+
+def test_change_sets_one_decision_and_repairs_later_ones(space):
+    rng = np.random.default_rng(0)
+    # Nothing has to follow.
+    assert space.change((1, 2, 2, 0), 2, 0, rng) == (1, 2, 0, 0)
+    assert space.change((1, 2, 2, 0), 3, 0, rng) == (1, 2, 2, 0)
+    # The second colour stays; the last size does not go with red.
+    changed = {space.change((1, 2, 2, 1), 0, 0, rng) for _ in range(50)}
+    assert changed == {(0, 2, 0, 1), (0, 2, 1, 1)}
+    # The second colour is taken now; the size goes with all.
+    changed = {space.change((1, 2, 0, 1), 0, 2, rng) for _ in range(50)}
+    assert changed == {(2, 0, 0, 1), (2, 1, 0, 1)}
+
+
+def test_change_refuses_what_earlier_tokens_forbid(space):
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match=r"token 1 \(second\) is 1; .* allow 0, 2"):
+        space.change((1, 2, 2, 0), 1, 1, rng)
+    with pytest.raises(UserError, match=r"token 3 \(flag\) is 2"):
+        space.change((1, 2, 2, 0), 3, 2, rng)
+    with pytest.raises(UserError, match=r"token 1 \(second\) is 1"):
+        space.change((1, 1, 2, 0), 3, 0, rng)
+
+
+def test_cross_takes_every_decision_from_one_of_the_parents(space):
+    rng = np.random.default_rng(0)
+    a, b = (1, 2, 2, 0), (1, 0, 1, 1)
+    counts = Counter(space.cross(a, b, rng) for _ in range(8000))
+    # The one's size does not go with red from the other, so that the other's is taken.
+    expected = {(1, 0, 1, flag): 2000 for flag in (0, 1)}
+    expected |= {(1, 2, size, flag): 1000 for size in (1, 2) for flag in (0, 1)}
+    assert set(counts) == set(expected)
+    # Binomial: 5 standard deviations are 194 and 148.
+    assert all(abs(counts[t] - n) < 195 for t, n in expected.items())
+
+
+def test_cross_is_random_where_neither_parent_fits():
+    class ThreeOfFive(ToySpace):
+        def __init__(self):
+            table = tuple(tuple(i != j for j in range(5)) for i in range(5))
+            SearchSpace.__init__(
+                self,
+                [
+                    Decision(f"place_{place}", tuple(range(5)), tuple((i, table) for i in before))
+                    for place, before in enumerate([(), (0,), (0, 1)])
+                ],
+            )
+
+    rng = np.random.default_rng(0)
+    counts = Counter(ThreeOfFive().cross((0, 1, 2), (3, 2, 0), rng) for _ in range(12000))
+    # Behind 0 from the one and 2 from the other both parents' last tokens are taken.
+    expected = {(0, 1, 2): 3000, (3, 2, 0): 3000, (3, 1, 2): 1500, (3, 1, 0): 1500}
+    expected |= {(0, 2, last): 1000 for last in (1, 3, 4)}
+    assert set(counts) == set(expected)
+    # Binomial: 5 standard deviations are at most 238.
+    assert all(abs(counts[t] - n) < 238 for t, n in expected.items())
+
+
+def test_every_cross_is_valid(space):
+    rng = np.random.default_rng(0)
+    for a, b in itertools.product(ALL, ALL):
+        crossed = space.cross(a, b, rng)
+        space.validate(crossed)
+        assert crossed[0] in (a[0], b[0])
+        assert crossed[3] in (a[3], b[3])
+    assert all(space.cross(tokens, tokens, rng) == tokens for tokens in ALL)
+
+
+def test_cross_refuses_tokens_of_another_space(space):
+    with pytest.raises(UserError, match="3 tokens for 4 decisions"):
+        space.cross(ALL[0], (0, 1, 0), np.random.default_rng(0))
+
+
+def test_a_space_of_one_has_nothing_to_mutate():
+    class Single(ToySpace):
+        def __init__(self):
+            SearchSpace.__init__(self, [Decision("a", (1,))])
+
+    with pytest.raises(UserError, match="no decision has another choice"):
+        Single().mutate((0,), np.random.default_rng(0))
 
 
 def test_tables_that_leave_nothing_are_refused():

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+
 from mnasdet.errors import ConfigError
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers import random_search
 from mnasdet.search.controllers.controller import Controller
 from mnasdet.search_spaces.space import SearchSpace
+
+# The module of each, by its field in ControllerConfig; loaded when named, for PPO needs TensorFlow.
+_MODULES = {
+    "ppo": "ppo",
+    "random": "random_search",
+    "regularized_evolution": "regularized_evolution",
+    "nsga2": "nsga2",
+    "local_search": "local_search",
+    "optuna": "optuna_tpe",
+}
 
 
 def from_config(config: search_pb2.ControllerConfig, space: SearchSpace, seed: int) -> Controller:
     """Raises ConfigError for a config without controller."""
     name = config.WhichOneof("controller_oneof")
-    if name == "ppo":
-        from mnasdet.search.controllers import ppo  # Loads TensorFlow.
-
-        return ppo.from_config(config.ppo, space, seed)
-    if name == "random":
-        return random_search.from_config(config.random, space, seed)
-    raise ConfigError("controller is empty; use one of ppo, random")
+    if name is None:
+        raise ConfigError(f"controller is empty; use one of {', '.join(_MODULES)}")
+    module = importlib.import_module(f"mnasdet.search.controllers.{_MODULES[name]}")
+    return module.from_config(getattr(config, name), space, seed)

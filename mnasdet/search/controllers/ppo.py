@@ -3,6 +3,7 @@ appendix), which MnasNet and MnasFPN search with."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result
+from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
 from mnasdet.search_spaces.space import Decision, SearchSpace, Tokens
 
 _INITIAL_RANGE = 0.1
@@ -48,21 +49,24 @@ class Policy(tf.Module):
         self.softmax_kernel = variable("softmax_kernel", length, units, width)
         self.softmax_bias = tf.Variable(tf.zeros([length, width]), name="softmax_bias")
 
-    def sample(self, noise: tf.Tensor) -> tf.Tensor:
-        """Tokens, (B, T), for Gumbel noise, (B, T, V): the greatest of logit + noise is a draw from
-        the softmax."""
+    def sample(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Tokens, (B, T), and the log probability of each, (T, B), for Gumbel noise, (B, T, V): the
+        greatest of logit + noise is a draw from the softmax."""
         batch = tf.shape(noise)[0]
         inputs = self._inputs()
         x = tf.repeat(self._start_input(), batch, axis=0)
         h = c = tf.zeros([batch, self.start.shape[1]])
         tokens: list[tf.Tensor] = []
+        log_probs = []
         for t in range(len(self._decisions)):
             h, c = self._lstm(x, h, c)
             logits = h @ self.softmax_kernel[t] + self.softmax_bias[t]
             logits = tf.where(self._mask(t, tokens, batch), logits, _MASKED)
             tokens.append(tf.argmax(logits + noise[:, t], axis=1, output_type=tf.int32))
             x = tf.gather(inputs[t], tokens[t])
-        return tf.stack(tokens, axis=1)
+            chosen = tf.gather(logits, tokens[t], batch_dims=1)
+            log_probs.append(chosen - tf.reduce_logsumexp(logits, axis=1))
+        return tf.stack(tokens, axis=1), tf.stack(log_probs)
 
     def log_probs(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """For tokens, (B, T): the log probability of each, and each decision's entropy; (T, B)."""
@@ -130,8 +134,8 @@ class Ppo:
 
     The advantage of an architecture is its reward above a moving average of earlier batches'
     mean rewards. A failed trial counts as the worst reward of its batch; a batch in which all
-    failed teaches nothing. The batch is taken as sampled by the policy as it is when the batch is
-    full, which is exact where no more than `batch_size` trials are proposed ahead of feedback.
+    failed teaches nothing. Every proposal keeps the probabilities that it was sampled with: a
+    batch is well-defined, however late its results.
     """
 
     def __init__(
@@ -163,83 +167,86 @@ class Ppo:
         self._baseline_decay = baseline_decay
         self._baseline: float | None = None
         self._num_proposed = 0
-        self._pending: list[Result] = []
+        # Log probabilities, (T,), of the proposals whose results are not in a full batch yet.
+        self._log_probs: deque[np.ndarray] = deque()
+        self._batch: list[Result] = []
         self._noise_shape = (len(space.decisions), max(len(d.choices) for d in space.decisions))
         # Hundreds of small operations: a GPU would only add a launch to each.
         with tf.device("CPU"):
             self._policy = Policy(space.decisions, hidden_units, np.random.default_rng(seed))
             self._optimizer = tf_keras.optimizers.Adam(learning_rate, jit_compile=False)
             self._optimizer.build(self._policy.trainable_variables)
+        length, width = self._noise_shape
+        # Traced once, for any number of proposals.
+        self._sample = tf.function(
+            self._sample_on_cpu,
+            input_signature=[tf.TensorSpec([None, length, width])],
+            autograph=False,
+        )
 
     def propose(self, n: int) -> list[Tokens]:
-        # Noise by the proposal's number: it does not matter how many are asked for at once. The
-        # seed alone, which is (seed, 0), made the weights.
+        # The seed alone, which is (seed, 0), made the weights.
         numbers = range(self._num_proposed + 1, self._num_proposed + 1 + n)
         self._num_proposed += n
-        noise = [
-            np.random.default_rng((self._seed, number)).gumbel(size=self._noise_shape)
-            for number in numbers
-        ]
-        tokens = self._sample(np.array(noise, np.float32).reshape(-1, *self._noise_shape))
+        noise = [generator(self._seed, number).gumbel(size=self._noise_shape) for number in numbers]
+        tokens, log_probs = self._sample(np.array(noise, np.float32).reshape(n, *self._noise_shape))
+        self._log_probs.extend(log_probs.numpy().T)
         return [tuple(row) for row in tokens.numpy().tolist()]
 
     def feedback(self, results: Sequence[Result]) -> None:
-        self._pending += results
-        while len(self._pending) >= self.batch_size:
-            self._learn(self._pending[: self.batch_size])
-            del self._pending[: self.batch_size]
+        for result in results:
+            self._batch.append(result)
+            if len(self._batch) == self.batch_size:
+                self._learn()
 
     def state(self) -> dict[str, Any]:
-        tokens = [tokens for tokens, _ in self._pending]
-        rewards = [reward for _, reward in self._pending]
         return {
             "num_proposed": self._num_proposed,
-            "baseline": np.array(self._baseline, np.float64),
-            "pending_tokens": np.array(tokens, np.int32).reshape(-1, self._noise_shape[0]),
-            "pending_rewards": np.array(rewards, np.float64),
+            "baseline": np.nan if self._baseline is None else self._baseline,
+            "log_probs": np.array(self._log_probs, np.float32).reshape(-1, self._noise_shape[0]),
+            **to_arrays(self._batch),
             **{f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._num_proposed = int(state["num_proposed"])
-        self._baseline = _optional(state["baseline"])
-        self._pending = [
-            (tuple(tokens), _optional(reward))
-            for tokens, reward in zip(
-                state["pending_tokens"].tolist(), state["pending_rewards"], strict=True
-            )
-        ]
+        baseline = float(state["baseline"])
+        self._baseline = None if np.isnan(baseline) else baseline
+        self._log_probs = deque(state["log_probs"])
+        self._batch = from_arrays(state)
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"variable_{i}"])
 
     def _variables(self) -> list[tf.Variable]:
         return [*self._policy.trainable_variables, *self._optimizer.variables]
 
-    def _learn(self, batch: Sequence[Result]) -> None:
-        completed = [reward for _, reward in batch if reward is not None]
+    def _learn(self) -> None:
+        """Learns from a full batch and begins the next."""
+        batch, self._batch = self._batch, []
+        log_probs = [self._log_probs.popleft() for _ in batch]
+        completed = [result.reward for result in batch if result.reward is not None]
         if not completed:
             return
         mean = float(np.mean(completed))
         if self._baseline is None:
             self._baseline = mean
         worst = min(completed)
-        rewards = np.array([worst if reward is None else reward for _, reward in batch])
+        rewards = [worst if result.reward is None else result.reward for result in batch]
         self._update(
-            np.array([tokens for tokens, _ in batch], np.int32),
-            np.array(rewards - self._baseline, np.float32),
+            np.array([result.tokens for result in batch], np.int32),
+            np.stack(log_probs, axis=1),
+            np.array(np.array(rewards) - self._baseline, np.float32),
         )
         decay = self._baseline_decay
         self._baseline = decay * self._baseline + (1 - decay) * mean
 
-    @tf.function(reduce_retracing=True, autograph=False)
-    def _sample(self, noise: tf.Tensor) -> tf.Tensor:
+    def _sample_on_cpu(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device("CPU"):
             return self._policy.sample(noise)
 
     @tf.function(autograph=False)
-    def _update(self, tokens: tf.Tensor, advantages: tf.Tensor) -> None:
+    def _update(self, tokens: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor) -> None:
         with tf.device("CPU"):
-            old_log_probs, _ = self._policy.log_probs(tokens)
 
             def step(epoch: tf.Tensor) -> list[tf.Tensor]:
                 self._gradient_step(tokens, old_log_probs, advantages)
@@ -258,10 +265,6 @@ class Ppo:
             loss = -gain - self._entropy_bonus * mean_entropy
         gradients = tape.gradient(loss, variables)
         self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
-
-
-def _optional(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def from_config(config: search_pb2.PpoConfig, space: SearchSpace, seed: int) -> Ppo:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result
+from mnasdet.search.controllers.controller import Result, generator
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
 class RandomSearch:
     """Every architecture of the space is as likely as any other. A `Controller`."""
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0, batch_size: int = 20) -> None:
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
         """`seed` is not negative."""
-        self.batch_size = batch_size
         self._space = space
         self._seed = seed
         self._num_proposed = 0
@@ -25,9 +22,8 @@ class RandomSearch:
     def propose(self, n: int) -> list[Tokens]:
         first = self._num_proposed
         self._num_proposed += n
-        # A generator for each proposal: it does not matter how many are asked for at once.
         return [
-            self._space.sample(np.random.default_rng((self._seed, number)))
+            self._space.sample(generator(self._seed, number))
             for number in range(first, self._num_proposed)
         ]
 
@@ -42,4 +38,4 @@ class RandomSearch:
 
 
 def from_config(config: search_pb2.RandomConfig, space: SearchSpace, seed: int) -> RandomSearch:
-    return RandomSearch(space, seed=seed, batch_size=config.batch_size)
+    return RandomSearch(space, seed=seed)

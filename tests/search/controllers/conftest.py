@@ -28,3 +28,21 @@ class ToySpace(SearchSpace):
 @pytest.fixture(scope="session")
 def toy_space():
     return ToySpace()
+
+
+class WideSpace(SearchSpace):
+    """Ten decisions of four."""
+
+    def __init__(self):
+        super().__init__([Decision(f"decision_{i}", (0, 1, 2, 3)) for i in range(10)])
+
+    def _decode(self, values):
+        return architecture_pb2.Architecture()
+
+    def _encode(self, architecture):
+        return {}
+
+
+@pytest.fixture(scope="session")
+def wide_space():
+    return WideSpace()

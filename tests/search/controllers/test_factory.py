@@ -3,33 +3,59 @@ import pytest
 from mnasdet.errors import ConfigError
 from mnasdet.protos import search_pb2
 from mnasdet.search.controllers import factory
+from mnasdet.search.controllers.controller import Result
+from mnasdet.search.controllers.local_search import LocalSearch
+from mnasdet.search.controllers.nsga2 import Nsga2
+from mnasdet.search.controllers.optuna_tpe import OptunaTpe
 from mnasdet.search.controllers.ppo import Ppo
 from mnasdet.search.controllers.random_search import RandomSearch
+from mnasdet.search.controllers.regularized_evolution import RegularizedEvolution
+
+# Fields of each config, the class and its arguments.
+CONTROLLERS = [
+    (
+        {"ppo": {"batch_size": 2, "hidden_units": 8, "learning_rate": 0.05}},
+        Ppo,
+        {"batch_size": 2, "hidden_units": 8, "learning_rate": 0.05},
+    ),
+    ({"random": {}}, RandomSearch, {}),
+    (
+        {"regularized_evolution": {"population_size": 5, "tournament_size": 2}},
+        RegularizedEvolution,
+        {"population_size": 5, "tournament_size": 2},
+    ),
+    (
+        {"nsga2": {"population_size": 5, "crossover_probability": 0.5}},
+        Nsga2,
+        {"population_size": 5, "crossover_probability": 0.5},
+    ),
+    ({"local_search": {"num_starts": 3}}, LocalSearch, {"num_starts": 3}),
+    ({"optuna": {"num_startup_trials": 5}}, OptunaTpe, {"num_startup_trials": 5}),
+]
 
 
-def test_random(toy_space):
-    config = search_pb2.ControllerConfig()
-    config.random.batch_size = 7
+def outcome(tokens):
+    return Result(tokens, tokens[3] / 3, (tokens[3] / 3, -float(tokens[0])))
+
+
+@pytest.mark.parametrize(("fields", "controller_class", "arguments"), CONTROLLERS)
+def test_every_controller(toy_space, fields, controller_class, arguments):
+    config = search_pb2.ControllerConfig(**fields)
     controller = factory.from_config(config, toy_space, seed=3)
-    assert isinstance(controller, RandomSearch)
-    assert controller.batch_size == 7
-    assert controller.propose(5) == RandomSearch(toy_space, seed=3).propose(5)
+    direct = controller_class(toy_space, seed=3, **arguments)
+    assert type(controller) is controller_class
+    for _ in range(10):
+        proposals = controller.propose(2)
+        assert direct.propose(2) == proposals
+        for each in (controller, direct):
+            each.feedback([outcome(tokens) for tokens in proposals])
 
 
-def test_ppo(toy_space):
-    config = search_pb2.ControllerConfig()
-    config.ppo.batch_size = 2
-    config.ppo.hidden_units = 8
-    config.ppo.learning_rate = 0.05
-    controller = factory.from_config(config, toy_space, seed=3)
-    direct = Ppo(toy_space, seed=3, batch_size=2, hidden_units=8, learning_rate=0.05)
-    assert controller.batch_size == 2
-    results = [((0, 1, 2, 3), 1.0), ((2, 1, 0, 0), 0.0)] * 10
-    controller.feedback(results)
-    direct.feedback(results)
-    assert controller.propose(20) == direct.propose(20)
+def test_every_field_of_the_config_has_a_controller():
+    oneof = search_pb2.ControllerConfig.DESCRIPTOR.oneofs_by_name["controller_oneof"]
+    assert [field.name for field in oneof.fields] == [next(iter(c[0])) for c in CONTROLLERS]
 
 
 def test_none(toy_space):
-    with pytest.raises(ConfigError, match="controller is empty; use one of ppo, random"):
+    with pytest.raises(ConfigError, match="controller is empty; use one of ppo, random, regul"):
         factory.from_config(search_pb2.ControllerConfig(), toy_space, seed=0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mnasdet.search.controllers.controller import Result
 from mnasdet.search.controllers.ppo import Policy, Ppo, surrogate
 from mnasdet.search.controllers.random_search import RandomSearch
 
@@ -25,6 +26,10 @@ def policy(toy_space):
 def all_tokens(toy_space):
     product = itertools.product(range(3), range(3), range(3), range(4))
     return np.array([t for t in product if len(set(t[:3])) == 3])
+
+
+def results(tokens, rewards):
+    return [Result(*pair) for pair in zip(tokens, rewards, strict=True)]
 
 
 def sigmoid(x):
@@ -67,7 +72,9 @@ def test_the_policy_is_a_distribution_over_the_space(policy, all_tokens):
 def test_samples_follow_the_policy(policy, all_tokens):
     count = 20000
     noise = np.random.default_rng(0).gumbel(size=(count, 4, 4)).astype(np.float32)
-    sampled = [tuple(row) for row in policy.sample(tf.constant(noise)).numpy()]
+    tokens, log_probs = policy.sample(tf.constant(noise))
+    np.testing.assert_allclose(log_probs, policy.log_probs(tokens)[0], atol=1e-5)
+    sampled = [tuple(row) for row in tokens.numpy()]
     probabilities = np.exp(np.sum(policy.log_probs(all_tokens)[0], axis=0))
     for tokens, probability in zip(all_tokens, probabilities, strict=True):
         deviation = np.sqrt(count * probability * (1 - probability))
@@ -105,13 +112,27 @@ def test_proposals_do_not_depend_on_how_many_are_asked_for(toy_space):
 
 def test_learns_when_a_batch_is_full_however_feedback_comes(toy_space):
     whole, parts = Ppo(toy_space, batch_size=4), Ppo(toy_space, batch_size=4)
-    results = [(tokens, tokens[3] / 3) for tokens in whole.propose(10)]
+    known = [Result(tokens, tokens[3] / 3) for tokens in whole.propose(10)]
     parts.propose(10)
-    whole.feedback(results)
-    for result in results:
+    whole.feedback(known)
+    for result in known:
         parts.feedback([result])
     for a, b in zip(whole.state().values(), parts.state().values(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_late_results_are_weighed_by_the_policy_that_sampled_them(toy_space, monkeypatch):
+    ppo = Ppo(toy_space, batch_size=2, learning_rate=0.05)
+    proposals = ppo.propose(4)
+    sampled = ppo._policy.log_probs(np.array(proposals[2:]))[0].numpy()
+    ppo.feedback(results(proposals[:2], [0.9, 0.1]))
+    seen = []
+    monkeypatch.setattr(ppo, "_update", lambda *arguments: seen.append(arguments))
+    ppo.feedback(results(proposals[2:], [0.5, 0.6]))
+    ((tokens, old_log_probs, _),) = seen
+    assert tokens.tolist() == [list(t) for t in proposals[2:]]
+    np.testing.assert_allclose(old_log_probs, sampled, atol=1e-5)
+    assert np.abs(ppo._policy.log_probs(tokens)[0] - sampled).max() > 0.01
 
 
 def test_does_not_depend_on_tensorflows_seed(toy_space):
@@ -123,9 +144,9 @@ def test_does_not_depend_on_tensorflows_seed(toy_space):
 
 def test_first_update_moves_every_probability_as_its_advantage_says(toy_space):
     ppo = Ppo(toy_space, batch_size=2, learning_rate=0.01)
-    good, bad = (0, 1, 2, 3), (2, 1, 0, 0)
+    good, bad = ppo.propose(2)
     before = np.sum(ppo._policy.log_probs(np.array([good, bad]))[0], axis=0)
-    ppo.feedback([(good, 0.9), (bad, 0.1)])
+    ppo.feedback(results([good, bad], [0.9, 0.1]))
     after = np.sum(ppo._policy.log_probs(np.array([good, bad]))[0], axis=0)
     assert after[0] > before[0]
     assert after[1] < before[1]
@@ -133,21 +154,19 @@ def test_first_update_moves_every_probability_as_its_advantage_says(toy_space):
 
 def test_baseline_is_a_moving_average(toy_space):
     ppo = Ppo(toy_space, batch_size=2, baseline_decay=0.9)
-    a, b = ppo.propose(2)
-    ppo.feedback([(a, 0.2), (b, 0.4)])
+    ppo.feedback(results(ppo.propose(2), [0.2, 0.4]))
     assert ppo.state()["baseline"] == pytest.approx(0.3)
-    ppo.feedback([(a, 0.6), (b, 0.8)])
+    ppo.feedback(results(ppo.propose(2), [0.6, 0.8]))
     assert ppo.state()["baseline"] == pytest.approx(0.9 * 0.3 + 0.1 * 0.7)
 
 
 def test_a_failed_trial_counts_as_the_worst_of_its_batch(toy_space):
     failed, worst = Ppo(toy_space, batch_size=3), Ppo(toy_space, batch_size=3)
-    a, b, c = (0, 1, 2, 3), (2, 1, 0, 0), (1, 0, 2, 1)
     # A first batch of one mean sets both baselines: a failure does not enter them.
     for ppo in (failed, worst):
-        ppo.feedback([(a, 0.5), (b, 0.5), (c, 0.5)])
-    failed.feedback([(a, 0.9), (b, None), (c, 0.1)])
-    worst.feedback([(a, 0.9), (b, 0.1), (c, 0.1)])
+        ppo.feedback(results(ppo.propose(3), [0.5, 0.5, 0.5]))
+    failed.feedback(results(failed.propose(3), [0.9, None, 0.1]))
+    worst.feedback(results(worst.propose(3), [0.9, 0.1, 0.1]))
     for x, y in zip(failed._policy.variables, worst._policy.variables, strict=True):
         np.testing.assert_array_equal(x, y)
     assert failed.state()["baseline"] == pytest.approx(0.5)
@@ -155,15 +174,15 @@ def test_a_failed_trial_counts_as_the_worst_of_its_batch(toy_space):
 
 def test_a_batch_of_failures_teaches_nothing(toy_space):
     ppo, fresh = Ppo(toy_space, batch_size=2), Ppo(toy_space, batch_size=2)
-    ppo.feedback([((0, 1, 2, 3), None), ((2, 1, 0, 0), None)])
-    assert ppo.propose(20) == fresh.propose(20)
+    ppo.feedback(results(ppo.propose(2), [None, None]))
+    assert ppo.propose(18) == fresh.propose(20)[2:]
     assert np.isnan(ppo.state()["baseline"])
 
 
 def test_restore_goes_on_where_state_was_taken(toy_space):
     def step(ppo):
         proposals = ppo.propose(5)
-        ppo.feedback([(tokens, None if tokens[0] else tokens[3] / 3) for tokens in proposals])
+        ppo.feedback(results(proposals, [None if t[0] else t[3] / 3 for t in proposals]))
         return proposals
 
     first = Ppo(toy_space, batch_size=4, learning_rate=0.05)
@@ -186,9 +205,10 @@ def test_beats_random_search(toy_space):
     ppo = Ppo(toy_space, learning_rate=0.01)
     means = []
     for _ in range(75):
-        results = [(tokens, reward(tokens)) for tokens in ppo.propose(20)]
-        ppo.feedback(results)
-        means.append(np.mean([r for _, r in results]))
+        proposals = ppo.propose(20)
+        rewards = [reward(tokens) for tokens in proposals]
+        ppo.feedback(results(proposals, rewards))
+        means.append(np.mean(rewards))
     at_random = np.mean([reward(tokens) for tokens in RandomSearch(toy_space).propose(1500)])
     assert at_random == pytest.approx(0.3125, abs=0.03)
     assert means[0] == pytest.approx(0.3125, abs=0.15)
@@ -200,6 +220,6 @@ def test_proposals_are_permanent(toy_space):
     new tokens over."""
     ppo = Ppo(toy_space, seed=0, batch_size=4, learning_rate=0.05)
     first = ppo.propose(4)
-    ppo.feedback([(tokens, tokens[3] / 3) for tokens in first])
+    ppo.feedback(results(first, [tokens[3] / 3 for tokens in first]))
     assert first == [(1, 0, 2, 3), (0, 2, 1, 2), (2, 0, 1, 1), (1, 2, 0, 0)]
     assert ppo.propose(4) == [(0, 2, 1, 3), (1, 0, 2, 3), (0, 2, 1, 2), (2, 1, 0, 3)]

@@ -1,5 +1,6 @@
 from collections import Counter
 
+from mnasdet.search.controllers.controller import Result
 from mnasdet.search.controllers.random_search import RandomSearch
 
 
@@ -14,7 +15,7 @@ def test_proposals_depend_on_the_seed_alone(toy_space):
     whole = RandomSearch(toy_space, seed=3).propose(12)
     in_parts = RandomSearch(toy_space, seed=3)
     parts = [in_parts.propose(5)]
-    in_parts.feedback([(tokens, 1.0) for tokens in parts[0]])
+    in_parts.feedback([Result(tokens, 1.0) for tokens in parts[0]])
     parts.append(in_parts.propose(7))
     assert parts[0] + parts[1] == whole
     assert RandomSearch(toy_space, seed=4).propose(12) != whole

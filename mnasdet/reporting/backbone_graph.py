@@ -1,0 +1,210 @@
+"""A MnasNet, block by block, as in figure 7 of Tan et al., 2019."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from mnasdet.networks.blocks import round_channels
+from mnasdet.networks.features import MAX_LEVEL
+from mnasdet.protos import architecture_pb2
+
+_MnasNet = architecture_pb2.MnasNet
+
+# Pixels.
+_BOX_WIDTH, _BOX_HEIGHT = 104, 88
+_GAP, _CARD_STEP, _LINE = 22, 4, 18
+_TOP, _BELOW = 56, 44
+_MARGIN = 10
+_MIDDLE = _TOP + _BOX_HEIGHT // 2
+
+# A layer behind the first of its block is a card behind the box; more than these are not shown.
+_MOST_CARDS = 5
+
+_OPS = {_MnasNet.MBCONV: "MBConv", _MnasNet.CONV: "Conv", _MnasNet.SEPARABLE: "SepConv"}
+_SKIPS = {_MnasNet.NONE: "no skip", _MnasNet.POOL: "pool skip"}
+
+_STYLE = """
+.backbone { --ink: #1f2733; --soft: #667085; --edge: #98a2b3; --plain: #f2f4f7;
+  --k3: #e3edfd; --k3-line: #3b82f6; --k5: #def3ea; --k5-line: #159a6b;
+  --k7: #fdeedb; --k7-line: #d98a1f;
+  font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; text-anchor: middle; }
+@media (prefers-color-scheme: dark) {
+  .backbone { --ink: #e6e9ef; --soft: #98a2b3; --edge: #667085; --plain: #232a36;
+    --k3: #1c2f52; --k5: #17382d; --k7: #3d2d18; } }
+.backbone rect { fill: var(--plain); stroke: var(--edge); stroke-width: 1.25; }
+.backbone .k3 rect { fill: var(--k3); stroke: var(--k3-line); }
+.backbone .k5 rect { fill: var(--k5); stroke: var(--k5-line); }
+.backbone .k7 rect { fill: var(--k7); stroke: var(--k7-line); }
+.backbone text { fill: var(--soft); }
+.backbone text.strong { fill: var(--ink); font-weight: 600; font-size: 13px; }
+.backbone path { fill: none; stroke: var(--edge); stroke-width: 1.5; }
+.backbone path.arrow { fill: var(--edge); stroke: none; }
+"""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """One box.
+
+    Attributes:
+      stride: of its output in the image.
+      feature: the level that the pyramid takes from it.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+    stride: int
+    kernel_size: int = 0
+    repeats: int = 1
+    feature: int | None = None
+
+    @property
+    def cards(self) -> int:
+        """Behind the box."""
+        return min(self.repeats, _MOST_CARDS) - 1
+
+    @property
+    def width(self) -> int:
+        return _BOX_WIDTH + _CARD_STEP * self.cards
+
+
+def svg(
+    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None = None
+) -> str:
+    """The backbone as an SVG element, which stands alone or in a page, light or dark; "" if it is
+    no MnasNet.
+
+    Args:
+      image_size: (height, width) in pixels; without it only strides are shown.
+    """
+    if not architecture.backbone.mnasnet.block:
+        return ""
+    boxes = _boxes(architecture)
+    lefts = [_MARGIN]
+    for box in boxes:
+        lefts.append(lefts[-1] + box.width + _GAP)
+    width = lefts.pop() - _GAP + _MARGIN
+    features = any(box.feature is not None for box in boxes)
+    height = _TOP + _BOX_HEIGHT + (_BELOW if features else _MARGIN)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="backbone" role="img" width="{width}" '
+        f'height="{height}" viewBox="0 0 {width} {height}" '
+        f'style="max-width:100%;min-width:{0.75 * width:g}px">'
+        f"<title>The backbone</title><style>{_STYLE}</style>"
+        + "".join(_stages(boxes, lefts, image_size))
+        + "".join(_arrow(left - _GAP, _MIDDLE, _GAP - 3) for left in lefts[1:])
+        + "".join(_drawn(box, left) for box, left in zip(boxes, lefts, strict=True))
+        + "</svg>"
+    )
+
+
+def caption(architecture: architecture_pb2.Architecture) -> str:
+    """What the drawing shows, in words."""
+    if not architecture.backbone.mnasnet.block:
+        return ""
+    return (
+        "Colours are kernel sizes: blue 3×3, green 5×5, amber 7×7. MBConv6 expands its channels 6 "
+        "times. ×3: three equal layers, of which the first strides. SE: squeezed channels over "
+        "those that come in."
+    )
+
+
+def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
+    proto = architecture.backbone.mnasnet
+
+    def width(channels: int) -> int:
+        if architecture.depth_multiplier == 1.0:
+            return channels
+        return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
+
+    boxes = [_Layers("Conv", ("3×3", f"{width(proto.stem_channels)} channels"), 2)]
+    taken = _levels_taken(architecture)
+    following = [*(block.stride for block in proto.block[1:]), 2]
+    for block, next_stride in zip(proto.block, following, strict=True):
+        stride = boxes[-1].stride * block.stride
+        level = stride.bit_length() - 1
+        boxes.append(
+            _Layers(
+                _title(block),
+                _lines(block, width(block.channels)),
+                stride,
+                block.kernel_size,
+                block.repeats,
+                level if next_stride == 2 and level in taken else None,
+            )
+        )
+    if not taken:
+        last = f"{proto.last_channels} channels"
+        boxes.append(_Layers("Conv", ("1×1", last), boxes[-1].stride))
+    return boxes
+
+
+def _levels_taken(architecture: architecture_pb2.Architecture) -> range:
+    """That the pyramid takes from linear outputs of blocks; the layer behind them is then not
+    built."""
+    pyramid = architecture.feature_pyramid
+    name = pyramid.WhichOneof("feature_pyramid_oneof")
+    if name in ("mnasfpn", "nas_fpn") or (
+        name == "fpn" and pyramid.fpn.variant == architecture_pb2.Fpn.RETINANET
+    ):
+        return range(getattr(pyramid, name).min_level, MAX_LEVEL + 1)
+    return range(0)
+
+
+def _title(block: architecture_pb2.MnasNet.Block) -> str:
+    expansion = str(block.expansion) if block.op == _MnasNet.MBCONV else ""
+    return f"{_OPS[block.op]}{expansion}"
+
+
+def _lines(block: architecture_pb2.MnasNet.Block, channels: int) -> tuple[str, ...]:
+    size = block.kernel_size
+    extras = [f"SE {block.se_ratio:g}"] if block.se_ratio else []
+    if block.skip in _SKIPS:
+        extras.append(_SKIPS[block.skip])
+    lines = (f"{size}×{size}  ×{block.repeats}", f"{channels} channels", ", ".join(extras))
+    return tuple(filter(None, lines))
+
+
+def _stages(
+    boxes: Sequence[_Layers], lefts: Sequence[int], image_size: Sequence[int] | None
+) -> Iterator[str]:
+    """A line above the boxes of one size, and the size."""
+    for stride in sorted({box.stride for box in boxes}):
+        members = [i for i, box in enumerate(boxes) if box.stride == stride]
+        left, right = lefts[members[0]], lefts[members[-1]] + _BOX_WIDTH
+        size = f"1/{stride}"
+        if image_size:
+            size += " · " + "×".join(str(-(-side // stride)) for side in image_size)
+        yield (
+            f'<text x="{(left + right) / 2:g}" y="18">{size}</text>'
+            f'<path d="M{left} 31V26H{right}V31"/>'
+        )
+
+
+def _arrow(x: float, y: float, length: float, down: bool = False) -> str:
+    turn = f' transform="rotate(90 {x:g} {y:g})"' if down else ""
+    tip = x + length
+    return (
+        f'<g{turn}><path d="M{x:g} {y:g}H{tip - 6:g}"/><path class="arrow" '
+        f'd="M{tip:g} {y:g}l-8 -4v8Z"/></g>'
+    )
+
+
+def _drawn(box: _Layers, left: int) -> str:
+    parts = []
+    for card in range(box.cards, -1, -1):
+        x, y = left + _CARD_STEP * card, _TOP - _CARD_STEP * card
+        parts.append(f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="4"/>')
+    x = left + _BOX_WIDTH / 2
+    first = _TOP + (_BOX_HEIGHT - _LINE * len(box.lines)) / 2 + 4
+    parts.append(f'<text class="strong" x="{x:g}" y="{first:g}">{escape(box.title)}</text>')
+    for row, line in enumerate(box.lines, start=1):
+        parts.append(f'<text x="{x:g}" y="{first + _LINE * row:g}">{escape(line)}</text>')
+    if box.feature is not None:
+        bottom = _TOP + _BOX_HEIGHT
+        parts.append(_arrow(x, bottom, 20, down=True))
+        parts.append(f'<text class="strong" x="{x:g}" y="{bottom + 36}">C{box.feature}</text>')
+    kind = f' class="k{box.kernel_size}"' if box.kernel_size else ""
+    return f"<g{kind}>{''.join(parts)}</g>"

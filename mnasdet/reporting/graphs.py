@@ -1,0 +1,57 @@
+"""An architecture as drawings: its backbone and its cell, where they are of a kind that is
+searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mnasdet.protos import architecture_pb2
+from mnasdet.reporting import backbone_graph, cell_graph, page
+
+
+def sections(
+    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None
+) -> list[str]:
+    """Of the best architecture, one a drawing.
+
+    Args:
+      image_size: (height, width) in pixels.
+    """
+    size = _image_size(architecture, image_size)
+    backbone = backbone_graph.svg(architecture, size)
+    cell = cell_graph.svg(architecture, size, "best-cell")
+    return [
+        _section("The best backbone", backbone_graph.caption(architecture), backbone),
+        _section("The best cell", cell_graph.caption(architecture), cell),
+    ]
+
+
+def small(
+    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None, name: str
+) -> str:
+    """Collapsed; "" without any drawing.
+
+    Args:
+      name: unique in the page.
+    """
+    size = _image_size(architecture, image_size)
+    drawings = filter(
+        None, [backbone_graph.svg(architecture, size), cell_graph.svg(architecture, size, name)]
+    )
+    content = "".join(f'<div class="wide">{drawing}</div>' for drawing in drawings)
+    return f"<details><summary>graph</summary>{content}</details>" if content else ""
+
+
+def _section(title: str, caption: str, drawing: str) -> str:
+    if not drawing:
+        return ""
+    return page.section(title, f'{page.note(caption)}<div class="wide">{drawing}</div>')
+
+
+def _image_size(
+    architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None
+) -> Sequence[int] | None:
+    """The architecture's own where that is searched."""
+    if architecture.HasField("image_size"):
+        return (architecture.image_size, architecture.image_size)
+    return image_size

@@ -1,0 +1,50 @@
+"""Why trials have no result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+from mnasdet.search.trial_store import Trial, TrialState
+
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+# Trial numbers shown of one reason.
+_MOST_NUMBERS = 40
+
+
+def html(trials: Sequence[Trial], state: TrialState) -> str:
+    """The reasons of the trials in a state, most frequent first, each with its trials; "" when
+    there are none. Reasons that differ only in numbers are one."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.state is state:
+            groups.setdefault(_NUMBER.sub("0", _reason(trial)), []).append(trial)
+    items = "".join(map(_item, sorted(groups.values(), key=len, reverse=True)))
+    return f'<ul class="reasons">{items}</ul>' if items else ""
+
+
+def _reason(trial: Trial) -> str:
+    return trial.error or "unknown"
+
+
+def _item(group: Sequence[Trial]) -> str:
+    numbers = ", ".join(str(trial.number) for trial in group[:_MOST_NUMBERS])
+    if len(group) > _MOST_NUMBERS:
+        numbers += ", …"
+    count = f"{len(group):,} trials: " if len(group) > 1 else "trial "
+    reason = escape(summary([_reason(trial) for trial in group]))
+    return f'<li><b>{reason}</b><br><span class="soft small">{count}{numbers}</span></li>'
+
+
+def summary(reasons: Sequence[str]) -> str:
+    """One line of several that differ only in numbers: "1,024 to 2,048 params are over …"."""
+    numbers = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = iter([_range(values) for values in numbers])
+    return _NUMBER.sub(lambda match: next(ranges), reasons[0])
+
+
+def _range(values: Sequence[str]) -> str:
+    ordered = sorted(set(values), key=lambda value: float(value.replace(",", "")))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"

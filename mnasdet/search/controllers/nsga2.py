@@ -1,0 +1,131 @@
+"""NSGA-II (Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", 2002), one
+child at a time, as asynchronous searches need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mnasdet.protos import search_pb2
+from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search_spaces.space import SearchSpace, Tokens
+
+
+class Nsga2:
+    """A `Controller` that keeps a population spread over the whole frontier.
+
+    It looks at the objectives alone. Whenever the population is full, the architecture leaves it
+    that lies behind the most fronts and, there, in the densest crowd. Trials that failed, and
+    architectures that the population holds already, never enter it.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        population_size: int = 50,
+        crossover_probability: float = 0.9,
+    ) -> None:
+        """Args:
+        seed: not negative.
+        population_size: of the parents; as many random architectures come first.
+        crossover_probability: how often a child has two parents. It is mutated always.
+        """
+        self._space = space
+        self._seed = seed
+        self._population_size = population_size
+        self._crossover_probability = crossover_probability
+        self._population: list[Result] = []
+        # Of each member: the fronts before its own, and how far its neighbours on it are.
+        self._ranks = self._distances = np.zeros(0)
+        self._num_proposed = 0
+
+    def propose(self, n: int) -> list[Tokens]:
+        first = self._num_proposed
+        self._num_proposed += n
+        return [self._propose(number) for number in range(first, self._num_proposed)]
+
+    def _propose(self, number: int) -> Tokens:
+        rng = generator(self._seed, number)
+        if number < self._population_size or not self._population:
+            return self._space.sample(rng)
+        child = self._parent(rng)
+        if rng.random() < self._crossover_probability:
+            child = self._space.cross(child, self._parent(rng), rng)
+        return self._space.mutate(child, rng)
+
+    def _parent(self, rng: np.random.Generator) -> Tokens:
+        """The better of two: on an earlier front or, on the same, in a thinner crowd."""
+        a, b = rng.integers(len(self._population), size=2)
+        better = min(a, b, key=lambda i: (self._ranks[i], -self._distances[i]))
+        return self._population[better].tokens
+
+    def feedback(self, results: Sequence[Result]) -> None:
+        for result in results:
+            known = any(result.tokens == member.tokens for member in self._population)
+            if result.objectives is not None and not known:
+                self._population.append(result)
+                self._assess()
+                if len(self._population) > self._population_size:
+                    del self._population[int(np.lexsort((-self._distances, self._ranks))[-1])]
+                    self._assess()
+
+    def _assess(self) -> None:
+        points = np.array([member.objectives for member in self._population])
+        self._ranks = ranks(points)
+        self._distances = crowding_distances(points, self._ranks)
+
+    def state(self) -> dict[str, Any]:
+        return {"num_proposed": self._num_proposed, **to_arrays(self._population)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._num_proposed = int(state["num_proposed"])
+        self._population = from_arrays(state)
+        if self._population:
+            self._assess()
+
+
+def ranks(points: np.ndarray) -> np.ndarray:
+    """How many fronts lie before the own one of each point (section III-A).
+
+    Args:
+      points: [points, objectives], each objective the more the better.
+    """
+    no_worse = (points[:, None] >= points[None]).all(axis=2)
+    # dominates[i, j]: point i is no worse than j in anything, and better in something.
+    dominates = no_worse & ~no_worse.T
+    result = np.zeros(len(points), int)
+    left = np.ones(len(points), bool)
+    while left.any():
+        front = left & ~dominates[left].any(axis=0)
+        left &= ~front
+        result[left] += 1
+    return result
+
+
+def crowding_distances(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """How far apart each point's neighbours on its front are, summed over the objectives in shares
+    of the front's extent; infinite at the ends of a front (section III-B)."""
+    distances = np.zeros(len(points))
+    for rank in np.unique(ranks):
+        front = np.flatnonzero(ranks == rank)
+        for values in points[front].T:
+            order = front[np.argsort(values, kind="stable")]
+            sorted_values = np.sort(values)
+            distances[order[[0, -1]]] = np.inf
+            extent = sorted_values[-1] - sorted_values[0]
+            if extent > 0:
+                distances[order[1:-1]] += (sorted_values[2:] - sorted_values[:-2]) / extent
+    return distances
+
+
+def from_config(config: search_pb2.Nsga2Config, space: SearchSpace, seed: int) -> Nsga2:
+    return Nsga2(
+        space,
+        seed=seed,
+        population_size=config.population_size,
+        crossover_probability=config.crossover_probability,
+    )

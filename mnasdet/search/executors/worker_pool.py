@@ -1,0 +1,176 @@
+"""What executors with workers share: who trains what, and what follows if a worker is lost."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import itertools
+import queue
+import threading
+from concurrent.futures import Future
+from typing import Protocol
+
+from absl import logging
+
+from mnasdet.search.child import ChildTask, Outcome
+
+_INTERRUPTED = "interrupted: the search ended first"
+
+
+class WorkerLost(Exception):
+    """A worker has died through no known fault of its child; says how."""
+
+
+class Worker(Protocol):
+    """Trains one child at a time, and stays warm for the next one."""
+
+    @property
+    def name(self) -> str:
+        """The process, and its machine if there are several."""
+        ...
+
+    def wait_until_ready(self) -> None:
+        """Raises WorkerLost if it dies before it is."""
+        ...
+
+    def run(self, task: ChildTask) -> Outcome:
+        """Raises WorkerLost if it dies, and whatever bug of ours the child met."""
+        ...
+
+    def is_fit(self) -> bool:
+        """Whether it lives and can take another child."""
+        ...
+
+    def close(self) -> None:
+        """Ends it, and with it what `run` and `wait_until_ready` wait for in other threads."""
+        ...
+
+
+@dataclasses.dataclass
+class _Job:
+    number: int
+    task: ChildTask
+    future: Future[Outcome] = dataclasses.field(default_factory=Future)
+    times_lost: int = 0
+
+
+class WorkerPool(abc.ABC):
+    """An executor that keeps `num_workers` workers.
+
+    Each has a thread, which takes a child only once its worker is ready: a worker that cannot
+    start, because its machine is gone or taken, holds no child up. The child of a lost worker is
+    taken by the next worker that is free, `max_retries` times; then it has failed.
+    """
+
+    def __init__(self, num_workers: int, max_retries: int):
+        self._num_workers = num_workers
+        self._max_retries = max_retries
+        # Earlier children first, so that one that is tried again does not wait behind new ones.
+        self._jobs: queue.PriorityQueue[tuple[float, _Job | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._workers: set[Worker] = set()
+        self._closing = False
+
+    @abc.abstractmethod
+    def _start_worker(self, index: int) -> Worker:
+        """Starts worker `index` of `num_workers`, without waiting until it is ready."""
+
+    def submit(self, task: ChildTask) -> Future[Outcome]:
+        job = _Job(next(self._numbers), task)
+        self._jobs.put((job.number, job))
+        if len(self._threads) < self._num_workers:
+            index = len(self._threads)
+            thread = threading.Thread(
+                target=self._serve, args=(index,), name=f"worker {index}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        return job.future
+
+    def close(self) -> None:
+        self._closing = True
+        for worker in list(self._workers):
+            worker.close()
+        for _ in self._threads:
+            self._jobs.put((float("inf"), None))
+        for thread in self._threads:
+            thread.join()
+        while not self._jobs.empty():
+            _, job = self._jobs.get()
+            if job and _is_wanted(job):
+                job.future.set_result(Outcome(error=_INTERRUPTED))
+
+    def _serve(self, index: int) -> None:
+        """One worker's thread: child after child, in worker after worker."""
+        worker: Worker | None = None
+        while not self._closing:
+            trouble: Exception | None = None
+            if worker is None or not worker.is_fit():
+                self._drop(worker)
+                worker, trouble = self._new_worker(index)
+            _, job = self._jobs.get()
+            if job is None:
+                break
+            if not _is_wanted(job):
+                continue
+            if self._closing or (worker and not worker.is_fit()):
+                # It died while it waited for work; the child has not met it.
+                self._jobs.put((job.number, job))
+            elif worker is None:
+                assert trouble is not None
+                self._end_in_trouble(job, trouble, "")
+            else:
+                self._run(worker, job)
+        self._drop(worker)
+
+    def _new_worker(self, index: int) -> tuple[Worker | None, Exception | None]:
+        """A worker that is ready, or why there is none."""
+        worker: Worker | None = None
+        try:
+            worker = self._start_worker(index)
+            self._workers.add(worker)
+            if self._closing:  # `close` may have missed it.
+                worker.close()
+            worker.wait_until_ready()
+        except Exception as trouble:
+            self._drop(worker)
+            return None, trouble
+        return worker, None
+
+    def _drop(self, worker: Worker | None) -> None:
+        if worker:
+            worker.close()
+            self._workers.discard(worker)
+
+    def _run(self, worker: Worker, job: _Job) -> None:
+        try:
+            outcome = worker.run(job.task)
+        except Exception as trouble:
+            self._end_in_trouble(job, trouble, worker.name)
+        else:
+            job.future.set_result(dataclasses.replace(outcome, worker=worker.name))
+
+    def _end_in_trouble(self, job: _Job, trouble: Exception, worker: str) -> None:
+        """Tries the child of a lost worker again while it may be; hands on what is no loss."""
+        if self._closing:
+            job.future.set_result(Outcome(error=_INTERRUPTED, worker=worker))
+        elif not isinstance(trouble, WorkerLost):
+            job.future.set_exception(trouble)
+        elif job.times_lost < self._max_retries:
+            job.times_lost += 1
+            logging.warning(
+                "worker lost: %s (%s); retry %d of %d",
+                trouble,
+                worker or "while it started",
+                job.times_lost,
+                self._max_retries,
+            )
+            self._jobs.put((job.number, job))
+        else:
+            job.future.set_result(Outcome(error=f"worker lost: {trouble}", worker=worker))
+
+
+def _is_wanted(job: _Job) -> bool:
+    """False if it was cancelled; from now on it cannot be."""
+    return job.future.running() or job.future.set_running_or_notify_cancel()

@@ -1,0 +1,90 @@
+"""Trainings one behind the other, or side by side where there are several workers."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TextIO, TypeVar
+
+from mnasdet.protos import search_pb2
+from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.executors.executor import Executor
+
+_T = TypeVar("_T")
+
+
+def num_workers(config: search_pb2.ExecutorConfig) -> int:
+    """How many trainings the executor of a config does at once."""
+    name = config.WhichOneof("executor_oneof")
+    return getattr(config, name).num_workers if name in ("worker_processes", "ray") else 1
+
+
+def outcomes(
+    executor: Executor, tasks: Iterable[tuple[_T, ChildTask]], max_running: int
+) -> Iterator[tuple[_T, Outcome]]:
+    """The outcome of every task, with what it came with, as soon as it is there.
+
+    The next task is taken when a worker is free for it: what `tasks` does then happens when the
+    training starts.
+    """
+    running: dict[Future[Outcome], _T] = {}
+
+    def finished() -> Iterator[tuple[_T, Outcome]]:
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+
+    for label, task in tasks:
+        running[executor.submit(task)] = label
+        if len(running) >= max_running:
+            yield from finished()
+    while running:
+        yield from finished()
+
+
+class QueueProgress:
+    """One line for every training that ends, with the time that the rest will take."""
+
+    def __init__(
+        self,
+        works: Iterable[float],
+        num_done: int = 0,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        works: of the trainings to come, in any unit: twice the work takes twice the time.
+        num_done: trainings of an earlier run.
+        stream: gets the lines; standard error by default.
+        clock: seconds; the time elapsed starts now.
+        """
+        works = list(works)
+        self._num_trainings, self._done = num_done + len(works), num_done
+        self._work, self._work_done = sum(works), 0.0
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._start = clock()
+        if num_done:
+            self._print(f"resumed: {num_done} of {self._num_trainings} trainings are done")
+
+    def __call__(self, work: float, result: str) -> None:
+        self._done += 1
+        self._work_done += work
+        elapsed = self._clock() - self._start
+        remaining = elapsed * (self._work / self._work_done - 1)
+        self._print(
+            f"training {self._done}/{self._num_trainings}  {result}  "
+            f"elapsed {_duration(elapsed)}  ETA {_duration(remaining)}"
+        )
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    """ "1:02:03"."""
+    return str(datetime.timedelta(seconds=max(0, round(seconds))))

@@ -1,0 +1,159 @@
+"""One trial of a search, and its form as a row of a database."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class TrialState(enum.Enum):
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    REJECTED = "rejected"
+    """Over a limit of the search: never trained, `error` says which."""
+
+
+_FINISHED = (TrialState.COMPLETE, TrialState.FAILED, TrialState.REJECTED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One architecture that a search looked at.
+
+    Attributes:
+      number: from 0, in the order of the proposals.
+      tokens: choices in the search space.
+      architecture: text proto.
+      key: `canonical_key` of the network: equal keys, equal networks.
+      seed: of the child's training.
+      state: see `TrialState`.
+      duplicate_of: the earlier trial with the same key, whose result this one takes.
+      worker: what trained the child.
+      metrics: COCO metrics, params and multiply_adds.
+      latency_ms: by the search's latency source.
+      reward: None unless complete.
+      error: why it failed or was rejected, one line.
+      started, finished: UTC.
+      note: the user's.
+    """
+
+    number: int
+    tokens: tuple[int, ...]
+    architecture: str
+    key: str
+    seed: int
+    state: TrialState = TrialState.PENDING
+    duplicate_of: int | None = None
+    worker: str | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    latency_ms: float | None = None
+    reward: float | None = None
+    error: str | None = None
+    started: datetime.datetime | None = None
+    finished: datetime.datetime | None = None
+    note: str | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in _FINISHED
+
+    @property
+    def seconds(self) -> float | None:
+        """From start to end; None for what was not trained or still is."""
+        if self.started is None or self.finished is None:
+            return None
+        return (self.finished - self.started).total_seconds()
+
+
+def now() -> datetime.datetime:
+    """UTC, without a zone: SQLite keeps none."""
+    return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
+
+
+def fields(trial: Trial) -> dict[str, Any]:
+    """All of a trial by name; `dataclasses.asdict` copies deeply, which is slow."""
+    return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial)}
+
+
+def to_row(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a trial as numbers, text and times that SQLite and PostgreSQL keep alike.
+
+    A metric that is NaN or infinite becomes null, which is what JSON has for it, and NaN when it is
+    read: one such figure is no reason to lose a trained child. A reward or a latency has to be
+    finite, for the controller learns from it, and SQLite would keep NaN as "no reward".
+
+    Raises:
+      ValueError: the reward or the latency is not finite.
+    """
+    return {
+        name: value if value is None else _TO_COLUMN.get(name, _unchanged)(value)
+        for name, value in fields.items()
+    }
+
+
+def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """The fields that `to_row` made columns of."""
+    return {
+        name: value if value is None else _FROM_COLUMN.get(name, _unchanged)(value)
+        for name, value in row.items()
+    }
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _text(value: str) -> str:
+    """PostgreSQL keeps no NUL, and neither database half a surrogate pair; a child's error may
+    have both."""
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _finite(value: float) -> float:
+    # numpy's numbers are bytes to SQLite.
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a reward or latency of {number} is none")
+    return number
+
+
+def _utc(time: datetime.datetime) -> datetime.datetime:
+    return time.astimezone(datetime.timezone.utc).replace(tzinfo=None) if time.tzinfo else time
+
+
+def _metrics_text(metrics: dict[str, float]) -> str:
+    return json.dumps(
+        {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    )
+
+
+def _metrics(text: str) -> dict[str, float]:
+    metrics = json.loads(text)
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+_TO_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "tokens": json.dumps,
+    "architecture": _text,
+    "state": lambda state: state.name,
+    "worker": _text,
+    "metrics": _metrics_text,
+    "latency_ms": _finite,
+    "reward": _finite,
+    "error": _text,
+    "started": _utc,
+    "finished": _utc,
+    "note": _text,
+}
+_FROM_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "tokens": lambda text: tuple(json.loads(text)),
+    "state": TrialState.__getitem__,
+    "metrics": _metrics,
+}

@@ -1,0 +1,226 @@
+"""A database of trials: its URL, its transactions, and its errors as one line that can be read."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+
+from mnasdet.errors import UserError, nearest
+
+_T = TypeVar("_T")
+
+_BACKENDS = ("postgresql", "sqlite")
+_DRIVER = "postgresql+psycopg"
+
+# How often a transaction is tried while another program has the lock, or the server restarts.
+_ATTEMPTS = 4
+
+# PostgreSQL: serialization failure, deadlock, lock timeout, server going down, crashed, starting.
+_PASSING = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
+
+# What to do about SQLite's errors, by a part of their text: only Python 3.11 has their codes.
+_ADVICE = {
+    "is locked": "another program holds it; nothing was changed, try again when that is done",
+    "is full": "nothing was changed, go on when there is space",
+    "readonly": "make the file and its folder writable",
+    "unable to open": "its folder is missing, or may not be read",
+}
+
+
+class TrialDatabase:
+    """Whole transactions on an SQLite file or a PostgreSQL server.
+
+    Every one is done in full or not at all. One that meets a lock or a restarting server is tried
+    a few times; then, and when the disk is full or the server out of reach, a UserError says so,
+    and the same call works once the cause is gone.
+    """
+
+    def __init__(self, location: str | Path, create: bool = True, timeout_seconds: float = 10.0):
+        """Does not connect yet.
+
+        Args:
+          location: a file or a URL, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE.
+          create: whether a file that is missing is made.
+          timeout_seconds: for which one attempt waits for a lock or a server.
+        """
+        url = _parse(location)
+        self.name = shown(location)
+        self._secrets = [text for text in (url.password, *_query_passwords(url)) if text]
+        self._timeout_seconds = timeout_seconds
+        self._connected = False
+        milliseconds = max(1, round(1000 * timeout_seconds))
+        if url.get_backend_name() == "sqlite":
+            self._check_file(url, create)
+            self._engine = sa.create_engine(_readable(url))
+            _set_up_sqlite(self._engine, milliseconds)
+            # A transaction that reads first and writes then would fail at once on a lock.
+            self._begin = {"read": "BEGIN", "write": "BEGIN IMMEDIATE"}
+        else:
+            self._engine = self._postgresql_engine(url)
+            limit = f"SET LOCAL lock_timeout = {milliseconds}"
+            self._begin = {"read": limit, "write": limit}
+
+    def read(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """What `work` returns in a transaction of its own, which must only read."""
+        return self._transact(work, self._begin["read"])
+
+    def write(self, work: Callable[[sa.Connection], _T]) -> _T:
+        """What `work` returns in a transaction of its own. It may be called more than once.
+
+        Raises:
+          sqlalchemy.exc.IntegrityError: as it is, for the caller to explain.
+        """
+        return self._transact(work, self._begin["write"])
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def problem(self, text: str) -> UserError:
+        """An error about this database: one line, without its password."""
+        for secret in self._secrets:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+        return UserError(f"{self.name}: cannot be used as a trial store: {' '.join(text.split())}")
+
+    def _transact(self, work: Callable[[sa.Connection], _T], begin: str) -> _T:
+        for attempt in range(_ATTEMPTS):
+            worked = False
+            try:
+                with self._engine.connect() as connection, connection.begin():
+                    self._connected = True
+                    connection.exec_driver_sql(begin)
+                    result = work(connection)
+                    worked = True
+                return result
+            except (sa.exc.IntegrityError, sa.exc.DataError):
+                raise
+            except sa.exc.DBAPIError as error:
+                # Whether a commit that broke off was done is not known: it is not tried again.
+                last = worked or attempt == _ATTEMPTS - 1
+                if last or not self._is_passing(error):
+                    raise self.problem(_explain(error)) from None
+            time.sleep(min(2.0**attempt, self._timeout_seconds))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _is_passing(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether another attempt may go well."""
+        if self._engine.dialect.name == "sqlite":
+            return "is locked" in str(error.orig)
+        state = getattr(error.orig, "sqlstate", None)
+        # A server that was never reached is a wrong URL; one that was is being restarted.
+        lost = state is None and isinstance(error, sa.exc.OperationalError) and self._connected
+        return lost or state in _PASSING
+
+    def _check_file(self, url: sa.URL, create: bool) -> None:
+        if not url.database or url.database.startswith(("file:", ":memory:")):
+            return  # In memory, or a URI of SQLite's own.
+        path = Path(url.database)
+        if path.is_dir():
+            raise self.problem("is a folder")
+        if not create and not path.exists():
+            raise self.problem("no such file")
+
+    def _postgresql_engine(self, url: sa.URL) -> sa.Engine:
+        arguments: dict[str, Any] = {}
+        if "connect_timeout" not in url.query:
+            arguments["connect_timeout"] = max(2, round(self._timeout_seconds))
+        try:
+            # The ping replaces connections that a restart of the server has cut.
+            return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
+        except ImportError as error:
+            raise self.problem(
+                f'{error}; pip install "mnasdet[postgresql]" and use {_DRIVER}://...'
+            ) from None
+        except sa.exc.ArgumentError as error:
+            raise self.problem(str(error)) from None
+
+
+def _parse(location: str | Path) -> sa.URL:
+    """The URL of a location, with the driver that mnasdet installs.
+
+    Raises:
+      UserError: it is no URL, or one of another database than SQLite and PostgreSQL.
+    """
+    text = str(location)
+    if "://" not in text:
+        return sa.URL.create("sqlite", database=text)
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        url = None
+    # Of a password with an @, the rest would be the host, and shown.
+    if url is None or "@" in (url.host or ""):
+        raise UserError(
+            f"{_without_password(text)}: is no database URL; use a file or "
+            "postgresql://USER:PASSWORD@HOST/DATABASE, in a password %40 for @ and %2F for /"
+        )
+    backend = url.get_backend_name()
+    if backend == "postgres" or url.drivername == "postgresql":
+        return url.set(drivername=_DRIVER)
+    if backend not in _BACKENDS:
+        raise UserError(
+            f"{_without_password(text)}: trials are kept in {nearest(backend, _BACKENDS)}, "
+            f"not in {backend}"
+        )
+    return url
+
+
+def _without_password(text: str) -> str:
+    """A URL that may be ill-formed: of several @ the last ends the password."""
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", text))
+
+
+def _query_passwords(url: sa.URL) -> list[str]:
+    values = [value for name, value in url.query.items() if "password" in name]
+    return [text for value in values for text in ([value] if isinstance(value, str) else value)]
+
+
+def shown(location: str | Path) -> str:
+    """A file or a URL as it may be printed: without a password."""
+    if "://" not in str(location):
+        return str(location)
+    url = _parse(location)
+    hidden = {name: "***" for name in url.query if "password" in name}
+    text = url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return text.replace("%2A%2A%2A", "***")
+
+
+def _readable(url: sa.URL) -> sa.URL:
+    """A URL under which a file can at least be read.
+
+    SQLite writes beside a database even to read it. Where it may not, and nobody has it open,
+    "immutable" lets it read all the same.
+    """
+    path = Path(url.database or "")
+    if url.query or not path.is_file() or Path(f"{path}-wal").exists():
+        return url
+    as_effective = os.access in os.supports_effective_ids
+    if all(os.access(p, os.W_OK, effective_ids=as_effective) for p in (path, path.parent)):
+        return url
+    uri = f"file:{quote(str(path.absolute()))}"
+    return sa.URL.create("sqlite", database=uri, query={"immutable": "1", "uri": "true"})
+
+
+def _set_up_sqlite(engine: sa.Engine, busy_timeout: int) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def set_up(connection, record) -> None:
+        # Transactions begin where this module says, not where the driver guesses.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={busy_timeout}")
+        # Readers (a report, a second terminal) never block the search.
+        connection.execute("PRAGMA journal_mode=WAL")
+        # A killed process loses nothing; only a power cut can lose the last trials.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _explain(error: sa.exc.DBAPIError) -> str:
+    text = str(error.orig)
+    advice = [advice for part, advice in _ADVICE.items() if part in text]
+    return "; ".join([text, *advice])

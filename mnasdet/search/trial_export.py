@@ -1,0 +1,122 @@
+"""Trials as CSV and JSON, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import lzma
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from mnasdet import architecture_string, files
+from mnasdet.errors import UserError
+from mnasdet.evaluation.coco import MAP
+from mnasdet.protos import architecture_pb2
+from mnasdet.search.trial_store import Trial, TrialStore
+
+_COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda content: content,
+    # Without the time of day: the same trials give the same file.
+    ".gz": lambda content: gzip.compress(content, mtime=0),
+    ".xz": lzma.compress,
+}
+
+_SUMMARY = ("number", "state", "reward", "mAP", "latency_ms", "duplicate_of", "note", "error")
+
+
+def write(path: str | Path, store: TrialStore) -> int:
+    """Writes all trials of a search with all their fields, and returns how many they are.
+
+    Args:
+      path: ends in .csv or .json, and in .gz or .xz behind that if it is to be compressed.
+
+    Raises:
+      UserError: it has another ending.
+    """
+    # Before the trials are read, which may take a while.
+    to_text, compress = _form(Path(path).name)
+    trials = store.trials()
+    files.write(path, compress(to_text(store, trials).encode()))
+    return len(trials)
+
+
+def to_dict(trial: Trial) -> dict[str, Any]:
+    """All fields as JSON has them, times in ISO format, a metric that is no number as None; and
+    the seconds from start to end."""
+    return {
+        "number": trial.number,
+        "state": trial.state.value,
+        "reward": trial.reward,
+        "latency_ms": trial.latency_ms,
+        "duplicate_of": trial.duplicate_of,
+        "error": trial.error,
+        "note": trial.note,
+        "worker": trial.worker,
+        "seed": trial.seed,
+        "started": trial.started and f"{trial.started.isoformat()}Z",
+        "finished": trial.finished and f"{trial.finished.isoformat()}Z",
+        "seconds": trial.seconds,
+        "key": trial.key,
+        "tokens": list(trial.tokens),
+        "metrics": {
+            name: value if math.isfinite(value) else None for name, value in trial.metrics.items()
+        },
+        "architecture": trial.architecture,
+    }
+
+
+def summary(trial: Trial) -> dict[str, Any]:
+    """What tells the trials of a search apart, with the mAP, None where it is no number."""
+    described = to_dict(trial)
+    described["mAP"] = described["metrics"].get(MAP)
+    return {name: described[name] for name in _SUMMARY}
+
+
+def structure(architecture: str) -> str | None:
+    """A text proto as an architecture string; None for what this mnasdet cannot read."""
+    try:
+        parsed = text_format.Parse(architecture, architecture_pb2.Architecture())
+    except text_format.ParseError:
+        return None
+    return architecture_string.to_string(parsed)
+
+
+def _form(name: str) -> tuple[Callable[[TrialStore, Sequence[Trial]], str], Callable]:
+    for suffix, to_text in {".csv": _csv, ".json": _json}.items():
+        for ending, compress in _COMPRESSIONS.items():
+            if name.endswith(suffix + ending):
+                return to_text, compress
+    raise UserError(f"{name}: the file has to end in .csv or .json, and .gz or .xz behind that")
+
+
+def _csv(store: TrialStore, trials: Sequence[Trial]) -> str:
+    """A line a trial and a column for every metric that any of them has, `metrics.NAME`."""
+    rows = [_flat(to_dict(trial)) for trial in trials]
+    columns = dict.fromkeys(_flat(to_dict(Trial(0, (), "", "", 0))))
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(trial: dict[str, Any]) -> dict[str, Any]:
+    metrics = {f"metrics.{name}": value for name, value in trial.pop("metrics").items()}
+    return trial | {"tokens": " ".join(map(str, trial["tokens"]))} | metrics
+
+
+def _json(store: TrialStore, trials: Sequence[Trial]) -> str:
+    content = {
+        "search_name": store.search_name,
+        "description": store.description(),
+        "trials": [to_dict(trial) for trial in trials],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

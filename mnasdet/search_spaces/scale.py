@@ -1,0 +1,89 @@
+"""Single fields of an architecture as choices: repeats, depth multiplier, image size."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+from mnasdet.errors import ConfigError
+from mnasdet.protos import architecture_pb2
+from mnasdet.search_spaces.choices import check_at_least, check_positive, decimal
+from mnasdet.search_spaces.composed import Part
+from mnasdet.search_spaces.space import Choice, Decision
+
+
+class FieldPart(Part):
+    """One field of the architecture: a decision where it has several values, else simply set."""
+
+    def __init__(self, path: str, values: Sequence[float]) -> None:
+        """Args:
+        path: of the field, such as "feature_pyramid.mnasfpn.repeats". Its last word is the
+          decision's name.
+        values: at least one.
+        """
+        *self._message, self._name = path.split(".")
+        self._values = tuple(values)
+        if len(self._values) > 1:
+            self.fields = (path,)
+
+    def decisions(self, first: int) -> list[Decision]:
+        return [Decision(self._name, self._values)] if len(self._values) > 1 else []
+
+    def write(
+        self, values: Mapping[str, Choice], architecture: architecture_pb2.Architecture
+    ) -> None:
+        message = functools.reduce(getattr, self._message, architecture)
+        setattr(message, self._name, values.get(self._name, self._values[0]))
+
+    def read(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
+        message = functools.reduce(getattr, self._message, architecture)
+        value = getattr(message, self._name)
+        return {self._name: decimal(value) if isinstance(value, float) else value}
+
+
+def repeats_part(
+    base: architecture_pb2.Architecture, space: str, pyramid: str, repeats: int | Sequence[int]
+) -> Part:
+    """How often a pyramid's cell is repeated.
+
+    Args:
+      space: whose choices these are, for errors.
+      pyramid: its field in FeaturePyramid.
+      repeats: one number, or those to choose from.
+
+    Raises ConfigError for less than one, and where the base's `exit` lies behind the last repeat.
+    """
+    if isinstance(repeats, int):
+        check_at_least(space, "repeats", repeats, 1)
+        repeats = (repeats,)
+    check_positive(space, "repeats", repeats)
+    if base.exit > min(repeats):
+        raise ConfigError(
+            f"{space} search space: repeats is {list(repeats)}; use {base.exit} or more, as the "
+            "architecture's exit"
+        )
+    return FieldPart(f"feature_pyramid.{pyramid}.repeats", repeats)
+
+
+def scale_parts(
+    space: str, depth_multipliers: Sequence[float] = (), image_sizes: Sequence[int] = ()
+) -> list[Part]:
+    """The scale of a whole network; what is left out stays as in the base.
+
+    Args:
+      space: whose choices these are, for errors.
+      depth_multipliers: factors on the widths of backbone and pyramid, above 0.
+      image_sizes: sides of square images in pixels.
+
+    Raises ConfigError for values that no network can have.
+    """
+    parts: list[Part] = []
+    multipliers = [decimal(multiplier) for multiplier in depth_multipliers]
+    for field, path, values in (
+        ("depth_multipliers", "depth_multiplier", multipliers),
+        ("image_sizes", "image_size", image_sizes),
+    ):
+        if values:
+            check_positive(space, field, values)
+            parts.append(FieldPart(path, values))
+    return parts

@@ -1,0 +1,234 @@
+"""Measures how good the proxy task of a search is as a judge of architectures.
+
+Random architectures of the config's search space are trained on the proxy task, with several seeds
+each, and once for longer: as retrain_config says, or as the proxy task stretched, its schedule with
+it. Reports the rank correlations between both accuracies with their 90 % intervals, what the seed
+alone does to the proxy's, and what difference it can tell. The long trainings are noisy as well,
+which lowers the correlations.
+
+Writes to --model_dir: proxy_quality.json, proxy.db (searches proxy_0, proxy_1, ... and long, for
+scripts/trials.py), pipeline.config, run.json, and pretrained/ if the config asks for it.
+Interrupted, it goes on with --resume, then also with more architectures or seeds.
+
+  python scripts/measure_proxy.py --pipeline_config_path=configs/quickstart.config \\
+    --model_dir=runs/proxy --num_architectures=12 --num_seeds=3
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mnasdet.errors import UserError
+from mnasdet.scripts import command
+
+FLAGS = flags.FLAGS
+
+command.define_pipeline_flags()
+command.define_format_flag()
+flags.DEFINE_string("model_dir", None, "Folder of the measurement; made if missing.", required=True)
+flags.DEFINE_integer("num_architectures", 12, "Random ones, all different.", lower_bound=2)
+flags.DEFINE_integer(
+    "num_seeds", 3, "Proxy trainings of each architecture.", lower_bound=1, upper_bound=999
+)
+flags.DEFINE_integer("seed", None, "In place of search_config.seed.", lower_bound=0)
+flags.DEFINE_integer(
+    "long_num_steps", 0, "Steps of the long training, in place of retrain_config.", lower_bound=0
+)
+flags.DEFINE_float(
+    "long_factor", 0.0, "Times the proxy's steps, in place of retrain_config.", lower_bound=0.0
+)
+flags.DEFINE_bool("resume", False, "Go on with the measurement in --model_dir.")
+
+
+def main() -> None:
+    pipeline = command.load_pipeline()
+    if FLAGS.seed is not None:
+        pipeline.search_config.seed = FLAGS.seed
+
+    from mnasdet.search import run_folder
+
+    # The number of architectures and that of seeds may grow.
+    settings = {
+        "long_recipe": "retrain_config" if not _long_num_steps(pipeline) else "stretched",
+        "long_num_steps": _long_num_steps(pipeline),
+    }
+    folder = Path(FLAGS.model_dir)
+    with run_folder.claimed(folder, pipeline, settings, FLAGS.resume):
+        quality = measure(pipeline, folder)
+    if FLAGS.format == "json":
+        command.print_json(quality)
+    else:
+        print_quality(quality)
+
+
+def _long_num_steps(pipeline) -> int:
+    """To which the proxy task is stretched; 0: the config has a longer recipe of its own."""
+    if FLAGS.long_num_steps and FLAGS.long_factor:
+        raise UserError("give one of --long_num_steps, --long_factor")
+    proxy = pipeline.train_config.num_steps
+    steps = FLAGS.long_num_steps or round(FLAGS.long_factor * proxy)
+    given = FLAGS.long_num_steps or FLAGS.long_factor
+    if given and steps <= proxy:
+        raise UserError(
+            f"the long training has {steps} steps; more than the proxy's {proxy}, please"
+        )
+    if not given and not pipeline.search_config.HasField("retrain_config"):
+        raise UserError(
+            "the config has no search_config.retrain_config; set --long_factor or --long_num_steps"
+        )
+    return steps
+
+
+def measure(pipeline, folder: Path) -> dict[str, Any]:
+    """What proxy_quality.json holds."""
+    import numpy as np
+
+    from mnasdet import files
+    from mnasdet.search import proxy_measurement, proxy_quality, training_queue
+
+    with contextlib.ExitStack() as stack:
+        *proxies, long = _series(pipeline, folder, stack)
+        train([*proxies, long], pipeline.search_config)
+        of_proxy = np.array([one.accuracies for one in proxies]).T
+        quality = {
+            "num_architectures": FLAGS.num_architectures,
+            "num_seeds": FLAGS.num_seeds,
+            "seed": pipeline.search_config.seed,
+            **proxy_quality.summary(of_proxy, np.array(long.accuracies)),
+            "num_workers": training_queue.num_workers(pipeline.search_config.executor),
+        }
+        for name, some in (("proxy", proxies), ("long", [long])):
+            quality[f"{name}_num_steps"] = some[0].pipeline.train_config.num_steps
+            quality[f"{name}_seconds"] = proxy_measurement.median_seconds(some)
+        quality["architectures"] = proxy_measurement.by_architecture(proxies, long)
+    files.write(folder / "proxy_quality.json", json.dumps(quality, indent=2) + "\n")
+    return quality
+
+
+def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
+    """What is trained: the proxy task with every seed, and last the long training."""
+    from mnasdet import config
+    from mnasdet.search import latency, limits, proxy_measurement, proxy_task
+    from mnasdet.search_spaces import factory
+    from mnasdet.training import runtime
+
+    runtime.use_threads()
+    settings = pipeline.search_config
+    space = factory.from_config(settings.search_space, config.architecture(pipeline))
+    limited = limits.from_config(settings.limits)
+    sampled = proxy_measurement.sample(
+        pipeline,
+        space,
+        FLAGS.num_architectures,
+        settings.seed,
+        limited,
+        latency.from_config(settings.latency) if limited.max_latency_ms else None,
+    )
+    children = proxy_task.prepare(pipeline, folder / "pretrained")
+    trained = {f"proxy_{index}": children for index in range(FLAGS.num_seeds)}
+    trained[proxy_measurement.LONG] = _long(children)
+    return [
+        stack.enter_context(
+            contextlib.closing(
+                proxy_measurement.Series(folder / "proxy.db", name, children, sampled)
+            )
+        )
+        for name, children in trained.items()
+    ]
+
+
+def _long(children):
+    from mnasdet.protos import pipeline_pb2
+    from mnasdet.search.longer_training import stretched
+
+    long = pipeline_pb2.TrainEvalPipelineConfig()
+    long.CopyFrom(children)
+    steps = _long_num_steps(children)
+    longer = stretched(children.train_config, steps) if steps else None
+    long.train_config.CopyFrom(longer or children.search_config.retrain_config)
+    return long
+
+
+def train(series, settings) -> None:
+    from mnasdet.search import proxy_measurement, training_queue
+    from mnasdet.search.executors import factory as executors
+
+    def work(one, number: int) -> float:
+        steps = one.pipeline.train_config.num_steps
+        return steps * one.trials[number].metrics["multiply_adds"]
+
+    left = proxy_measurement.unfinished(series)
+    done = sum(len(one.trials) for one in series) - len(left)
+    progress = training_queue.QueueProgress([work(*which) for which in left], done)
+
+    def show(one, trial) -> None:
+        name = f"{one.name} of architecture {trial.number}"
+        result = f"mAP {one.accuracies[trial.number]:.4f}  {trial.seconds:.1f} s"
+        if trial.error:
+            result = f"{trial.state.name}: {trial.error}"
+        progress(work(one, trial.number), f"{name}  {result}")
+
+    executor = executors.from_config(settings.executor)
+    try:
+        proxy_measurement.run(
+            series,
+            executor,
+            training_queue.num_workers(settings.executor),
+            settings.limits.max_file_size,
+            show,
+        )
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command with --resume goes on") from None
+    finally:
+        executor.close()
+
+
+def print_quality(quality: dict[str, Any]) -> None:
+    print(f"{'architecture':>12} {'MAdds M':>9} {'mean proxy mAP':>14} {'long mAP':>8}  proxy mAP")
+    for entry in quality["architectures"]:
+        known = [accuracy for accuracy in entry["proxy_mAP"] if accuracy is not None]
+        mean = sum(known) / len(known) if known else None
+        print(
+            f"{entry['architecture']:>12} {entry['multiply_adds'] / 1e6:>9.1f} {_text(mean):>14} "
+            f"{_text(entry['long_mAP']):>8}  {' '.join(map(_text, entry['proxy_mAP']))}"
+        )
+    for name in ("spearman", "kendall"):
+        print(f"{name.capitalize()}'s rank correlation: {_correlation(quality, name)}")
+    noise = quality["noise"]
+    print(
+        f"standard deviation over seeds: {_text(noise['std'])} "
+        f"({noise['degrees_of_freedom']} degrees of freedom)"
+    )
+    print(
+        "share of the variance that architectures make: "
+        f"{_text(noise['intraclass_correlation'], 2)}"
+    )
+    for name in ("proxy", "long"):
+        print(
+            f"{name}: {quality[f'{name}_num_steps']} steps, median "
+            f"{_text(quality[f'{name}_seconds'], 1)} s with {quality['num_workers']} at once"
+        )
+    print(quality["verdict"])
+
+
+def _correlation(quality: dict[str, Any], name: str) -> str:
+    value, low, high, note = (quality[name][key] for key in ("value", "low", "high", "note"))
+    interval = f" ({100 * quality['confidence']:.0f} %: {_text(low, 2)} to {_text(high, 2)})"
+    return f"{_text(value, 2)}{interval if low is not None else ''}{f'; {note}' * bool(note)}"
+
+
+def _text(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

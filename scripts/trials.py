@@ -1,0 +1,273 @@
+"""Shows, exports, annotates and compares the trials of searches.
+
+python scripts/trials.py --store=runs/quickstart --sort=reward --limit=10
+python scripts/trials.py --store=runs/quickstart --show=3
+python scripts/trials.py --store=runs/quickstart --mark=3 --note='try with more steps'
+python scripts/trials.py --store=runs/quickstart --export=trials.csv.gz
+python scripts/trials.py --store=runs/ppo --compare=runs/random
+python scripts/trials.py --store=postgresql://user@host/database --searches
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mnasdet.errors import UserError
+from mnasdet.scripts import command
+
+FLAGS = flags.FLAGS
+
+# Of trial_store.TrialState, which loads too much for --help.
+_STATES = ["pending", "running", "complete", "failed", "rejected"]
+
+command.define_format_flag()
+flags.DEFINE_string(
+    "store",
+    None,
+    "Folder of a search, trials.db file or database URL. A password is better kept in ~/.pgpass "
+    "or PGPASSWORD than in the URL.",
+    required=True,
+)
+flags.DEFINE_string("search_name", None, "Needed where the store holds several searches.")
+flags.DEFINE_enum("sort", "number", ["number", "reward", "mAP", "latency"], "Best first.")
+flags.DEFINE_enum("state", None, _STATES, "Only trials in this state.")
+flags.DEFINE_integer("limit", 0, "So many trials at most; 0: all.", lower_bound=0)
+flags.DEFINE_bool("searches", False, "The searches of the store.")
+flags.DEFINE_integer("show", None, "Number of a trial to show in full.", lower_bound=0)
+flags.DEFINE_string("export", None, "File for all trials: .csv or .json, also with .gz or .xz.")
+flags.DEFINE_integer("mark", None, "Number of a trial that --note is for.", lower_bound=0)
+flags.DEFINE_string("note", None, "Text for --mark; empty: removes the note.")
+flags.DEFINE_string("compare", None, "Another store, as --store, to put beside this one.")
+flags.DEFINE_string("compare_search_name", None, "As --search_name, of --compare.")
+
+_NOTE_CHARACTERS = 40
+_ERROR_CHARACTERS = 60
+
+
+def main() -> None:
+    values = {name: FLAGS[name].value for name in _ACTIONS}
+    # Not by truth: --show=0 is given.
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    if len(given) > 1:
+        raise UserError(f"give one of {', '.join(f'--{name}' for name in given)}")
+    if (FLAGS.mark is None) != (FLAGS.note is None):
+        raise UserError("--mark and --note belong together")
+    if FLAGS.compare_search_name and not FLAGS.compare:
+        raise UserError("--compare_search_name needs --compare")
+    result, print_text = (_ACTIONS[given[0]] if given else list_trials)()
+    if FLAGS.format == "json":
+        command.print_json(result)
+    else:
+        print_text(result)
+
+
+# What an action gives: its JSON, and what prints that as text.
+Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
+
+
+def list_trials() -> Result:
+    from mnasdet.search import trial_export
+
+    with _open() as store:
+        rows = [trial_export.summary(trial) for trial in store.trials()]
+        name = store.search_name
+    shown = [row for row in rows if FLAGS.state in (None, row["state"])]
+    shown.sort(key=_sort_key)
+    shown = shown[: FLAGS.limit or None]
+    return {"search_name": name, "num_trials": len(rows), "trials": shown}, _print_trials
+
+
+def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
+    """Best first; trials without the value at the end, by number."""
+    value = row["latency_ms" if FLAGS.sort == "latency" else FLAGS.sort]
+    sign = -1 if FLAGS.sort in ("reward", "mAP") else 1
+    return value is None, sign * (value or 0), row["number"]
+
+
+def _print_trials(result: dict[str, Any]) -> None:
+    rows = result["trials"]
+    of = "" if len(rows) == result["num_trials"] else f" of {result['num_trials']}"
+    print(f"search {result['search_name']}: {len(rows)}{of} trials")
+    _print_table(
+        ["number", "state", "reward", "mAP", "latency ms", "duplicate of", "note", "error"],
+        [
+            [
+                str(row["number"]),
+                row["state"],
+                _number(row["reward"]),
+                _number(row["mAP"]),
+                _number(row["latency_ms"], 3),
+                "" if row["duplicate_of"] is None else str(row["duplicate_of"]),
+                _shortened(row["note"], _NOTE_CHARACTERS),
+                _shortened(row["error"], _ERROR_CHARACTERS),
+            ]
+            for row in rows
+        ],
+        left={"state", "note", "error"},
+    )
+
+
+def list_searches() -> Result:
+    from mnasdet.search import trial_store
+
+    location = _location(FLAGS.store)
+    searches = [
+        {
+            "name": summary.name,
+            "created": f"{summary.created.isoformat()}Z",
+            "trials": summary.num_trials,
+            **{state.value: summary.counts.get(state, 0) for state in trial_store.TrialState},
+            "duplicates": summary.duplicates,
+            "best_reward": summary.best_reward,
+        }
+        for summary in trial_store.list_searches(location, _unnamed(location))
+    ]
+    return {"searches": searches}, _print_searches
+
+
+def _print_searches(result: dict[str, Any]) -> None:
+    rows = [
+        [str(value) for name, value in search.items() if name != "best_reward"]
+        + [_number(search["best_reward"])]
+        for search in result["searches"]
+    ]
+    header = ["name", "created", "trials", *_STATES, "duplicates", "best reward"]
+    _print_table(header, rows, left={"name", "created"})
+
+
+def show() -> Result:
+    from mnasdet.search import trial_export
+
+    with _open() as store:
+        trial = store.trial(FLAGS.show)
+    described = trial_export.to_dict(trial)
+    # The text, which is long, stays last.
+    text = described.pop("architecture")
+    structure = trial_export.structure(text)
+    return described | {"structure": structure, "architecture": text}, _print_trial
+
+
+def _print_trial(result: dict[str, Any]) -> None:
+    for name, value in result.items():
+        if name == "metrics":
+            print("metrics:")
+            print("".join(f"  {metric}: {figure}\n" for metric, figure in value.items()), end="")
+        elif name == "architecture":
+            print(f"architecture:\n{textwrap.indent(value.rstrip(), '  ')}")
+        elif value is not None:
+            print(f"{name.replace('_', ' ')}: {value}")
+
+
+def export() -> Result:
+    from mnasdet.search import trial_export
+
+    with _open() as store:
+        num_trials = trial_export.write(FLAGS.export, store)
+    return {"path": FLAGS.export, "trials": num_trials}, lambda result: print(
+        f"{result['path']}: {result['trials']} trials"
+    )
+
+
+def mark() -> Result:
+    with _open() as store:
+        trial = store.update(store.trial(FLAGS.mark), note=FLAGS.note or None)
+    return {"number": trial.number, "note": trial.note}, lambda result: print(
+        f"trial {result['number']}: {result['note'] or 'no note'}"
+    )
+
+
+def compare() -> Result:
+    from mnasdet.search import comparison, trial_database
+
+    places = [FLAGS.store, FLAGS.compare]
+    with _open() as first, _open("compare", "compare_search_name") as second:
+        names = [store.search_name for store in (first, second)]
+        result = comparison.compare([first.trials(), second.trials()])
+    for search, place, name in zip(result["searches"], places, names, strict=True):
+        search.update(store=trial_database.shown(place), search_name=name)
+    return result, _print_comparison
+
+
+def _print_comparison(result: dict[str, Any]) -> None:
+    searches = result["searches"]
+    heading = "store" if searches[0]["search_name"] == searches[1]["search_name"] else "search_name"
+    counts = ["trials", "complete", "failed", "rejected", "duplicates", "architectures"]
+    rows = [[name, *(str(search[name]) for search in searches)] for name in counts]
+    for name in ("best_reward", "best_mAP", "hypervolume"):
+        rows.append([name.replace("_", " "), *(_number(search[name]) for search in searches)])
+    for step in searches[0]["best_reward_after"]:
+        bests = [_number(search["best_reward_after"][step]) for search in searches]
+        rows.append([f"best reward after {step}", *bests])
+    _print_table(["", *(search[heading] for search in searches)], rows, left={""})
+    print(f"{result['shared_architectures']} architectures are in both")
+    slowest = result["reference"]["latency_ms"]
+    print(f"hypervolume in mAP x ms, down to mAP 0 and out to {slowest:.3f} ms, the slowest trial")
+
+
+_ACTIONS: dict[str, Callable[[], Result]] = {
+    "searches": list_searches,
+    "show": show,
+    "export": export,
+    "mark": mark,
+    "compare": compare,
+}
+
+
+def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[Any]:
+    """The search that two flags name; the name may be left out where there is only one."""
+    from mnasdet.search import trial_store
+
+    location, name = _location(FLAGS[store_flag].value), FLAGS[name_flag].value
+    if not name:
+        searches = trial_store.list_searches(location, _unnamed(location))
+        names = [summary.name for summary in searches]
+        if len(names) != 1:
+            held = f"several searches; set --{name_flag} to one of {', '.join(names)}"
+            raise UserError(f"--{store_flag} holds {held if names else 'no search yet'}")
+        name = names[0]
+    return closing(trial_store.TrialStore(location, name, create=False))
+
+
+def _location(store: str) -> str:
+    """A folder stands for the file in it."""
+    is_folder = "://" not in store and Path(store).is_dir()
+    return str(Path(store) / "trials.db") if is_folder else store
+
+
+def _unnamed(location: str) -> str:
+    """What the only search of a version 1 file is called: as its folder, like new searches."""
+    return "search" if "://" in location else Path(location).resolve().parent.name or "search"
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _shortened(text: str | None, characters: int) -> str:
+    line = " ".join((text or "").split())
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: set[str]) -> None:
+    """Columns as wide as they need be, numbers to the right and those in `left` to the left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        cells = [
+            f"{cell:<{width}}" if name in left else f"{cell:>{width}}"
+            for cell, width, name in zip(row, widths, header, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def cli() -> None:
+    command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

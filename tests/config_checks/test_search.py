@@ -1,0 +1,154 @@
+"""Every check of a search config, by its message."""
+
+import pytest
+
+from mnasdet import config
+from tests.config_fragments import SPACE, merge, nested
+
+SPACES = "search_config.search_space"
+MNASNET = f"{SPACES}.mnasnet"
+WORKERS = "search_config.executor.worker_processes"
+
+# A fragment that spoils the config, and the one problem that it makes.
+BAD = [
+    ("search_config { num_trials: 0 }", "search_config.num_trials is 0; at least 1 is allowed"),
+    ("search_config { seed: -1 }", "search_config.seed is -1; at least 0 is allowed"),
+    (
+        "search_config { max_pending_trials: 0 executor { this_process {} } }",
+        "search_config.max_pending_trials is 0; at least 1 is allowed",
+    ),
+    (
+        "search_config { limits { max_params: -1 } }",
+        "search_config.limits.max_params is -1; at least 0 is allowed",
+    ),
+    (
+        'search_config { trial_store { url: "postgresql" } }',
+        'search_config.trial_store.url is "postgresql"; one such as postgresql+psycopg://',
+    ),
+    (
+        nested(SPACE, "channels: [16, 16]"),
+        f"{SPACE}.channels is [16, 16]; different values of at least 1 are allowed",
+    ),
+    (
+        nested(SPACE, "expanded_channels: [0, 16]"),
+        f"{SPACE}.expanded_channels is [0, 16]; different values of at least 1 are allowed",
+    ),
+    (
+        nested(SPACE, "kernel_sizes: [3, 4]"),
+        f"{SPACE}.kernel_sizes has 4; only odd sizes are allowed",
+    ),
+    (
+        nested(SPACE, "repeats: 0"),
+        f"{SPACE}.repeats is [0]; different values of at least 1 are allowed",
+    ),
+    (
+        nested(f"{SPACES}.conn_search", "max_inputs: 1"),
+        f"{SPACES}.conn_search.max_inputs is 1; at least 2 is allowed",
+    ),
+    (
+        nested(SPACES, "depth_multipliers: [0.5, 0]"),
+        f"{SPACES}.depth_multipliers is [0.5, 0]; different positive values are allowed",
+    ),
+    (
+        nested(SPACES, "image_sizes: [320, 320]"),
+        f"{SPACES}.image_sizes is [320, 320]; different values of at least 1 are allowed",
+    ),
+    (
+        nested(f"{SPACES}.nas_fpn", "num_internal_cells: -1"),
+        f"{SPACES}.nas_fpn.num_internal_cells is -1; at least 0 is allowed",
+    ),
+    (
+        nested(MNASNET, "kernel_sizes: 2"),
+        f"{MNASNET}.kernel_sizes has 2; only odd sizes are allowed",
+    ),
+    (
+        nested(MNASNET, "se_ratios: [0, 1.5]"),
+        f"{MNASNET}.se_ratios is [0, 1.5]; different values of 0 to 1 are allowed",
+    ),
+    (
+        nested(MNASNET, "depth_offsets: [1, 1]"),
+        f"{MNASNET}.depth_offsets is [1, 1]; different values are allowed",
+    ),
+    (
+        nested(f"{SPACES}.joint", "mnasnet { width_factors: -1 }"),
+        f"{SPACES}.joint.mnasnet.width_factors is [-1]; different positive values are allowed",
+    ),
+    (
+        "search_config { controller { ppo { clip_range: 0 } } }",
+        "search_config.controller.ppo.clip_range is 0; more than 0 is allowed",
+    ),
+    (
+        "search_config { controller { regularized_evolution { population_size: 0 } } }",
+        "search_config.controller.regularized_evolution.population_size is 0; at least 1",
+    ),
+    (
+        "search_config { controller { nsga2 { crossover_probability: 2 } } }",
+        "search_config.controller.nsga2.crossover_probability is 2; 0 to 1 is allowed",
+    ),
+    (
+        "search_config { controller { local_search { num_starts: 0 } } }",
+        "search_config.controller.local_search.num_starts is 0; at least 1 is allowed",
+    ),
+    (
+        "search_config { reward { mnasfpn { exponent: 0.3 } } }",
+        "search_config.reward.mnasfpn.exponent is 0.3; at most 0 is allowed",
+    ),
+    (
+        "search_config { reward { mnasnet {} } }",
+        "search_config.reward.mnasnet.target_latency_ms is 0; more than 0 is allowed",
+    ),
+    (
+        "search_config { reward { tunas { target_latency_ms: 20 beta: 0.07 } } }",
+        "search_config.reward.tunas.beta is 0.07; at most 0 is allowed",
+    ),
+    (
+        "search_config { controller { ppo {} } reward { multi_objective {} } }",
+        "search_config.reward.multi_objective gives ppo the accuracy alone; use controller nsga2",
+    ),
+    (
+        'search_config { latency { latency_table { path: "/no/table" } } }',
+        'search_config.latency.latency_table.path is "/no/table", which does not exist',
+    ),
+    (nested(WORKERS, "num_workers: 0"), f"{WORKERS}.num_workers is 0; at least 1 is allowed"),
+    (
+        nested(WORKERS, "num_workers: 9"),
+        f"{WORKERS}.num_workers is 9; at most search_config.max_pending_trials, 8, have something",
+    ),
+    (nested(WORKERS, "max_memory_mb: -1"), f"{WORKERS}.max_memory_mb is -1; at least 0 is"),
+    (
+        nested("search_config.executor.ray", "gpus_per_worker: -1"),
+        "search_config.executor.ray.gpus_per_worker is -1; at least 0 is allowed",
+    ),
+    (
+        "search_config { executor { max_retries: -1 } }",
+        "search_config.executor.max_retries is -1; at least 0 is allowed",
+    ),
+    (
+        "search_config { retrain_config { optimizer { momentum_optimizer { learning_rate { "
+        "constant_learning_rate {} } } } } }",
+        "search_config.retrain_config.num_steps is 0; at least 1 is allowed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fragment", "expected"), BAD)
+def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, expected):
+    merge(fragment, coco_pipeline)
+    (problem,) = config.check(coco_pipeline)
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        "search_config { controller { nsga2 {} } reward { multi_objective {} } }",
+        "search_config { controller { ppo {} } reward { multi_objective {} } "
+        "limits { max_latency_ms: 20 } }",
+        nested(MNASNET, "ops: [CONV, MBCONV] skips: NONE depth_offsets: [-1, 0]"),
+        nested(SPACES, "joint {} depth_multipliers: [0.5, 1] image_sizes: [192, 256]"),
+        nested("search_config", "max_pending_trials: 32 executor { ray { num_workers: 32 } }"),
+    ],
+)
+def test_sound_searches(coco_pipeline, fragment):
+    merge(fragment, coco_pipeline)
+    assert config.check(coco_pipeline) == []

@@ -1,0 +1,31 @@
+"""What the tests of search spaces do with architectures."""
+
+import itertools
+
+from mnasdet.detectors.network import network_outputs
+from mnasdet.errors import UserError
+from mnasdet.networks.builder import canonical_key
+from mnasdet.protos import architecture_pb2
+
+
+def changed(architecture, change):
+    """A copy that `change` was called with."""
+    copy = architecture_pb2.Architecture()
+    copy.CopyFrom(architecture)
+    change(copy)
+    return copy
+
+
+def key(architecture, side=320):
+    """Equal keys: one network."""
+    return canonical_key(network_outputs(architecture, (side, side), 90))
+
+
+def all_tokens(space):
+    """Of a tiny space: every combination of choices that it accepts."""
+    for tokens in itertools.product(*(range(len(d.choices)) for d in space.decisions)):
+        try:
+            space.validate(tokens)
+        except UserError:
+            continue
+        yield tokens
