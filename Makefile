@@ -20,7 +20,7 @@ quickstart: $(INSTALLED)
 		--model_dir=runs/quickstart --resume
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from mnasdet import architecture_string, text_proto
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.lines import line_of
+from mnasdet.config_checks.model import ARCHITECTURE_FIELDS
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest
@@ -60,10 +61,13 @@ def load(
     eval_input: Sequence[str] = (),
     label_map: str = "",
     readers: Collection[str] = READERS,
+    architecture: str = "",
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
     """The pipeline config in a text-proto file, checked.
 
     Args:
+      architecture: in place of the config's, as `load_architecture` takes it. What `model.ssd`
+        says of predictor, anchors and hyper-parameters holds for it too.
       train_input, eval_input: record files or patterns, in place of the config's.
       label_map: path, in place of both readers'.
       readers: the input readers that will be used; what is wrong with others does not matter.
@@ -76,6 +80,8 @@ def load(
     text = text_proto.read_text(path)
     pipeline = text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
     _override(pipeline, train_input, eval_input, label_map)
+    if architecture:
+        _replace_architecture(pipeline, load_architecture(architecture))
     _drop_placeholder(pipeline.train_config)
     if problems := check(pipeline, readers):
         raise ConfigError(_report(problems, str(path), text))
@@ -98,6 +104,26 @@ def _override(
     if label_map:
         for reader in [pipeline.train_input_reader, *pipeline.eval_input_reader]:
             reader.label_map_path = label_map
+
+
+def with_architecture(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, resolved: architecture_pb2.Architecture
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """The config of exactly this architecture, which needs nothing more of `model.ssd`."""
+    copy = pipeline_pb2.TrainEvalPipelineConfig()
+    copy.CopyFrom(pipeline)
+    _replace_architecture(copy, resolved)
+    copy.model.ssd.feature_extractor.ClearField("conv_hyperparams")
+    copy.model.ssd.feature_extractor.ClearField("override_base_feature_extractor_hyperparams")
+    return copy
+
+
+def _replace_architecture(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
+) -> None:
+    pipeline.model.architecture.CopyFrom(architecture)
+    for field in ARCHITECTURE_FIELDS:
+        pipeline.model.ssd.feature_extractor.ClearField(field)
 
 
 def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:

@@ -29,8 +29,11 @@ def define_pipeline_flags() -> None:
     flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
 
 
-def load_pipeline(readers: Collection[str] = ("train_input_reader", "eval_input_reader")):
-    """The pipeline config that the flags name, checked for a command that uses `readers`."""
+def load_pipeline(
+    readers: Collection[str] = ("train_input_reader", "eval_input_reader"), architecture: str = ""
+):
+    """The pipeline config that the flags name, checked for a command that uses `readers`; with an
+    architecture in place of its own, if one is given."""
     from mnasdet import config
 
     return config.load(
@@ -39,6 +42,7 @@ def load_pipeline(readers: Collection[str] = ("train_input_reader", "eval_input_
         eval_input=FLAGS.eval_input,
         label_map=FLAGS.label_map,
         readers=readers,
+        architecture=architecture,
     )
 
 

@@ -53,10 +53,7 @@ def main() -> None:
     from mnasdet.search import run_folder
 
     # The number of architectures and that of seeds may grow.
-    settings = {
-        "long_recipe": "retrain_config" if not _long_num_steps(pipeline) else "stretched",
-        "long_num_steps": _long_num_steps(pipeline),
-    }
+    settings = {"long_num_steps": _long_num_steps(pipeline)}
     folder = Path(FLAGS.model_dir)
     with run_folder.claimed(folder, pipeline, settings, FLAGS.resume):
         quality = measure(pipeline, folder)
@@ -74,9 +71,7 @@ def _long_num_steps(pipeline) -> int:
     steps = FLAGS.long_num_steps or round(FLAGS.long_factor * proxy)
     given = FLAGS.long_num_steps or FLAGS.long_factor
     if given and steps <= proxy:
-        raise UserError(
-            f"the long training has {steps} steps; more than the proxy's {proxy}, please"
-        )
+        raise UserError(f"the long training has {steps} steps; use more than the proxy's {proxy}")
     if not given and not pipeline.search_config.HasField("retrain_config"):
         raise UserError(
             "the config has no search_config.retrain_config; set --long_factor or --long_num_steps"

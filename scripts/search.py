@@ -61,11 +61,11 @@ def apply_flags(pipeline) -> None:
 
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
-    from mnasdet.reporting import report
+    from mnasdet.reporting import examples, report
     from mnasdet.search import proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
-    from mnasdet.training import runtime
+    from mnasdet.training import checkpoints, runtime
 
     runtime.use_threads()
     settings = pipeline.search_config
@@ -83,11 +83,19 @@ def run(pipeline, model_dir: Path) -> None:
         store.describe(description)
     report_path = model_dir / "report" / "index.html"
     # Before the winner's training, which takes long and may be interrupted.
-    report.write(report_path, trials, search=description)
+    report.write(report_path, trials, search=description, space=space)
     best = results.best(trials)
     metrics, benchmark = winner.finish(children, best, model_dir / "best")
+    trained = config.load(model_dir / "best" / "pipeline.config")
+    detector = checkpoints.load_detector(trained, model_dir / "best")
     report.write(
-        report_path, trials, search=description, best=best, retrained=metrics, benchmark=benchmark
+        report_path,
+        trials,
+        search=description,
+        space=space,
+        retrained=metrics,
+        benchmark=benchmark,
+        examples=examples.detect(trained, detector),
     )
     print_frontier(results.frontier(trials), best, metrics, benchmark)
     print(f"report: {report_path}")
@@ -102,7 +110,9 @@ def search(pipeline, space, store, model_dir: Path):
     from mnasdet.search.search import Search
 
     settings = pipeline.search_config
-    progress = TrialProgress(settings.num_trials, summary_dir=model_dir / "tensorboard")
+    progress = TrialProgress(
+        settings.num_trials, space=space, summary_dir=model_dir / "tensorboard"
+    )
     for trial in store.trials():
         if trial.is_finished:
             progress.replay(trial)

@@ -20,24 +20,24 @@ command.define_pipeline_flags()
 command.define_format_flag()
 flags.DEFINE_string("model_dir", None, "Folder of the run; made if missing.", required=True)
 flags.DEFINE_string(
-    "architecture", "", "Published name or text-proto file, in place of the config's architecture."
+    "architecture",
+    "",
+    "Published name, text-proto file or architecture string, in place of the config's own; what "
+    "its ssd message says of predictor, anchors and hyper-parameters holds for it as well.",
 )
 flags.DEFINE_integer("num_train_steps", 0, "In place of train_config.num_steps.", lower_bound=0)
 flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and their augmentation.")
 
 
 def main() -> None:
-    from mnasdet import config
-
-    pipeline = command.load_pipeline()
-    architecture = config.load_architecture(FLAGS.architecture) if FLAGS.architecture else None
+    pipeline = command.load_pipeline(architecture=FLAGS.architecture)
     if FLAGS.num_train_steps:
         pipeline.train_config.num_steps = FLAGS.num_train_steps
 
     from mnasdet.training import runtime, trainer
 
     runtime.use_threads()
-    metrics = trainer.train(pipeline, FLAGS.model_dir, architecture=architecture, seed=FLAGS.seed)
+    metrics = trainer.train(pipeline, FLAGS.model_dir, seed=FLAGS.seed)
     command.print_metrics(metrics)
 
 

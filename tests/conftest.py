@@ -69,3 +69,12 @@ def coco_pipeline(coco_inputs):
     search = config.load(ROOT / "configs" / "mnasfpn_search_coco.config", **coco_inputs)
     loaded.search_config.CopyFrom(search.search_config)
     return loaded
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_freed():
+    """TensorFlow keeps every graph of a module's tests; a few modules of them fill the memory."""
+    from mnasdet.search.child import memory_freed
+
+    with memory_freed():
+        yield

@@ -77,6 +77,28 @@ def test_load_puts_the_overrides_in(coco_inputs):
     assert train.label_map_path == evaluation.label_map_path == coco_inputs["label_map"]
 
 
+def test_an_architecture_in_place_of_the_configs_keeps_what_ssd_says(coco_inputs):
+    named = config.load(COCO, **coco_inputs, architecture="mobilenet_v3_large_mnasfpn")
+    resolved = config.architecture(named)
+    assert resolved.backbone.HasField("mobilenet_v3")
+    own = config.load(COCO, **coco_inputs)
+    assert resolved.box_predictor == own.model.ssd.box_predictor
+    assert resolved.anchor_generator == own.model.ssd.anchor_generator
+    with pytest.raises(ConfigError, match='no architecture "mobilenet_v9"'):
+        config.load(COCO, **coco_inputs, architecture="mobilenet_v9")
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_with_architecture_is_a_config_of_exactly_that(tmp_path, coco_inputs, extractor):
+    path = tmp_path / "od_api.config"
+    path.write_text(config_text(extractor))
+    pipeline = config.load(path, **coco_inputs)
+    resolved = config.architecture(pipeline)
+    given = config.with_architecture(pipeline, resolved)
+    assert config.check(given) == []
+    assert config.architecture(given) == resolved
+
+
 def test_a_checkpoint_that_was_never_configured_is_left_out_and_said_so(
     tmp_path, coco_inputs, caplog
 ):

@@ -6,6 +6,16 @@ from mnasdet.config_checks.architecture import smallest_image_size
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
+# What a feature extractor says of the architecture, unless that is given.
+ARCHITECTURE_FIELDS = (
+    "type",
+    "depth_multiplier",
+    "min_depth",
+    "use_depthwise",
+    "fpn",
+    "num_layers",
+)
+
 # SSD has two features of the backbone and at most four extra layers.
 _SSD_LAYERS = (2, 6)
 
@@ -78,7 +88,7 @@ def _check_padding(extractor: Section, resizer: Section) -> None:
 def _check_extractor(extractor: Section, architecture_field: str | None) -> None:
     message = extractor.message
     if architecture_field:
-        for name in ("type", "depth_multiplier", "min_depth", "use_depthwise", "fpn", "num_layers"):
+        for name in ARCHITECTURE_FIELDS:
             if message.HasField(name):
                 extractor.report(
                     name, f"has no effect beside model.{architecture_field}; remove it"

@@ -48,14 +48,14 @@ def evaluate(
         detections = {key: np.asarray(value) for key, value in detect(batch["image"]).items()}
         for example, found in zip(_unbatch(batch), _unbatch(detections), strict=True):
             boxes, extent = int(example["num_boxes"]), example["extent"]
-            detected = _of_image(found["detection_boxes"], extent)
+            detected = of_image(found["detection_boxes"], extent)
             kept = np.arange(len(detected)) < found["num_detections"]
             # What was found in the padding alone, or outside of the image, is nothing.
             kept &= (detected[:, :2] < detected[:, 2:]).all(axis=1)
             evaluator.add(
                 int(example["height"]),
                 int(example["width"]),
-                _of_image(example["boxes"][:boxes], extent),
+                of_image(example["boxes"][:boxes], extent),
                 example["classes"][:boxes],
                 example["area"][:boxes],
                 example["is_crowd"][:boxes],
@@ -69,7 +69,7 @@ def evaluate(
     return evaluator.metrics(per_category)
 
 
-def _of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
+def of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """Boxes of the network's input, padding and all, as boxes of the image itself."""
     return np.clip(boxes / np.tile(extent, 2), 0.0, 1.0)
 

@@ -13,7 +13,7 @@ from mnasdet.protos import architecture_pb2
 _MnasNet = architecture_pb2.MnasNet
 
 # Pixels.
-_BOX_WIDTH, _BOX_HEIGHT = 104, 88
+_BOX_WIDTH, _BOX_HEIGHT = 104, 100
 _GAP, _CARD_STEP, _LINE = 22, 4, 18
 _TOP, _BELOW = 56, 44
 _MARGIN = 10
@@ -160,11 +160,12 @@ def _title(block: architecture_pb2.MnasNet.Block) -> str:
 
 def _lines(block: architecture_pb2.MnasNet.Block, channels: int) -> tuple[str, ...]:
     size = block.kernel_size
-    extras = [f"SE {block.se_ratio:g}"] if block.se_ratio else []
+    lines = [f"{size}×{size}  ×{block.repeats}", f"{channels} channels"]
+    if block.se_ratio:
+        lines.append(f"SE {block.se_ratio:g}")
     if block.skip in _SKIPS:
-        extras.append(_SKIPS[block.skip])
-    lines = (f"{size}×{size}  ×{block.repeats}", f"{channels} channels", ", ".join(extras))
-    return tuple(filter(None, lines))
+        lines.append(_SKIPS[block.skip])
+    return tuple(lines)
 
 
 def _stages(
@@ -197,14 +198,14 @@ def _drawn(box: _Layers, left: int) -> str:
     for card in range(box.cards, -1, -1):
         x, y = left + _CARD_STEP * card, _TOP - _CARD_STEP * card
         parts.append(f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="4"/>')
-    x = left + _BOX_WIDTH / 2
+    middle = left + _BOX_WIDTH / 2
     first = _TOP + (_BOX_HEIGHT - _LINE * len(box.lines)) / 2 + 4
-    parts.append(f'<text class="strong" x="{x:g}" y="{first:g}">{escape(box.title)}</text>')
+    parts.append(f'<text class="strong" x="{middle:g}" y="{first:g}">{escape(box.title)}</text>')
     for row, line in enumerate(box.lines, start=1):
-        parts.append(f'<text x="{x:g}" y="{first + _LINE * row:g}">{escape(line)}</text>')
+        parts.append(f'<text x="{middle:g}" y="{first + _LINE * row:g}">{escape(line)}</text>')
     if box.feature is not None:
         bottom = _TOP + _BOX_HEIGHT
-        parts.append(_arrow(x, bottom, 20, down=True))
-        parts.append(f'<text class="strong" x="{x:g}" y="{bottom + 36}">C{box.feature}</text>')
+        parts.append(_arrow(middle, bottom, 20, down=True))
+        parts.append(f'<text class="strong" x="{middle:g}" y="{bottom + 36}">C{box.feature}</text>')
     kind = f' class="k{box.kernel_size}"' if box.kernel_size else ""
     return f"<g{kind}>{''.join(parts)}</g>"

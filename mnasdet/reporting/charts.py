@@ -19,9 +19,10 @@ from mnasdet.search import pareto, results
 from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
-_TRIAL, _LINE, _BEST = "#8b95a5", "#3b82f6", "#e08a1e"
+_TRIAL, _LATE, _LINE, _BEST = "#8b95a5", "#2bb3a3", "#3b82f6", "#e08a1e"
 
-# Beyond this, SVG points make a browser sluggish and WebGL draws them.
+# Beyond this, SVG points make a browser sluggish and WebGL draws them, smaller ones. What lies on
+# top of them has to be WebGL's as well.
 _MOST_SVG_POINTS = 1000
 
 _HOVER_CHARACTERS = 44
@@ -55,7 +56,7 @@ def charts(
     drawn = [
         Chart(
             "Accuracy and latency",
-            "Bluer trials are later ones. Drag to zoom, double-click to go back; a click on a "
+            "Greener trials are later ones. Drag to zoom, double-click to go back; a click on a "
             "trial shows its row.",
             _frontier(trials, complete, best, strings),
         )
@@ -99,6 +100,7 @@ def _frontier(
             ),
         }
 
+    many = len(complete) > _MOST_SVG_POINTS
     scatter = _scatter(complete)
     figure = page.figure("latency (ms)", "mAP", legend=True)
     figure.add_trace(
@@ -106,16 +108,15 @@ def _frontier(
             mode="markers",
             name="trials",
             marker={
-                "size": 5 if scatter is go.Scattergl else 8,
-                "opacity": 0.75,
+                **({"size": 4, "opacity": 0.5} if many else {"size": 8, "opacity": 0.75}),
                 "color": [trial.number for trial in complete],
-                "colorscale": [[0, _TRIAL], [1, _LINE]],
+                "colorscale": [[0, _TRIAL], [1, _LATE]],
             },
             **marks(complete),
         )
     )
     figure.add_trace(
-        go.Scatter(
+        scatter(
             mode="lines+markers",
             name="frontier",
             line={"shape": "hv", "color": _LINE, "width": 2},
@@ -125,7 +126,7 @@ def _frontier(
     )
     if best:
         figure.add_trace(
-            go.Scatter(
+            scatter(
                 mode="markers",
                 name="best reward",
                 marker={"size": 17, "symbol": "star", "color": _BEST},
@@ -138,19 +139,24 @@ def _frontier(
 def _rewards(complete: Sequence[Trial]) -> go.Figure:
     numbers = [trial.number for trial in complete]
     rewards = [trial.reward or 0.0 for trial in complete]
+    many = len(complete) > _MOST_SVG_POINTS
+    scatter = _scatter(complete)
     figure = page.figure("trial", "reward")
     hover = "trial %{x}: %{y:.4f}<extra></extra>"
     figure.add_trace(
-        _scatter(complete)(
+        scatter(
             x=numbers,
             y=rewards,
             mode="markers",
-            marker={"size": 6, "color": _TRIAL, "opacity": 0.75},
+            marker={
+                "color": _TRIAL,
+                **({"size": 3, "opacity": 0.4} if many else {"size": 6, "opacity": 0.75}),
+            },
             hovertemplate=hover,
         )
     )
     figure.add_trace(
-        go.Scatter(
+        scatter(
             x=numbers,
             y=list(accumulate(rewards, max)),
             mode="lines",

@@ -8,7 +8,7 @@ import numpy as np
 
 from mnasdet.data import input_pipeline
 from mnasdet.detectors.detector import Detector
-from mnasdet.evaluation.evaluate import evaluation_set
+from mnasdet.evaluation.evaluate import evaluation_set, of_image
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting.pictures import MOST_EXAMPLES, Example
 
@@ -43,7 +43,7 @@ def _examples(
     for row in np.flatnonzero(batch["num_boxes"]):
         extent = batch["extent"][row]
         num_true = batch["num_boxes"][row]
-        boxes = _of_image(detections["detection_boxes"][row], extent)
+        boxes = of_image(detections["detection_boxes"][row], extent)
         kept = np.arange(len(boxes)) < detections["num_detections"][row]
         kept &= (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         yield Example(
@@ -51,7 +51,7 @@ def _examples(
             boxes=boxes[kept],
             classes=detections["detection_classes"][row, kept].astype(int),
             scores=detections["detection_scores"][row, kept],
-            truth_boxes=_of_image(batch["boxes"][row, :num_true], extent),
+            truth_boxes=of_image(batch["boxes"][row, :num_true], extent),
             truth_classes=batch["classes"][row, :num_true],
             class_names=class_names,
         )
@@ -61,8 +61,3 @@ def _unpadded(image: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """The network's input, in [-1, 1], as uint8 and without what it is padded with."""
     height, width = np.round(extent * image.shape[:2]).astype(int)
     return np.clip((image[:height, :width] + 1) * 127.5, 0, 255).round().astype(np.uint8)
-
-
-def _of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Boxes of the network's input, padding and all, as boxes of the image itself."""
-    return np.clip(boxes / np.tile(extent, 2), 0.0, 1.0)

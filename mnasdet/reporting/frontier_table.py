@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.reporting import latency_check
+from mnasdet.reporting.latency_check import Latency
 from mnasdet.search.trial_store import Trial
 
 
@@ -14,40 +14,44 @@ def table(
     members: Sequence[Trial],
     strings: Mapping[int, str],
     drawings: Mapping[int, str],
-    measured_ms: Mapping[int, float] | None,
+    latencies: Mapping[int, Latency],
 ) -> str:
     """Fastest first.
 
     Args:
-      strings: architecture strings by trial number, as are HTML `drawings` and milliseconds.
+      strings: architecture strings by trial number, as are HTML `drawings` and the latencies of
+        those that were measured.
     """
-    measured_ms = measured_ms or {}
-    columns = ["trial", "mAP", "ms", *(["measured ms", "error"] if measured_ms else [])]
+    columns = ["trial", "mAP", "ms", *(["measured ms", "error"] if latencies else [])]
     header = "".join(f'<th scope="col">{name}</th>' for name in columns)
     rows = "".join(
-        f"<tr>{''.join(_cells(trial, measured_ms))}"
-        f'<td class="text string"><code>{escape(strings[trial.number])}</code>'
-        f"{drawings[trial.number]}</td></tr>"
+        f"<tr>{''.join(_cells(trial, latencies))}"
+        f'<td class="text string"><code>{escape(strings[trial.number])}</code></td></tr>'
+        + _drawing_row(drawings[trial.number], len(columns) + 1)
         for trial in members
     )
     return (
-        '<h3>On the frontier</h3><div class="wide"><table class="members"><thead><tr>'
+        '<h3>On the frontier</h3><div class="wide scroll"><table class="members"><thead><tr>'
         f'{header}<th scope="col" class="text">architecture</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _cells(trial: Trial, measured_ms: Mapping[int, float]) -> list[str]:
+def _cells(trial: Trial, latencies: Mapping[int, Latency]) -> list[str]:
     """`data-unit` is shown behind the number where there is no room for a header."""
     cells = [
         f"<td>{trial.number}</td>",
         f'<td data-unit="mAP">{trial.metrics[MAP]:.4f}</td>',
         f'<td data-unit="ms">{trial.latency_ms:.3f}</td>',
     ]
-    measured = measured_ms.get(trial.number)
-    if measured is not None:
-        cells.append(f'<td data-unit="ms measured">{measured:.3f}</td>')
-        cells.append(f'<td data-unit="error">{latency_check.error(trial, measured):+.1%}</td>')
-    elif measured_ms:
+    latency = latencies.get(trial.number)
+    if latency:
+        cells.append(f'<td data-unit="ms measured">{latency.measured:.3f}</td>')
+        cells.append(f'<td data-unit="error">{latency.error:+.1%}</td>')
+    elif latencies:
         cells += ["<td></td>"] * 2
     return cells
+
+
+def _drawing_row(drawing: str, columns: int) -> str:
+    return f'<tr class="graph"><td colspan="{columns}">{drawing}</td></tr>' if drawing else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import plotly.graph_objects as go
@@ -13,51 +14,63 @@ from mnasdet.search.trial_store import Trial
 _LINE, _POINT = "#8b95a5", "#3b82f6"
 
 
-def error(trial: Trial, measured_ms: float) -> float:
-    """By which share of the measured latency the predicted one is too high."""
-    assert trial.latency_ms is not None
-    return trial.latency_ms / measured_ms - 1
+@dataclass(frozen=True)
+class Latency:
+    """Of one trial, in milliseconds."""
+
+    trial: int
+    predicted: float
+    measured: float
+
+    @property
+    def error(self) -> float:
+        """By which share of the measured latency the predicted one is too high."""
+        return self.predicted / self.measured - 1
 
 
-def section(trials: Sequence[Trial], measured_ms: Mapping[int, float] | None) -> str:
-    """A chart and its gist; "" where nothing was measured.
-
-    Args:
-      measured_ms: by trial number; of some trials.
-    """
+def latencies(
+    trials: Sequence[Trial], measured_ms: Mapping[int, float] | None
+) -> dict[int, Latency]:
+    """By trial number, of the trials that were measured."""
     measured_ms = measured_ms or {}
-    pairs = [
-        (trial, measured_ms[trial.number])
+    return {
+        trial.number: Latency(trial.number, trial.latency_ms, measured_ms[trial.number])
         for trial in trials
         if trial.number in measured_ms and trial.latency_ms is not None
-    ]
-    if not pairs:
+    }
+
+
+def section(latencies: Sequence[Latency]) -> str:
+    """Two charts and their gist; "" where nothing was measured."""
+    if not latencies:
         return ""
-    charts = page.chart("Predicted and measured latency", _scatter(pairs), "chart medium")
-    charts += page.chart("Error of the prediction", _errors(pairs), "chart medium")
-    content = f'{page.note(_gist(pairs))}<div class="pair">{charts}</div>'
+    charts = page.chart("Predicted and measured latency", _scatter(latencies), "chart medium")
+    charts += page.chart("Error of the prediction", _errors(latencies), "chart medium")
+    content = f'{page.note(gist(latencies))}<div class="pair">{charts}</div>'
     return page.section("Predicted and measured latency", content)
 
 
-def _gist(pairs: Sequence[tuple[Trial, float]]) -> str:
-    errors = [error(trial, measured) for trial, measured in pairs]
-    mean = sum(map(abs, errors)) / len(errors)
-    worst, at = max((abs(e), -trial.number) for e, (trial, _) in zip(errors, pairs, strict=True))
+def gist(latencies: Sequence[Latency]) -> str:
+    """Mean and largest error; and how many pairs are in their true order, which is what a search
+    goes by."""
+    mean = sum(abs(latency.error) for latency in latencies) / len(latencies)
+    worst = max(latencies, key=lambda latency: abs(latency.error))
     text = (
-        f"The prediction is off by {mean:.1%} on average and by {worst:.1%} at most (trial {-at})."
+        f"The prediction is off by {mean:.1%} on average and by {abs(worst.error):.1%} at most "
+        f"(trial {worst.trial})."
     )
     ordered = [
-        (a.latency_ms - b.latency_ms) * (measured_a - measured_b) > 0
-        for (a, measured_a), (b, measured_b) in combinations(pairs, 2)
+        (a.predicted - b.predicted) * (a.measured - b.measured) > 0
+        for a, b in combinations(latencies, 2)
     ]
     if ordered:
         text += f" It puts {sum(ordered):,} of {len(ordered):,} pairs in their true order."
     return text
 
 
-def _scatter(pairs: Sequence[tuple[Trial, float]]) -> go.Figure:
-    predicted = [trial.latency_ms for trial, _ in pairs]
-    measured = [value for _, value in pairs]
+def _scatter(latencies: Sequence[Latency]) -> go.Figure:
+    predicted = [latency.predicted for latency in latencies]
+    measured = [latency.measured for latency in latencies]
     ends = [min(predicted + measured), max(predicted + measured)]
     figure = page.figure("predicted (ms)", "measured (ms)")
     figure.add_trace(
@@ -75,7 +88,7 @@ def _scatter(pairs: Sequence[tuple[Trial, float]]) -> go.Figure:
             y=measured,
             mode="markers",
             marker={"size": 9, "color": _POINT},
-            customdata=[[trial.number, 100 * error(trial, value)] for trial, value in pairs],
+            customdata=[[latency.trial, 100 * latency.error] for latency in latencies],
             hovertemplate=(
                 "<b>trial %{customdata[0]}</b><br>predicted %{x:.4~g} ms, measured %{y:.4~g} ms: "
                 "%{customdata[1]:+.1f} %<extra></extra>"
@@ -85,17 +98,16 @@ def _scatter(pairs: Sequence[tuple[Trial, float]]) -> go.Figure:
     return figure
 
 
-def _errors(pairs: Sequence[tuple[Trial, float]]) -> go.Figure:
+def _errors(latencies: Sequence[Latency]) -> go.Figure:
     """Of every trial, the fastest first."""
-    pairs = sorted(pairs, key=lambda pair: pair[1])
-    errors = [100 * error(trial, value) for trial, value in pairs]
+    ordered = sorted(latencies, key=lambda latency: latency.measured)
     figure = page.figure("trial, fastest first", "predicted too high by (%)")
     figure.add_trace(
         go.Bar(
-            x=[f"{trial.number}" for trial, _ in pairs],
-            y=errors,
+            x=[str(latency.trial) for latency in ordered],
+            y=[100 * latency.error for latency in ordered],
             marker={"color": _POINT},
-            customdata=[[trial.number] for trial, _ in pairs],
+            customdata=[[latency.trial] for latency in ordered],
             hovertemplate="<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>",
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -22,8 +22,9 @@ _WORD_COLORS = ("#3b82f6", "#e08a1e", "#159a6b", "#b25fd1", "#d9534f", "#8b95a5"
 _SETTLED, _OPEN = "#2563eb", "rgba(139,149,165,0.12)"
 _SCALE = f"linear-gradient(90deg, {_OPEN}, {_SETTLED})"
 
-# Pixels of the overview.
+# Pixels of an overview; the names of more rows are left out where there is little room.
 _ROW, _AXIS = 15, 60
+_MOST_SHORT_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -46,26 +47,30 @@ class _Course:
 def section(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> str:
     """Of all proposals in their order; "" for less than a few or where nothing is decided.
 
-    An overview of all decisions comes first. Those of one kind, such as the kernel sizes of all
-    blocks, are shown when they are selected.
+    An overview comes first. The choices of one kind of decision, such as the kernel sizes of all
+    blocks, are shown when it is selected.
     """
     kinds = _kinds(decisions)
     if len(tokens) < proposals.LEAST_TRIALS or not kinds:
         return ""
     course = _course(tokens, decisions)
-    options = "".join(f"<option>{escape(kind)}</option>" for kind in kinds)
-    panels = [f'<div class="panel">{_overview(course, decisions, kinds)}</div>']
-    panels += [
-        f'<div class="panel" hidden>{_details(course, decisions, members)}</div>'
-        for members in kinds.values()
-    ]
-    return page.section(
-        "Decisions over time",
-        f'<p class="soft small">Over the {course.window} trials up to each. A decision is settled '
-        "when all of them agree on it and open when they make every choice equally often.</p>"
-        '<label class="picker">Decisions <select><option>all, how settled they are</option>'
-        f"{options}</select></label>{''.join(panels)}",
+    each = {decisions[index].name: [index] for members in kinds.values() for index in members}
+    panels = {
+        "by kind": _overview(course, decisions, kinds),
+        "all": _overview(course, decisions, each),
+    }
+    panels |= {kind: _details(course, decisions, members) for kind, members in kinds.items()}
+    options = "".join(f"<option>{escape(name)}</option>" for name in panels)
+    shown = "".join(
+        f'<div class="panel"{" hidden" * (place > 0)}>{panel}</div>'
+        for place, panel in enumerate(panels.values())
     )
+    note = (
+        f"Over the {course.window} trials up to each. A decision is settled when all of them agree "
+        "on it and open when they make every choice equally often. A click shows the choices."
+    )
+    picker = f'<label class="picker">Decisions <select>{options}</select></label>'
+    return page.section("Decisions over time", page.note(note) + picker + shown)
 
 
 def kind_of(name: str) -> str:
@@ -88,7 +93,8 @@ def _course(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> _Course:
     count = min(_MOST_WINDOWS, len(tokens) - window + 1)
     last = np.linspace(window - 1, len(tokens) - 1, count).round().astype(int).tolist()
     sliding = proposals.SlidingEntropy(decisions, window)
-    entropy, shares = [], []
+    entropy: list[np.ndarray] = []
+    shares: list[np.ndarray] = []
     for number, proposal in enumerate(tokens):
         sliding.add(proposal)
         if number == last[len(shares)]:
@@ -98,42 +104,45 @@ def _course(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> _Course:
 
 
 def _overview(
-    course: _Course, decisions: Sequence[Decision], kinds: dict[str, list[int]]
+    course: _Course, decisions: Sequence[Decision], rows: Mapping[str, Sequence[int]]
 ) -> str:
-    """A row a decision, those of a kind together: how settled it is."""
-    rows = [index for members in kinds.values() for index in members]
-    leading = course.shares[:, rows].argmax(axis=2).T
-    share = course.shares[:, rows].max(axis=2).T
-    told = [
-        [
-            f"{decisions[index].choices[choice]} ({part:.0%})"
-            for choice, part in zip(leading[row], share[row], strict=True)
-        ]
-        for row, index in enumerate(rows)
-    ]
+    """How settled the decisions of each row are on average."""
+    settled = [1 - course.entropy[:, members].mean(axis=1) for members in rows.values()]
     figure = page.figure("up to trial", "")
     figure.add_trace(
         go.Heatmap(
             x=course.last,
-            y=[decisions[index].name for index in rows],
-            z=(1 - course.entropy[:, rows].T).round(3).tolist(),
+            y=list(rows),
+            z=np.round(settled, 3).tolist(),
             zmin=0,
             zmax=1,
-            text=told,
+            text=[_told(course, decisions, members) for members in rows.values()],
             xgap=1,
             ygap=1,
             colorscale=[[0, _OPEN], [1, _SETTLED]],
             showscale=False,
-            hovertemplate="<b>%{y}</b><br>up to trial %{x}: mostly %{text}<extra></extra>",
+            hovertemplate="<b>%{y}</b><br>up to trial %{x}: %{text}<extra></extra>",
         )
     )
     figure.update_yaxes(autorange="reversed", tickfont={"size": 10}, dtick=1, showgrid=False)
     figure.update_xaxes(showgrid=False)
-    height = _ROW * len(rows) + _AXIS
     legend = f'<p class="scale">open<i style="background:{_SCALE}"></i>settled</p>'
-    return legend + page.chart(
-        "How settled each decision is", figure, "chart overview", height
-    )
+    kind = "chart overview" + " long" * (len(rows) > _MOST_SHORT_ROWS)
+    height = _ROW * len(rows) + _AXIS
+    return legend + page.chart("How settled decisions are", figure, kind, height)
+
+
+def _told(course: _Course, decisions: Sequence[Decision], members: Sequence[int]) -> list[str]:
+    """Of every window: the most frequent choice, or of several decisions their mean entropy."""
+    if len(members) > 1:
+        means = course.entropy[:, members].mean(axis=1)
+        return [f"entropy {mean:.2f} on average of {len(members)}" for mean in means]
+    shares = course.shares[:, members[0]]
+    choices = decisions[members[0]].choices
+    return [
+        f"{choices[choice]} in {share:.0%}"
+        for choice, share in zip(shares.argmax(axis=1), shares.max(axis=1), strict=True)
+    ]
 
 
 def _details(course: _Course, decisions: Sequence[Decision], members: Sequence[int]) -> str:
@@ -155,7 +164,8 @@ def _palette(choices: Sequence[Choice]) -> dict[Choice, str]:
     """A colour for every choice of a kind: numbers ascend, behind them words."""
     numbers = sorted({choice for choice in choices if not isinstance(choice, str)})
     words = dict.fromkeys(choice for choice in choices if isinstance(choice, str))
-    places = np.linspace(0.08, 0.95, len(numbers)).tolist()
+    spread = min(0.42, 0.2 * (len(numbers) - 1))
+    places = np.linspace(0.5 - spread, 0.5 + spread, len(numbers)).tolist()
     scale = colors.sample_colorscale("Viridis", places) if numbers else []
     palette: dict[Choice, str] = dict(zip(numbers, scale, strict=True))
     for place, word in enumerate(words):
@@ -178,7 +188,9 @@ def _shares(course: _Course, decision: Decision, index: int, palette: dict[Choic
                 hovertemplate="%{y:.0f} %",
             )
         )
-    figure.update_layout(hovermode="x unified", margin={"l": 4, "r": 4, "t": 4, "b": 4})
-    figure.update_yaxes(range=[0, 100], tickvals=[0, 50, 100], ticksuffix=" %", fixedrange=True)
+    figure.update_layout(hovermode="x unified")
+    figure.update_yaxes(
+        range=[0, 100], tickvals=[0, 50, 100], ticktext=["0", "50 %", "100 %"], fixedrange=True
+    )
     figure.update_xaxes(nticks=4, showgrid=False)
     return page.chart(decision.name, figure, "chart mini")

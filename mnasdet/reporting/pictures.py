@@ -26,7 +26,7 @@ _LEAST_SCORE = 0.05
 _MOST_DETECTIONS = 60
 
 # Labels of more boxes cover each other; they are tooltips then.
-_MOST_LABELS = 12
+_MOST_LABELS = 8
 
 _STEPS = np.arange(1, 20) / 20
 _USUAL_SCORE = 0.3
@@ -65,11 +65,13 @@ def section(examples: Sequence[Example] | None) -> str:
     right = [matches(example) for example in shown]
     score, f1 = best_score(shown, right)
     note = (
-        f"Green: the right class and an IoU of at least {_IOU:g} with a box that is there and not "
-        "found yet; red: not."
+        f"Green: right, with the class of a box that is there and an IoU of {_IOU:g} or more with "
+        "it; red: wrong, or found a second time."
     )
     if f1:
         note += f" F1 is highest, {f1:.2f} in these pictures, from a score of {score:.2f} on."
+    if any(map(_is_dense, shown)):
+        note += " Where there are many boxes, a label shows when you point at one."
     slider = (
         f'<label class="picker">Score from <output>{score:.2f}</output> <input type="range" '
         f'class="score" min="{_LEAST_SCORE}" max="0.95" step="0.05" value="{score:.2f}"></label>'
@@ -129,19 +131,22 @@ def _figure(example: Example, right: np.ndarray, score: float, name: str) -> str
     """The picture is in the page once: the second drawing uses that of the first."""
     height, width = example.image.shape[:2]
     image = f'<image id="{name}" width="{width}" height="{height}" href="{_data_uri(example)}"/>'
-    dense = len(example.truth_boxes) > _MOST_LABELS
-    drawings = [
-        ("truth", image + "".join(_truth(example)), dense),
-        ("detections", f'<use href="#{name}"/>' + "".join(_detections(example, right, score)),
-         dense),
-    ]  # fmt: skip
+    drawings = {
+        "truth": image + "".join(_truth(example)),
+        "detections": f'<use href="#{name}"/>' + "".join(_detections(example, right, score)),
+    }
+    kind = "boxes dense" if _is_dense(example) else "boxes"
     shown = "".join(
-        f'<figure><svg viewBox="0 0 {width} {height}" class="boxes{" dense" * is_dense}" '
-        f'role="img" font-size="{max(height, width) / 22:.3g}"><title>{caption}</title>{content}'
-        f"</svg><figcaption>{caption}</figcaption></figure>"
-        for caption, content, is_dense in drawings
+        f'<figure><svg viewBox="0 0 {width} {height}" class="{kind}" role="img" '
+        f'style="--line:{_line(example):.3g}px"><title>{caption}</title>{content}</svg>'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for caption, content in drawings.items()
     )
     return f'<div class="example">{shown}</div>'
+
+
+def _is_dense(example: Example) -> bool:
+    return len(example.truth_boxes) > _MOST_LABELS
 
 
 def _truth(example: Example) -> Iterator[str]:
@@ -168,7 +173,7 @@ def _box(example: Example, box: np.ndarray, label: str, opening: str) -> str:
     """The label stands above the box, or in it at the upper edge of the picture."""
     height, width = example.image.shape[:2]
     top, left, bottom, right = (box * [height, width, height, width]).tolist()
-    line = max(height, width) / 22
+    line = _line(example)
     baseline = top - 0.25 * line if top > 1.2 * line else top + line
     anchor = "end" if left > 0.75 * width else "start"
     return (
@@ -177,6 +182,11 @@ def _box(example: Example, box: np.ndarray, label: str, opening: str) -> str:
         f'<text x="{right if anchor == "end" else left:.1f}" y="{baseline:.1f}" '
         f'text-anchor="{anchor}">{escape(label)}</text></g>'
     )
+
+
+def _line(example: Example) -> float:
+    """The height of a line of text, in pixels of the image."""
+    return max(example.image.shape[:2]) / 24
 
 
 def _data_uri(example: Example) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TextIO
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.reporting.running_figures import RunningFigures
+from mnasdet.search.trial_store import Trial
+from mnasdet.search_spaces.space import SearchSpace
 
 
 class TrialProgress:
@@ -19,12 +21,14 @@ class TrialProgress:
         self,
         num_trials: int,
         *,
+        space: SearchSpace | None = None,
         stream: TextIO | None = None,
         summary_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
         num_trials: that the search ends with.
+        space: of the trials, for the entropy of what is proposed.
         stream: gets the lines; standard error by default.
         summary_dir: gets TensorBoard's event files.
         clock: seconds; the time elapsed starts now.
@@ -34,8 +38,7 @@ class TrialProgress:
         self._clock = clock
         self._start = clock()
         self._replayed = self._finished = 0
-        self._duplicates = self._failures = self._rejected = 0
-        self._best: Trial | None = None
+        self._figures = RunningFigures(space)
         self._writer = None
         if summary_dir:
             import tensorflow as tf
@@ -45,7 +48,7 @@ class TrialProgress:
     def replay(self, trial: Trial) -> None:
         """Counts a trial that finished in an earlier run. One line sums all of them up, before
         that of the next trial, or at once when none is left to run."""
-        self._count(trial)
+        self._figures.add(trial)
         self._replayed += 1
         if self._replayed == self._num_trials:
             self._print_replayed()
@@ -53,28 +56,18 @@ class TrialProgress:
     def __call__(self, trial: Trial) -> None:
         if self._replayed and not self._finished:
             self._print_replayed()
-        self._count(trial)
+        self._figures.add(trial)
         self._finished += 1
         self._print(self._line(trial))
         self._summarize(trial)
-
-    def _count(self, trial: Trial) -> None:
-        self._duplicates += trial.duplicate_of is not None
-        self._failures += trial.state is TrialState.FAILED
-        self._rejected += trial.state is TrialState.REJECTED
-        if trial.reward is not None and (
-            self._best is None
-            or self._best.reward is None
-            or (-trial.reward, trial.number) < (-self._best.reward, self._best.number)
-        ):
-            self._best = trial
 
     def _line(self, trial: Trial) -> str:
         done = self._replayed + self._finished
         elapsed = self._clock() - self._start
         # Only this run's pace counts: nobody knows how long the computer slept before it.
         remaining = elapsed / self._finished * max(0, self._num_trials - done)
-        best = f"{self._best.reward:.4f} (#{self._best.number})" if self._best else "-"
+        figures = self._figures
+        best = f"{figures.best.reward:.4f} (#{figures.best.number})" if figures.best else "-"
         return "  ".join(
             [
                 f"trial {done}/{self._num_trials}",
@@ -82,9 +75,9 @@ class TrialProgress:
                 f"best {best}",
                 f"elapsed {_duration(elapsed)}",
                 f"ETA {_duration(remaining)}",
-                f"duplicates {self._duplicates}",
-                f"failures {self._failures}",
-                *([f"rejected {self._rejected}"] if self._rejected else []),
+                f"duplicates {figures.duplicates}",
+                f"failures {figures.failures}",
+                *([f"rejected {figures.rejected}"] if figures.rejected else []),
             ]
         )
 
@@ -95,19 +88,21 @@ class TrialProgress:
         print(line, file=self._stream, flush=True)
 
     def _summarize(self, trial: Trial) -> None:
-        if self._writer is None or trial.reward is None or self._best is None:
+        if self._writer is None:
             return
         import tensorflow as tf
 
-        scalars = {
-            "reward": trial.reward,
-            "mAP": trial.metrics[MAP],
-            "latency_ms": trial.latency_ms,
-            "best_reward": self._best.reward,
-        }
+        scalars = self._figures.scalars()
+        if trial.reward is not None and trial.latency_ms is not None:
+            scalars["reward"] = trial.reward
+            scalars["mAP"] = trial.metrics[MAP]
+            scalars["latency_ms"] = trial.latency_ms
+        # All in one, which takes a tenth of the time of as many tf.summary.scalar.
+        summary = tf.compat.v1.Summary()
+        for name, value in scalars.items():
+            summary.value.add(tag=name, simple_value=value)
         with self._writer.as_default(step=trial.number):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
+            tf.summary.experimental.write_raw_pb(summary.SerializeToString())
         # A search that is killed leaves what it had.
         self._writer.flush()
 

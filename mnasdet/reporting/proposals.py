@@ -22,7 +22,7 @@ class SlidingEntropy:
     not grow with the number of trials."""
 
     def __init__(self, decisions: Sequence[Decision], window: int = WINDOW) -> None:
-        sizes = np.array([len(decision.choices) for decision in decisions])
+        sizes = np.array([len(decision.choices) for decision in decisions], np.int64)
         self._rows = np.arange(len(sizes))
         self._open = sizes > 1
         self._scale = np.log(np.where(self._open, sizes, 2))
@@ -55,7 +55,7 @@ class SlidingEntropy:
         return self._counts / max(1, len(self._latest))
 
     def _count(self, tokens: Tokens, change: int) -> None:
-        at = (self._rows, np.asarray(tokens))
+        at = (self._rows, np.asarray(tokens, np.int64))
         before = self._counts[at]
         self._counts[at] = before + change
         self._sums += self._n_log_n[before + change] - self._n_log_n[before]
@@ -66,7 +66,9 @@ def window_of(num_trials: int) -> int:
     return min(WINDOW, max(2, num_trials // 2))
 
 
-def entropies(proposals: Sequence[Tokens], decisions: Sequence[Decision], window: int) -> list[float]:
+def entropies(
+    proposals: Sequence[Tokens], decisions: Sequence[Decision], window: int
+) -> list[float]:
     """The mean entropy of the window that ends with each proposal, from the first full one on."""
     sliding = SlidingEntropy(decisions, window)
     means = []

@@ -52,8 +52,8 @@ function draw(chart) {
     if (trace.type === "scattergl" && !hasWebgl()) trace.type = "scatter";
   }
   for (const [path, value] of Object.entries(theme())) set(layout, path, value);
-  // The names of decisions would leave no room for what they are the names of.
-  if (chart.matches(".overview") && chart.clientWidth < 520) layout.yaxis.showticklabels = false;
+  // Many long names would leave little room for what they are the names of.
+  if (chart.matches(".long") && chart.clientWidth < 520) layout.yaxis.showticklabels = false;
   Plotly.newPlot(chart, data, layout, { responsive: true, displayModeBar: false }).then(() =>
     chart.on("plotly_click", ({ points: [point] }) =>
       chart.matches(".overview") ? showDecision(chart, point.y) : showTrial(point.customdata),
@@ -76,14 +76,15 @@ function showTrial(data) {
   row.scrollIntoView({ behavior: "smooth", block: "center" });
 }
 
-// Shows the panel with the chart of a decision that was clicked in the overview.
+// Shows the panel of a kind of decisions, or the one with the chart of a decision.
 function showDecision(chart, name) {
   const section = chart.closest("section");
+  const select = section.querySelector("select");
   const captions = [...section.querySelectorAll("figcaption")];
   const panel = captions.find((caption) => caption.textContent === name)?.closest(".panel");
-  if (!panel) return;
-  const select = section.querySelector("select");
-  select.selectedIndex = [...section.querySelectorAll(".panel")].indexOf(panel);
+  const panels = [...section.querySelectorAll(".panel")];
+  const kind = [...select.options].findIndex((option) => option.textContent === name);
+  select.selectedIndex = kind >= 0 ? kind : panels.indexOf(panel);
   select.dispatchEvent(new Event("change"));
 }
 

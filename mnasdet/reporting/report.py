@@ -62,7 +62,8 @@ def write(
     strings = _strings(trials, members)
     size = search.get("image_size")
     drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
-    frontier = frontier_table.table(members, strings, drawings, measured_ms)
+    latencies = latency_check.latencies(trials, measured_ms)
+    frontier = frontier_table.table(members, strings, drawings, latencies)
     drawn = charts(trials, best, strings, space)
     body = [
         _header(trials, search),
@@ -71,7 +72,7 @@ def write(
         pictures.section(examples),
         _small_charts(drawn),
         marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
-        latency_check.section(trials, measured_ms),
+        latency_check.section(list(latencies.values())),
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:

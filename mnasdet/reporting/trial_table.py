@@ -45,7 +45,7 @@ def table(trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str
     )
     body = "".join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
     return (
-        f'<p class="soft small">{note}</p><div class="wide trials"><table class="sortable">'
+        f'<p class="soft small">{note}</p><div class="wide scroll"><table class="sortable">'
         f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

@@ -21,12 +21,15 @@ class ChildTask:
 
     Attributes:
       max_file_size: bytes that the float32 TFLite file may have; 0: no limit.
+      folder: takes checkpoints, and the newest one there is where training goes on; none are kept
+        without one.
     """
 
     pipeline: bytes
     architecture: str
     seed: int
     max_file_size: int = 0
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def run(task: ChildTask) -> dict[str, float]:
     architecture = text_format.Parse(task.architecture, architecture_pb2.Architecture())
     if task.max_file_size:
         _check_file_size(pipeline, architecture, task.max_file_size)
-    return trainer.train(pipeline, architecture=architecture, seed=task.seed)
+    folder = task.folder or None
+    return trainer.train(pipeline, folder, architecture=architecture, seed=task.seed)
 
 
 def _check_file_size(
@@ -105,7 +109,7 @@ def run_safely(task: ChildTask) -> Outcome:
 
     A bug of ours stops the search: it would spoil every other child as well.
     """
-    with _memory_freed():
+    with memory_freed():
         return _outcome(task)
 
 
@@ -122,7 +126,7 @@ def _outcome(task: ChildTask) -> Outcome:
 
 
 @contextlib.contextmanager
-def _memory_freed() -> Iterator[None]:
+def memory_freed() -> Iterator[None]:
     """Frees what a child leaves behind in a process that goes on to the next one.
 
     Measured with quickstart.config's network at 64x64: 85 MB a child without it.

@@ -95,7 +95,7 @@ def _bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval over resampled architectures.
 
-    Not BCa, which has no interval for 5 to 15 % of samples of six, and measured on normal ones of
+    Not BCa, which has no interval for 15 to 34 % of samples of six, and measured on normal ones of
     ten and twenty is no nearer to the nominal coverage (both 88 to 98 %).
     """
 

@@ -40,10 +40,9 @@ def best(trials: Sequence[Trial]) -> Trial:
     """The complete trial with the highest reward, the first of equals."""
     complete = [trial for trial in trials if trial.reward is not None]
     if not complete:
-        reasons = Counter(trial.error for trial in trials).most_common(1)
-        raise UserError(
-            f"none of the {len(trials)} trials is complete; most frequent reason: {reasons[0][0]}"
-        )
+        reasons = Counter(trial.error for trial in trials if trial.error).most_common(1)
+        frequent = f"; most frequent reason: {reasons[0][0]}" if reasons else ""
+        raise UserError(f"none of the {len(trials)} trials is complete{frequent}")
     return max(complete, key=lambda trial: (trial.reward, -trial.number))
 
 

@@ -17,6 +17,7 @@ from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2
 
 _SETTINGS_FILE = "run.json"
+_CONFIG_FILE = "pipeline.config"
 
 # What decides the result, as JSON has it.
 Settings = Mapping[str, Any]
@@ -28,7 +29,9 @@ def claimed(
 ) -> Iterator[None]:
     """Holds a folder for one run: no other process has it meanwhile.
 
-    A new run writes run.json (the settings and a digest of the config) and pipeline.config.
+    A new run writes run.json (the settings and a digest of the config) and pipeline.config. If an
+    error ends it before anything else is there, it leaves the folder as it was, for whoever mends a
+    flag and tries again.
 
     Args:
       settings: by the names of their flags.
@@ -45,17 +48,23 @@ def claimed(
         except BlockingIOError:
             raise UserError(f"another process is at work in {folder}") from None
         whole = {**settings, "config_sha256": _digest(pipeline)}
-        if _check(folder, whole, resume):
+        is_new = _check(folder, whole, resume)
+        if is_new:
             files.write(folder / _SETTINGS_FILE, json.dumps(whole, indent=2) + "\n")
-        files.write(folder / "pipeline.config", text_format.MessageToString(pipeline))
-        yield
+        files.write(folder / _CONFIG_FILE, text_format.MessageToString(pipeline))
+        try:
+            yield
+        except UserError:
+            if is_new:
+                _give_back(folder)
+            raise
 
 
 def _check(folder: Path, settings: Settings, resume: bool) -> bool:
     """Whether the run is a new one."""
     path = folder / _SETTINGS_FILE
     if not path.exists():
-        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        if _content(folder):
             raise UserError(f"{folder} holds something else already; choose another --model_dir")
         return True
     if not resume:
@@ -72,6 +81,17 @@ def _check(folder: Path, settings: Settings, resume: bool) -> bool:
             f"{settings[name]}; choose another --model_dir"
         )
     return False
+
+
+def _give_back(folder: Path) -> None:
+    if _content(folder) == {_SETTINGS_FILE, _CONFIG_FILE}:
+        for name in (_CONFIG_FILE, _SETTINGS_FILE):
+            (folder / name).unlink()
+
+
+def _content(folder: Path) -> set[str]:
+    """Without the lock, and what a process that was killed did not get to rename."""
+    return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
 
 
 def _digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:

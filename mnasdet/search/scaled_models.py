@@ -14,7 +14,7 @@ from mnasdet import files
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search import pareto, winner
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.frontier_scaling import Variant
@@ -49,33 +49,6 @@ class ScaledModel(Variant):
         return self.mean_ap is not None or self.error is not None
 
 
-@dataclasses.dataclass(frozen=True)
-class FullTask(ChildTask):
-    """A training that writes into a folder, and goes on from the newest checkpoint there."""
-
-    folder: str = ""
-
-
-def train_model(task: ChildTask) -> Outcome:
-    """What `child.run_safely` is for a child, for a `FullTask`."""
-    import tensorflow as tf
-
-    from mnasdet.errors import UserError
-    from mnasdet.training import trainer
-
-    assert isinstance(task, FullTask)
-    pipeline = pipeline_pb2.TrainEvalPipelineConfig.FromString(task.pipeline)
-    architecture = text_format.Parse(task.architecture, architecture_pb2.Architecture())
-    try:
-        return Outcome(
-            trainer.train(pipeline, task.folder, architecture=architecture, seed=task.seed)
-        )
-    except UserError as error:
-        return Outcome(error=str(error))
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        return Outcome(error=f"out of memory: {(str(error) or 'no details').splitlines()[0]}")
-
-
 def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
     """As many worker processes as the search's own executor has workers; all on this machine.
 
@@ -88,7 +61,6 @@ def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
         max_memory_mb=workers.max_memory_mb,
         visible_devices=workers.visible_devices,
         max_retries=config.max_retries,
-        run_child=train_model,
     )
 
 
@@ -184,7 +156,7 @@ class ScaledModels:
                 self._change(model.name, measured_ms=timing["median_ms"])
                 self._write()
 
-    def _tasks(self) -> Iterator[tuple[str, FullTask]]:
+    def _tasks(self) -> Iterator[tuple[str, ChildTask]]:
         for model in self.models:
             if model.is_finished:
                 continue
@@ -193,7 +165,7 @@ class ScaledModels:
             files.write(folder / "pipeline.config", text_format.MessageToString(pipeline))
             yield (
                 model.name,
-                FullTask(
+                ChildTask(
                     pipeline.SerializeToString(), model.architecture, model.seed, folder=str(folder)
                 ),
             )

@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from mnasdet import files
+from mnasdet import config, files
 from mnasdet.evaluation.evaluate import first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.proxy_task import of_architecture
@@ -43,12 +43,10 @@ def retraining(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
     """The config of an architecture's full training, which needs no search to be read."""
-    full = pipeline_pb2.TrainEvalPipelineConfig()
-    full.CopyFrom(of_architecture(pipeline, architecture))
+    full = config.with_architecture(of_architecture(pipeline, architecture), architecture)
     if pipeline.search_config.HasField("retrain_config"):
         full.train_config.CopyFrom(pipeline.search_config.retrain_config)
     full.ClearField("search_config")
-    full.model.architecture.CopyFrom(architecture)
     return full
 
 

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 
 from mnasdet import config
+from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import cell_graph
+from mnasdet.search_spaces.composed import ComposedSpace
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from mnasdet.search_spaces.nas_fpn import NasFpnPart
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,7 +45,7 @@ def test_the_published_cell(published):
         ("P5", "10×8×48"),
         ("P6", "5×4×48"),
     ]
-    dashed = [path.get("class") == "residual" for path in arrows(root)]
+    dashed = [path.get("class") == "dashed" for path in arrows(root)]
     # Two into each of five blocks, one out of each of four, four residuals.
     assert dashed == [False] * 14 + [True] * 4
 
@@ -78,14 +81,73 @@ def test_no_arrow_runs_through_a_box_it_does_not_belong_to(published):
     space = MnasFpnSpace(published)
     rng = np.random.default_rng(0)
     for _ in range(30):
-        root = ET.fromstring(cell_graph.svg(space.decode(space.sample(rng)), (320, 320)))
-        boxes = [
-            tuple(float(rect.get(name)) for name in ("x", "y", "width", "height"))
-            for rect in root.iter(f"{SVG}rect")
-        ]
-        for path in arrows(root):
-            for px, py in points(path.get("d")):
-                assert not any(x < px < x + w and y < py < y + h for x, y, w, h in boxes)
+        check_arrows(ET.fromstring(cell_graph.svg(space.decode(space.sample(rng)), (320, 320))))
+
+
+def check_arrows(root):
+    boxes = [
+        tuple(float(rect.get(name)) for name in ("x", "y", "width", "height"))
+        for rect in root.iter(f"{SVG}rect")
+    ]
+    for path in arrows(root):
+        for px, py in points(path.get("d")):
+            assert not any(x < px < x + w and y < py < y + h for x, y, w, h in boxes)
+
+
+def test_squeeze_and_excite_is_told_apart(published):
+    gated = type(published)()
+    gated.CopyFrom(published)
+    gated.feature_pyramid.mnasfpn.block[0].merge = architecture_pb2.MnasFpn.SQUEEZE_EXCITE
+    root = ET.fromstring(cell_graph.svg(gated))
+    kinds = {g.find(f"{SVG}text").text: g.get("class") for g in root.iter(f"{SVG}g")}
+    assert kinds["F=256 · SE · k=3"] == "gated"
+    assert kinds["F=96 · add · k=3"] == "block"
+
+
+@pytest.fixture(scope="module")
+def nas_fpn():
+    """Figure 6 of Ghiasi et al."""
+    return config.load_architecture("resnet50_nas_fpn_7_256")
+
+
+def test_the_published_merging_cells(nas_fpn):
+    root = ET.fromstring(cell_graph.svg(nas_fpn, (640, 640)))
+    assert labels(root)[:2] == [("C3", "80×80×256"), ("C4", "40×40×256")]
+    assert labels(root)[5:12] == [
+        ("GP", "B0 · L4 · 40×40"),
+        ("sum", "B1 · L4 · 40×40"),
+        ("sum", "B2 · L3 · 80×80"),
+        ("sum", "B3 · L4 · 40×40"),
+        ("GP", "B4 · L5 · 20×20"),
+        ("GP", "B5 · L7 · 5×5"),
+        ("GP", "B6 · L6 · 10×10"),
+    ]
+    # C5 and C7 go into the outputs of their levels, as nothing else uses them.
+    dashed = [path for path in arrows(root) if path.get("class") == "dashed"]
+    assert len(dashed) == 2
+    # Two into each of seven cells, one out of each of five.
+    assert len(arrows(root)) - len(dashed) == 19
+    assert "Applied 7 times" in cell_graph.caption(nas_fpn)
+
+
+def test_no_arrow_of_merging_cells_runs_through_a_box(nas_fpn):
+    space = ComposedSpace(nas_fpn, [NasFpnPart(nas_fpn, num_internal_cells=5)])
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        check_arrows(ET.fromstring(cell_graph.svg(space.decode(space.sample(rng)), (640, 640))))
+
+
+def test_ids_begin_with_the_name(published):
+    root = ET.fromstring(cell_graph.svg(published, name="trial-7"))
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert ids == ["trial-7-arrow", "trial-7-dashed"]
+    used = {path.get("marker-end") for path in arrows(root)}
+    assert used == {"url(#trial-7-arrow)", "url(#trial-7-dashed)"}
+
+
+def test_a_pyramid_without_cell():
+    plain = config.load_architecture("mobilenet_v2_fpnlite_64")
+    assert cell_graph.svg(plain) == cell_graph.caption(plain) == ""
 
 
 def points(d):

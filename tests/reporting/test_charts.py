@@ -1,6 +1,9 @@
+import dataclasses
+
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.charts import charts
 from mnasdet.search.trial_store import Trial, TrialState
+from tests.reporting.coins import Coins
 
 
 def trial(number, mean_ap=None, latency_ms=None, reward=None, key=None):
@@ -18,8 +21,9 @@ def trial(number, mean_ap=None, latency_ms=None, reward=None, key=None):
     )
 
 
-def drawn(trials, best=None):
-    return charts(trials, best, {trial.number: f"c{trial.number} r1 | " for trial in trials})
+def drawn(trials, best=None, space=None):
+    strings = {trial.number: f"c{trial.number} r1 | " for trial in trials}
+    return {chart.title: chart.figure for chart in charts(trials, best, strings, space)}
 
 
 TRIALS = [
@@ -63,6 +67,33 @@ def test_charts_over_trials_need_two():
     assert list(drawn([trial(0, 0.2, 10.0, 0.1)])) == ["Accuracy and latency"]
 
 
-def test_many_points_are_drawn_by_webgl():
+def test_many_points_are_drawn_by_webgl_with_all_that_lies_on_them():
     trials = [trial(i, 0.2, 10.0 + i, 0.1) for i in range(1001)]
-    assert drawn(trials)["Accuracy and latency"].data[0].type == "scattergl"
+    figures = drawn(trials, trials[0])
+    for title in ("Accuracy and latency", "Reward"):
+        assert {trace.type for trace in figures[title].data} == {"scattergl"}
+
+
+def test_a_trial_without_a_string_is_drawn():
+    (chart,) = charts([trial(0, 0.2, 10.0, 0.1)], None, {})
+    assert tuple(chart.figure.data[0].customdata[0]) == (0, 0.1, "")
+
+
+def test_entropy_of_failed_and_complete_trials():
+    proposed = [(0, 0), (0, 1), (0, 0), (0, 0)]
+    trials = [
+        dataclasses.replace(trial(number, 0.2 if number else None, 10.0, 0.1), tokens=tokens)
+        for number, tokens in enumerate(proposed)
+    ]
+    uniform, entropy = drawn(trials, space=Coins())["Entropy of the proposals"].data
+    # Two trials a window; the second coin is both ways in the first two of three.
+    assert entropy.x == (1, 2, 3)
+    assert entropy.y == (0.5, 0.5, 0.0)
+    # Two throws of a coin differ half of the time.
+    assert 0.3 < uniform.y[0] < 0.7
+
+
+def test_no_entropy_of_a_few_trials_or_without_their_space():
+    trials = [dataclasses.replace(t, tokens=(0, 0)) for t in TRIALS]
+    assert "Entropy of the proposals" not in drawn(trials[:3], space=Coins())
+    assert "Entropy of the proposals" not in drawn(trials)

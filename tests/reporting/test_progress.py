@@ -93,16 +93,24 @@ def test_a_search_that_was_done_already():
     assert told(1, [(None, complete(0, 0.2))]) == ["resumed: 1 trial done"]
 
 
+def test_rejected_trials_are_counted_from_the_first_one_on():
+    rejected = Trial(1, (), "", "key 1", 0, state=TrialState.REJECTED, error="9 ms are over 8")
+    lines = told(2, [(10, complete(0, 0.5)), (10, rejected)])
+    assert lines[0].endswith("failures 0")
+    assert lines[1].startswith("trial 2/2  REJECTED: 9 ms are over 8  best 0.5000 (#0)")
+    assert lines[1].endswith("failures 0  rejected 1")
+
+
 def test_tensorboard(tmp_path):
     import tensorflow as tf
 
     progress = TrialProgress(3, stream=io.StringIO(), summary_dir=tmp_path)
     progress.replay(complete(0, 0.5))
-    progress(complete(1, 0.25))
+    progress(complete(1, 0.25, duplicate_of=0))
     progress(failed(2, "x"))
     (events,) = tmp_path.iterdir()
     scalars = {
-        (event.step, value.tag): float(tf.make_ndarray(value.tensor))
+        (event.step, value.tag): value.simple_value
         for event in tf.compat.v1.train.summary_iterator(str(events))
         for value in event.summary.value
     }
@@ -111,4 +119,13 @@ def test_tensorboard(tmp_path):
         (1, "mAP"): 0.31,
         (1, "latency_ms"): 12.34,
         (1, "best_reward"): 0.5,
+        (1, "hypervolume"): 0.0,
+        (1, "duplicates"): 1,
+        (1, "failures"): 0,
+        (1, "rejected"): 0,
+        (2, "best_reward"): 0.5,
+        (2, "hypervolume"): 0.0,
+        (2, "duplicates"): 1,
+        (2, "failures"): 1,
+        (2, "rejected"): 0,
     }

@@ -3,17 +3,29 @@ import datetime
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import report
+from mnasdet.reporting.pictures import Example
 from mnasdet.search.trial_store import Trial, TrialState
+from tests.reporting.coins import Coins
 
 EVIL = '<script>alert("&")</script>'
+EXAMPLE = Example(
+    np.zeros((4, 4, 3), np.uint8),
+    np.array([[0.0, 0.0, 0.5, 0.5]]),
+    np.array([1]),
+    np.array([0.9]),
+    np.zeros((0, 4)),
+    np.zeros(0, int),
+    {1: "cat"},
+)
 START = datetime.datetime(2026, 1, 5, 10)
-VOID = {"meta", "br"}
+VOID = {"meta", "br", "input"}
 
 
 class Page(HTMLParser):
@@ -22,14 +34,17 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.stack, self.loaded, self.ids, self.figures = [], [], [], []
+        self.tags: list[str] = []
         self.rows: list[list[str]] = []
         self.texts: dict[str, list[str]] = {}
+        self.size = len(text)
         self.feed(text)
         self.close()
         assert not self.stack
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
+        self.tags.append(tag)
         self.loaded += [attributes[name] for name in ("src", "href") if name in attributes]
         if "id" in attributes:
             self.ids.append(attributes["id"])
@@ -61,21 +76,19 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def architecture():
-    return text_format.MessageToString(config.load_architecture("mobilenet_v2_mnasfpn"))
+    published = config.load_architecture("mobilenet_v2_mnasfpn")
+    published.ClearField("image_size")
+    return text_format.MessageToString(published)
 
 
 @pytest.fixture
 def page(tmp_path, architecture):
     """Writes a report and parses it."""
 
-    def write(trials, best=None, benchmark=None, retrained=None, **search):
+    def write(trials, text=architecture, **arguments):
         path = tmp_path / "report" / "index.html"
-        trials = [dataclasses.replace(trial, architecture=architecture) for trial in trials]
-        if best:
-            best = dataclasses.replace(best, architecture=architecture)
-        report.write(
-            path, trials, search=search, benchmark=benchmark, retrained=retrained, best=best
-        )
+        trials = [dataclasses.replace(trial, architecture=text) for trial in trials]
+        report.write(path, trials, **({"search": {}} | arguments))
         return Page(path.read_text("utf-8"))
 
     return write
@@ -97,6 +110,11 @@ def failed(number, error):
     return Trial(number, (), "", f"key {number}", 0, state=TrialState.FAILED, error=error)
 
 
+def rejected(number, error):
+    state = TrialState.REJECTED
+    return Trial(number, (), "", f"key {number}", 0, state=state, error=error, latency_ms=40.0)
+
+
 def texts(page, tag):
     return page.texts.get(tag, [])
 
@@ -104,65 +122,101 @@ def texts(page, tag):
 def test_a_whole_report(page):
     trials = [complete(0), complete(1), failed(2, "the loss is NaN"), complete(3, duplicate_of=1)]
     parsed = page(
-        trials,
-        trials[1],
-        {"median_ms": 17.25, "model_bytes": 9_876_543, "provenance": {"cpu": "a CPU"}},
-        {MAP: 0.4125},
-        seed=7,
-        search_space="mnasfpn",
-        cardinality=187 * 10**30,
-        image_size=[320, 320],
-        versions={"tensorflow": "2.20.0"},
+        [dataclasses.replace(trial, tokens=(0, 1)) for trial in [*trials, rejected(4, "9 over 8")]],
+        search={
+            "seed": 7,
+            "search_space": "mnasfpn",
+            "cardinality": 187 * 10**30,
+            "image_size": [320, 320],
+            "versions": {"tensorflow": "2.20.0"},
+        },
+        space=Coins(),
+        benchmark={
+            "median_ms": 17.25,
+            "model_bytes": 9_876_543,
+            "provenance": {"cpu": "a CPU"},
+        },
+        retrained={MAP: 0.4125},
+        measured_ms={0: 12.0, 1: 12.5},
+        examples=[EXAMPLE],
     )
     assert texts(parsed, "h1") == ["mnasfpn search"]
-    assert "4 trials · 3 complete · 1 failed · 1 duplicates" in texts(parsed, "p")
+    assert "5 trials · 3 complete · 1 failed · 1 rejected · 1 duplicates" in texts(parsed, "p")
     assert texts(parsed, "h2") == [
-        "Trial 1",
+        "Trial 3",
         "Accuracy and latency",
+        "What the best model finds",
         "Reward",
-        "Different architectures",
+        "Entropy of the proposals",
         "Hypervolume",
+        "Different architectures",
+        "Decisions over time",
+        "Predicted and measured latency",
         "The best cell",
         "Trials",
         "Failures",
+        "Rejected",
         "About this search",
         "Retrained",
         "Benchmark",
     ]
     shown = set(texts(parsed, "dd"))
-    assert {"0.1001", "0.3010", "13 ", "920 ", "2.5 ", "0.4125", "17.25 ", "9.88 "} <= shown
+    assert {"0.1003", "0.3030", "15 ", "920 ", "2.5 ", "0.4125", "17.25 ", "9.88 "} <= shown
     assert {"7", "1.87e+32", "2.20.0", "a CPU"} <= shown
     assert "40×40×48" in texts(parsed, "text")
-    assert len(parsed.figures) == 4
+    # Five of the search, two overviews and a chart a decision, two on latency.
+    assert len(parsed.figures) == 11
     assert len(parsed.ids) == len(set(parsed.ids))
 
 
+def test_members_of_the_frontier(page):
+    parsed = page([complete(0), complete(1)], measured_ms={1: 12.5})
+    rows = [row for row in parsed.rows if len(row) == 6]
+    assert [row[:5] for row in rows] == [
+        ["0", "0.3000", "12.000", "", ""],
+        ["1", "0.3010", "13.000", "12.500", "+4.0%"],
+    ]
+    assert rows[0][5].startswith("mobilenet_v2/mnasfpn_c48_r4_")
+    # A drawing of each, collapsed, and that of the best.
+    assert parsed.tags.count("details") == 2
+    assert parsed.tags.count("svg") == 3
+
+
 def test_rows(page):
-    trials = [complete(0), complete(1, duplicate_of=0, started=None), failed(2, "NaN")]
-    parsed = page(trials, trials[0])
+    trials = [
+        complete(0),
+        rejected(1, "9 over 8"),
+        complete(2, duplicate_of=0, started=None),
+        failed(3, "NaN"),
+    ]
+    parsed = page(trials)
     assert [row for row in parsed.rows if len(row) == 10] == [
-        ["1", "complete", "0.3010", "13.000", "920.0", "2.500", "0.1001", "0", "", ""],
+        ["2", "complete", "0.3020", "14.000", "920.0", "2.500", "0.1002", "0", "", ""],
         ["0", "complete", "0.3000", "12.000", "920.0", "2.500", "0.1000", "", "90.5", ""],
-        ["2", "failed", "", "", "", "", "", "", "", "NaN"],
+        ["3", "failed", "", "", "", "", "", "", "", "NaN"],
+        ["1", "rejected", "", "40.000", "", "", "", "", "", "9 over 8"],
     ]
 
 
 def test_nothing_is_loaded_from_anywhere(page):
-    assert page([complete(0)], complete(0)).loaded == []
+    loaded = page([complete(0)], examples=[EXAMPLE]).loaded
+    assert [address.split(",")[0] for address in loaded] == [
+        "data:image/jpeg;base64",
+        "#picture-0",
+    ]
 
 
 def test_what_comes_from_outside_is_escaped(page):
-    trials = [complete(0), failed(1, EVIL)]
+    trials = [complete(0), failed(1, EVIL), rejected(2, EVIL)]
     parsed = page(
         trials,
-        trials[0],
-        {"median_ms": 1.0, EVIL: EVIL, "provenance": {EVIL: EVIL}},
-        {MAP: 0.1, EVIL: 0.5},
-        search_space=EVIL,
-        versions={EVIL: EVIL},
+        search={"search_space": EVIL, "versions": {EVIL: EVIL}},
+        benchmark={"median_ms": 1.0, EVIL: EVIL, "provenance": {EVIL: EVIL}},
+        retrained={MAP: 0.1, EVIL: 0.5},
+        examples=[dataclasses.replace(EXAMPLE, class_names={1: EVIL})],
     )
     assert not any("alert" in script for script in texts(parsed, "script"))
-    assert texts(parsed, "b") == [EVIL]
+    assert texts(parsed, "b") == [EVIL] * 2
     assert EVIL in texts(parsed, "dt")
     assert EVIL in texts(parsed, "dd")
     # The figure, plotly.js and the page's own.
@@ -178,15 +232,22 @@ def test_without_a_result(page, trials):
     assert texts(parsed, "b") == ["x"] * bool(trials)
 
 
+def test_before_the_best_is_retrained(page):
+    parsed = page([complete(0), complete(1)])
+    assert texts(parsed, "h2")[0] == "Trial 1"
+    assert "Retrained" not in texts(parsed, "h2")
+
+
 def test_one_trial(page):
-    parsed = page([complete(0)], complete(0))
+    parsed = page([complete(0)])
     assert len(parsed.figures) == 1
     assert "Failures" not in texts(parsed, "h2")
+    assert "Rejected" not in texts(parsed, "h2")
 
 
 def test_running_trials_are_listed_last(page):
     running = Trial(0, (), "", "key", 0, state=TrialState.RUNNING, latency_ms=3.0)
-    parsed = page([running, complete(1)], complete(1))
+    parsed = page([running, complete(1)])
     assert [row[:2] for row in parsed.rows if len(row) == 10] == [
         ["1", "complete"],
         ["0", "running"],
@@ -194,16 +255,30 @@ def test_running_trials_are_listed_last(page):
 
 
 def test_of_very_many_trials_the_best_are_listed(page):
-    trials = [
-        complete(i, latency_ms=12.0 + i % 50) if i % 20 else failed(i, f"error {i % 3}")
-        for i in range(10_000)
-    ]
-    parsed = page(trials, trials[-1])
+    def trial(number):
+        if number % 20 == 0:
+            return failed(number, f"error {number % 3}")
+        if number % 20 == 1:
+            return rejected(number, f"{number} over 8")
+        return complete(number, latency_ms=12.0 + number % 50)
+
+    trials = [dataclasses.replace(trial(n), tokens=(n % 2, n // 2 % 2)) for n in range(10_000)]
+    parsed = page(trials, space=Coins())
     rows = [row for row in parsed.rows if len(row) == 10]
     assert [row[0] for row in rows[:2]] == ["9999", "9998"]
-    assert [row[1] for row in rows] == ["complete"] * 200 + ["failed"] * 200
-    assert any(
-        text.startswith("The 200 best of 9,500 trials and 200 of 500 failed ones.")
-        for text in texts(parsed, "p")
-    )
+    states = [row[1] for row in rows]
+    assert states == ["complete"] * 200 + ["failed"] * 200 + ["rejected"] * 200
+    note = "Of 10,000 trials the 200 best, and as many of those that failed or were rejected."
+    assert any(text.startswith(note) for text in texts(parsed, "p"))
+    assert texts(parsed, "b") == ["error 0 to 2", "1 to 9981 over 8"]
     assert parsed.figures[0]["data"][0]["type"] == "scattergl"
+    assert parsed.size < 12_000_000
+    # Architectures are named where they are looked at most.
+    hover = {data[0]: data[2] for data in parsed.figures[0]["data"][0]["customdata"]}
+    assert hover[9999]
+    assert not hover[3]
+
+
+def test_the_image_size_that_is_searched_sizes_the_drawings(page, architecture):
+    parsed = page([complete(0)], f"image_size: 256 {architecture}", search={"image_size": [64, 64]})
+    assert "32×32×48" in texts(parsed, "text")

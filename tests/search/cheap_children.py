@@ -11,6 +11,7 @@ import time
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.executors.executor import Executor
 
 
 def prepare_nothing(threads: int) -> None:
@@ -85,6 +86,17 @@ def process_id(task: ChildTask) -> Outcome:
     return Outcome(metrics={MAP: float(os.getpid())})
 
 
+def outcomes_of_all(executor: Executor, num_workers: int) -> list[Outcome]:
+    """Outcomes of as many children as it takes until all workers have had one."""
+    outcomes: list[Outcome] = []
+    end = time.monotonic() + 60
+    while len({outcome.worker for outcome in outcomes}) < num_workers:
+        assert time.monotonic() < end, "some workers have nothing to do"
+        futures = [executor.submit(ChildTask(b"", "architecture", 0)) for _ in range(10)]
+        outcomes += [future.result() for future in futures]
+    return outcomes
+
+
 def visible_devices(task: ChildTask) -> Outcome:
     time.sleep(0.05)
     return Outcome(metrics={MAP: float(os.environ.get("CUDA_VISIBLE_DEVICES", -1))})
@@ -117,3 +129,12 @@ def keeps_60_mb(task: ChildTask) -> Outcome:
 def prints(task: ChildTask) -> Outcome:
     print("printed by a child", flush=True)
     return accuracy(task)
+
+
+def kills_its_watchdog_once(task: ChildTask) -> Outcome:
+    """Ends the Ray actor above it the first time; `task.architecture` is a file that remembers."""
+    if not os.path.exists(task.architecture):
+        open(task.architecture, "w").close()
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    return Outcome(metrics={MAP: 0.5})

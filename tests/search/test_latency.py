@@ -13,7 +13,9 @@ from mnasdet.tflite.latency_table import LatencyTable, layers
 
 def sheet(channels):
     b = Builder()
-    return cost_sheet([b.conv2d(b.input((8, 8, 3)), channels, 3, initializer=HE_NORMAL, name="conv")])
+    return cost_sheet(
+        [b.conv2d(b.input((8, 8, 3)), channels, 3, initializer=HE_NORMAL, name="conv")]
+    )
 
 
 def test_multiply_adds_are_counted_in_billions():

@@ -63,8 +63,10 @@ class RayCluster(WorkerPool):
             threads=threads_per_worker or max(1, int(cpus_per_worker)),
             max_trial_seconds=max_trial_seconds,
             max_memory_mb=max_memory_mb,
+            # Those of others; with a share of them, Ray says which.
+            environment={} if gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""},
         )
-        self._ray = _import_ray()
+        self._ray = _import_ray(address)
         self._resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
         self._started_ray = not self._ray.is_initialized()
         if self._started_ray:
@@ -157,9 +159,9 @@ class _RayWorker:
                     f"a Ray worker cannot start: {_last_line(error)}; the same mnasdet has to be "
                     "installed on all nodes"
                 ) from error
-            raise WorkerLost(_last_line(error)) from error
+            raise WorkerLost(_reason(error)) from error
         except exceptions.RayError as error:
-            raise WorkerLost(_last_line(error)) from error
+            raise WorkerLost(_reason(error)) from error
 
 
 class _Watchdog:
@@ -184,10 +186,17 @@ class _Watchdog:
         return self._process.is_fit()
 
 
-def _import_ray() -> Any:
+def _import_ray(address: str) -> Any:
+    """Ray, with settings that it reads when it is imported; those of the environment prevail."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # As it will be in Ray's next version; says so at length if it is not set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address:
+        # How often it looks for a cluster, 40 seconds each time.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
+    else:
+        # Listens on loopback only, as on macOS: a cluster of one machine is no one else's.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
     except ImportError:
@@ -196,20 +205,21 @@ def _import_ray() -> Any:
 
 
 def _connect(ray: Any, address: str, num_cpus: int) -> None:
-    """Joins the cluster, or starts one of this machine for ourselves, on loopback only."""
-    quiet = {"log_to_driver": False, "logging_level": python_logging.ERROR}
-    if not address:
-        ray.init(
-            "local",  # And not $RAY_ADDRESS.
-            num_cpus=num_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-        return
+    """Joins the cluster, or starts one of this machine."""
+    own: dict[str, Any] = {
+        "num_cpus": num_cpus,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
+    # Ray prints its system's errors, such as lost workers, on standard output, whatever it is told.
+    ray._private.worker._worker_logs_enabled = False
     try:
-        ray.init(address, **quiet)
+        ray.init(
+            address or "local",  # Without a name, $RAY_ADDRESS would do.
+            log_to_driver=False,
+            logging_level=python_logging.ERROR,
+            **({} if address else own),
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"search_config.executor.ray: no cluster at address {address!r}: {_last_line(error)}"
@@ -236,6 +246,12 @@ def _room(node: dict[str, Any], resources: dict[str, float]) -> float:
 
 def _amounts(resources: dict[str, float]) -> str:
     return ", ".join(f"{resources.get(name, 0.0):g} {name}" for name in ("CPU", "GPU"))
+
+
+def _reason(error: Exception) -> str:
+    """Why an actor is lost, without Ray's long advice."""
+    reason = _last_line(error).split(". ")[0]
+    return f"{reason} (node out of memory)" if "NODE_OUT_OF_MEMORY" in str(error) else reason
 
 
 def _last_line(error: Exception) -> str:

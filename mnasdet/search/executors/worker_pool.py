@@ -147,6 +147,8 @@ class WorkerPool(abc.ABC):
         try:
             outcome = worker.run(job.task)
         except Exception as trouble:
+            if isinstance(trouble, WorkerLost):
+                worker.close()  # It may live, and only be out of reach.
             self._end_in_trouble(job, trouble, worker.name)
         else:
             job.future.set_result(dataclasses.replace(outcome, worker=worker.name))

@@ -1,0 +1,170 @@
+"""The report in a real browser: it draws, works offline and complains of nothing."""
+
+import dataclasses
+import datetime
+import json
+import re
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from mnasdet import config
+from mnasdet.evaluation.coco import MAP
+from mnasdet.protos import search_pb2
+from mnasdet.reporting import page as pages
+from mnasdet.reporting import report
+from mnasdet.reporting.pictures import Example
+from mnasdet.search import results
+from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search_spaces import factory
+from tests.reporting.browser import browser, show
+
+START = datetime.datetime(2026, 1, 5, 10)
+
+
+@pytest.fixture(scope="module")
+def space():
+    """Backbone and cell: more than 90 decisions."""
+    choices = search_pb2.SearchSpaceConfig()
+    choices.joint.SetInParent()
+    return factory.from_config(choices, config.load_architecture("mobilenet_v2_mnasfpn"))
+
+
+def trials(space, count):
+    rng = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        tokens = space.sample(rng)
+        architecture = text_format.MessageToString(space.decode(tokens))
+        made.append(Trial(number, tokens, architecture, "", number, **outcome(number, rng)))
+    return made
+
+
+def outcome(number, rng):
+    latency = float(10 + 10 * rng.random())
+    common = {"latency_ms": latency, "started": START, "finished": START}
+    if number % 11 == 5:
+        return common | {"state": TrialState.FAILED, "error": f"the loss is NaN at step {number}"}
+    if number % 13 == 7:
+        error = f"{latency:.4g} ms are over limits.max_latency_ms, 15"
+        return common | {"state": TrialState.REJECTED, "error": error}
+    accuracy = float(0.2 + latency / 100 + 0.1 * rng.random())
+    return common | {
+        "state": TrialState.COMPLETE,
+        "reward": accuracy * (latency / 15) ** -0.3,
+        "metrics": {MAP: accuracy, "params": 2_500_000, "multiply_adds": 920_000_000},
+    }
+
+
+def example():
+    boxes = np.array([[0.2, 0.2, 0.6, 0.5], [0.5, 0.6, 0.9, 0.9]])
+    image = np.zeros((60, 80, 3), np.uint8)
+    scores = np.array([0.9, 0.4])
+    return Example(image, boxes, np.array([1, 2]), scores, boxes[:1], np.array([1]), {1: "cat"})
+
+
+@pytest.fixture(scope="module")
+def page(space, tmp_path_factory):
+    """Everything that a report may have."""
+    path = tmp_path_factory.mktemp("report") / "index.html"
+    made = trials(space, 60)
+    report.write(
+        path,
+        made,
+        search={"search_space": "joint", "image_size": [320, 320]},
+        space=space,
+        retrained={MAP: 0.4},
+        benchmark={"median_ms": 12.0, "model_bytes": 10_000_000},
+        measured_ms={trial.number: 1.03 * trial.latency_ms for trial in results.frontier(made)},
+        examples=[example()],
+    )
+    return path
+
+
+def drawn(dom):
+    """How many charts there are in the page, and how many of them are drawn."""
+    charts = re.findall(r'<div class="(chart\b[^"]*)"', dom)
+    return len(charts), sum("js-plotly-plot" in kind for kind in charts)
+
+
+def test_the_page_is_drawn_offline_without_complaint(page, tmp_path):
+    script = (
+        'document.title = JSON.stringify(performance.getEntriesByType("resource")'
+        '.filter((entry) => !entry.name.startsWith("data:")).map((entry) => entry.name))'
+    )
+    shown = show(page, tmp_path, script=script)
+    assert shown.console == []
+    # The frontier, four small ones, the overview of the decisions and two on latency.
+    assert drawn(shown.dom)[1] == 8
+    assert shown.dom.count('<g class="xaxislayer-above">') >= 8
+    # Nothing was asked for.
+    assert json.loads(re.search("<title>(.*?)</title>", shown.dom)[1]) == []
+    # Light ground, and something on it from top to bottom.
+    assert tuple(shown.pixels[5, 5]) == (246, 247, 249)
+    for band in np.array_split(shown.pixels, 10):
+        assert band.std() > 4
+
+
+def test_the_browser_forbids_a_page_to_load_anything(tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text(pages.html("A page", "<p>Text</p>"), "utf-8")
+    shown = show(path, tmp_path, script='fetch("https://example.com").catch(() => 0)')
+    assert "violates the following Content Security Policy" in shown.console[0]
+
+
+def test_dark_and_narrow_with_everything_opened_and_clicked(page, tmp_path):
+    script = """
+      const select = document.querySelector(".picker select");
+      for (const option of [...select.options]) {
+        select.value = option.value;
+        select.dispatchEvent(new Event("change"));
+      }
+      const slider = document.querySelector("input.score");
+      slider.value = 0.95;
+      slider.dispatchEvent(new Event("input"));
+      for (const button of document.querySelectorAll("th button")) button.click();
+      for (const details of document.querySelectorAll("details")) details.open = true;
+      const overview = document.querySelector(".overview");
+      setTimeout(() => overview.emit("plotly_click", {points: [{y: "backbone/kernel_size"}]}), 99);
+    """
+    shown = show(page, tmp_path, width=500, dark=True, script=script)
+    assert shown.console == []
+    assert tuple(shown.pixels[5, 5]) == (18, 22, 29)
+    charts, done = drawn(shown.dom)
+    assert charts == done > 90
+    # The click has shown one panel and hidden the others.
+    panels = shown.dom.split('<div class="panel"')[1:]
+    (seen,) = [panel for panel in panels if panel.startswith(">")]
+    assert drawn(seen) == (7, 7)
+    scored = re.findall(r'<g class="([^"]*)" data-score', shown.dom)
+    assert scored == ["wrong low", "right low"]
+
+
+def test_many_trials_are_drawn_without_webgl(space, tmp_path):
+    made = trials(space, 40)
+    many = [dataclasses.replace(made[number % 40], number=number) for number in range(1500)]
+    path = tmp_path / "many.html"
+    report.write(path, many, search={}, space=space)
+    without = """
+      const get = HTMLCanvasElement.prototype.getContext;
+      HTMLCanvasElement.prototype.getContext = function (kind) {
+        return kind.includes("webgl") ? null : get.call(this, kind);
+      };
+    """
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("<body>", f"<body><script>{without}</script>"), "utf-8")
+    shown = show(path, tmp_path, height=1200)
+    assert shown.console == []
+    assert "WebGL is not supported" not in shown.dom
+    assert shown.dom.count('<path class="point"') > 1000
+
+
+@pytest.mark.parametrize(
+    ("ci", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)]
+)
+def test_without_a_browser_tests_are_skipped_but_not_in_ci(monkeypatch, ci, outcome):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="apt-get install chromium"):
+        browser()

@@ -1,0 +1,83 @@
+"""What comes of a child, whatever happens to it."""
+
+import math
+
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+
+from mnasdet import config
+from mnasdet.detectors import detector
+from mnasdet.errors import UserError
+from mnasdet.evaluation.coco import MAP
+from mnasdet.search import child
+from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.tflite.convert import convert
+from mnasdet.training import trainer
+
+TASK = ChildTask(b"", "", 0)
+
+
+def test_metrics_that_are_no_numbers_are_a_reason():
+    for value, written in ((math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")):
+        outcome = Outcome(metrics={"loss": 1.0, MAP: value})
+        assert outcome.error == f"DetectionBoxes_Precision/mAP is {written}"
+        assert outcome.metrics == {}
+    assert Outcome(metrics={MAP: -1.0}).error is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (UserError("the loss is nan"), "the loss is nan"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (MemoryError("Unable to allocate 9 GiB\nmore"), "out of memory: Unable to allocate 9 GiB"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM"), "out of memory: OOM"),
+    ],
+)
+def test_what_goes_wrong_with_one_child_is_its_outcome(monkeypatch, raised, error):
+    def run(task):
+        raise raised
+
+    monkeypatch.setattr(child, "run", run)
+    assert child.run_safely(TASK) == Outcome(error=error)
+
+
+@pytest.mark.parametrize(("folder", "model_dir"), [("", None), ("/models/a", "/models/a")])
+def test_a_child_trains_with_its_pipeline_folder_architecture_and_seed(
+    tiny_pipeline, monkeypatch, folder, model_dir
+):
+    def train(pipeline, given_dir, *, architecture, seed):
+        assert pipeline == tiny_pipeline
+        assert (given_dir, architecture.image_size, seed) == (model_dir, 96, 5)
+        return {MAP: 0.25}
+
+    monkeypatch.setattr(trainer, "train", train)
+    task = ChildTask(tiny_pipeline.SerializeToString(), "image_size: 96", 5, folder=folder)
+    assert child.run_safely(task) == Outcome(metrics={MAP: 0.25})
+
+
+def test_a_network_with_too_large_a_file_is_rejected_untrained(tiny_pipeline, monkeypatch):
+    def train(*arguments, **options):
+        return {MAP: 0.25}
+
+    monkeypatch.setattr(trainer, "train", train)
+    architecture = text_format.MessageToString(config.architecture(tiny_pipeline))
+    size = len(convert(detector.build(tiny_pipeline).model))
+
+    def outcome(max_file_size):
+        return child.run_safely(
+            ChildTask(tiny_pipeline.SerializeToString(), architecture, 5, max_file_size)
+        )
+
+    assert outcome(size) == Outcome(metrics={MAP: 0.25})
+    assert outcome(size - 1) == Outcome(
+        error=f"the TFLite file has {size:,} bytes; limits.max_file_size is {size - 1:,}",
+        rejected=True,
+    )
+
+
+def test_a_bug_of_ours_stays_one(monkeypatch):
+    monkeypatch.setattr(child, "run", lambda task: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        child.run_safely(TASK)
