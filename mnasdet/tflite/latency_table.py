@@ -25,6 +25,9 @@ _FUSED_ACTIVATIONS = ("relu", "relu6")
 _WITH_ACTIVATION = ("conv2d", "depthwise_conv2d", "add", "multiply")
 _WITH_BATCH_NORM = ("conv2d", "depthwise_conv2d")
 
+# Of a latency in ms, behind the point.
+DIGITS = 6
+
 # A change of these makes another device of it.
 _DEVICE_FIELDS = ("device", "cpu", "runtime", "num_threads")
 
@@ -140,7 +143,7 @@ class LatencyTable:
         proto = latency_table_pb2.LatencyTable(
             provenance={k: v for k, v in self.provenance.items() if k in fields},
             entry=[
-                {"layer": layer, "latency_ms": round(ms, 6)}
+                {"layer": layer, "latency_ms": round(ms, DIGITS)}
                 for layer, ms in sorted(self.entries.items())
             ],
             scale=self.scale,

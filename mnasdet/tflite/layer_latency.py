@@ -92,7 +92,8 @@ def ensure(
         try:
             with tqdm(total=len(wanted), unit="layer", disable=not progress) as bar:
                 for key, latency_ms in measure(wanted.values(), num_threads):
-                    table.entries[key] = latency_ms
+                    # As it is written: a search that is resumed reads what it measured.
+                    table.entries[key] = round(latency_ms, latency_table.DIGITS)
                     bar.update()
                     if time.monotonic() - saved > _SAVE_SECONDS:
                         table.save(path)
