@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,12 @@ def accuracy(task: ChildTask) -> Outcome:
     """An accuracy in [0, 1) that depends on the architecture and the seed, and on nothing else."""
     digest = hashlib.sha256(f"{task.architecture}{task.seed}".encode()).digest()
     return Outcome(metrics={MAP: int.from_bytes(digest[:4], "big") / 2**32})
+
+
+def slow_accuracy(task: ChildTask) -> Outcome:
+    """As `accuracy`, each architecture with a time of its own."""
+    time.sleep(0.02 + hashlib.sha256(task.architecture.encode()).digest()[0] / 255 * 0.1)
+    return accuracy(task)
 
 
 def dies(task: ChildTask) -> Outcome:
@@ -138,3 +145,17 @@ def kills_its_watchdog_once(task: ChildTask) -> Outcome:
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
     return Outcome(metrics={MAP: 0.5})
+
+
+def ends_badly(task: ChildTask) -> Outcome:
+    """By its seed: takes all memory, returns NaN, hangs, crashes, or is good."""
+    match task.seed:
+        case 10:
+            return takes_300_mb(task)
+        case 12:
+            return Outcome(metrics={MAP: math.nan})
+        case 15:
+            return hangs(task)
+        case 18:
+            return crashes(task)
+    return accuracy(task)

@@ -1,0 +1,65 @@
+"""Searches of `search_runs` that are interrupted at random moments."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mnasdet.search.executors.this_process import ThisProcess
+from mnasdet.search.trial_store import Trial, TrialStore
+from tests.search import cheap_children, search_runs
+
+ROOT = Path(__file__).parents[2]
+
+# Given the process of the search; whether it ended it.
+Interruption = Callable[[subprocess.Popen], bool]
+
+
+def uninterrupted(controller: str, store: Path) -> list[Trial]:
+    search = search_runs.search(controller, store, ThisProcess(cheap_children.accuracy))
+    return timeless(search.run(search_runs.NUM_TRIALS))
+
+
+def interrupted(
+    controller: str, store: Path, interruptions: Sequence[Interruption], *arguments: str
+) -> list[Trial]:
+    """The trials of a search that was run again after every interruption that ended it."""
+    rng = random.Random(0)
+    process = _start(controller, store, *arguments)
+    for interrupt in interruptions:
+        # The whole search is left when no trial comes between two interruptions.
+        goal = _num_finished(store) + rng.randint(0, search_runs.NUM_TRIALS // len(interruptions))
+        while _num_finished(store) < goal:
+            assert process.poll() is None, "the search has ended before all interruptions"
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.1))
+        assert process.poll() is None, "the search has ended before all interruptions"
+        if interrupt(process):
+            process = _start(controller, store, *arguments)
+    assert process.wait(timeout=120) == 0
+    return timeless(TrialStore(store).trials())
+
+
+def kill_group(process: subprocess.Popen) -> bool:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def timeless(trials: Sequence[Trial]) -> list[Trial]:
+    """What two runs of one search have in common."""
+    return [dataclasses.replace(t, started=None, finished=None, worker=None) for t in trials]
+
+
+def _start(*arguments: str | Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "tests.search.search_runs", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+
+
+def _num_finished(store: Path) -> int:
+    return sum(trial.is_finished for trial in TrialStore(store).trials()) if store.exists() else 0

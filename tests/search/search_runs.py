@@ -1,0 +1,79 @@
+"""A search with cheap children, also as a program of its own, so that tests can kill it.
+
+  python -m tests.search.search_runs CONTROLLER STORE [ADDRESS_OF_RAY_CLUSTER]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from mnasdet import config
+from mnasdet.protos import pipeline_pb2, search_pb2
+from mnasdet.search import reward
+from mnasdet.search.controllers import factory
+from mnasdet.search.executors.executor import Executor
+from mnasdet.search.executors.ray_cluster import RayCluster
+from mnasdet.search.executors.worker_processes import WorkerProcesses
+from mnasdet.search.latency import MultiplyAdds
+from mnasdet.search.search import Search
+from mnasdet.search.trial_store import TrialStore
+from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from tests.search import cheap_children
+
+NUM_TRIALS = 60
+CONTROLLERS = {
+    "random": "random {}",
+    "regularized_evolution": "regularized_evolution { population_size: 15 tournament_size: 5 }",
+    "ppo": "ppo { batch_size: 10 learning_rate: 0.01 }",
+}
+
+
+def search(controller: str, store: Path, executor: Executor) -> Search:
+    """Of a space that is small enough for duplicates to turn up."""
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    pipeline.model.architecture_name = "mobilenet_v2_mnasfpn"
+    pipeline.model.ssd.num_classes = 3
+    resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
+    resizer.height = resizer.width = 64
+    space = MnasFpnSpace(
+        config.architecture(pipeline),
+        channels=[16],
+        expanded_channels=[16, 32],
+        kernel_sizes=[3],
+        repeats=1,
+        num_internal_blocks=0,
+    )
+    settings = text_format.Parse(CONTROLLERS[controller], search_pb2.ControllerConfig())
+    return Search(
+        pipeline=pipeline,
+        store=TrialStore(store),
+        space=space,
+        controller=factory.from_config(settings, space, seed=0),
+        reward=reward.mnasfpn,
+        latency=MultiplyAdds(),
+        executor=executor,
+        max_pending=6,
+        seed=7,
+    )
+
+
+def main(controller: str, store: str, address: str = "") -> None:
+    children = {
+        "run_child": cheap_children.slow_accuracy,
+        "prepare": cheap_children.prepare_nothing,
+    }
+    if address:
+        executor = RayCluster(2, address=address, max_retries=5, **children)
+    else:
+        executor = WorkerProcesses(2, **children)
+    try:
+        search(controller, Path(store), executor).run(NUM_TRIALS)
+    finally:
+        executor.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
