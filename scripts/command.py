@@ -14,6 +14,8 @@ from absl import app, flags, logging
 from mnasdet.errors import UserError
 
 FLAGS = flags.FLAGS
+# The flags defined here are the command's own: its --help lists them.
+flags.disclaim_key_flags()
 _HELP = {"--help", "-help", "--helpshort", "-h"}
 
 
