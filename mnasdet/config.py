@@ -12,7 +12,8 @@ from pathlib import Path
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import architecture_string, text_proto
+from mnasdet import text_proto
+from mnasdet.architecture_string.conversion import from_string
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.lines import line_of
@@ -292,7 +293,7 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
         path = _architectures() / f"{name_or_path}.textproto"
     elif not os.path.isfile(path) and path.suffix not in _FILE_SUFFIXES:
         if "/" in name_or_path:
-            return _checked(architecture_string.from_string(name_or_path), "architecture string")
+            return _checked(from_string(name_or_path), "architecture string")
         raise ConfigError(
             f'no architecture "{name_or_path}"; {nearest(name_or_path, names)}, or the path of a '
             ".textproto file, or an architecture string"

@@ -131,14 +131,14 @@ def _check_size(architecture, image_size) -> None:
 
 def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
     """The costs of one image, total and by part; `image_size` is (height, width)."""
-    from mnasdet import architecture_string
+    from mnasdet.architecture_string.conversion import to_string
     from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
 
     sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
     return {
         "architecture": architecture.name or "unnamed",
-        "structure": architecture_string.to_string(architecture),
+        "structure": to_string(architecture),
         "image_size": list(image_size),
         "num_classes": num_classes,
         **asdict(sheet.total),

@@ -45,7 +45,8 @@ def _text(value: Any) -> str:
 
 def summarize(pipeline) -> dict[str, Any]:
     """What the config builds and how it is trained and searched."""
-    from mnasdet import architecture_string, config
+    from mnasdet import config
+    from mnasdet.architecture_string.conversion import to_string
     from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
 
@@ -57,7 +58,7 @@ def summarize(pipeline) -> dict[str, Any]:
     sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
     summary = {
         "architecture": architecture.name or "unnamed",
-        "structure": architecture_string.to_string(architecture),
+        "structure": to_string(architecture),
         "image_size": list(image_size),
         "num_classes": num_classes,
         **asdict(sheet.total),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from absl import app, flags, logging
 from mnasdet.errors import UserError
 
 FLAGS = flags.FLAGS
+# The flags defined here are the command's own: its --help lists them.
+flags.disclaim_key_flags()
 _HELP = {"--help", "-help", "--helpshort", "-h"}
 
 
@@ -27,6 +29,24 @@ def define_pipeline_flags() -> None:
     flags.DEFINE_list("train_input", [], "Training records, in place of the config's.")
     flags.DEFINE_list("eval_input", [], "Evaluation records, in place of the config's.")
     flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
+
+
+def define_record_flags() -> None:
+    """The images' folder, and where and how their TFRecords are written."""
+    flags.DEFINE_string("images_dir", None, "Folder of the images.", required=True)
+    flags.DEFINE_string(
+        "output_path", None, "Files are named OUTPUT_PATH-00000-of-0000N.", required=True
+    )
+    flags.DEFINE_integer("num_shards", 1, "Files to write.", lower_bound=1, upper_bound=99999)
+    flags.DEFINE_string(
+        "label_map_output", None, "Where the label map goes; beside the records as label_map.pbtxt."
+    )
+    flags.DEFINE_enum(
+        "bad_records",
+        "skip",
+        ["skip", "fatal"],
+        "What a broken image or box does: be left out and counted, or end the run.",
+    )
 
 
 def load_pipeline(
@@ -44,6 +64,30 @@ def load_pipeline(
         readers=readers,
         architecture=architecture,
     )
+
+
+def write_records(images, total: int, names: Mapping[int, str]) -> None:
+    """Writes TFRecords and a label map as the flags of `define_record_flags` say, and prints what
+    became of the images.
+
+    Args:
+      images: AnnotatedImages, `total` of them.
+      names: of the classes, by id.
+    """
+    from mnasdet.data import conversion
+
+    summary = conversion.convert(
+        images,
+        total=total,
+        images_dir=FLAGS.images_dir,
+        names=names,
+        output_path=FLAGS.output_path,
+        num_shards=FLAGS.num_shards,
+        label_map_output=FLAGS.label_map_output
+        or Path(FLAGS.output_path).parent / "label_map.pbtxt",
+        skip_bad=FLAGS.bad_records == "skip",
+    )
+    print(summary)
 
 
 def print_json(value: Any) -> None:

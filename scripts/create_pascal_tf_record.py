@@ -12,8 +12,6 @@ counted.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from absl import flags
 
 from mnasdet.errors import UserError
@@ -21,33 +19,20 @@ from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("images_dir", None, "Folder of the images.", required=True)
+command.define_record_flags()
 flags.DEFINE_string("annotations_dir", None, "Folder of the XML files.", required=True)
 flags.DEFINE_string(
     "image_set", None, "A file of ImageSets/Main, one image name a line; without it all images."
 )
 flags.DEFINE_list("classes", [], "The names of the classes, that of id 1 first.")
 flags.DEFINE_string("label_map", None, "The ids of the classes, in place of --classes.")
-flags.DEFINE_string(
-    "output_path", None, "Files are named OUTPUT_PATH-00000-of-0000N.", required=True
-)
-flags.DEFINE_integer("num_shards", 1, "Files to write.", lower_bound=1, upper_bound=99999)
-flags.DEFINE_string(
-    "label_map_output", None, "Where the label map goes; beside the records as label_map.pbtxt."
-)
-flags.DEFINE_enum(
-    "bad_records",
-    "skip",
-    ["skip", "fatal"],
-    "What a broken image or box does: be left out and counted, or end the run.",
-)
 
 
 def main() -> None:
     if FLAGS.label_map and FLAGS.classes:
         raise UserError("give either --classes or --label_map")
 
-    from mnasdet.data import conversion, label_map, pascal
+    from mnasdet.data import label_map, pascal
 
     files = pascal.annotation_files(FLAGS.annotations_dir, FLAGS.image_set)
     if FLAGS.label_map:
@@ -57,18 +42,7 @@ def main() -> None:
     else:
         names = pascal.class_names(FLAGS.annotations_dir)
     images = pascal.read(files, names)
-    summary = conversion.convert(
-        images,
-        total=len(files),
-        images_dir=FLAGS.images_dir,
-        names=names,
-        output_path=FLAGS.output_path,
-        num_shards=FLAGS.num_shards,
-        label_map_output=FLAGS.label_map_output
-        or Path(FLAGS.output_path).parent / "label_map.pbtxt",
-        skip_bad=FLAGS.bad_records == "skip",
-    )
-    print(summary)
+    command.write_records(images, len(files), names)
 
 
 def cli() -> None:

@@ -11,7 +11,6 @@ Ctrl-C lets the children in training end first, twice drops them.
 
 from __future__ import annotations
 
-import fcntl
 from contextlib import closing
 from pathlib import Path
 
@@ -38,13 +37,11 @@ flags.DEFINE_enum(
 def main() -> None:
     pipeline = command.load_pipeline()
     apply_flags(pipeline)
+
+    from mnasdet.search import run_folder
+
     model_dir = Path(FLAGS.model_dir)
-    model_dir.mkdir(parents=True, exist_ok=True)
-    with open(model_dir / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another search is running in {model_dir}") from None
+    with run_folder.locked(model_dir):
         run(pipeline, model_dir)
 
 

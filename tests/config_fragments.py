@@ -5,6 +5,8 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from mnasdet import config
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 COCO = CONFIGS / "mnasfpn_mobilenet_v2_320x320_coco.config"
 SEARCH = CONFIGS / "mnasfpn_search_coco.config"
@@ -23,6 +25,14 @@ def _clear_repeated(changes, message):
             message.ClearField(field.name)
         elif field.message_type and message.HasField(field.name):
             _clear_repeated(value, getattr(message, field.name))
+
+
+def the_problem(fragment, pipeline):
+    """The one problem that a fragment makes in a sound config."""
+    merge(fragment, pipeline)
+    # A change of the classes makes another, of the label map.
+    (problem,) = [p for p in config.check(pipeline) if "has ids up to" not in p]
+    return problem
 
 
 def nested(path, text):

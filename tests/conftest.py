@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """The text of the quickstart's config, cut down to eight steps on few images."""
     text = (ROOT / "configs" / "quickstart.config").read_text()

@@ -87,3 +87,14 @@ def test_help_has_an_example_and_loads_no_tensorflow(name):
     assert result.returncode == 0
     assert f"python scripts/{name}.py" in result.stdout
     assert "tensorflow" not in result.stderr
+
+
+def test_help_lists_the_flags_that_commands_share():
+    result = subprocess.run(
+        [sys.executable, "scripts/check_config.py", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    for name in ("pipeline_config_path", "train_input", "format"):
+        assert f"  --{name}: " in result.stdout

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnasdet.architecture_string import feature_names, live_blocks
+from mnasdet.architecture_string.pyramid_blocks import feature_names, live_blocks
 from mnasdet.networks.blocks import round_channels
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import layered_graph

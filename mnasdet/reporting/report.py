@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from mnasdet import files
-from mnasdet.architecture_string import to_string
+from mnasdet.architecture_string.conversion import to_string
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import (

@@ -14,7 +14,8 @@ from typing import Any
 
 from google.protobuf import text_format
 
-from mnasdet import architecture_string, files
+from mnasdet import files
+from mnasdet.architecture_string.conversion import to_string
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
@@ -84,7 +85,7 @@ def structure(architecture: str) -> str | None:
         parsed = text_format.Parse(architecture, architecture_pb2.Architecture())
     except text_format.ParseError:
         return None
-    return architecture_string.to_string(parsed)
+    return to_string(parsed)
 
 
 def _form(name: str) -> tuple[Callable[[TrialStore, Sequence[Trial]], str], Callable]:

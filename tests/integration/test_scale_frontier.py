@@ -1,6 +1,7 @@
 """scripts/scale_frontier.py as a command, with a kill -9 in the middle."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,12 +53,10 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def search(runs, tiny_config):
     """The --search_dir of a search with three complete trials, two of them on its frontier."""
     folder = runs / "search"
-    if folder.exists():
-        return f"--search_dir={folder}"
     folder.mkdir()
     # Without pretrained weights, and in one process.
     text = tiny_config[: tiny_config.index("  pretrain_config")] + "}\n"
@@ -101,53 +101,79 @@ def logged_steps(path):
 
 
 def kill_in_the_second_training(words, folder, log):
-    process = subprocess.Popen(
-        words, stdout=log, stderr=log, cwd=ROOT, start_new_session=True, text=True
-    )
-    second = folder / "models" / VARIANTS[1]
-    while newest_step(second) < 2 and process.poll() is None:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            words, stdout=file, stderr=file, cwd=ROOT, start_new_session=True, text=True
+        )
+        second = folder / "models" / VARIANTS[1]
+        while newest_step(second) < 2 and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, log.read_text()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     # Its worker ends as soon as it notices.
     time.sleep(1)
 
 
-def test_killed_and_resumed(search, runs):
+@dataclasses.dataclass
+class Resumed:
+    """A run that was killed in its second training and resumed.
+
+    Attributes:
+      folder: its --model_dir.
+      killed: the models as the kill left them.
+      half_way: the step of the second one's checkpoint then.
+      written: when the last checkpoint of the first one was written.
+      done: the command that went on with it.
+    """
+
+    folder: Path
+    killed: list
+    half_way: int
+    written: int
+    done: subprocess.CompletedProcess
+
+
+def time_stamp(folder):
+    """Of the first training's last checkpoint."""
+    return (folder / "models" / VARIANTS[0] / "ckpt-8.index").stat().st_mtime_ns
+
+
+@pytest.fixture(scope="module")
+def resumed(search, runs):
     folder = runs / "scaled"
-    with open(runs / "log", "w") as log:
-        kill_in_the_second_training(command("scale_frontier", *flags(search, folder)), folder, log)
-    first, second = models(folder)
-    assert [model["name"] for model in (first, second)] == VARIANTS
-    assert first["mAP"] is not None, (runs / "log").read_text()
-    assert second["mAP"] is None
-    first_checkpoint = folder / "models" / VARIANTS[0] / "ckpt-8.index"
-    written = first_checkpoint.stat().st_mtime_ns
+    words = command("scale_frontier", *flags(search, folder))
+    kill_in_the_second_training(words, folder, runs / "log")
+    killed = models(folder)
     half_way = newest_step(folder / "models" / VARIANTS[1])
-    assert 2 <= half_way < 8
-
-    again = scale(*flags(search, folder), status=1)
-    assert "holds a run already; add --resume" in again.stderr
-    other = scale(*flags(search, folder), "--resume", "--repeats=1", status=1)
-    assert "another run, with repeats [1, 2] in place of [1]" in other.stderr
-
+    written = time_stamp(folder)
     add_trial(runs / "search", 3, 11.0, 0.9)  # Better, but not there when the run began.
     done = scale(*flags(search, folder), "--resume", "--format=json")
-    assert "resumed: 1 of 2 trainings are done" in done.stderr
-    assert [line[:12] for line in done.stderr.splitlines() if "ETA" in line] == ["training 2/2"]
-    found = json.loads(done.stdout)["models"]
-    assert found == models(folder)
+    return Resumed(folder, killed, half_way, written, done)
+
+
+def test_killed_and_resumed(resumed):
+    first, second = resumed.killed
+    assert [model["name"] for model in (first, second)] == VARIANTS
+    assert first["mAP"] is not None
+    assert second["mAP"] is None
+    assert 2 <= resumed.half_way < 8
+
+    stderr = resumed.done.stderr
+    assert "resumed: 1 of 2 trainings are done" in stderr
+    assert [line[:12] for line in stderr.splitlines() if "ETA" in line] == ["training 2/2"]
+    found = json.loads(resumed.done.stdout)["models"]
+    assert found == models(resumed.folder)
     assert [model["mAP"] is not None for model in found] == [True, True]
     assert found[0]["mAP"] == first["mAP"]
-    assert first_checkpoint.stat().st_mtime_ns == written
+    assert time_stamp(resumed.folder) == resumed.written
     # The half-trained one went on behind its checkpoint.
-    resumed = max((folder / "models" / VARIANTS[1] / "tensorboard").iterdir(), key=os.path.getmtime)
-    assert logged_steps(resumed) == {8}
+    events = (resumed.folder / "models" / VARIANTS[1] / "tensorboard").iterdir()
+    assert logged_steps(max(events, key=os.path.getmtime)) == {8}
 
 
-def test_what_a_run_leaves(runs):
-    """Of the run above."""
-    folder = runs / "scaled"
+def test_what_a_run_leaves(resumed):
+    folder = resumed.folder
     frontier = [model for model in models(folder) if model["on_frontier"]]
     assert frontier
     for model in models(folder):
@@ -165,10 +191,15 @@ def test_what_a_run_leaves(runs):
     assert (folder / "pipeline.config").exists()
 
 
-def test_a_finished_run_is_shown_again_without_any_training(search, runs):
-    if not (runs / "scaled" / "scaled.json").exists():
-        pytest.skip("the run above is needed")
-    done = scale(*flags(search, runs / "scaled"), "--resume")
+def test_a_run_goes_on_only_with_resume_and_as_it_began(search, resumed):
+    again = scale(*flags(search, resumed.folder), status=1)
+    assert "holds a run already; add --resume" in again.stderr
+    other = scale(*flags(search, resumed.folder), "--resume", "--repeats=1", status=1)
+    assert "another run, with repeats [1, 2] in place of [1]" in other.stderr
+
+
+def test_a_finished_run_is_shown_again_without_any_training(search, resumed):
+    done = scale(*flags(search, resumed.folder), "--resume")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("* is the frontier")
     assert lines[1].split()[:3] == ["model", "params", "M"]

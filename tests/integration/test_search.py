@@ -41,17 +41,16 @@ def finished(folder):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An uninterrupted search and its config."""
+def whole(tmp_path_factory, tiny_config):
+    """The folder of an uninterrupted search, its config, and the command when it is done."""
     folder = tmp_path_factory.mktemp("search")
     config = folder / "tiny.config"
-    return folder / "whole", config
-
-
-def test_a_search_writes_all_its_files(whole, tiny_config):
-    folder, config = whole
     config.write_text(tiny_config)
-    result = run("search", *flags(folder, config))
+    return folder / "whole", config, run("search", *flags(folder / "whole", config))
+
+
+def test_a_search_writes_all_its_files(whole):
+    folder, config, done = whole
     for name in (
         "trials.db",
         "search.json",
@@ -64,11 +63,11 @@ def test_a_search_writes_all_its_files(whole, tiny_config):
         assert (folder / name).stat().st_size > 0, name
     for name in ("architectures", "tensorboard", "best"):
         assert list((folder / name).iterdir()), name
-    lines = [line for line in result.stderr.splitlines() if line.startswith("trial ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("trial ")]
     assert len(lines) == 4
     frontier = json.loads((folder / "pareto.json").read_text())
     assert 1 <= len(frontier) <= 4
-    assert f"report: {folder}/report/index.html" in result.stdout
+    assert f"report: {folder}/report/index.html" in done.stdout
     described = json.loads((folder / "search.json").read_text())
     assert described["counts"]["trials"] == 4
 
@@ -79,7 +78,7 @@ def test_a_search_writes_all_its_files(whole, tiny_config):
 
 
 def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
-    folder, config = whole
+    folder, config, _ = whole
     with open(tmp_path / "log", "w") as log:
         process = subprocess.Popen(
             command("search", *flags(tmp_path / "run", config)),

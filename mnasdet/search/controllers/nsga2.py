@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search.controllers.controller import Result
+from mnasdet.search.controllers.evolution import Evolution
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
-class Nsga2:
+class Nsga2(Evolution):
     """A `Controller` that keeps a population spread over the whole frontier.
 
     It looks at the objectives alone. Whenever the population is full, the architecture leaves it
@@ -34,28 +35,16 @@ class Nsga2:
         population_size: of the parents; as many random architectures come first.
         crossover_probability: how often a child has two parents. It is mutated always.
         """
-        self._space = space
-        self._seed = seed
-        self._population_size = population_size
+        super().__init__(space, seed=seed, population_size=population_size)
         self._crossover_probability = crossover_probability
-        self._population: list[Result] = []
         # Of each member: the fronts before its own, and how far its neighbours on it are.
         self._ranks = self._distances = np.zeros(0)
-        self._num_proposed = 0
 
-    def propose(self, n: int) -> list[Tokens]:
-        first = self._num_proposed
-        self._num_proposed += n
-        return [self._propose(number) for number in range(first, self._num_proposed)]
-
-    def _propose(self, number: int) -> Tokens:
-        rng = generator(self._seed, number)
-        if number < self._population_size or not self._population:
-            return self._space.sample(rng)
+    def _child(self, rng: np.random.Generator) -> Tokens:
         child = self._parent(rng)
         if rng.random() < self._crossover_probability:
             child = self._space.cross(child, self._parent(rng), rng)
-        return self._space.mutate(child, rng)
+        return child
 
     def _parent(self, rng: np.random.Generator) -> Tokens:
         """The better of two: on an earlier front or, on the same, in a thinner crowd."""
@@ -78,12 +67,8 @@ class Nsga2:
         self._ranks = ranks(points)
         self._distances = crowding_distances(points, self._ranks)
 
-    def state(self) -> dict[str, Any]:
-        return {"num_proposed": self._num_proposed, **to_arrays(self._population)}
-
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed = int(state["num_proposed"])
-        self._population = from_arrays(state)
+        super().restore(state)
         if self._population:
             self._assess()
 

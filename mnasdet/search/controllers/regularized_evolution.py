@@ -3,18 +3,17 @@ Search", 2019, algorithm 1): the oldest die, not the worst."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search.controllers.controller import Result
+from mnasdet.search.controllers.evolution import Evolution
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
-class RegularizedEvolution:
+class RegularizedEvolution(Evolution):
     """A `Controller` that mutates the best of a few architectures drawn from the latest ones.
 
     Trials that failed never become parents.
@@ -33,38 +32,16 @@ class RegularizedEvolution:
         population_size: P, the latest architectures; as many random ones come first.
         tournament_size: S, drawn with replacement; the best of them is the parent.
         """
-        self._space = space
-        self._seed = seed
+        super().__init__(space, seed=seed, population_size=population_size)
         self._tournament_size = tournament_size
-        self._population_size = population_size
-        self._population: deque[Result] = deque(maxlen=population_size)
-        self._num_proposed = 0
 
-    def propose(self, n: int) -> list[Tokens]:
-        first = self._num_proposed
-        self._num_proposed += n
-        return [self._propose(number) for number in range(first, self._num_proposed)]
-
-    def _propose(self, number: int) -> Tokens:
-        rng = generator(self._seed, number)
-        if number < self._population_size or not self._population:
-            return self._space.sample(rng)
-        return self._space.mutate(self._parent(rng).tokens, rng)
-
-    def _parent(self, rng: np.random.Generator) -> Result:
+    def _child(self, rng: np.random.Generator) -> Tokens:
         drawn = rng.integers(len(self._population), size=self._tournament_size)
-        return max((self._population[i] for i in drawn), key=_reward)
+        return max((self._population[i] for i in drawn), key=_reward).tokens
 
     def feedback(self, results: Sequence[Result]) -> None:
-        self._population.extend(result for result in results if result.reward is not None)
-
-    def state(self) -> dict[str, Any]:
-        return {"num_proposed": self._num_proposed, **to_arrays(self._population)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed = int(state["num_proposed"])
-        self._population.clear()
-        self._population.extend(from_arrays(state))
+        self._population += [result for result in results if result.reward is not None]
+        del self._population[: -self._population_size]  # The oldest.
 
 
 def _reward(result: Result) -> float:

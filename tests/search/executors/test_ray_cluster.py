@@ -1,13 +1,11 @@
 """A real Ray cluster of several nodes, all of them on this machine's loopback."""
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -25,9 +23,15 @@ from mnasdet.search.child import ChildTask
 from mnasdet.search.executors import ray_cluster
 from mnasdet.search.executors.ray_cluster import RayCluster
 from tests.search import cheap_children
+from tests.search.executors.cheap_workers import (
+    ROOT,
+    TASK,
+    process_in,
+    remembering,
+    running,
+    wait_for,
+)
 
-ROOT = Path(__file__).parents[3]
-TASK = ChildTask(b"", "architecture", 1)
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
@@ -40,34 +44,12 @@ def cluster():
     cluster.shutdown()
 
 
-@contextlib.contextmanager
 def workers(cluster, run_child, num_workers=1, **arguments):
-    executor = RayCluster(
-        num_workers,
-        address=cluster.address,
-        run_child=run_child,
-        prepare=cheap_children.prepare_nothing,
-        **arguments,
-    )
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    return running(RayCluster, run_child, num_workers, address=cluster.address, **arguments)
 
 
 def node_of(outcome):
     return re.fullmatch(r"process \d+ on 127\.0\.0\.1 \(node (\w+)\)", outcome.worker)[1]
-
-
-def remembered(tmp_path, name="file"):
-    return ChildTask(b"", str(tmp_path / name), 0)
 
 
 def test_the_children_spread_over_the_nodes(cluster):
@@ -98,13 +80,13 @@ def test_a_child_that_always_ends_its_worker_has_failed(cluster):
 
 def test_the_child_of_a_lost_actor_is_tried_again(cluster, tmp_path):
     with workers(cluster, cheap_children.kills_its_watchdog_once, max_retries=1) as executor:
-        outcome = executor.submit(remembered(tmp_path)).result()
+        outcome = executor.submit(remembering(tmp_path / "file")).result()
     assert outcome.metrics == {MAP: 0.5}
 
 
 def test_an_actor_that_is_lost_too_often_is_given_up(cluster, tmp_path):
     with workers(cluster, cheap_children.kills_its_watchdog_once, max_retries=0) as executor:
-        error = executor.submit(remembered(tmp_path)).result().error
+        error = executor.submit(remembering(tmp_path / "file")).result().error
     assert error == "worker lost: The actor is dead because its worker process has died"
 
 
@@ -118,12 +100,10 @@ def test_a_bug_of_ours_reaches_the_search_with_its_traceback(cluster):
 
 
 def test_closing_ends_what_runs_and_leaves_the_cluster(cluster, tmp_path):
-    task = remembered(tmp_path)
-    file = Path(task.architecture)
+    file = tmp_path / "file"
     with workers(cluster, cheap_children.hangs_once) as executor:
-        future = executor.submit(task)
-        wait_for(lambda: file.exists() and file.read_text())
-        process = psutil.Process(int(file.read_text()))
+        future = executor.submit(remembering(file))
+        process = psutil.Process(process_in(file))
     assert future.result().error == "interrupted: the search ended first"
     wait_for(lambda: not process.is_running())
     assert cluster.head_node.any_processes_alive()
@@ -163,11 +143,9 @@ def test_the_children_of_a_removed_node_are_tried_again_elsewhere(
     monkeypatch.setattr(ray_cluster, "_SECONDS_BETWEEN_WARNINGS", 0.5)
     second = next(iter(cluster.worker_nodes))
     with workers(cluster, cheap_children.hangs_once, num_workers=2) as executor:
-        tasks = [remembered(tmp_path, name) for name in "ab"]
-        futures = [executor.submit(task) for task in tasks]
-        files = [Path(task.architecture) for task in tasks]
-        wait_for(lambda: all(file.exists() and file.read_text() for file in files))
-        processes = [psutil.Process(int(file.read_text())) for file in files]
+        files = [tmp_path / name for name in "ab"]
+        futures = [executor.submit(remembering(file)) for file in files]
+        processes = [psutil.Process(process_in(file)) for file in files]
         caplog.clear()
         cluster.remove_node(second, allow_graceful=False)
         wait_for(lambda: not all(process.is_running() for process in processes))

@@ -1,12 +1,12 @@
 """Workers that are real processes: what works, what dies, what hangs, what grows."""
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,27 +16,16 @@ from mnasdet.search.child import ChildTask
 from mnasdet.search.executors import warm_process
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from tests.search import cheap_children
+from tests.search.executors.cheap_workers import (
+    ROOT,
+    TASK,
+    process_in,
+    remembering,
+    running,
+    wait_for,
+)
 
-ROOT = Path(__file__).parents[3]
-TASK = ChildTask(b"", "architecture", 1)
-
-
-@contextlib.contextmanager
-def workers(run_child, num_workers=1, **arguments):
-    executor = WorkerProcesses(
-        num_workers, run_child=run_child, prepare=cheap_children.prepare_nothing, **arguments
-    )
-    try:
-        yield executor
-    finally:
-        executor.close()
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
+workers = functools.partial(running, WorkerProcesses)
 
 
 def test_the_outcome_is_as_here_and_names_the_process():
@@ -68,7 +57,7 @@ def test_a_child_that_always_ends_its_worker_has_failed(run_child, reason):
 
 def test_a_lost_worker_is_tried_again(tmp_path):
     with workers(cheap_children.dies_once, max_retries=1) as executor:
-        outcome = executor.submit(ChildTask(b"", str(tmp_path / "died"), 0)).result()
+        outcome = executor.submit(remembering(tmp_path / "died")).result()
     assert outcome.error is None
     assert outcome.metrics == {MAP: 0.5}
 
@@ -110,7 +99,7 @@ def test_a_child_that_takes_too_much_memory_has_failed():
 def test_the_memory_of_its_own_processes_counts_and_they_end_with_it(tmp_path):
     file = tmp_path / "pid"
     with workers(cheap_children.its_process_takes_300_mb, max_memory_mb=200) as executor:
-        error = executor.submit(ChildTask(b"", str(file), 0)).result().error
+        error = executor.submit(remembering(file)).result().error
     assert error.startswith("out of memory: used ")
     wait_for(lambda: not is_running(int(file.read_text())))
 
@@ -195,8 +184,7 @@ def test_a_search_that_is_killed_leaves_no_worker_behind(tmp_path):
     file = tmp_path / "pid"
     code = SEARCH.format(child="hangs_once")
     search = subprocess.Popen([sys.executable, "-c", code, str(file)], cwd=ROOT)
-    wait_for(lambda: file.exists() and file.read_text())
-    worker = int(file.read_text())
+    worker = process_in(file)
     assert is_running(worker)
     search.kill()
     search.wait()

@@ -1,0 +1,53 @@
+"""What the evolutionary controllers have in common."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search_spaces.space import SearchSpace, Tokens
+
+
+class Evolution(abc.ABC):
+    """Proposes random architectures first, then children of its population.
+
+    A `Controller` together with the `_child` and the `feedback` of a subclass: who become parents,
+    and who lives on.
+    """
+
+    def __init__(self, space: SearchSpace, *, seed: int, population_size: int) -> None:
+        """Args:
+        seed: not negative.
+        population_size: of the parents; as many random architectures come first.
+        """
+        self._space = space
+        self._seed = seed
+        self._population_size = population_size
+        self._population: list[Result] = []
+        self._num_proposed = 0
+
+    def propose(self, n: int) -> list[Tokens]:
+        first = self._num_proposed
+        self._num_proposed += n
+        return [self._propose(number) for number in range(first, self._num_proposed)]
+
+    def _propose(self, number: int) -> Tokens:
+        rng = generator(self._seed, number)
+        if number < self._population_size or not self._population:
+            return self._space.sample(rng)
+        return self._space.mutate(self._child(rng), rng)
+
+    @abc.abstractmethod
+    def _child(self, rng: np.random.Generator) -> Tokens:
+        """Of one parent or more, before it is mutated. The population is not empty."""
+
+    def state(self) -> dict[str, Any]:
+        return {"num_proposed": self._num_proposed, **to_arrays(self._population)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._num_proposed = int(state["num_proposed"])
+        self._population = from_arrays(state)
