@@ -7,7 +7,6 @@ whatever is sent to one has to be harmless when it is done twice.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import shlex
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
+from absl import logging
+
 from mnasdet.errors import UserError, nearest
 
 # An answer that takes longer is none: of adb itself and of the commands that only look.
@@ -30,6 +31,7 @@ _RETRIES = 2
 _RECONNECT_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 
+_REFUSED = re.compile("No space left|Read-only file|Permission denied|Is a directory")
 _STATUS = "mnasdet-status="
 _REMEDIES = {
     "unauthorized": "accept this computer's key on its screen",
@@ -67,7 +69,7 @@ class Device:
             done = self._adb("shell", script, timeout_seconds=timeout_seconds)
             output, found, status = done.stdout.rpartition(f"\n{_STATUS}")
             if not found or not status.strip().isdigit():
-                raise DeviceLost(f"{self}: lost the connection; adb says {_last(done)}")
+                raise DeviceLost(f"{self}: lost the connection; adb says {_complaint(done.stderr)}")
             return int(status), output
 
         return self._persistently(run)
@@ -80,9 +82,11 @@ class Device:
             done = self._adb("push", str(source), target, timeout_seconds=timeout_seconds)
             if not done.returncode:
                 return
-            if re.search("No space left|Read-only|Permission denied|Not a directory", done.stderr):
-                raise UserError(f"{self}: cannot copy {source.name} to it: {_last(done)}")
-            raise DeviceLost(f"{self}: lost the connection; adb says {_last(done)}")
+            # Versions of adb differ in where they print it.
+            complaint = _complaint(done.stdout + done.stderr)
+            if _REFUSED.search(complaint):
+                raise UserError(f"{self}: cannot copy {source.name} to it: {complaint}")
+            raise DeviceLost(f"{self}: lost the connection; adb says {complaint}")
 
         self._persistently(run)
 
@@ -100,20 +104,26 @@ class Device:
         return call()
 
     def _reconnect(self) -> None:
-        if ":" in self.serial:
-            # Over the network adb tries again by itself, but only every ten seconds.
+        over_network = ":" in self.serial
+        if over_network:
+            # By itself adb tries again every ten seconds only.
             _adb("disconnect", self.serial)
-            _adb("connect", self.serial)
         else:
-            self._adb("reconnect", timeout_seconds=_ANSWER_SECONDS)
-        try:
-            self._adb("wait-for-device", timeout_seconds=_RECONNECT_SECONDS)
-        except UserError:
-            raise DeviceLost(
-                f"{self}: lost the connection, and not back within {_RECONNECT_SECONDS:g} s"
-            ) from None
+            self._adb("reconnect")
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while time.monotonic() < deadline:
+            if over_network:
+                _adb("connect", self.serial)
+            if self._adb("get-state").stdout.strip() == "device":
+                return
+            time.sleep(_POLL_SECONDS)
+        raise DeviceLost(
+            f"{self}: lost the connection, and not back within {_RECONNECT_SECONDS:g} s"
+        )
 
-    def _adb(self, *words: str, timeout_seconds: float) -> subprocess.CompletedProcess[str]:
+    def _adb(
+        self, *words: str, timeout_seconds: float = _ANSWER_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         return _adb("-s", self.serial, *words, timeout_seconds=timeout_seconds, who=str(self))
 
     def __str__(self) -> str:
@@ -183,7 +193,7 @@ def _states() -> dict[str, str]:
     """Serial number to state, "device" where it can be used."""
     done = _adb("devices")
     if done.returncode:
-        raise UserError(f"adb devices: {_last(done)}")
+        raise UserError(f"adb devices: {_complaint(done.stderr)}")
     rows = (line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line)
     return {serial: state.split(";")[0].strip() for serial, state in rows}
 
@@ -210,7 +220,7 @@ def _adb(
         ) from None
 
 
-def _last(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line that adb printed, of its errors if there are any."""
-    lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return repr(lines[-1][:200]) if lines else "nothing"
+def _complaint(output: str) -> str:
+    """The line of what adb printed that says what went wrong, or the last one."""
+    lines = output.strip().splitlines() or ["nothing"]
+    return repr(next((line for line in lines if "error:" in line), lines[-1])[:300])

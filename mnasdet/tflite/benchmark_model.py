@@ -97,19 +97,14 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
         delegate that was asked for.
     """
     lines = [_LOG_LEVEL.sub("", line.rstrip()) for line in output.splitlines() if line.strip()]
-    for line in lines:
-        if status and _WRONG_ABI.search(line):
-            raise UserError(f"{name}: not built for this device: {line.strip()}")
+    if status:
+        raise UserError(f"{name}: {_failure(lines, status)}")
+    result = _timings(lines, name) | _memory(lines)
     applied = _applied(lines)
     for delegate in options.delegates():
-        if delegate not in applied and (not status or f"Failed to apply {delegate}" in output):
-            raise UserError(
-                f"{name}: the {delegate} delegate was not applied{_reason(lines, delegate)}"
-            )
-    if status:
-        last = lines[-1].strip() if lines else "no output"
-        raise UserError(f"{name}: failed with status {status}: {last}")
-    result = _timings(lines, name) | _memory(lines)
+        if delegate not in applied:
+            reason = _reason(lines, delegate)
+            raise UserError(f"{name}: the {delegate} delegate was not applied{reason}")
     result["warnings"] = [
         f"the {delegate} delegate executes a part of the graph only, the CPU the rest"
         for delegate in options.delegates()
@@ -119,6 +114,15 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     if options.enable_op_profiling:
         result["operators"] = _operators(lines)
     return result
+
+
+def _failure(lines: list[str], status: int) -> str:
+    for line in lines:
+        if _WRONG_ABI.search(line):
+            return f"not built for this device: {line.strip()}"
+        if match := re.match(r"Failed to apply (\w+) delegate", line):
+            return f"the {match[1]} delegate was not applied{_reason(lines, match[1])}"
+    return f"failed with status {status}: {lines[-1].strip() if lines else 'no output'}"
 
 
 def _applied(lines: Iterable[str]) -> dict[str, str]:
