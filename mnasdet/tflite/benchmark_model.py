@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from signal import SIGKILL
 from typing import Any
 
 from mnasdet.errors import ConfigError, UserError
 
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
-_STATISTICS = ("median", "avg", "p5", "p95", "std", "min", "max")
+_STATISTICS = ("first", "min", "avg", "max", "std", "p5", "median", "p95")
 _LOG_LEVEL = re.compile(r"^(?:VERBOSE|INFO|WARNING|ERROR): ")
 _APPLIED = re.compile(r"Explicitly applied (\w+) delegate, .* (completely|partially) executed")
 # What the shell, the kernel and Android's linker say of a file for another processor.
@@ -60,15 +61,13 @@ class Options:
             "num_runs": self.num_runs,
             "warmup_runs": self.warmup_runs,
             "max_secs": f"{self.max_seconds:g}",
-            "enable_op_profiling": self.enable_op_profiling,
         }
         if self.use_xnnpack is not None:
-            flags["use_xnnpack"] = self.use_xnnpack
-        flags |= {name: True for name in ("use_gpu", "use_nnapi") if getattr(self, name)}
-        return [
-            f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
-            for name, value in flags.items()
-        ]
+            flags["use_xnnpack"] = str(self.use_xnnpack).lower()
+        for name in ("use_gpu", "use_nnapi", "enable_op_profiling"):
+            if getattr(self, name):
+                flags[name] = "true"
+        return [f"--{name}={value}" for name, value in flags.items()]
 
     def delegates(self) -> list[str]:
         """Those asked for, as the binary names them."""
@@ -81,7 +80,7 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
 
     Args:
       output: standard output and standard error together.
-      status: the exit status.
+      status: the exit status as a shell has it, 128 and the signal's number where one ended it.
       name: of the binary, for the messages.
 
     Returns:
@@ -99,7 +98,7 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     lines = [_LOG_LEVEL.sub("", line.rstrip()) for line in output.splitlines() if line.strip()]
     if status:
         raise UserError(f"{name}: {_failure(lines, status)}")
-    result = _timings(lines, name) | _memory(lines)
+    result = _timings(lines, name) | _memory(output)
     applied = _applied(lines)
     for delegate in options.delegates():
         if delegate not in applied:
@@ -122,7 +121,11 @@ def _failure(lines: list[str], status: int) -> str:
             return f"not built for this device: {line.strip()}"
         if match := re.match(r"Failed to apply (\w+) delegate", line):
             return f"the {match[1]} delegate was not applied{_reason(lines, match[1])}"
-    return f"failed with status {status}: {lines[-1].strip() if lines else 'no output'}"
+    cause = f"failed with status {status}"
+    if status > 128:
+        # As shells say it.
+        cause = f"died of signal {status - 128}" + " (out of memory?)" * (status == 128 + SIGKILL)
+    return f"{cause}: {lines[-1].strip() if lines else 'no output'}"
 
 
 def _applied(lines: Iterable[str]) -> dict[str, str]:
@@ -140,65 +143,64 @@ def _reason(lines: list[str], delegate: str) -> str:
 
 def _timings(lines: list[str], name: str) -> dict[str, Any]:
     # One line for the warm-up, which may have no run, and one for the runs that count.
-    counts = [line for line in lines if line.startswith("count=")]
-    summary = next((line for line in lines if line.startswith("Inference timings in us:")), "")
-    pattern = rf"Init: ({_NUMBER}), First inference: ({_NUMBER}), Warmup \(avg\): ({_NUMBER}|-?nan)"
-    match = re.search(pattern, summary)
-    statistics = _statistics(counts[1]) if len(counts) == 2 else {}
-    if not match or not statistics:
+    blocks = [_statistics(line) for line in lines if line.startswith("count=")]
+    text = "\n".join(lines)
+    init_us = _number(rf"Inference timings in us: Init: ({_NUMBER})", text)
+    # The tool for LiteRT's CompiledModel prints no such line.
+    init_ms = init_us / 1e3 if init_us else _number(rf"Initialized session in ({_NUMBER})ms", text)
+    if len(blocks) != 2 or not blocks[1] or init_ms is None:
         last = lines[-1].strip()[:100] if lines else "nothing"
-        raise UserError(
-            f"{name}: printed no timings as benchmark_model of TFLite's Interpreter does, at the "
-            f"end {last!r}"
-        )
-    init, first, warmup = map(float, match.groups())
+        raise UserError(f"{name}: printed no timings as benchmark_model does, at the end {last!r}")
+    warmup, runs = blocks
     return {
-        "median_ms": statistics["median"],
-        "mean_ms": statistics["avg"],
-        "p5_ms": statistics["p5"],
-        "p95_ms": statistics["p95"],
-        "std_ms": statistics["std"],
-        "min_ms": statistics["min"],
-        "max_ms": statistics["max"],
-        "init_ms": init / 1e3,
-        "first_ms": first / 1e3,
-        "warmup_ms": warmup / 1e3 if warmup == warmup else None,
-        "num_runs": int(statistics["count"]),
+        "median_ms": runs["median"],
+        "mean_ms": runs["avg"],
+        "p5_ms": runs["p5"],
+        "p95_ms": runs["p95"],
+        "std_ms": runs["std"],
+        "min_ms": runs["min"],
+        "max_ms": runs["max"],
+        "init_ms": init_ms,
+        "first_ms": (warmup or runs)["first"],
+        "warmup_ms": warmup.get("avg"),
+        "num_runs": runs["count"],
     }
 
 
 def _statistics(line: str) -> dict[str, Any]:
-    """The values of "count=50 first=331 ... avg=3.3e+02 std=2 p5=327 median=330 p95=334".
+    """The values of "count=50 first=331 ... avg=3.3e+02 std=2 p5=327 median=330 p95=334" in ms.
 
-    Microseconds become milliseconds. Empty where it is no such line. Of a single run, and of runs
-    that all took the same time, the binary prints but "count=1 curr=331".
+    Empty where there was no run, or it is no such line. Of a single run, and of runs that all took
+    the same time, the binary prints but "count=1 curr=331".
     """
     found = {key: float(value) for key, value in re.findall(rf"(\w+)=({_NUMBER})", line)}
-    if not found.get("count") or "curr" not in found:
+    count = int(found.pop("count", 0))
+    if not count or "curr" not in found:
         return {}
-    count = found.pop("count")
     if "avg" not in found:
         found = dict.fromkeys(_STATISTICS, found["curr"]) | {"std": 0.0}
     values = {name: found[name] / 1e3 if name in found else None for name in _STATISTICS}
     return values | {"count": count}
 
 
-def _memory(lines: list[str]) -> dict[str, float | None]:
+def _memory(output: str) -> dict[str, float | None]:
     """Growth and peak in MB. Old binaries call the growth of the peak the peak footprint."""
-    result: dict[str, float | None] = dict.fromkeys(
-        ["init_memory_mb", "overall_memory_mb", "peak_memory_mb"]
-    )
-    growth = re.compile(
-        r"(?:footprint delta from the start of the tool|Peak memory footprint) \(MB\): "
-        rf"init=({_NUMBER}) overall=({_NUMBER})"
-    )
-    peak = re.compile(rf"peak memory footprint \(MB\) via periodic monitoring: ({_NUMBER})")
-    for line in lines:
-        if match := growth.search(line):
-            result["init_memory_mb"], result["overall_memory_mb"] = map(float, match.groups())
-        elif match := peak.search(line):
-            result["peak_memory_mb"] = float(match[1])
-    return result
+    return {
+        "init_memory_mb": _number(
+            rf"(?:footprint.* \(MB\): init=|Init footprint: +)({_NUMBER})", output
+        ),
+        "overall_memory_mb": _number(
+            rf"(?:footprint.* \(MB\): .*overall=|Overall footprint: +)({_NUMBER})", output
+        ),
+        "peak_memory_mb": _number(
+            rf"(?:via periodic monitoring: |Peak memory: +)({_NUMBER})", output
+        ),
+    }
+
+
+def _number(pattern: str, text: str) -> float | None:
+    match = re.search(pattern, text)
+    return float(match[1]) if match else None
 
 
 def _operators(lines: list[str]) -> list[dict[str, Any]]:

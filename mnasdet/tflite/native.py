@@ -169,4 +169,5 @@ def _execute(words: list[str], pinned: set[int], timeout_seconds: float) -> tupl
         ) from None
     except OSError as error:
         raise UserError(f"{words[0]}: cannot be executed: {error.strerror}") from None
-    return done.returncode, done.stdout.decode(errors="replace")
+    status = done.returncode if done.returncode >= 0 else 128 - done.returncode
+    return status, done.stdout.decode(errors="replace")

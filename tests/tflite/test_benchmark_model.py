@@ -85,10 +85,11 @@ NOT_AT_ALL = (
 def test_arguments():
     assert Options(num_threads=4, max_seconds=2).arguments("a b.tflite") == [
         "--graph=a b.tflite", "--num_threads=4", "--num_runs=50", "--warmup_runs=10",
-        "--max_secs=2", "--enable_op_profiling=false",
+        "--max_secs=2",
     ]  # fmt: skip
-    assert Options(use_xnnpack=False, use_gpu=True, use_nnapi=True).arguments("a")[-3:] == [
-        "--use_xnnpack=false", "--use_gpu=true", "--use_nnapi=true",
+    options = Options(use_xnnpack=False, use_gpu=True, use_nnapi=True, enable_op_profiling=True)
+    assert options.arguments("a")[-4:] == [
+        "--use_xnnpack=false", "--use_gpu=true", "--use_nnapi=true", "--enable_op_profiling=true",
     ]  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def test_old_output():
     result = read(OLD, 0, Options(), "b")
     assert result["mean_ms"] == pytest.approx(1375.6)
     assert result["first_ms"] == 11403.859
-    assert result["warmup_ms"] == 11403.9
+    assert result["warmup_ms"] == 11403.859
     assert (result["median_ms"], result["p5_ms"], result["p95_ms"]) == (None, None, None)
     assert (result["init_memory_mb"], result["overall_memory_mb"]) == (0.0, 12.8672)
     assert result["peak_memory_mb"] is None
@@ -140,10 +141,25 @@ def test_runs_that_all_took_the_same_time(line):
 
 
 def test_no_warmup_runs():
-    output = NEW.replace("count=5 first=125000", "count=0 x=1").replace(
-        "Warmup (avg): 115344", "Warmup (avg): -nan"
+    output = NEW.replace("count=5 first=125000 curr=112537", "count=0 x=1")
+    result = read(output, 0, Options(), "b")
+    assert result["warmup_ms"] is None
+    assert result["first_ms"] == 9.1
+
+
+def test_output_of_the_tool_for_compiled_models():
+    output = "\n".join(
+        line for line in NEW.splitlines() if "in us" not in line and "footprint" not in line
     )
-    assert read(output, 0, Options(), "b")["warmup_ms"] is None
+    output += """
+INFO: [./litert/tools/benchmark_litert_model.h:88] Inference (avg):      9.25 ms (52 runs)
+INFO: [./litert/tools/benchmark_litert_model.h:114] Init footprint:       8.94 MB
+INFO: [./litert/tools/benchmark_litert_model.h:116] Overall footprint:    11.51 MB
+INFO: [./litert/tools/benchmark_litert_model.h:120] Peak memory:          20.25 MB
+"""
+    result = read(output, 0, Options(), "b")
+    memory = {"init_memory_mb": 8.94, "overall_memory_mb": 11.51, "peak_memory_mb": 20.25}
+    assert result == read(NEW, 0, Options(), "b") | memory
 
 
 def test_operators_are_those_of_the_runs_in_order():
@@ -193,10 +209,11 @@ def test_delegate_that_was_not_applied_is_an_error(output, status, reason):
         ("sh: ./b: Exec format error", 126, "not built for this device: sh: ./b: Exec format err"),
         ('CANNOT LINK EXECUTABLE "./b": library "x.so"', 1, "not built for this device: CANNOT LI"),
         ("ERROR: Failed to mmap model\nBenchmarking failed.\n", 1, "failed with status 1: Benchm"),
-        ("", 139, "failed with status 139: no output"),
+        ("Loaded\n", 139, "died of signal 11: Loaded"),
+        ("", 137, r"died of signal 9 \(out of memory\?\): no output"),
         ("\x00\x7f%&/\ncount=x\n", 0, "printed no timings .* at the end 'count=x'"),
         ("", 0, "printed no timings .* at the end 'nothing'"),
-        (NEW.replace("Inference timings", ""), 0, "printed no timings"),
+        (NEW.replace("Init", ""), 0, "printed no timings"),
         (NEW.replace("count=52", "count=many"), 0, "printed no timings"),
     ],
 )
@@ -266,6 +283,11 @@ def test_binary_on_this_machine(tiny_graph_path, stand_in):
     assert result["model_bytes"] == tiny_graph_path.stat().st_size
     assert result["provenance"]["device"] == "host"
     assert result["provenance"]["runtime"].startswith("benchmark_model ")
+
+
+def test_binary_that_dies(script, any_graph):
+    with pytest.raises(UserError, match=r"benchmark_model: died of signal 6: Loaded$"):
+        native.benchmark(any_graph, script("echo Loaded; kill -ABRT $$"), Options(), Repeats())
 
 
 def test_binary_that_hangs(script, any_graph):
