@@ -129,10 +129,7 @@ def _scratch_folder(device: adb.Device, parent: str) -> Iterator[str]:
 def _command(folder: str, options: benchmark_model.Options) -> str:
     """Runs the binary. While it does, its process's number is in the file pid: a lost connection
     ends no process on the device."""
-    words = [f"./{_BINARY}", *options.arguments(_GRAPH)]
-    if options.taskset:
-        words = ["taskset", options.taskset.removeprefix("0x"), *words]
-    run = f"echo $$ >pid; exec {shlex.join(words)}"
+    run = f"echo $$ >pid; exec {shlex.join(options.command(f'./{_BINARY}', _GRAPH))}"
     return (
         f"cd {shlex.quote(folder)} || exit; kill -9 $(cat pid 2>/dev/null) 2>/dev/null; "
         f"chmod 755 {_BINARY}; sh -c {shlex.quote(run)}; s=$?; rm -f pid; exit $s"

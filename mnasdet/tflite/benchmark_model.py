@@ -6,7 +6,6 @@ Nothing is run here; `native` runs it on this machine, `android` on a phone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from signal import SIGKILL
 from typing import Any
@@ -17,6 +16,13 @@ _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 _STATISTICS = ("first", "min", "avg", "max", "std", "p5", "median", "p95")
 _LOG_LEVEL = re.compile(r"^(?:VERBOSE|INFO|WARNING|ERROR): ")
 _APPLIED = re.compile(r"Explicitly applied (\w+) delegate, .* (completely|partially) executed")
+# Growth and peak. Old binaries call the growth of the peak the peak footprint; the second way to
+# put it is that of the tool for LiteRT's CompiledModel.
+_MEMORY = {
+    "init_memory_mb": rf"(?:footprint.* \(MB\): init=|Init footprint: +)({_NUMBER})",
+    "overall_memory_mb": rf"(?:footprint.* \(MB\): .*overall=|Overall footprint: +)({_NUMBER})",
+    "peak_memory_mb": rf"(?:via periodic monitoring: |Peak memory: +)({_NUMBER})",
+}
 # What the shell, the kernel and Android's linker say of a file for another processor.
 _WRONG_ABI = re.compile(
     r"not executable: |Exec format error|CANNOT LINK EXECUTABLE|cannot execute binary file"
@@ -53,8 +59,9 @@ class Options:
                 f"--taskset={self.taskset}: a hexadecimal mask of cores is needed, such as f0"
             )
 
-    def arguments(self, graph: str) -> list[str]:
-        """The binary's arguments, unquoted."""
+    def command(self, binary: str, graph: str) -> list[str]:
+        """The words of the command, unquoted."""
+        pinned = ["taskset", self.taskset.removeprefix("0x")] if self.taskset else []
         flags: dict[str, Any] = {
             "graph": graph,
             "num_threads": self.num_threads,
@@ -67,7 +74,7 @@ class Options:
         for name in ("use_gpu", "use_nnapi", "enable_op_profiling"):
             if getattr(self, name):
                 flags[name] = "true"
-        return [f"--{name}={value}" for name, value in flags.items()]
+        return [*pinned, binary, *(f"--{name}={value}" for name, value in flags.items())]
 
     def delegates(self) -> list[str]:
         """Those asked for, as the binary names them."""
@@ -85,8 +92,8 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
 
     Returns:
       Milliseconds: init_ms (loading the graph and preparing it), first_ms, warmup_ms (mean),
-      mean_ms, std_ms, min_ms, max_ms, and median_ms, p5_ms and p95_ms, None where the binary is
-      too old to tell. Megabytes: init_memory_mb and overall_memory_mb, the growth up to then, and
+      mean_ms, std_ms, min_ms, max_ms; median_ms, p5_ms and p95_ms, None where the binary is too
+      old to tell; p10_ms and p90_ms, None, which none tells. Megabytes: init_memory_mb and overall_memory_mb, the growth up to then, and
       peak_memory_mb; None where it does not tell. num_runs; warnings; delegates (name: completely
       or partially); with profiling, operators (type, name, mean_ms, percent, and whether it is
       within_delegate, whose own line has the time too).
@@ -98,8 +105,9 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     lines = [_LOG_LEVEL.sub("", line.rstrip()) for line in output.splitlines() if line.strip()]
     if status:
         raise UserError(f"{name}: {_failure(lines, status)}")
-    result = _timings(lines, name) | _memory(output)
-    applied = _applied(lines)
+    result = _timings(lines, name)
+    result |= {key: _number(pattern, output) for key, pattern in _MEMORY.items()}
+    applied = {match[1]: match[2] for match in _APPLIED.finditer(output)}
     for delegate in options.delegates():
         if delegate not in applied:
             reason = _reason(lines, delegate)
@@ -112,6 +120,8 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     result["delegates"] = applied
     if options.enable_op_profiling:
         result["operators"] = _operators(lines)
+        if not result["operators"]:
+            result["warnings"].append("the binary prints no times of single operators")
     return result
 
 
@@ -119,18 +129,12 @@ def _failure(lines: list[str], status: int) -> str:
     for line in lines:
         if _WRONG_ABI.search(line):
             return f"not built for this device: {line.strip()}"
-        if match := re.match(r"Failed to apply (\w+) delegate", line):
+        if match := re.search(r"Failed to apply (\w+) delegate", line):
             return f"the {match[1]} delegate was not applied{_reason(lines, match[1])}"
-    cause = f"failed with status {status}"
-    if status > 128:
-        # As shells say it.
-        cause = f"died of signal {status - 128}" + " (out of memory?)" * (status == 128 + SIGKILL)
+    cause = f"died of signal {status - 128}" if status > 128 else f"failed with status {status}"
+    if status == 128 + SIGKILL:
+        cause += " (out of memory?)"
     return f"{cause}: {lines[-1].strip() if lines else 'no output'}"
-
-
-def _applied(lines: Iterable[str]) -> dict[str, str]:
-    matches = (_APPLIED.search(line) for line in lines)
-    return {match[1]: match[2] for match in matches if match}
 
 
 def _reason(lines: list[str], delegate: str) -> str:
@@ -146,7 +150,7 @@ def _timings(lines: list[str], name: str) -> dict[str, Any]:
     blocks = [_statistics(line) for line in lines if line.startswith("count=")]
     text = "\n".join(lines)
     init_us = _number(rf"Inference timings in us: Init: ({_NUMBER})", text)
-    # The tool for LiteRT's CompiledModel prints no such line.
+    # LiteRT's tool prints no such line.
     init_ms = init_us / 1e3 if init_us else _number(rf"Initialized session in ({_NUMBER})ms", text)
     if len(blocks) != 2 or not blocks[1] or init_ms is None:
         last = lines[-1].strip()[:100] if lines else "nothing"
@@ -156,6 +160,8 @@ def _timings(lines: list[str], name: str) -> dict[str, Any]:
         "median_ms": runs["median"],
         "mean_ms": runs["avg"],
         "p5_ms": runs["p5"],
+        "p10_ms": None,
+        "p90_ms": None,
         "p95_ms": runs["p95"],
         "std_ms": runs["std"],
         "min_ms": runs["min"],
@@ -181,21 +187,6 @@ def _statistics(line: str) -> dict[str, Any]:
         found = dict.fromkeys(_STATISTICS, found["curr"]) | {"std": 0.0}
     values = {name: found[name] / 1e3 if name in found else None for name in _STATISTICS}
     return values | {"count": count}
-
-
-def _memory(output: str) -> dict[str, float | None]:
-    """Growth and peak in MB. Old binaries call the growth of the peak the peak footprint."""
-    return {
-        "init_memory_mb": _number(
-            rf"(?:footprint.* \(MB\): init=|Init footprint: +)({_NUMBER})", output
-        ),
-        "overall_memory_mb": _number(
-            rf"(?:footprint.* \(MB\): .*overall=|Overall footprint: +)({_NUMBER})", output
-        ),
-        "peak_memory_mb": _number(
-            rf"(?:via periodic monitoring: |Peak memory: +)({_NUMBER})", output
-        ),
-    }
 
 
 def _number(pattern: str, text: str) -> float | None:

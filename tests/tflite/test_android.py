@@ -116,7 +116,7 @@ def test_binary_gets_its_arguments_and_its_cores(phone, graph, script, tmp_path)
     assert cores.endswith("mask: 1")
     folder, *flags = arguments.split()
     assert Path(folder).parent == phone.tmp
-    assert flags == Options(num_threads=3).arguments("graph.tflite")
+    assert flags == Options(num_threads=3).command("", "graph.tflite")[1:]
 
 
 def test_another_folder_with_blanks(phone, graph, script):

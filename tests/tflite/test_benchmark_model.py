@@ -82,15 +82,16 @@ NOT_AT_ALL = (
 )
 
 
-def test_arguments():
-    assert Options(num_threads=4, max_seconds=2).arguments("a b.tflite") == [
-        "--graph=a b.tflite", "--num_threads=4", "--num_runs=50", "--warmup_runs=10",
+def test_command():
+    assert Options(num_threads=4, max_seconds=2).command("b", "a b.tflite") == [
+        "b", "--graph=a b.tflite", "--num_threads=4", "--num_runs=50", "--warmup_runs=10",
         "--max_secs=2",
     ]  # fmt: skip
     options = Options(use_xnnpack=False, use_gpu=True, use_nnapi=True, enable_op_profiling=True)
-    assert options.arguments("a")[-4:] == [
+    assert options.command("b", "a")[-4:] == [
         "--use_xnnpack=false", "--use_gpu=true", "--use_nnapi=true", "--enable_op_profiling=true",
     ]  # fmt: skip
+    assert Options(taskset="0xF0").command("b", "a")[:3] == ["taskset", "F0", "b"]
 
 
 @pytest.mark.parametrize("mask", ["0", "0,1", "f0; rm -rf /", "-1"])
@@ -104,6 +105,8 @@ def test_new_output():
         "median_ms": 9.2,
         "mean_ms": 9.2505,
         "p5_ms": 9.05,
+        "p10_ms": None,
+        "p90_ms": None,
         "p95_ms": 9.8,
         "std_ms": 0.13,
         "min_ms": 9.0,
@@ -169,6 +172,12 @@ def test_operators_are_those_of_the_runs_in_order():
         ("Conv (NHWC, F32) DWConv", "Delegate/Conv (NHWC) DWConv:1", 0.75, 37.5, True),
         ("Sigmoid", "Sigmoid:0", 0.01, 100.0, True),
     ]
+
+
+def test_no_operators_is_a_warning():
+    result = read(NEW, 0, Options(enable_op_profiling=True), "b")
+    assert result["operators"] == []
+    assert result["warnings"] == ["the binary prints no times of single operators"]
 
 
 def test_operators_of_tables_with_a_start_column():
@@ -243,7 +252,6 @@ def test_repeats_end_when_they_agree():
     # Percentiles by hand: 100.2 and 101.8.
     assert result["spread"] == pytest.approx(1.6 / 101)
     assert not result["noisy"]
-    assert result["p10_ms"] is None
 
 
 def test_repeats_that_do_not_agree_are_noisy():
@@ -291,7 +299,7 @@ def test_binary_that_dies(script, any_graph):
 
 
 def test_binary_that_hangs(script, any_graph):
-    with pytest.raises(UserError, match=r"no result within 0\.2 s; it hangs"):
+    with pytest.raises(UserError, match=r"model: no end within 0\.2 s; it hangs"):
         native.benchmark(any_graph, script("sleep 9"), Options(), Repeats(), timeout_seconds=0.2)
 
 
