@@ -115,9 +115,9 @@ def _scratch_folder(device: adb.Device, parent: str) -> Iterator[str]:
     folder = f"{parent}/mnasdet-{uuid.uuid4().hex}"
     name = shlex.quote(folder)
     try:
-        status, output = device.shell(f"mkdir -p {name}")
+        status, output = device.shell(f"cd {shlex.quote(parent)} && mkdir -p {name}")
         if status:
-            raise UserError(f"{device}: cannot make a folder there: {output.strip()}")
+            raise UserError(f"{device}: cannot make a folder in {parent}: {output.strip()}")
         yield folder
     finally:
         try:

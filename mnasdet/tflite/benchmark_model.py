@@ -93,10 +93,11 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     Returns:
       Milliseconds: init_ms (loading the graph and preparing it), first_ms, warmup_ms (mean),
       mean_ms, std_ms, min_ms, max_ms; median_ms, p5_ms and p95_ms, None where the binary is too
-      old to tell; p10_ms and p90_ms, None, which none tells. Megabytes: init_memory_mb and overall_memory_mb, the growth up to then, and
-      peak_memory_mb; None where it does not tell. num_runs; warnings; delegates (name: completely
-      or partially); with profiling, operators (type, name, mean_ms, percent, and whether it is
-      within_delegate, whose own line has the time too).
+      old to tell; p10_ms and p90_ms, None, which none tells. Megabytes: init_memory_mb and
+      overall_memory_mb, the growth up to then, and peak_memory_mb; None where it does not tell.
+      num_runs; warnings; delegates (name: completely or partially); with profiling, operators
+      (type, name, mean_ms, percent, and whether it is within_delegate, whose own line has the time
+      too).
 
     Raises:
       UserError: it could not be executed, failed, printed something else, or did not apply a

@@ -121,6 +121,7 @@ def test_binary_gets_its_arguments_and_its_cores(phone, graph, script, tmp_path)
 
 def test_another_folder_with_blanks(phone, graph, script):
     folder = "/data/local/tmp/a b"
+    (phone.tmp / "a b").mkdir()
     android.benchmark(graph, script(printing(NEW)), Options(), TWICE, device_folder=folder)
     assert list((phone.tmp / "a b").iterdir()) == []
     (phone.tmp / "a b").rmdir()
@@ -167,13 +168,13 @@ def test_full_disk(phone, graph, script):
         android.benchmark(graph, script("true"), Options(), TWICE)
 
 
-def test_folder_that_cannot_be_made(phone, graph, script):
-    with pytest.raises(UserError, match=r"cannot make a folder there: .*Not a directory"):
-        android.benchmark(graph, script("true"), Options(), TWICE, device_folder="/dev/null/a")
+def test_folder_that_is_not_there(phone, graph, script):
+    with pytest.raises(UserError, match=r"cannot make a folder in /data/a: .*cd"):
+        android.benchmark(graph, script("true"), Options(), TWICE, device_folder="/data/a")
 
 
 def test_hanging_binary_is_killed(phone, graph, script, tmp_path):
-    binary = script(f"echo $$ >{tmp_path}/running; sleep 60")
+    binary = script(f"echo $$ >{tmp_path}/running; exec sleep 60")
     with pytest.raises(UserError, match=r"adb shell hangs, no end within 1 s"):
         android.benchmark(graph, binary, Options(), TWICE, timeout_seconds=1)
     assert not alive(int((tmp_path / "running").read_text()))
@@ -182,7 +183,9 @@ def test_hanging_binary_is_killed(phone, graph, script, tmp_path):
 def test_device_that_drops_off_and_comes_back(phone, graph, script, tmp_path):
     # Hangs once: what was started before the loss must not disturb what is started behind it.
     running = tmp_path / "running"
-    binary = script(f"[ -e {running} ] || {{ echo $$ >{running}; sleep 60; }}\n{printing(NEW)}")
+    binary = script(
+        f"[ -e {running} ] || {{ echo $$ >{running}; exec sleep 60; }}\n{printing(NEW)}"
+    )
 
     def pull_the_cable():
         wait_for(running)
@@ -201,7 +204,7 @@ def test_device_that_drops_off_and_comes_back(phone, graph, script, tmp_path):
 def test_device_that_stays_away(phone, graph, script, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(adb, "_RECONNECT_SECONDS", 0.5)
     running = tmp_path / "running"
-    binary = script(f"echo $$ >{running}; sleep 60")
+    binary = script(f"echo $$ >{running}; exec sleep 60")
 
     def pull_the_cable():
         wait_for(running)
@@ -221,7 +224,7 @@ def test_device_that_stays_away(phone, graph, script, tmp_path, monkeypatch, cap
 
 def test_interrupt_leaves_a_clean_phone(phone, graph, script, tmp_path):
     running = tmp_path / "running"
-    binary = script(f"echo $$ >{running}; sleep 60")
+    binary = script(f"echo $$ >{running}; exec sleep 60")
     words = command(
         "benchmark_tflite", f"--graph={graph}", "--device=adb", f"--benchmark_binary={binary}"
     )
