@@ -176,8 +176,9 @@ def borrowed(devices: Sequence[Device], timeout_seconds: float = 3600.0) -> Iter
                     continue
                 yield device
                 return
+        names = ", ".join(device.serial for device in devices)
+        logging.log_first_n(logging.INFO, "waiting for device %s, in use", 1, names)
         if time.monotonic() > deadline:
-            names = ", ".join(device.serial for device in devices)
             raise UserError(f"device {names}: not free within {timeout_seconds:g} s")
         time.sleep(_POLL_SECONDS)
 
