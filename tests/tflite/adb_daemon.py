@@ -92,7 +92,7 @@ class Phone:
         self.switch_on(int(self.serial.rpartition(":")[2]))
 
     def set_temperature(self, celsius, zone="cpu-0-0"):
-        folder = self._folder / "sys/class/thermal" / f"thermal_zone{len(zone)}"
+        folder = self._folder / "sys/class/thermal" / f"thermal_zone-{zone}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "type").write_text(f"{zone}\n")
         (folder / "temp").write_text(f"{round(1000 * celsius)}\n")
