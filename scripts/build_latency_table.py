@@ -36,10 +36,10 @@ _FRUITLESS_SAMPLES = 300
 def main() -> None:
     from mnasdet import config
     from mnasdet.search_spaces import factory
-    from mnasdet.tflite.benchmark import check_device
+    from mnasdet.tflite.benchmark import check_host
     from mnasdet.tflite.latency_table import host_table_path
 
-    check_device(FLAGS.device)
+    check_host(FLAGS.device)
     if FLAGS.num_fit == 1 or FLAGS.num_test == 1:
         raise ConfigError("--num_fit and --num_test are 0 or at least 2")
     pipeline = config.load(FLAGS.pipeline_config_path, readers=())

@@ -71,10 +71,13 @@ def benchmark(
     }
 
 
-def check_device(device: str) -> None:
-    """Raises ConfigError for a device that cannot be measured on."""
+def check_host(device: str) -> None:
+    """Raises ConfigError for a device whose single layers cannot be measured."""
     if device != "host":
-        raise ConfigError(f"--device={device}: not supported yet; use host, this machine")
+        raise ConfigError(
+            f"--device={device}: layers are measured on host, this machine, only; "
+            "benchmark_tflite measures whole graphs on a phone"
+        )
 
 
 def provenance(num_threads: int) -> dict[str, Any]:
@@ -105,7 +108,7 @@ class Worker:
     def __init__(self, taskset: str = "") -> None:
         """`taskset` is the hexadecimal mask of the cores to run on, as `adb shell taskset` takes
         it ("3" for the first two); empty for all."""
-        self._cores = _cores(taskset)
+        self._cores = cores(taskset)
 
     def __enter__(self) -> Worker:
         self._stderr = tempfile.TemporaryFile()
@@ -179,7 +182,8 @@ class Worker:
         return lines[-1] if lines else f"status {status}"
 
 
-def _cores(taskset: str) -> set[int]:
+def cores(taskset: str) -> set[int]:
+    """The cores of this machine in a hexadecimal mask, none if it is empty; raises ConfigError."""
     if not taskset:
         return set()
     if not hasattr(os, "sched_setaffinity"):
@@ -188,11 +192,11 @@ def _cores(taskset: str) -> set[int]:
         mask = int(taskset, 16)
     except ValueError:
         mask = 0
-    cores = {core for core in range(mask.bit_length()) if mask >> core & 1}
+    chosen = {core for core in range(mask.bit_length()) if mask >> core & 1}
     available = os.sched_getaffinity(0)
-    if mask <= 0 or not cores <= available:
+    if mask <= 0 or not chosen <= available:
         allowed = sum(1 << core for core in available)
         raise ConfigError(
             f"--taskset={taskset}: a hexadecimal mask of cores is needed; all are {allowed:x}"
         )
-    return cores
+    return chosen

@@ -135,9 +135,9 @@ def test_latency_table_is_built_then_resumed(config_path, folder):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("benchmark_tflite", ["--graph=a.tflite", "--device=adb"], "--device=adb: not supported"),
+        ("benchmark_tflite", ["--graph=a", "--device=adb"], "--device=adb: needs --benchmark_bi"),
         ("benchmark_tflite", ["--graph=a.tflite"], "a.tflite: no such file"),
-        ("build_latency_table", ["--pipeline_config_path=a", "--device=adb"], "not supported yet"),
+        ("build_latency_table", ["--pipeline_config_path=a", "--device=adb"], "measured on host"),
         ("build_latency_table", ["--pipeline_config_path=a"], "a: no such file"),
     ],
 )

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.tflite.benchmark import Worker, benchmark, check_device
+from mnasdet.tflite.benchmark import Worker, benchmark, check_host
 
 
 @pytest.fixture
@@ -89,6 +89,7 @@ def test_missing_graph(tmp_path):
         benchmark(tmp_path / "none.tflite")
 
 
-def test_other_devices_are_not_there_yet():
-    with pytest.raises(ConfigError, match="--device=adb:123: not supported yet; use host"):
-        check_device("adb:123")
+def test_layers_are_measured_on_this_machine_only():
+    check_host("host")
+    with pytest.raises(ConfigError, match="--device=adb:123: layers are measured on host, this"):
+        check_host("adb:123")
