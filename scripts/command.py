@@ -119,9 +119,16 @@ def run(main: Callable[[], int | None]) -> None:
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     if _HELP & set(sys.argv[1:]):
-        app.usage(shorthelp=True, writeto_stdout=True)
-        sys.exit(0)
+        sys.exit(_guarded(lambda: _print_help(main), []))
     app.run(lambda argv: _guarded(main, argv))
+
+
+def _print_help(main: Callable[[], int | None]) -> None:
+    """What the command does, and its own flags."""
+    command = main.__globals__
+    # absl knows the flags of a file that is run by the file, those of an entry point by the module.
+    module = sys.argv[0] if command["__name__"] == "__main__" else command["__name__"]
+    print(f"{command['__doc__']}\nflags:\n{FLAGS.module_help(module)}", flush=True)
 
 
 def _guarded(main: Callable[[], int | None], argv: list[str]) -> int:

@@ -89,12 +89,17 @@ def test_help_has_an_example_and_loads_no_tensorflow(name):
     assert "tensorflow" not in result.stderr
 
 
-def test_help_lists_the_flags_that_commands_share():
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["scripts/check_config.py"],
+        # As the entry point does.
+        ["-c", "from mnasdet.scripts.check_config import cli; cli()"],
+    ],
+)
+def test_help_lists_the_flags_that_commands_share(command):
     result = subprocess.run(
-        [sys.executable, "scripts/check_config.py", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+        [sys.executable, *command, "--help"], capture_output=True, text=True, cwd=ROOT
     )
     for name in ("pipeline_config_path", "train_input", "format"):
         assert f"  --{name}: " in result.stdout
