@@ -123,8 +123,11 @@ def _check_controller(controller: Section) -> None:
             controller.positive("learning_rate", "clip_range")
             controller.at_least("entropy_bonus", 0)
             controller.within("baseline_decay", 0, 1)
-        case "Nsga2Config":
+        case "Nsga2Config" | "RegularizedEvolutionConfig":
             controller.within("crossover_probability", 0, 1)
+        case "LocalSearchConfig":
+            controller.positive("believed_gain")
+            controller.within("believed_gain", 0, 1)
 
 
 def _check_reward(reward: Section) -> None:

@@ -90,6 +90,14 @@ BAD = [
         "search_config.controller.local_search.num_starts is 0; at least 1 is allowed",
     ),
     (
+        "search_config { controller { local_search { believed_gain: 0 } } }",
+        "search_config.controller.local_search.believed_gain is 0; more than 0 is allowed",
+    ),
+    (
+        "search_config { controller { regularized_evolution { crossover_probability: -1 } } }",
+        "search_config.controller.regularized_evolution.crossover_probability is -1; 0 to 1 is",
+    ),
+    (
         "search_config { reward { mnasfpn { exponent: 0.3 } } }",
         "search_config.reward.mnasfpn.exponent is 0.3; at most 0 is allowed",
     ),

@@ -1,6 +1,6 @@
 """A search with cheap children, also as a program of its own, so that tests can kill it.
 
-  python -m tests.search.search_runs CONTROLLER STORE [ADDRESS_OF_RAY_CLUSTER]
+python -m tests.search.search_runs CONTROLLER STORE [ADDRESS_OF_RAY_CLUSTER]
 """
 
 from __future__ import annotations

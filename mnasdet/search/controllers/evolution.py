@@ -15,18 +15,27 @@ from mnasdet.search_spaces.space import SearchSpace, Tokens
 class Evolution(abc.ABC):
     """Proposes random architectures first, then children of its population.
 
-    A `Controller` together with the `_child` and the `feedback` of a subclass: who become parents,
+    A `Controller` together with the `_parent` and the `feedback` of a subclass: who become parents,
     and who lives on.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int, population_size: int) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        population_size: int,
+        crossover_probability: float,
+    ) -> None:
         """Args:
         seed: not negative.
         population_size: of the parents; as many random architectures come first.
+        crossover_probability: how often a child has two parents. It is mutated always.
         """
         self._space = space
         self._seed = seed
         self._population_size = population_size
+        self._crossover_probability = crossover_probability
         self._population: list[Result] = []
         self._num_proposed = 0
 
@@ -39,11 +48,14 @@ class Evolution(abc.ABC):
         rng = generator(self._seed, number)
         if number < self._population_size or not self._population:
             return self._space.sample(rng)
-        return self._space.mutate(self._child(rng), rng)
+        child = self._parent(rng)
+        if rng.random() < self._crossover_probability:
+            child = self._space.cross(child, self._parent(rng), rng)
+        return self._space.mutate(child, rng)
 
     @abc.abstractmethod
-    def _child(self, rng: np.random.Generator) -> Tokens:
-        """Of one parent or more, before it is mutated. The population is not empty."""
+    def _parent(self, rng: np.random.Generator) -> Tokens:
+        """A member of the population, which is not empty."""
 
     def state(self) -> dict[str, Any]:
         return {"num_proposed": self._num_proposed, **to_arrays(self._population)}

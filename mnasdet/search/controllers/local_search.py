@@ -20,22 +20,35 @@ class LocalSearch:
     It tries the neighbours of the best one in a random order and moves on at the first that is
     better. When none is, a new climb starts. While the last neighbours are still in training, the
     new climb's random architectures are proposed.
+
+    Rewards are noisy, and none of the neighbours of a lucky architecture would be better: what has
+    to be beaten goes up by a share of every gain alone.
     """
 
-    def __init__(self, space: SearchSpace, *, seed: int = 0, num_starts: int = 10) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int = 0,
+        num_starts: int = 10,
+        believed_gain: float = 0.5,
+    ) -> None:
         """Args:
         seed: not negative.
         num_starts: random architectures at the foot of every climb.
+        believed_gain: that share; 1 for rewards without noise.
         """
         self._space = space
         self._seed = seed
         self._num_starts = num_starts
+        self._believed_gain = believed_gain
         self._num_proposed = self._num_known = 0
         # Where the climb is: its number, its random architectures and those of the next one.
         self._climb = self._started = self._started_next = 0
         # Decisions and choices that are to be tried on the best one.
         self._neighbours: list[tuple[int, int]] = []
-        # The best of this climb and of the next, and the climb of every proposal without result.
+        # The best of this climb and of the next, with the rewards that are to be beaten, and the
+        # climb of every proposal without result.
         self._best: dict[int, Result] = {}
         self._pending: deque[int] = deque()
 
@@ -70,13 +83,17 @@ class LocalSearch:
         for result in results:
             climb = self._pending.popleft()
             self._num_known += 1
-            best = self._best.get(climb)
-            if result.reward is not None and (
-                best is None or best.reward is None or result.reward > best.reward
-            ):
-                self._best[climb] = result
-                if climb == self._climb:
-                    self._look_around()
+            if result.reward is None:
+                continue
+            reward = result.reward
+            beaten = self._best[climb].reward if climb in self._best else None
+            if beaten is not None:
+                if reward <= beaten:
+                    continue
+                reward = beaten + self._believed_gain * (reward - beaten)
+            self._best[climb] = result._replace(reward=reward)
+            if climb == self._climb:
+                self._look_around()
 
     def _look_around(self) -> None:
         """All neighbours of the best one so far, in a random order."""
@@ -115,4 +132,6 @@ class LocalSearch:
 
 
 def from_config(config: search_pb2.LocalSearchConfig, space: SearchSpace, seed: int) -> LocalSearch:
-    return LocalSearch(space, seed=seed, num_starts=config.num_starts)
+    return LocalSearch(
+        space, seed=seed, num_starts=config.num_starts, believed_gain=config.believed_gain
+    )

@@ -30,21 +30,15 @@ class Nsga2(Evolution):
         population_size: int = 50,
         crossover_probability: float = 0.9,
     ) -> None:
-        """Args:
-        seed: not negative.
-        population_size: of the parents; as many random architectures come first.
-        crossover_probability: how often a child has two parents. It is mutated always.
-        """
-        super().__init__(space, seed=seed, population_size=population_size)
-        self._crossover_probability = crossover_probability
+        """As of `Evolution`."""
+        super().__init__(
+            space,
+            seed=seed,
+            population_size=population_size,
+            crossover_probability=crossover_probability,
+        )
         # Of each member: the fronts before its own, and how far its neighbours on it are.
         self._ranks = self._distances = np.zeros(0)
-
-    def _child(self, rng: np.random.Generator) -> Tokens:
-        child = self._parent(rng)
-        if rng.random() < self._crossover_probability:
-            child = self._space.cross(child, self._parent(rng), rng)
-        return child
 
     def _parent(self, rng: np.random.Generator) -> Tokens:
         """The better of two: on an earlier front or, on the same, in a thinner crowd."""

@@ -30,3 +30,24 @@ def test_a_failed_trial_is_no_parent(wide_space):
     failed, parent = evolution.propose(2)
     evolution.feedback([Result(failed), Result(parent, -5.0)])
     assert {differences(child, parent) for child in evolution.propose(6)} == {1}
+
+
+def test_a_child_has_two_parents_or_one(wide_space):
+    def of_neither_and_of_second(crossover_probability):
+        evolution = RegularizedEvolution(
+            wide_space,
+            population_size=2,
+            tournament_size=1,
+            crossover_probability=crossover_probability,
+        )
+        evolution.feedback([Result((0,) * 10, 0.1), Result((1,) * 10, 0.1)])
+        children = evolution.propose(42)[2:]
+        return [(sum(t > 1 for t in c), sum(t == 1 for t in c)) for c in children]
+
+    # One mutation, which may lead to the other parent.
+    alone = of_neither_and_of_second(0)
+    assert {second in (0, 1, 9, 10) and neither <= 1 for neither, second in alone} == {True}
+    both = of_neither_and_of_second(1)
+    assert max(neither for neither, _ in both) == 1
+    # Half of the pairs are of one architecture; of the others half of the decisions are.
+    assert sum(2 <= second <= 8 for _, second in both) > 10
