@@ -59,7 +59,7 @@ def apply_flags(pipeline) -> None:
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import examples, report
-    from mnasdet.search import proxy_task, results, winner
+    from mnasdet.search import frontier_latency, proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
     from mnasdet.training import checkpoints, runtime
@@ -76,15 +76,19 @@ def run(pipeline, model_dir: Path) -> None:
         results.start(model_dir, pipeline, space, store, FLAGS.resume)
         children = proxy_task.prepare(pipeline, model_dir / "pretrained")
         trials = search(children, space, store, model_dir)
-        description = results.write(model_dir, trials)
+        measured_ms = results.read_measured_ms(model_dir)
+        description = results.write(model_dir, trials, measured_ms)
         store.describe(description)
     report_path = model_dir / "report" / "index.html"
-    # Before the winner's training, which takes long and may be interrupted.
+    # Before what takes long and may be interrupted.
     report.write(report_path, trials, search=description, space=space)
-    best = results.best(trials)
+    frontier, best = results.frontier(trials), results.best(trials)
+    measured_ms = frontier_latency.measure(children, frontier, measured_ms)
+    results.write(model_dir, trials, measured_ms)
     metrics, benchmark = winner.finish(children, best, model_dir / "best")
     trained = config.load(model_dir / "best" / "pipeline.config")
     detector = checkpoints.load_detector(trained, model_dir / "best")
+    in_ms = settings.latency.WhichOneof("latency_oneof") != "multiply_adds"
     report.write(
         report_path,
         trials,
@@ -92,9 +96,10 @@ def run(pipeline, model_dir: Path) -> None:
         space=space,
         retrained=metrics,
         benchmark=benchmark,
+        measured_ms=measured_ms if in_ms else None,
         examples=examples.detect(trained, detector),
     )
-    print_frontier(results.frontier(trials), best, metrics, benchmark)
+    print_frontier(frontier, measured_ms, best, metrics, benchmark)
     print(f"report: {report_path}")
 
 
@@ -134,16 +139,17 @@ def search(pipeline, space, store, model_dir: Path):
         executor.close()
 
 
-def print_frontier(frontier, best, metrics, benchmark) -> None:
+def print_frontier(frontier, measured_ms, best, metrics, benchmark) -> None:
     from mnasdet.evaluation.coco import MAP
 
-    print("frontier (mAP on the proxy task, latency by the search's source):")
+    print("frontier (mAP on the proxy task; latency as the search had it, and measured):")
     for trial in frontier:
         mark = "*" if trial.number == best.number else " "
         print(
             f"{mark} trial {trial.number:4d}  mAP {trial.metrics[MAP]:.4f}  "
-            f"{trial.latency_ms:8.3f} ms  {trial.metrics['multiply_adds'] / 1e6:8.1f} M "
-            f"multiply-adds  {trial.metrics['params'] / 1e6:6.3f} M params"
+            f"{trial.latency_ms:8.3f}, {measured_ms[trial.number]:8.3f} ms  "
+            f"{trial.metrics['multiply_adds'] / 1e6:8.1f} M multiply-adds  "
+            f"{trial.metrics['params'] / 1e6:6.3f} M params"
         )
     print(
         f"trial {best.number}, retrained: mAP {metrics[MAP]:.4f}, "

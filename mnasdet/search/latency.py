@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
-from mnasdet.tflite import latency_table, layer_latency
+from mnasdet.tflite import latency_table
 from mnasdet.tflite.latency_table import LatencyTable, host_table_path
 
 
@@ -62,6 +62,9 @@ class HostTable:
         return [self._table.latency_ms(sheet) for sheet in sheets]
 
     def _with_layers_of(self, sheets: Sequence[CostSheet]) -> LatencyTable:
+        # Only who measures has to load TensorFlow.
+        from mnasdet.tflite import layer_latency
+
         path = host_table_path(self._num_threads)
         return layer_latency.ensure(path, sheets, self._num_threads, progress=True)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mnasdet.search import pareto
 from mnasdet.search.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces.space import SearchSpace
 
+_PARETO_FILE = "pareto.json"
 _VERSIONS = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
 
 
@@ -100,19 +101,33 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
 
 
-def write(model_dir: Path, trials: Sequence[Trial]) -> dict[str, Any]:
+def write(
+    model_dir: Path, trials: Sequence[Trial], measured_ms: Mapping[int, float]
+) -> dict[str, Any]:
     """pareto.json and architectures/ of the frontier, and search.json with the counts, which is
-    returned."""
+    returned.
+
+    Args:
+      measured_ms: latencies by trial number, as far as they were measured.
+    """
     described = model_dir / "search.json"
     description = json.loads(described.read_text()) | {"counts": counts(trials)}
     _write_json(described, description)
     members = frontier(trials)
-    _write_json(model_dir / "pareto.json", [_describe(trial) for trial in members])
+    described_members = [_describe(trial, measured_ms.get(trial.number)) for trial in members]
+    _write_json(model_dir / _PARETO_FILE, described_members)
     folder = model_dir / "architectures"
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
         files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)
     return description
+
+
+def read_measured_ms(model_dir: Path) -> dict[int, float]:
+    """What pareto.json holds of them, by trial number; nothing if there is none."""
+    path = model_dir / _PARETO_FILE
+    members = json.loads(path.read_text()) if path.exists() else []
+    return {m["trial"]: m["measured_ms"] for m in members if m.get("measured_ms") is not None}
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
@@ -125,12 +140,13 @@ def counts(trials: Sequence[Trial]) -> dict[str, int]:
     }
 
 
-def _describe(trial: Trial) -> dict[str, Any]:
+def _describe(trial: Trial, measured_ms: float | None) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "key": trial.key,
         "mAP": trial.metrics[MAP],
         "latency_ms": trial.latency_ms,
+        "measured_ms": measured_ms,
         "multiply_adds": trial.metrics["multiply_adds"],
         "params": trial.metrics["params"],
         "reward": trial.reward,

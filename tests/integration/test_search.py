@@ -67,6 +67,7 @@ def test_a_search_writes_all_its_files(whole):
     assert len(lines) == 4
     frontier = json.loads((folder / "pareto.json").read_text())
     assert 1 <= len(frontier) <= 4
+    assert all(member["measured_ms"] > 0 for member in frontier)
     assert f"report: {folder}/report/index.html" in done.stdout
     described = json.loads((folder / "search.json").read_text())
     assert described["counts"]["trials"] == 4
