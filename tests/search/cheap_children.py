@@ -31,6 +31,12 @@ def slow_accuracy(task: ChildTask) -> Outcome:
     return accuracy(task)
 
 
+def slower_accuracy(task: ChildTask) -> Outcome:
+    """Leaves time for a node to come up."""
+    time.sleep(0.4)
+    return slow_accuracy(task)
+
+
 def dies(task: ChildTask) -> Outcome:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")

@@ -30,10 +30,10 @@ def interrupted(
 ) -> list[Trial]:
     """The trials of a search that was run again after every interruption that ended it."""
     rng = random.Random(0)
+    trials_between = search_runs.NUM_TRIALS // (len(interruptions) + 2)
     process = _start(controller, store, *arguments)
     for interrupt in interruptions:
-        # The whole search is left when no trial comes between two interruptions.
-        goal = _num_finished(store) + rng.randint(0, search_runs.NUM_TRIALS // len(interruptions))
+        goal = _num_finished(store) + rng.randint(0, trials_between)
         while _num_finished(store) < goal:
             assert process.poll() is None, "the search has ended before all interruptions"
             time.sleep(0.02)

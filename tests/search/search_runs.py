@@ -61,14 +61,16 @@ def search(controller: str, store: Path, executor: Executor) -> Search:
 
 
 def main(controller: str, store: str, address: str = "") -> None:
-    children = {
-        "run_child": cheap_children.slow_accuracy,
-        "prepare": cheap_children.prepare_nothing,
-    }
+    prepare = cheap_children.prepare_nothing
+    executor: Executor
     if address:
-        executor = RayCluster(2, address=address, max_retries=5, **children)
+        run_child = cheap_children.slower_accuracy
+        executor = RayCluster(
+            2, address=address, max_retries=5, run_child=run_child, prepare=prepare
+        )
     else:
-        executor = WorkerProcesses(2, **children)
+        run_child = cheap_children.slow_accuracy
+        executor = WorkerProcesses(2, run_child=run_child, prepare=prepare)
     try:
         search(controller, Path(store), executor).run(NUM_TRIALS)
     finally:

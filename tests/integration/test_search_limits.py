@@ -1,0 +1,75 @@
+"""Backbone and pyramid searched together, with hard limits: nothing over them is trained."""
+
+import re
+
+import pytest
+from google.protobuf import text_format
+
+from mnasdet import config
+from mnasdet.detectors import detector
+from mnasdet.protos import architecture_pb2
+from mnasdet.search.proxy_task import of_architecture
+from mnasdet.search.trial_store import TrialState, TrialStore
+from mnasdet.tflite.convert import convert
+from tests.integration.commands import run
+
+MAX_PARAMS, MAX_MULTIPLY_ADDS, MAX_FILE_SIZE = 600_000, 9_000_000, 2_085_000
+
+JOINT = f"""
+  search_space {{
+    joint {{
+      mnasnet {{ searched_blocks: [3, 5] width_factors: [0.75, 1.0, 1.25] }}
+      mnasfpn {{
+        channels: [16, 24]
+        expanded_channels: [32, 64, 96]
+        kernel_sizes: [3, 5]
+        repeats: 1
+        num_internal_blocks: 1
+      }}
+    }}
+  }}
+  limits {{
+    max_params: {MAX_PARAMS}
+    max_multiply_adds: {MAX_MULTIPLY_ADDS}
+    max_file_size: {MAX_FILE_SIZE}
+  }}
+  controller {{ random {{}} }}
+"""
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory, tiny_config):
+    """The config and the trials of a search on the digits."""
+    folder = tmp_path_factory.mktemp("limits")
+    text = re.sub(r"search_space \{.*?controller [^\n]*\n", JOINT, tiny_config, flags=re.DOTALL)
+    path = folder / "joint.config"
+    path.write_text(text.replace("num_steps: 8", "num_steps: 2"))
+    flags = [f"--pipeline_config_path={path}", f"--model_dir={folder / 'run'}"]
+    run("search", *flags, "--num_trials=20")
+    return config.load(path), TrialStore(folder / "run" / "trials.db", "run").trials()
+
+
+def test_whatever_was_trained_is_inside_the_limits(search):
+    pipeline, trials = search
+    trained = [trial for trial in trials if "train_seconds" in trial.metrics]
+    assert len(trials) == 20
+    assert len(trained) >= 2
+    assert {trial.state for trial in trained} == {TrialState.COMPLETE}
+    sizes = []
+    for trial in trained:
+        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+        built = detector.build(of_architecture(pipeline, architecture), architecture)
+        assert built.model.count_params() == trial.metrics["params"] <= MAX_PARAMS
+        assert trial.metrics["multiply_adds"] <= MAX_MULTIPLY_ADDS
+        sizes.append((built.model.count_params(), built.model))
+    _, largest = max(sizes, key=lambda size: size[0])
+    assert len(convert(largest)) <= MAX_FILE_SIZE
+
+
+def test_whatever_was_not_says_which_limit_it_is_over(search):
+    _, trials = search
+    others = [trial for trial in trials if "train_seconds" not in trial.metrics]
+    assert {trial.state for trial in others} == {TrialState.REJECTED}
+    reasons = " ".join(trial.error for trial in others)
+    for name in ("max_params", "max_multiply_adds", "max_file_size"):
+        assert f"limits.{name}" in reasons
