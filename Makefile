@@ -29,6 +29,8 @@ lint: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/latency_of_published.py
+	$(BIN)/python benchmarks/bookkeeping.py
+	$(BIN)/python benchmarks/controllers.py
 ifdef DATA
 	$(BIN)/python benchmarks/training_vs_tf_models.py --train_input='$(DATA)/train.record*' \
 		--eval_input='$(DATA)/val.record*' --label_map=$(DATA)/label_map.pbtxt

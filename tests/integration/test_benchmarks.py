@@ -1,0 +1,33 @@
+"""The benchmarks that need no quiet machine, in small."""
+
+import json
+import subprocess
+import sys
+
+from tests.integration.commands import ROOT
+
+
+def run(name, *flags):
+    command = [sys.executable, f"benchmarks/{name}.py", *flags, "--format=json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_controllers():
+    flags = ["--controllers=random,local_search", "--samples=10,40", "--seeds=2", "--processes=1"]
+    for task, controllers in run("controllers", *flags)["tasks"].items():
+        for name, result in controllers.items():
+            for figure in ("reward", "hypervolume"):
+                early, late = (result[figure][n] for n in ("10", "40"))
+                assert 0 < early["median"], (task, name, figure)
+                assert late["low"] <= late["median"] <= late["high"]
+            # Of all samples, whereas noise decides which reward counts.
+            assert result["hypervolume"]["10"]["median"] <= result["hypervolume"]["40"]["median"]
+
+
+def test_bookkeeping():
+    flags = ["--num_trials=200", "--controllers=random", "--optuna_trials=200"]
+    figures = run("bookkeeping", *flags)["milliseconds_a_trial"]
+    assert set(figures) == {"random", "Optuna, random"}
+    assert all(0 < looks["200"] < 1000 for looks in figures.values())
