@@ -105,7 +105,10 @@ def trained_task() -> Task:
     with lzma.open(HERE / "data" / "digits_children.csv.xz", "rt") as file:
         rows = list(csv.DictReader(file))
     results = {
-        tuple(map(int, row["tokens"].split())): (float(row[MAP]), float(row["latency_ms"]))
+        tuple(map(int, row["tokens"].split())): (
+            float(row[f"metrics.{MAP}"]),
+            float(row["latency_ms"]),
+        )
         for row in rows
     }
     pipeline = config.load(HERE / "digits_children.config", readers=())

@@ -20,14 +20,13 @@ def test_controllers():
         for name, result in controllers.items():
             for figure in ("reward", "hypervolume"):
                 early, late = (result[figure][n] for n in ("10", "40"))
-                assert 0 < early["median"], (task, name, figure)
+                assert early["median"] > 0, (task, name, figure)
                 assert late["low"] <= late["median"] <= late["high"]
             # Of all samples, whereas noise decides which reward counts.
             assert result["hypervolume"]["10"]["median"] <= result["hypervolume"]["40"]["median"]
 
 
 def test_bookkeeping():
-    flags = ["--num_trials=200", "--controllers=random", "--optuna_trials=200"]
+    flags = ["--num_trials=200", "--controllers=random", "--optuna_trials=0"]
     figures = run("bookkeeping", *flags)["milliseconds_a_trial"]
-    assert set(figures) == {"random", "Optuna, random"}
-    assert all(0 < looks["200"] < 1000 for looks in figures.values())
+    assert 0 < figures["random"]["200"] < 1000

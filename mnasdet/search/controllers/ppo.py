@@ -143,12 +143,12 @@ class Ppo:
         space: SearchSpace,
         *,
         seed: int = 0,
-        batch_size: int = 20,
+        batch_size: int = 5,
         hidden_units: int = 100,
-        learning_rate: float = 3.5e-4,
+        learning_rate: float = 0.02,
         entropy_bonus: float = 1e-5,
         clip_range: float = 0.2,
-        epochs: int = 4,
+        epochs: int = 2,
         baseline_decay: float = 0.95,
     ) -> None:
         """Args:

@@ -14,7 +14,7 @@ from mnasdet.search.controllers.random_search import RandomSearch
 from mnasdet.search.controllers.regularized_evolution import RegularizedEvolution
 
 CONTROLLERS = {
-    "ppo": lambda space, seed=0: Ppo(space, seed=seed, batch_size=4, learning_rate=0.05),
+    "ppo": lambda space, seed=0: Ppo(space, seed=seed, batch_size=4, learning_rate=0.05, epochs=4),
     "random": lambda space, seed=0: RandomSearch(space, seed=seed),
     "regularized_evolution": lambda space, seed=0: RegularizedEvolution(
         space, seed=seed, population_size=6, tournament_size=3

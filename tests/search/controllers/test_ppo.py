@@ -218,7 +218,7 @@ def test_beats_random_search(toy_space):
 def test_proposals_are_permanent(toy_space):
     """A change here changes every search of an old seed: say so in the changelog, then take the
     new tokens over."""
-    ppo = Ppo(toy_space, seed=0, batch_size=4, learning_rate=0.05)
+    ppo = Ppo(toy_space, seed=0, batch_size=4, learning_rate=0.05, epochs=4)
     first = ppo.propose(4)
     ppo.feedback(results(first, [tokens[3] / 3 for tokens in first]))
     assert first == [(1, 0, 2, 3), (0, 2, 1, 2), (2, 0, 1, 1), (1, 2, 0, 0)]
