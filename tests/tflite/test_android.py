@@ -228,7 +228,13 @@ def test_interrupt_leaves_a_clean_phone(phone, graph, script, tmp_path):
     words = command(
         "benchmark_tflite", f"--graph={graph}", "--device=adb", f"--benchmark_binary={binary}"
     )
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    # Tests that run in the background ignore the signal, and so would what they start.
+    with subprocess.Popen(
+        words,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         pid = int(wait_for(running))
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == "error: interrupted\n"
