@@ -16,6 +16,9 @@ from tests.search import cheap_children, search_runs
 
 ROOT = Path(__file__).parents[2]
 
+# Two interruptions have but some cheap trials between them.
+_SECONDS_BETWEEN = 120
+
 # Given the process of the search; whether it ended it.
 Interruption = Callable[[subprocess.Popen], bool]
 
@@ -34,14 +37,16 @@ def interrupted(
     process = _start(controller, store, *arguments)
     for interrupt in interruptions:
         goal = _num_finished(store) + rng.randint(0, trials_between)
+        deadline = time.monotonic() + _SECONDS_BETWEEN
         while _num_finished(store) < goal:
             assert process.poll() is None, "the search has ended before all interruptions"
+            assert time.monotonic() < deadline, "the search hangs"
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.1))
         assert process.poll() is None, "the search has ended before all interruptions"
         if interrupt(process):
             process = _start(controller, store, *arguments)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=_SECONDS_BETWEEN) == 0
     return timeless(TrialStore(store).trials())
 
 

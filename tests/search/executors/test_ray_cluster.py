@@ -10,19 +10,12 @@ import time
 import psutil
 import pytest
 
-# Ray reads them when it is imported.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-pytest.importorskip("ray", reason='needs pip install "mnasdet[ray]"')
-
-from ray.cluster_utils import Cluster
-
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors import ray_cluster
 from mnasdet.search.executors.ray_cluster import RayCluster
-from tests.search import cheap_children
+from tests.search import cheap_children, ray_nodes
 from tests.search.executors.cheap_workers import (
     ROOT,
     TASK,
@@ -32,16 +25,11 @@ from tests.search.executors.cheap_workers import (
     wait_for,
 )
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes with one CPU each."""
-    cluster = Cluster(initialize_head=True, head_node_args=NODE)
-    cluster.add_node(**NODE)
-    yield cluster
-    cluster.shutdown()
+    with ray_nodes.two_nodes() as cluster:
+        yield cluster
 
 
 def workers(cluster, run_child, num_workers=1, **arguments):
