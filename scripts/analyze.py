@@ -37,9 +37,6 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_float("depth_multiplier", None, "Factor on the widths of backbone and pyramid.")
 
-_COCO_CLASSES = 90  # COCO's ids
-_IMAGENET_CLASSES = 1000
-
 _COSTS = {
     "params": 11,
     "trainable_params": 11,
@@ -80,7 +77,7 @@ def _subject():
     if FLAGS.architecture:
         architecture = config.load_architecture(FLAGS.architecture)
         image_size = (architecture.image_size, architecture.image_size)
-        num_classes = _default_num_classes(architecture)
+        num_classes = command.default_num_classes(architecture)
     else:
         pipeline = config.load(FLAGS.pipeline_config_path, readers=())
         architecture = config.architecture(pipeline)
@@ -89,10 +86,6 @@ def _subject():
     if FLAGS.image_size:
         image_size = (FLAGS.image_size, FLAGS.image_size)
     return architecture, image_size, FLAGS.num_classes or num_classes
-
-
-def _default_num_classes(architecture) -> int:
-    return _IMAGENET_CLASSES if architecture.HasField("classifier") else _COCO_CLASSES
 
 
 def _override(architecture) -> None:
@@ -154,7 +147,7 @@ def _list() -> None:
     for name in config.architecture_names():
         architecture = config.load_architecture(name)
         image_size = (architecture.image_size, architecture.image_size)
-        costs = analyze(architecture, image_size, _default_num_classes(architecture))
+        costs = analyze(architecture, image_size, command.default_num_classes(architecture))
         row = {"architecture": name, "image_size": architecture.image_size}
         rows.append(row | {key: costs[key] for key in figures} | {"source": architecture.source})
     if FLAGS.format == "json":

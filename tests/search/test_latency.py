@@ -8,7 +8,8 @@ from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
 from mnasdet.protos import search_pb2
 from mnasdet.search import latency
-from mnasdet.tflite.latency_table import LatencyTable, layers
+from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.layers import layers
 
 
 def sheet(channels):
