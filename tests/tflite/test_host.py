@@ -18,7 +18,7 @@ from mnasdet.tflite.repeats import Repeats
 
 @pytest.fixture
 def graph_path(small_graph, tmp_path):
-    path = tmp_path / "detect.tflite"
+    path = tmp_path / "small.tflite"
     path.write_bytes(small_graph)
     return path
 
