@@ -78,7 +78,7 @@ def coco_pipeline(coco_inputs):
 @pytest.fixture(scope="module", autouse=True)
 def _memory_freed():
     """TensorFlow keeps every graph of a module's tests; a few modules of them fill the memory."""
-    from mnasdet.search.child import memory_freed
+    from mnasdet.networks.memory import memory_freed
 
     with memory_freed():
         yield

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mnasdet.errors import UserError
 from mnasdet.networks.builder import Node, canonical_key
 from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.memory import memory_freed
 from mnasdet.tflite.device import Device
 from mnasdet.tflite.latency_table import LatencyTable, Measured
 from mnasdet.tflite.repeats import typical_ms
@@ -23,10 +24,12 @@ def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
     from mnasdet.networks.keras_builder import keras_model
     from mnasdet.tflite.convert import convert
 
-    model = keras_model({f"output_{i}": node for i, node in enumerate(outputs)})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.tflite"
-        path.write_bytes(convert(model))
+        with memory_freed():
+            path.write_bytes(
+                convert(keras_model({f"output_{i}": x for i, x in enumerate(outputs)}))
+            )
         result = device.benchmark(path)
     return Measured(typical_ms(result), result["iqr_ms"], result["noisy"])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.memory import memory_freed
 from mnasdet.tflite import latency_table
 from mnasdet.tflite.device import Device
 from mnasdet.tflite.latency_table import LatencyTable
@@ -45,8 +46,9 @@ def measure(layers: Iterable[Layer], device: Device) -> Iterator[tuple[str, floa
 
 def _write(batch: Sequence[Layer], folder: Path) -> list[Path]:
     paths = [folder / f"{number}.tflite" for number in range(len(batch))]
-    for layer, path in zip(batch, paths, strict=True):
-        path.write_bytes(graph(layer))
+    with memory_freed():
+        for layer, path in zip(batch, paths, strict=True):
+            path.write_bytes(graph(layer))
     return paths
 
 

@@ -11,6 +11,9 @@ from mnasdet.networks.cost import CostSheet
 _FUSED_ACTIVATIONS = ("relu", "relu6")
 _WITH_ACTIVATION = ("conv2d", "depthwise_conv2d", "add", "multiply")
 _WITH_BATCH_NORM = ("conv2d", "depthwise_conv2d")
+# Half of a hard sigmoid is: its sum joins the convolution's bias, its relu6 is fused, the product
+# stays.
+_FUSED_BY_CONVOLUTIONS = (*_FUSED_ACTIVATIONS, "hard_sigmoid")
 # What does something in training only.
 _IDENTITIES = ("dropout", "drop_block")
 
@@ -48,13 +51,13 @@ class Layer:
 
 def layers(sheet: CostSheet) -> list[Layer]:
     """The layers that the runtime executes, in order: batch normalisation runs as part of its
-    convolution, relu and relu6 as part of a convolution, an addition or a product, and what only
-    training knows not at all."""
+    convolution, relu and relu6 as part of a convolution, an addition or a product, and not at all
+    what only training knows, or the maximum of a single place."""
     readers = _readers(sheet)
     fused: set[Node] = set()
     executed = []
     for node in sheet.nodes:
-        if node in fused or node.op in _IDENTITIES:
+        if node in fused or _is_identity(node):
             continue
         last, activation = node, "linear"
         if node.op in _WITH_BATCH_NORM and (reader := _only(readers[last], "batch_norm")):
@@ -62,7 +65,8 @@ def layers(sheet: CostSheet) -> list[Layer]:
             fused.add(last)
         if node.op in _WITH_ACTIVATION and (reader := _only(readers[last], "activation")):
             function = reader.attrs["function"]
-            if function in _FUSED_ACTIVATIONS:
+            convolves = node.op in _WITH_BATCH_NORM
+            if function in (_FUSED_BY_CONVOLUTIONS if convolves else _FUSED_ACTIVATIONS):
                 activation = function
                 fused.add(reader)
         executed.append(Layer(node, activation))
@@ -77,9 +81,15 @@ def _readers(sheet: CostSheet) -> dict[Node, list[Node | None]]:
         readers[output].append(None)
     for node in reversed(sheet.nodes):
         for x in node.inputs:
-            of_node = readers[node] if node.op in _IDENTITIES else [node]
+            of_node = readers[node] if _is_identity(node) else [node]
             readers.setdefault(x, []).extend(of_node)
     return readers
+
+
+def _is_identity(node: Node) -> bool:
+    if node.op == "global_max_pool":
+        return node.shape == node.inputs[0].shape
+    return node.op in _IDENTITIES
 
 
 def _only(readers: list[Node | None], op: str) -> Node | None:
