@@ -40,7 +40,7 @@ def html(title: str, layers: Sequence[LayerLatency], constant_ms: float) -> str:
 def _stacked(layers: Sequence[LayerLatency]) -> go.Figure:
     figure = page.figure("latency (ms)", "")
     parts = list(by_part(layers))
-    starts = {part: 0.0 for part in parts}
+    starts = dict.fromkeys(parts, 0.0)
     bases = []
     for layer in layers:
         bases.append(starts[layer.part])

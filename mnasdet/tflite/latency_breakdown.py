@@ -34,7 +34,7 @@ def by_layer(table: LatencyTable, sheet: CostSheet) -> list[LayerLatency]:
 
 
 def by_part(layers: Sequence[LayerLatency]) -> dict[str, float]:
-    """Milliseconds of backbone, feature_pyramid and box_predictor, in this order."""
+    """Milliseconds of backbone, feature_pyramid and box_predictor, those first that come first."""
     parts: dict[str, float] = {}
     for layer in layers:
         parts[layer.part] = parts.get(layer.part, 0.0) + layer.latency_ms
