@@ -68,7 +68,7 @@ Draw = Callable[[int], Iterator[list["Node"]]]
 
 
 def main() -> None:
-    from mnasdet.tflite import latency_table, layer_latency
+    from mnasdet.tflite import latency_table
 
     spec = device_flags.device_spec()
     for name in ("num_fit", "num_test"):
@@ -78,6 +78,10 @@ def main() -> None:
     given, draw = _networks(pipeline)
     sheets = _covering_sheets(given, draw)
     fitted, held_out = _whole_networks(given, draw)
+
+    # Loads TensorFlow.
+    from mnasdet.tflite import layer_latency
+
     with spec.open() as device:
         path = Path(FLAGS.output or latency_table.default_path(device.provenance()))
         table = layer_latency.ensure(path, sheets, device, progress=True)

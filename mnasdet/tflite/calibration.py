@@ -14,7 +14,7 @@ from mnasdet.networks.builder import Node, canonical_key
 from mnasdet.networks.cost import CostSheet
 from mnasdet.networks.memory import memory_freed
 from mnasdet.tflite.device import Device
-from mnasdet.tflite.latency_table import LatencyTable, Measured
+from mnasdet.tflite.latency_table import DIGITS, LatencyTable, Measured
 from mnasdet.tflite.repeats import typical_ms
 
 
@@ -31,7 +31,10 @@ def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
                 convert(keras_model({f"output_{i}": x for i, x in enumerate(outputs)}))
             )
         result = device.benchmark(path)
-    return Measured(typical_ms(result), result["iqr_ms"], result["noisy"])
+    # As a table has it.
+    return Measured(
+        round(typical_ms(result), DIGITS), round(result["iqr_ms"], DIGITS), result["noisy"]
+    )
 
 
 def ensure_networks(

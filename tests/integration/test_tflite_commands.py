@@ -113,7 +113,7 @@ def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):
         "--format=json",
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert result["num_runs"] == 50
+    assert result["num_runs"] == 50 * len(result["repeats_ms"]) >= 150
     assert result == json.loads(output.read_text())
 
 
@@ -143,7 +143,7 @@ def test_latency_table_is_built_then_resumed(config_path, folder):
 def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
     binary = tmp_path / "benchmark_model"
     binary.write_text(f"#!/bin/sh\ncat <<'END'\n{NEW}\nEND\n")
-    name = "mobilenet_v3_small_halved_ssdlite"
+    name = "mnasnet_small"
     done = run(
         "build_latency_table", f"--architecture={name}", f"--device=adb:{phone.serial}",
         f"--benchmark_binary={binary}", f"--output={tmp_path / 'phone.textproto'}", "--repeats=2",
@@ -156,7 +156,7 @@ def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
     assert (network["latency_ms"], network["noisy"]) == (9.2, False)
     assert network["predicted_ms"] == 0
     table = LatencyTable.load(tmp_path / "phone.textproto")
-    assert len(table.entries) == report["num_layers"] > 50
+    assert len(table.entries) == report["num_layers"] > 20
     assert set(table.entries.values()) == {0.0}
     for name, value in {"model": "Phone 7", "taskset": "1", "device": "adb"}.items():
         assert table.provenance[name] == report["provenance"][name] == value
