@@ -97,6 +97,7 @@ def run(pipeline, model_dir: Path) -> None:
         retrained=metrics,
         benchmark=benchmark,
         measured_ms=measured_ms,
+        measured_note=latency.measured_elsewhere(settings.latency),
         unit=unit,
         examples=examples.detect(trained, detector),
     )

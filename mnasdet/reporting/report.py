@@ -44,6 +44,7 @@ def write(
     retrained: Mapping[str, float] | None = None,
     benchmark: Mapping[str, Any] | None = None,
     measured_ms: Mapping[int, float] | None = None,
+    measured_note: str = "",
     unit: str = "ms",
     examples: Sequence[Example] | None = None,
 ) -> None:
@@ -56,6 +57,7 @@ def write(
       space: of the trials, for what its decisions were over time.
       retrained: metrics.json of the trial with the best reward; `benchmark` its benchmark.json.
       measured_ms: latencies by trial number, of some trials.
+      measured_note: what to know of them.
       unit: of the latency source, to which measurements compare only in ms.
       examples: what the best model finds.
     """
@@ -74,7 +76,7 @@ def write(
         pictures.section(examples),
         _small_charts(drawn),
         marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
-        latency_check.section(list(latencies.values())),
+        latency_check.section(list(latencies.values()), measured_note),
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:

@@ -145,6 +145,18 @@ def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
     return DeviceSpec("adb", list(source.serial), source.benchmark_binary, options)
 
 
+def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
+    """What a reader of measured latencies has to know: that the search went by the table of a
+    phone, and measurements are of this machine. "" where both are of one device."""
+    if proto.WhichOneof("latency_oneof") != "latency_table" or not proto.latency_table.path:
+        return ""
+    table = LatencyTable.load(proto.latency_table.path).provenance
+    if table.get("device") != "adb":
+        return ""
+    phone = " ".join(filter(None, (table.get("manufacturer"), table.get("model")))) or "a phone"
+    return f"Predicted for {phone}, measured on the machine that the search ran on."
+
+
 def unit(proto: search_pb2.LatencyConfig) -> str:
     """Of what the source tells, for people; stored names say latency_ms in any case."""
     return "G multiply-adds" if proto.WhichOneof("latency_oneof") == "multiply_adds" else "ms"

@@ -128,3 +128,14 @@ def test_units():
     assert latency.unit(search_pb2.LatencyConfig()) == "ms"
     assert latency.unit(search_pb2.LatencyConfig(host={})) == "ms"
     assert latency.unit(search_pb2.LatencyConfig(multiply_adds={})) == "G multiply-adds"
+
+
+def test_measurements_that_are_not_of_the_tables_device(tmp_path):
+    path = tmp_path / "table.textproto"
+    config = search_pb2.LatencyConfig(latency_table={"path": str(path)})
+    LatencyTable({"device": "host", "cpu": "Abacus"}, {"a": 3.0}).save(path)
+    assert latency.measured_elsewhere(config) == ""
+    phone = {"device": "adb", "manufacturer": "Acme", "model": "Phone 7"}
+    LatencyTable(phone, {"a": 3.0}).save(path)
+    assert latency.measured_elsewhere(config).startswith("Predicted for Acme Phone 7, measured on")
+    assert latency.measured_elsewhere(search_pb2.LatencyConfig()) == ""
