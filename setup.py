@@ -9,7 +9,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 PACKAGES = sorted(".".join(p.parent.parts) for p in Path("mnasdet").rglob("__init__.py"))
 SCRIPTS = sorted(
-    p.stem for p in Path("scripts").glob("*.py") if p.stem not in ("__init__", "command")
+    p.stem
+    for p in Path("scripts").glob("*.py")
+    if p.stem not in ("__init__", "command", "device_flags")
 )
 
 

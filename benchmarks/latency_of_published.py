@@ -29,7 +29,9 @@ from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_net
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
 from mnasdet.scripts import command
-from mnasdet.tflite import benchmark
+from mnasdet.tflite import host
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.device import DeviceSpec
 
 FLAGS = flags.FLAGS
 
@@ -113,7 +115,11 @@ def main() -> None:
                 "size_dependent_ordering_saves": saved,
                 "rounds": FLAGS.rounds,
                 "num_runs": FLAGS.num_runs,
-                "provenance": benchmark.provenance(FLAGS.num_threads) | {"taskset": FLAGS.taskset},
+                "provenance": host.provenance(
+                    DeviceSpec(
+                        options=Options(num_threads=FLAGS.num_threads, taskset=FLAGS.taskset)
+                    )
+                ),
             }
         )
     else:
@@ -135,7 +141,7 @@ def convert(architecture: architecture_pb2.Architecture, path: Path) -> dict[str
 def measure(graphs: dict[str, Path]) -> list[dict[str, float]]:
     """Milliseconds of every network, the median of its turn, round by round."""
     rounds: list[dict[str, float]] = []
-    with benchmark.Worker(FLAGS.taskset) as worker:
+    with host.Worker(FLAGS.taskset) as worker:
         while len(rounds) < FLAGS.rounds:
             logging.info("round %d of %d", len(rounds) + 1, FLAGS.rounds)
             rounds.append({})

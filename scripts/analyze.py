@@ -1,8 +1,11 @@
-"""Counts what a network costs: weights, multiply-adds and memory traffic, part by part.
+"""Counts what a network costs: weights, multiply-adds and memory traffic, part by part; and with
+a latency table of build_latency_table, where its milliseconds come from.
 
 python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --image_size=320
 python scripts/analyze.py --architecture='mobilenet_v2_l256/fpn_c64_od_sep/shared_d64_n4/net_i320'
 python scripts/analyze.py --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config
+python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --latency_table=phone.textproto \
+    --plot=latency.html
 python scripts/analyze.py --list
 """
 
@@ -36,9 +39,9 @@ flags.DEFINE_bool(
     "size_dependent_ordering", None, "Whether MnasFPN down-samples before its 1x1 convolutions."
 )
 flags.DEFINE_float("depth_multiplier", None, "Factor on the widths of backbone and pyramid.")
-
-_COCO_CLASSES = 90  # COCO's ids
-_IMAGENET_CLASSES = 1000
+flags.DEFINE_string("latency_table", "", "Table from build_latency_table that has the layers.")
+flags.DEFINE_integer("num_slowest", 10, "Slowest layers to show.", lower_bound=1)
+flags.DEFINE_string("plot", "", "HTML page of the layers' latencies to write.")
 
 _COSTS = {
     "params": 11,
@@ -54,10 +57,14 @@ def main() -> None:
         return
     if bool(FLAGS.architecture) == bool(FLAGS.pipeline_config_path):
         raise UserError("give either --architecture, --pipeline_config_path or --list")
+    if FLAGS.plot and not FLAGS.latency_table:
+        raise UserError("--plot: needs --latency_table")
     architecture, image_size, num_classes = _subject()
     _override(architecture)
     _check_size(architecture, image_size)
     costs = analyze(architecture, image_size, num_classes)
+    if FLAGS.latency_table:
+        costs["latency"] = _latency(architecture, image_size, num_classes)
     if FLAGS.format == "json":
         command.print_json(costs)
         return
@@ -66,6 +73,47 @@ def main() -> None:
     for part, values in {**costs["parts"], "total": costs}.items():
         figures = " ".join(f"{values[cost]:>{width},}" for cost, width in _COSTS.items())
         print(f"{part:<16} {figures}")
+    if "latency" in costs:
+        _print_latency(costs["latency"])
+
+
+def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
+    """What the table says; writes the plot if one is wanted."""
+    from mnasdet import files
+    from mnasdet.detectors.network import network_outputs
+    from mnasdet.networks.cost import cost_sheet
+    from mnasdet.tflite import latency_breakdown
+    from mnasdet.tflite.latency_table import LatencyTable
+
+    table = LatencyTable.load(FLAGS.latency_table)
+    sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
+    layers = latency_breakdown.by_layer(table, sheet)
+    if FLAGS.plot:
+        from mnasdet.reporting import latency_plot
+
+        size = "x".join(map(str, image_size))
+        title = f"{architecture.name or 'unnamed'} at {size}"
+        files.write(FLAGS.plot, latency_plot.html(title, layers, table.constant_ms))
+    slowest = latency_breakdown.slowest(layers, FLAGS.num_slowest)
+    return {
+        "table": FLAGS.latency_table,
+        "latency_ms": table.latency_ms(sheet),
+        "constant_ms": table.constant_ms,
+        "parts": latency_breakdown.by_part(layers),
+        "slowest_layers": [asdict(layer) for layer in slowest],
+    }
+
+
+def _print_latency(latency: dict[str, Any]) -> None:
+    total = latency["latency_ms"]
+    print(f"\n{'latency by table':<16} {'ms':>11} {'share':>11}")
+    rows = latency["parts"] | {"beside layers": latency["constant_ms"], "total": total}
+    for part, value in rows.items():
+        print(f"{part:<16} {value:>11.4f} {value / total:>11.1%}")
+    print("\nslowest layers")
+    for layer in latency["slowest_layers"]:
+        share = layer["latency_ms"] / total
+        print(f"{layer['latency_ms']:>11.4f} ms {share:>6.1%}  {layer['layer']}  {layer['name']}")
 
 
 def _heading(cost: str) -> str:
@@ -80,7 +128,7 @@ def _subject():
     if FLAGS.architecture:
         architecture = config.load_architecture(FLAGS.architecture)
         image_size = (architecture.image_size, architecture.image_size)
-        num_classes = _default_num_classes(architecture)
+        num_classes = command.default_num_classes(architecture)
     else:
         pipeline = config.load(FLAGS.pipeline_config_path, readers=())
         architecture = config.architecture(pipeline)
@@ -89,10 +137,6 @@ def _subject():
     if FLAGS.image_size:
         image_size = (FLAGS.image_size, FLAGS.image_size)
     return architecture, image_size, FLAGS.num_classes or num_classes
-
-
-def _default_num_classes(architecture) -> int:
-    return _IMAGENET_CLASSES if architecture.HasField("classifier") else _COCO_CLASSES
 
 
 def _override(architecture) -> None:
@@ -154,7 +198,7 @@ def _list() -> None:
     for name in config.architecture_names():
         architecture = config.load_architecture(name)
         image_size = (architecture.image_size, architecture.image_size)
-        costs = analyze(architecture, image_size, _default_num_classes(architecture))
+        costs = analyze(architecture, image_size, command.default_num_classes(architecture))
         row = {"architecture": name, "image_size": architecture.image_size}
         rows.append(row | {key: costs[key] for key in figures} | {"source": architecture.source})
     if FLAGS.format == "json":

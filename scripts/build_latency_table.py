@@ -2,104 +2,157 @@
 
 All layers that the config's architecture and its search space can have go into the table; what it
 has already stays. Random networks of the space then give the table its scale and constant, and
-others, held out, the fidelity that is printed.
+others, held out, the fidelity that is printed; they stay in the table as well, so that a run that
+was interrupted goes on where it was.
 
   python scripts/build_latency_table.py \\
     --pipeline_config_path=configs/mnasfpn_search_coco.config --output=host.textproto
+
+On a phone, and of architectures in place of a search space:
+
+  python scripts/build_latency_table.py --architecture=mobilenet_v2_mnasfpn,mobilenet_v2_ssdlite \\
+    --device=adb --benchmark_binary=android_aarch64_benchmark_model --taskset=f0
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.scripts import command
+from mnasdet.scripts import command, device_flags
+
+if TYPE_CHECKING:
+    from mnasdet.networks.builder import Node
+    from mnasdet.networks.cost import CostSheet
+    from mnasdet.tflite.device import Device
+    from mnasdet.tflite.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 
 command.define_format_flag()
-flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.", required=True)
-flags.DEFINE_string("device", "host", "Where to measure: host is this machine.")
-flags.DEFINE_integer("num_threads", 1, "Of the runtime.", lower_bound=1)
-flags.DEFINE_string("output", "", "The table; this machine's own in the cache folder if left out.")
-flags.DEFINE_integer("num_fit", 10, "Networks that give the scale; 0: leave it.", lower_bound=0)
-flags.DEFINE_integer("num_test", 10, "Networks held out for the fidelity.", lower_bound=0)
+device_flags.define(num_runs=10)
+flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.")
+flags.DEFINE_multi_string(
+    "architecture",
+    [],
+    "Published name, text-proto file or architecture string, several with commas or repeated: in "
+    "place of a search space. Without a pipeline config at its own image size, with 90 classes, a "
+    "classifier's 1000.",
+)
+flags.DEFINE_string("output", "", "The table; the device's own in the cache folder if left out.")
+flags.DEFINE_integer(
+    "num_fit",
+    50,
+    "Networks that give the scale; 0: leave it. Of --architecture none if left out.",
+    lower_bound=0,
+)
+flags.DEFINE_integer(
+    "num_test",
+    50,
+    "Networks held out for the fidelity. Of --architecture all the others if left out.",
+    lower_bound=0,
+)
 flags.DEFINE_integer("seed", 0, "Of the random networks.", lower_bound=0)
 
 # The space has been seen when so many random networks in a row bring no new layer.
 _FRUITLESS_SAMPLES = 300
 
 
+# Outputs of networks, from a seed.
+Draw = Callable[[int], Iterator[list["Node"]]]
+
+
 def main() -> None:
-    from mnasdet import config
-    from mnasdet.search_spaces import factory
-    from mnasdet.tflite.benchmark import check_host
-    from mnasdet.tflite.latency_table import host_table_path
+    from mnasdet.tflite import latency_table
 
-    check_host(FLAGS.device)
-    if FLAGS.num_fit == 1 or FLAGS.num_test == 1:
-        raise ConfigError("--num_fit and --num_test are 0 or at least 2")
-    pipeline = config.load(FLAGS.pipeline_config_path, readers=())
-    base = config.architecture(pipeline)
-    space = None
-    if pipeline.search_config.HasField("search_space"):
-        space = factory.from_config(pipeline.search_config.search_space, base)
-    path = FLAGS.output or host_table_path(FLAGS.num_threads)
-    sheets = _covering_sheets(pipeline, base, space)
+    spec = device_flags.device_spec()
+    for name in ("num_fit", "num_test"):
+        if FLAGS[name].value == 1:
+            raise ConfigError(f"--{name} is 0 or at least 2")
+    pipeline = _pipeline()
+    given, draw = _networks(pipeline)
+    sheets = _covering_sheets(given, draw)
+    fitted, held_out = _whole_networks(given, draw)
 
+    # Loads TensorFlow.
     from mnasdet.tflite import layer_latency
 
-    table = layer_latency.ensure(path, sheets, FLAGS.num_threads, progress=True)
-    report: dict[str, Any] = {
-        "table": str(path),
-        "num_layers": len(table.entries),
-        "provenance": table.provenance,
-        "scale": table.scale,
-        "constant_ms": table.constant_ms,
-    }
-    if space is None:
-        logging.info("no search_space in the config: no networks to fit the scale to")
-    elif FLAGS.num_fit or FLAGS.num_test:
-        report |= _calibrate(path, pipeline, space)
+    with spec.open() as device:
+        path = Path(FLAGS.output or latency_table.default_path(device.provenance()))
+        table = layer_latency.ensure(path, sheets, device, progress=True)
+        if pipeline is not None:
+            _sign(table, pipeline)
+        report = _calibrate(table, fitted, held_out, device)
     if FLAGS.format == "json":
         command.print_json(report)
         return
-    for name, value in (report | report.get("fidelity", {})).items():
-        if not isinstance(value, dict):
+    for name, value in (report | (report["fidelity"] or {})).items():
+        if not isinstance(value, (dict, list)) and value is not None:
             print(f"{name} = {value:.4f}" if isinstance(value, float) else f"{name} = {value}")
 
 
-def _outputs(pipeline, architecture):
+def _pipeline():
+    from mnasdet import config
+
+    if FLAGS.pipeline_config_path:
+        return config.load(FLAGS.pipeline_config_path, readers=())
+    if FLAGS.architecture:
+        return None
+    raise UserError("give --pipeline_config_path, --architecture or both")
+
+
+def _networks(pipeline) -> tuple[list[list[Node]], Draw | None]:
+    """The outputs of the given architectures, the config's own without any, and what draws from
+    its search space."""
+    import numpy as np
+
+    from mnasdet import config
+    from mnasdet.search_spaces import factory
+
+    names = [name for item in FLAGS.architecture for name in item.split(",")]
+    if names:
+        return [_outputs(pipeline, config.load_architecture(name)) for name in names], None
+    base = config.architecture(pipeline)
+    if not pipeline.search_config.HasField("search_space"):
+        return [_outputs(pipeline, base)], None
+    space = factory.from_config(pipeline.search_config.search_space, base)
+
+    def draw(seed: int) -> Iterator[list[Node]]:
+        rng = np.random.default_rng(seed)
+        while True:
+            yield _outputs(pipeline, space.decode(space.sample(rng)))
+
+    return [_outputs(pipeline, base)], draw
+
+
+def _outputs(pipeline, architecture) -> list[Node]:
     from mnasdet import config
     from mnasdet.detectors.network import network_outputs
 
-    return network_outputs(
-        architecture, config.image_size(pipeline), pipeline.model.ssd.num_classes
-    )
+    if pipeline is not None:
+        return network_outputs(
+            architecture, config.image_size(pipeline), pipeline.model.ssd.num_classes
+        )
+    if not architecture.image_size:
+        raise UserError("the architecture names no image size; give --pipeline_config_path")
+    size = (architecture.image_size, architecture.image_size)
+    return network_outputs(architecture, size, command.default_num_classes(architecture))
 
 
-def _random_networks(pipeline, space, seed: int) -> Iterator[Any]:
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    while True:
-        yield _outputs(pipeline, space.decode(space.sample(rng)))
-
-
-def _covering_sheets(pipeline, base, space) -> list:
-    """Cost sheets that have every layer of the config's architecture and of its space."""
+def _covering_sheets(given: Sequence[list[Node]], draw: Draw | None) -> list[CostSheet]:
+    """Cost sheets that have every layer of the given networks and of the space."""
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite.latency_table import layers
+    from mnasdet.tflite.layers import layers
 
-    sheets = [cost_sheet(_outputs(pipeline, base))]
-    known = {layer.key for layer in layers(sheets[0])}
-    if space is None:
-        return sheets
+    sheets = [cost_sheet(outputs) for outputs in given]
+    known = {layer.key for sheet in sheets for layer in layers(sheet)}
     fruitless = 0
-    for outputs in _random_networks(pipeline, space, FLAGS.seed):
+    for outputs in draw(FLAGS.seed) if draw else []:
         sheet = cost_sheet(outputs)
         keys = {layer.key for layer in layers(sheet)}
         fruitless = fruitless + 1 if keys <= known else 0
@@ -112,36 +165,70 @@ def _covering_sheets(pipeline, base, space) -> list:
     return sheets
 
 
-def _calibrate(path, pipeline, space) -> dict[str, Any]:
-    """Measures random networks, fits the table to the first and compares it with the others."""
-    from tqdm import tqdm
+def _whole_networks(
+    given: Sequence[list[Node]], draw: Draw | None
+) -> tuple[list[list[Node]], list[list[Node]]]:
+    """Different networks to fit to, and others to test on."""
+    from mnasdet.networks.builder import canonical_key
 
+    num_fit, num_test = FLAGS.num_fit, FLAGS.num_test
+    if draw is None:
+        # All there is tells more as a test than as the fit of two numbers.
+        num_fit = num_fit if FLAGS["num_fit"].present else 0
+        return list(given[:num_fit]), list(given[num_fit : num_fit + num_test])
+    found: dict[str, list[Node]] = {}
+    # A seed of its own: other networks than those that the layers were found in.
+    for outputs in islice(draw(FLAGS.seed + 1), 10 * (num_fit + num_test)):
+        if len(found) == num_fit + num_test:
+            break
+        found.setdefault(canonical_key(outputs), outputs)
+    networks = list(found.values())
+    return networks[:num_fit], networks[num_fit:]
+
+
+def _sign(table: LatencyTable, pipeline) -> None:
+    """Writes into the table which config it was last extended for."""
+    from mnasdet.search.results import config_digest
+
+    digest = config_digest(pipeline)
+    if table.provenance.get("config_sha256") != digest:
+        table.provenance["config_sha256"] = digest
+        table.save(table.path)
+
+
+def _calibrate(
+    table: LatencyTable,
+    fitted: Sequence[list[Node]],
+    held_out: Sequence[list[Node]],
+    device: Device,
+) -> dict[str, Any]:
+    """Measures whole networks, fits the table to the first and compares it with the others."""
     from mnasdet.networks.cost import cost_sheet
     from mnasdet.tflite import calibration, layer_latency
 
-    # A seed of its own: other networks than those that the layers were found in.
-    networks = _random_networks(pipeline, space, FLAGS.seed + 1)
-    sheets, measured = [], []
-    for _ in tqdm(range(FLAGS.num_fit + FLAGS.num_test), unit="network"):
-        outputs = next(networks)
-        sheets.append(cost_sheet(outputs))
-        measured.append(calibration.network_latency_ms(outputs, FLAGS.num_threads))
-    fitted, held_out = slice(FLAGS.num_fit), slice(FLAGS.num_fit, None)
-    table = layer_latency.ensure(path, sheets, FLAGS.num_threads)
-    if FLAGS.num_fit:
-        sums = [table.layer_sum_ms(sheet) for sheet in sheets[fitted]]
-        scale, constant_ms = calibration.fit(sums, measured[fitted])
-        if scale <= 0:
-            raise UserError(
-                f"{path}: the networks' latencies do not grow with those of their layers; measure "
-                "again while nothing else runs, with more --num_fit"
-            )
-        table = layer_latency.set_scale(path, scale, constant_ms)
-    report: dict[str, Any] = {"scale": table.scale, "constant_ms": table.constant_ms}
-    if FLAGS.num_test:
-        predicted = [table.latency_ms(sheet) for sheet in sheets[held_out]]
-        report["fidelity"] = calibration.fidelity(predicted, measured[held_out])
-    return report
+    networks = [*fitted, *held_out]
+    sheets = [cost_sheet(outputs) for outputs in networks]
+    table = layer_latency.ensure(table.path, sheets, device)
+    measured = calibration.ensure_networks(table, networks, device, progress=True)
+    if fitted:
+        calibration.calibrate(table, sheets[: len(fitted)], measured[: len(fitted)])
+    tests = list(zip(sheets, measured, strict=True))[len(fitted) :]
+    rows = [{"predicted_ms": table.latency_ms(sheet)} | vars(network) for sheet, network in tests]
+    return {
+        "table": table.path,
+        "num_layers": len(table.entries),
+        "provenance": table.provenance,
+        "scale": table.scale,
+        "constant_ms": table.constant_ms,
+        "num_fit": len(fitted),
+        "num_noisy": sum(network.noisy for network in measured),
+        "fidelity": calibration.fidelity(
+            [row["predicted_ms"] for row in rows], [row["latency_ms"] for row in rows]
+        )
+        if len(rows) > 1
+        else None,
+        "networks": rows,
+    }
 
 
 def cli() -> None:

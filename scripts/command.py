@@ -66,6 +66,11 @@ def load_pipeline(
     )
 
 
+def default_num_classes(architecture) -> int:
+    """Those of COCO's ids; a classifier's those of ImageNet. Without the background."""
+    return 1000 if architecture.HasField("classifier") else 90
+
+
 def write_records(images, total: int, names: Mapping[int, str]) -> None:
     """Writes TFRecords and a label map as the flags of `define_record_flags` say, and prints what
     became of the images.

@@ -80,8 +80,8 @@ def metrics(pipeline, detect) -> dict[str, float]:
 def evaluate_exits(pipeline) -> list[dict[str, float]]:
     """The metrics of every exit, with the median latency_ms of its TFLite graph on this host."""
     from mnasdet.detectors.network import num_exits
-    from mnasdet.tflite.benchmark import benchmark
     from mnasdet.tflite.convert import convert
+    from mnasdet.tflite.device import DeviceSpec
     from mnasdet.training import checkpoints
 
     architecture = checkpoints.load_architecture(pipeline, FLAGS.checkpoint_dir)
@@ -91,7 +91,8 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
         with tempfile.NamedTemporaryFile(suffix=".tflite") as graph:
             graph.write(convert(detector.model))
             graph.flush()
-            latency_ms = benchmark(graph.name)["median_ms"]
+            with DeviceSpec().open() as device:
+                latency_ms = device.benchmark(graph.name)["median_ms"]
         of_exit = metrics(pipeline, compiled(detector))
         exits.append({"exit": number, "latency_ms": latency_ms} | of_exit)
     return exits

@@ -115,7 +115,7 @@ def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
     runtime.use_threads()
     settings = pipeline.search_config
     space = factory.from_config(settings.search_space, config.architecture(pipeline))
-    limited = limits.from_config(settings.limits)
+    limited = limits.from_config(settings.limits, latency.unit(settings.latency))
     sampled = proxy_measurement.sample(
         pipeline,
         space,

@@ -74,7 +74,7 @@ def main() -> None:
 
         command.print_json({"models": [to_json(model) for model in models]})
     else:
-        print_table(models)
+        print_table(models, _unit(str(own_config)))
     if not any(model.on_frontier for model in models):
         reason, count = Counter(model.error for model in models).most_common(1)[0]
         raise UserError(f"all {len(models)} trainings failed; {count} of them: {reason}")
@@ -108,7 +108,7 @@ def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list
         scaled = scaled_models.ScaledModels.create(folder, full, variants)
     if FLAGS.retry_failed:
         scaled.forget_failures()
-    train(scaled, pipeline.search_config.executor)
+    train(scaled, pipeline.search_config.executor, _unit(own_config))
     scaled.deploy()
     return scaled.models
 
@@ -171,7 +171,15 @@ def _open_store(trial_store) -> closing[Any]:
     return closing(TrialStore(location, names[0] if len(names) == 1 else name, create=False))
 
 
-def train(scaled, executor_config) -> None:
+def _unit(own_config: str) -> str:
+    """Of the predicted latencies."""
+    from mnasdet import config
+    from mnasdet.search import latency
+
+    return latency.unit(config.load(own_config, readers=()).search_config.latency)
+
+
+def train(scaled, executor_config, unit: str) -> None:
     from mnasdet.search import scaled_models
     from mnasdet.search.training_queue import QueueProgress, num_workers
 
@@ -185,7 +193,7 @@ def train(scaled, executor_config) -> None:
         result = f"FAILED: {model.error}"
         if model.error is None:
             result = f"mAP {model.mean_ap:.4f} (proxy {model.proxy_mean_ap:.4f})"
-        progress(model.multiply_adds, f"{model.name}  {result}  {model.latency_ms:.3f} ms")
+        progress(model.multiply_adds, f"{model.name}  {result}  {model.latency_ms:.3f} {unit}")
 
     executor = scaled_models.executor_from_config(executor_config)
     try:
@@ -196,11 +204,12 @@ def train(scaled, executor_config) -> None:
         executor.close()
 
 
-def print_table(models) -> None:
+def print_table(models, unit: str) -> None:
+    predicted = f"predicted {unit}" if unit == "ms" else unit
     print("* is the frontier of the trained models by mAP and predicted latency")
     width = max(len(model.name) for model in models)
     print(
-        f"  {'model':<{width}} {'params M':>9} {'MAdds M':>9} {'predicted ms':>12} "
+        f"  {'model':<{width}} {'params M':>9} {'MAdds M':>9} {predicted:>15} "
         f"{'proxy mAP':>9} {'mAP':>7} {'measured ms':>11}"
     )
     for model in sorted(models, key=lambda model: model.latency_ms):
@@ -209,7 +218,7 @@ def print_table(models) -> None:
         print(
             f"{'*' if model.on_frontier else ' '} {model.name:<{width}} "
             f"{model.params / 1e6:>9.3f} {model.multiply_adds / 1e6:>9.1f} "
-            f"{model.latency_ms:>12.3f} {model.proxy_mean_ap:>9.4f} {accuracy:>7} {measured:>11}"
+            f"{model.latency_ms:>15.3f} {model.proxy_mean_ap:>9.4f} {accuracy:>7} {measured:>11}"
             f"{f'  {model.error}' if model.error else ''}".rstrip()
         )
 

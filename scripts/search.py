@@ -59,7 +59,7 @@ def apply_flags(pipeline) -> None:
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import examples, report
-    from mnasdet.search import frontier_latency, proxy_task, results, winner
+    from mnasdet.search import frontier_latency, latency, proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
     from mnasdet.training import checkpoints, runtime
@@ -81,14 +81,14 @@ def run(pipeline, model_dir: Path) -> None:
         store.describe(description)
     report_path = model_dir / "report" / "index.html"
     # Before what takes long and may be interrupted.
-    report.write(report_path, trials, search=description, space=space)
+    unit, device = latency.unit(settings.latency), latency.device_spec(settings.latency)
+    report.write(report_path, trials, search=description, space=space, unit=unit)
     frontier, best = results.frontier(trials), results.best(trials)
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
     results.write(model_dir, trials, measured_ms)
-    metrics, benchmark = winner.finish(children, best, model_dir / "best")
+    metrics, benchmark = winner.finish(children, best, model_dir / "best", device)
     trained = config.load(model_dir / "best" / "pipeline.config")
     detector = checkpoints.load_detector(trained, model_dir / "best")
-    in_ms = settings.latency.WhichOneof("latency_oneof") != "multiply_adds"
     report.write(
         report_path,
         trials,
@@ -96,10 +96,12 @@ def run(pipeline, model_dir: Path) -> None:
         space=space,
         retrained=metrics,
         benchmark=benchmark,
-        measured_ms=measured_ms if in_ms else None,
+        measured_ms=measured_ms,
+        measured_note=latency.measured_elsewhere(settings.latency),
+        unit=unit,
         examples=examples.detect(trained, detector),
     )
-    print_frontier(frontier, measured_ms, best, metrics, benchmark)
+    print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
     print(f"report: {report_path}")
 
 
@@ -112,8 +114,9 @@ def search(pipeline, space, store, model_dir: Path):
     from mnasdet.search.search import Search
 
     settings = pipeline.search_config
+    unit = latency.unit(settings.latency)
     progress = TrialProgress(
-        settings.num_trials, space=space, summary_dir=model_dir / "tensorboard"
+        settings.num_trials, space=space, summary_dir=model_dir / "tensorboard", unit=unit
     )
     for trial in store.trials():
         if trial.is_finished:
@@ -128,7 +131,7 @@ def search(pipeline, space, store, model_dir: Path):
             reward=reward.from_config(settings.reward),
             latency=latency.from_config(settings.latency),
             executor=executor,
-            limits=limits.from_config(settings.limits),
+            limits=limits.from_config(settings.limits, unit),
             max_pending=settings.max_pending_trials,
             seed=settings.seed,
             on_trial=progress,
@@ -139,15 +142,16 @@ def search(pipeline, space, store, model_dir: Path):
         executor.close()
 
 
-def print_frontier(frontier, measured_ms, best, metrics, benchmark) -> None:
+def print_frontier(frontier, measured_ms, best, metrics, benchmark, unit: str) -> None:
     from mnasdet.evaluation.coco import MAP
 
-    print("frontier (mAP on the proxy task; latency as the search had it, and measured):")
+    had = "latency" if unit == "ms" else unit
+    print(f"frontier (mAP on the proxy task; {had} as the search had it, and measured latency):")
     for trial in frontier:
         mark = "*" if trial.number == best.number else " "
         print(
             f"{mark} trial {trial.number:4d}  mAP {trial.metrics[MAP]:.4f}  "
-            f"{trial.latency_ms:8.3f}, {measured_ms[trial.number]:8.3f} ms  "
+            f"{trial.latency_ms:8.3f} {unit}, {measured_ms[trial.number]:8.3f} ms  "
             f"{trial.metrics['multiply_adds'] / 1e6:8.1f} M multiply-adds  "
             f"{trial.metrics['params'] / 1e6:6.3f} M params"
         )

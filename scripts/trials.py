@@ -76,11 +76,12 @@ def list_trials() -> Result:
 
     with _open() as store:
         rows = [trial_export.summary(trial) for trial in store.trials()]
-        name = store.search_name
+        name, unit = store.search_name, _unit(store)
     shown = [row for row in rows if FLAGS.state in (None, row["state"])]
     shown.sort(key=_sort_key)
     shown = shown[: FLAGS.limit or None]
-    return {"search_name": name, "num_trials": len(rows), "trials": shown}, _print_trials
+    result = {"search_name": name, "num_trials": len(rows), "latency_unit": unit, "trials": shown}
+    return result, _print_trials
 
 
 def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
@@ -94,8 +95,9 @@ def _print_trials(result: dict[str, Any]) -> None:
     rows = result["trials"]
     of = "" if len(rows) == result["num_trials"] else f" of {result['num_trials']}"
     print(f"search {result['search_name']}: {len(rows)}{of} trials")
+    latency = "latency ms" if result["latency_unit"] == "ms" else result["latency_unit"]
     _print_table(
-        ["number", "state", "reward", "mAP", "latency ms", "duplicate of", "note", "error"],
+        ["number", "state", "reward", "mAP", latency, "duplicate of", "note", "error"],
         [
             [
                 str(row["number"]),
@@ -188,9 +190,10 @@ def compare() -> Result:
     places = [FLAGS.store, FLAGS.compare]
     with _open() as first, _open("compare", "compare_search_name") as second:
         names = [store.search_name for store in (first, second)]
+        units = [_unit(store) for store in (first, second)]
         result = comparison.compare([first.trials(), second.trials()])
-    for search, place, name in zip(result["searches"], places, names, strict=True):
-        search.update(store=trial_database.shown(place), search_name=name)
+    for search, place, name, unit in zip(result["searches"], places, names, units, strict=True):
+        search.update(store=trial_database.shown(place), search_name=name, latency_unit=unit)
     return result, _print_comparison
 
 
@@ -207,7 +210,15 @@ def _print_comparison(result: dict[str, Any]) -> None:
     _print_table(["", *(search[heading] for search in searches)], rows, left={""})
     print(f"{result['shared_architectures']} architectures are in both")
     slowest = result["reference"]["latency_ms"]
-    print(f"hypervolume in mAP x ms, down to mAP 0 and out to {slowest:.3f} ms, the slowest trial")
+    units = {search["latency_unit"] for search in searches}
+    if len(units) > 1:
+        print(f"latencies are in {' and in '.join(sorted(units))}: hypervolumes do not compare")
+        return
+    (unit,) = units
+    print(
+        f"hypervolume in mAP x {unit}, down to mAP 0 and out to {slowest:.3f} {unit}, the slowest "
+        "trial"
+    )
 
 
 _ACTIONS: dict[str, Callable[[], Result]] = {
@@ -232,6 +243,11 @@ def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[
             raise UserError(f"--{store_flag} holds {held if names else 'no search yet'}")
         name = names[0]
     return closing(trial_store.TrialStore(location, name, create=False))
+
+
+def _unit(store) -> str:
+    """What the latencies of its trials are in; searches from before that was kept tell nothing."""
+    return (store.description() or {}).get("latency_unit", "ms")
 
 
 def _location(store: str) -> str:

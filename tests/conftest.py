@@ -1,10 +1,14 @@
-"""What all tests share: a cache folder of their own, and a task that takes seconds."""
+"""What all tests share: a cache folder of their own, a task that takes seconds, and phones."""
 
 import os
+import socket
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.tflite.adb_daemon import Phone, require_adb, run_adb
 
 # Before anything reads it, and for the commands that the tests start.
 _CACHE = tempfile.TemporaryDirectory(prefix="mnasdet-tests-")
@@ -74,7 +78,75 @@ def coco_pipeline(coco_inputs):
 @pytest.fixture(scope="module", autouse=True)
 def _memory_freed():
     """TensorFlow keeps every graph of a module's tests; a few modules of them fill the memory."""
-    from mnasdet.search.child import memory_freed
+    from mnasdet.networks.memory import memory_freed
 
     with memory_freed():
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_graph():
+    """One addition."""
+    import tensorflow as tf
+
+    function = tf.function(lambda x: x + 1.0, [tf.TensorSpec([1, 4], tf.float32)])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    return converter.convert()
+
+
+@pytest.fixture
+def tiny_graph_path(tiny_graph, tmp_path):
+    path = tmp_path / "detect.tflite"
+    path.write_bytes(tiny_graph)
+    return path
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Stands in for benchmark_model: executes the graph."""
+    path = tmp_path / "benchmark_model"
+    source = (ROOT / "tests/tflite/benchmark_model_stand_in.py").read_text()
+    path.write_text(f"#!{sys.executable}\n{source}")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adb_server(tmp_path_factory):
+    """An adb server of the tests' own, which sees no other devices than theirs."""
+    require_adb()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
+        # No emulators, which adb looks for by itself.
+        patch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5554")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        started = run_adb("start-server")
+        assert not started.returncode, started.stderr
+        yield
+        run_adb("kill-server")
+
+
+@pytest.fixture
+def make_phone(adb_server, tmp_path):
+    """Makes phones that adb is connected to; at the end of the test they have to be clean."""
+    phones = []
+
+    def make(**options):
+        phone = Phone(tmp_path / f"phone{len(phones)}", **options)
+        phones.append(phone)
+        run_adb("connect", phone.serial)
+        return phone
+
+    yield make
+    for phone in phones:
+        assert list(phone.tmp.iterdir()) == []
+        phone.shell_hangs = False
+        run_adb("disconnect", phone.serial)
+        phone.switch_off()
+
+
+@pytest.fixture
+def phone(make_phone):
+    return make_phone()

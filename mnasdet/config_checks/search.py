@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
@@ -39,11 +40,8 @@ def check_search(search: Section) -> None:
     if reward := search.selected("reward", "reward_oneof"):
         _check_reward(reward)
         _check_objectives(search, reward)
-    source = search.selected("latency", "latency_oneof")
-    if source and source.message.DESCRIPTOR.name == "LatencyTableSource":
-        source.at_least("num_threads", 1)
-        if source.message.path:
-            check_exists(source, "path", [source.message.path])
+    if source := search.selected("latency", "latency_oneof"):
+        _check_latency(source)
     for name in _LIMITS:
         search.child("limits").at_least(name, 0)
     _check_store(search.child("trial_store"))
@@ -148,6 +146,31 @@ def _check_objectives(search: Section, reward: Section) -> None:
         search.report(
             "reward.multi_objective",
             f"gives {controller} the accuracy alone; use controller nsga2, or set limits",
+        )
+
+
+def _check_latency(source: Section) -> None:
+    kind = source.message.DESCRIPTOR.name
+    if kind == "MultiplyAddsSource":
+        return
+    source.at_least("num_threads", 1)
+    if kind == "LatencyTableSource":
+        if source.message.path:
+            check_exists(source, "path", [source.message.path])
+        return
+    source.at_least("num_runs", 1)
+    taskset = source.message.taskset
+    source.require(
+        not taskset or bool(re.fullmatch("(0x)?0*[1-9a-fA-F][0-9a-fA-F]*", taskset)),
+        "taskset",
+        "a hexadecimal mask of cores is needed, such as f0",
+    )
+    if source.message.benchmark_binary:
+        check_exists(source, "benchmark_binary", [source.message.benchmark_binary])
+    elif kind == "AdbSource":
+        source.report(
+            "benchmark_binary",
+            "is missing; name TFLite's benchmark_model for the device (tflite/README.md)",
         )
 
 

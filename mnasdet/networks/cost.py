@@ -33,10 +33,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostSheet:
-    """The layers that run, in order, and what each costs. A shared layer's weights count once."""
+    """The layers that run, in order, and what each costs. A shared layer's weights count once.
+
+    Attributes:
+      outputs: what the network ends in.
+    """
 
     nodes: list[Node]
     costs: list[Cost]
+    outputs: Sequence[Node]
 
     @property
     def total(self) -> Cost:
@@ -60,7 +65,7 @@ def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
     for node in nodes:
         costs.append(_cost(node, count_weights=node.name not in seen))
         seen.add(node.name)
-    return CostSheet(nodes, costs)
+    return CostSheet(nodes, costs, outputs)
 
 
 def _cost(node: Node, count_weights: bool) -> Cost:

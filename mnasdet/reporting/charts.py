@@ -41,6 +41,7 @@ def charts(
     best: Trial | None,
     strings: Mapping[int, str],
     space: SearchSpace | None = None,
+    unit: str = "ms",
 ) -> list[Chart]:
     """All charts, accuracy and latency first; those that grow with the trials need two complete
     ones.
@@ -49,6 +50,7 @@ def charts(
       trials: by number.
       strings: architecture strings by trial number, at least of the best and the frontier.
       space: of the trials; without it there is no entropy.
+      unit: of the latency source.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
@@ -58,7 +60,7 @@ def charts(
             "Accuracy and latency",
             "Greener trials are later ones. Drag to zoom, double-click to go back; a click on a "
             "trial shows its row.",
-            _frontier(trials, complete, best, strings),
+            _frontier(trials, complete, best, strings, unit),
         )
     ]
     if len(complete) == 1:
@@ -72,7 +74,7 @@ def charts(
         )
         drawn.append(Chart("Entropy of the proposals", note, _entropy(trials, space, window)))
     note = "The area under the frontier so far, out to the slowest trial."
-    drawn.append(Chart("Hypervolume", note, _hypervolume(complete)))
+    drawn.append(Chart("Hypervolume", note, _hypervolume(complete, unit)))
     note = "Networks among the trials. Dotted: all of them different."
     drawn.append(Chart("Different architectures", note, _unique(trials)))
     return drawn
@@ -83,6 +85,7 @@ def _frontier(
     complete: Sequence[Trial],
     best: Trial | None,
     strings: Mapping[int, str],
+    unit: str,
 ) -> go.Figure:
     members = results.frontier(trials)
 
@@ -95,14 +98,15 @@ def _frontier(
                 for trial in shown
             ],
             "hovertemplate": (
-                "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, %{x:.4~g} ms, "
+                "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, "
+                f"%{{x:.4~g}} {unit}, "
                 "reward %{customdata[1]:.4f}<br>%{customdata[2]}<extra></extra>"
             ),
         }
 
     many = len(complete) > _MOST_SVG_POINTS
     scatter = _scatter(complete)
-    figure = page.figure("latency (ms)", "mAP", legend=True)
+    figure = page.figure("latency (ms)" if unit == "ms" else unit, "mAP", legend=True)
     figure.add_trace(
         scatter(
             mode="markers",
@@ -221,7 +225,7 @@ def _unique(trials: Sequence[Trial]) -> go.Figure:
     return figure
 
 
-def _hypervolume(complete: Sequence[Trial]) -> go.Figure:
+def _hypervolume(complete: Sequence[Trial], unit: str) -> go.Figure:
     """Under the frontier so far, down to mAP 0 and out to the slowest trial."""
     reference = (0.0, max(trial.latency_ms or 0.0 for trial in complete))
     members: list[tuple[float, float]] = []
@@ -230,7 +234,7 @@ def _hypervolume(complete: Sequence[Trial]) -> go.Figure:
         members.append((trial.metrics[MAP], trial.latency_ms or 0.0))
         members = [members[index] for index in pareto.frontier(members)]
         volumes.append(pareto.hypervolume(members, reference))
-    figure = page.figure("trial", "mAP × ms")
+    figure = page.figure("trial", f"mAP × {unit}")
     figure.add_trace(
         go.Scatter(
             x=[trial.number for trial in complete],

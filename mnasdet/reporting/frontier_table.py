@@ -15,17 +15,19 @@ def table(
     strings: Mapping[int, str],
     drawings: Mapping[int, str],
     latencies: Mapping[int, Latency],
+    unit: str = "ms",
 ) -> str:
     """Fastest first.
 
     Args:
       strings: architecture strings by trial number, as are HTML `drawings` and the latencies of
         those that were measured.
+      unit: of the latency source.
     """
-    columns = ["trial", "mAP", "ms", *(["measured ms", "error"] if latencies else [])]
+    columns = ["trial", "mAP", unit, *(["measured ms", "error"] if latencies else [])]
     header = "".join(f'<th scope="col">{name}</th>' for name in columns)
     rows = "".join(
-        f"<tr>{''.join(_cells(trial, latencies))}"
+        f"<tr>{''.join(_cells(trial, latencies, unit))}"
         f'<td class="text string"><code>{escape(strings[trial.number])}</code></td></tr>'
         + _drawing_row(drawings[trial.number], len(columns) + 1)
         for trial in members
@@ -37,12 +39,12 @@ def table(
     )
 
 
-def _cells(trial: Trial, latencies: Mapping[int, Latency]) -> list[str]:
+def _cells(trial: Trial, latencies: Mapping[int, Latency], unit: str) -> list[str]:
     """`data-unit` is shown behind the number where there is no room for a header."""
     cells = [
         f"<td>{trial.number}</td>",
         f'<td data-unit="mAP">{trial.metrics[MAP]:.4f}</td>',
-        f'<td data-unit="ms">{trial.latency_ms:.3f}</td>',
+        f'<td data-unit="{unit}">{trial.latency_ms:.3f}</td>',
     ]
     latency = latencies.get(trial.number)
     if latency:

@@ -40,13 +40,14 @@ def latencies(
     }
 
 
-def section(latencies: Sequence[Latency]) -> str:
-    """Two charts and their gist; "" where nothing was measured."""
+def section(latencies: Sequence[Latency], note: str = "") -> str:
+    """Two charts, their gist and the note ahead of it; "" where nothing was measured."""
     if not latencies:
         return ""
     charts = page.chart("Predicted and measured latency", _scatter(latencies), "chart medium")
     charts += page.chart("Error of the prediction", _errors(latencies), "chart medium")
-    content = f'{page.note(gist(latencies))}<div class="pair">{charts}</div>'
+    told = f"{note} {gist(latencies)}".strip()
+    content = f'{page.note(told)}<div class="pair">{charts}</div>'
     return page.section("Predicted and measured latency", content)
 
 

@@ -24,6 +24,7 @@ class TrialProgress:
         space: SearchSpace | None = None,
         stream: TextIO | None = None,
         summary_dir: Path | None = None,
+        unit: str = "ms",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -31,10 +32,12 @@ class TrialProgress:
         space: of the trials, for the entropy of what is proposed.
         stream: gets the lines; standard error by default.
         summary_dir: gets TensorBoard's event files.
+        unit: of the latency source.
         clock: seconds; the time elapsed starts now.
         """
         self._num_trials = num_trials
         self._stream = stream or sys.stderr
+        self._unit = unit
         self._clock = clock
         self._start = clock()
         self._replayed = self._finished = 0
@@ -71,7 +74,7 @@ class TrialProgress:
         return "  ".join(
             [
                 f"trial {done}/{self._num_trials}",
-                _result(trial),
+                _result(trial, self._unit),
                 f"best {best}",
                 f"elapsed {_duration(elapsed)}",
                 f"ETA {_duration(remaining)}",
@@ -107,12 +110,14 @@ class TrialProgress:
         self._writer.flush()
 
 
-def _result(trial: Trial) -> str:
+def _result(trial: Trial, unit: str) -> str:
     if trial.reward is None:
         reason = " ".join((trial.error or "for an unknown reason").split())
         return f"{trial.state.name}: {reason}"
     mean_ap = trial.metrics[MAP]
-    return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {trial.latency_ms:.1f} ms"
+    # Milliseconds have one digit to look at, multiply-adds of a mobile network are below one.
+    latency = f"{trial.latency_ms:.1f}" if unit == "ms" else f"{trial.latency_ms:.3f}"
+    return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {latency} {unit}"
 
 
 def _duration(seconds: float) -> str:

@@ -44,6 +44,8 @@ def write(
     retrained: Mapping[str, float] | None = None,
     benchmark: Mapping[str, Any] | None = None,
     measured_ms: Mapping[int, float] | None = None,
+    measured_note: str = "",
+    unit: str = "ms",
     examples: Sequence[Example] | None = None,
 ) -> None:
     """Writes the report, however far the search has come. What is not given is left out.
@@ -55,6 +57,8 @@ def write(
       space: of the trials, for what its decisions were over time.
       retrained: metrics.json of the trial with the best reward; `benchmark` its benchmark.json.
       measured_ms: latencies by trial number, of some trials.
+      measured_note: what to know of them.
+      unit: of the latency source, to which measurements compare only in ms.
       examples: what the best model finds.
     """
     best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
@@ -62,21 +66,21 @@ def write(
     strings = _strings(trials, members)
     size = search.get("image_size")
     drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
-    latencies = latency_check.latencies(trials, measured_ms)
-    frontier = frontier_table.table(members, strings, drawings, latencies)
-    drawn = charts(trials, best, strings, space)
+    latencies = latency_check.latencies(trials, measured_ms if unit == "ms" else None)
+    frontier = frontier_table.table(members, strings, drawings, latencies, unit)
+    drawn = charts(trials, best, strings, space, unit)
     body = [
         _header(trials, search),
-        _winner(best, strings, benchmark, retrained),
+        _winner(best, strings, benchmark, retrained, unit),
         _frontier(drawn, frontier),
         pictures.section(examples),
         _small_charts(drawn),
         marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
-        latency_check.section(list(latencies.values())),
+        latency_check.section(list(latencies.values()), measured_note),
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:
-        body.append(page.section("Trials", trial_table.table(trials, best, strings)))
+        body.append(page.section("Trials", trial_table.table(trials, best, strings, unit)))
     body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
     body.append(page.section("Rejected", _rejected(trials)))
     body.append(page.section("About this search", page.details(search)))
@@ -117,13 +121,14 @@ def _winner(
     strings: Mapping[int, str],
     benchmark: Mapping[str, Any] | None,
     retrained: Mapping[str, float] | None,
+    unit: str,
 ) -> str:
     if best is None:
         return page.section("No result yet", "<p>No trial is complete.</p>")
     found = {
         "reward": f"{best.reward:.4f}",
         "mAP, proxy task": f"{best.metrics[MAP]:.4f}",
-        "latency": f"{best.latency_ms:.4g} <small>ms</small>",
+        **({"latency": f"{best.latency_ms:.4g} <small>ms</small>"} if unit == "ms" else {}),
         "multiply-adds": _large(best.metrics.get("multiply_adds")),
         "parameters": _large(best.metrics.get("params")),
     }

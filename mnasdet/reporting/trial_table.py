@@ -26,11 +26,13 @@ _COLUMNS = (
 _TEXT = ("state", "error")
 
 
-def table(trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str]) -> str:
+def table(
+    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str], unit: str = "ms"
+) -> str:
     """One row a trial, best reward first, those without a result last; of very many only some.
 
     A cell's `data-value` is what its column is sorted by. The architecture string is the number's
-    tooltip.
+    tooltip; `unit` is that of the latency source.
     """
     shown = rows(trials)
     note = "Click a column to sort by it."
@@ -40,8 +42,8 @@ def table(trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str
             f"were rejected. {note}"
         )
     header = "".join(
-        f'<th scope="col"{_text_class(name)}><button type="button">{name}</button></th>'
-        for name in _COLUMNS
+        f'<th scope="col"{_text_class(name)}><button type="button">{heading}</button></th>'
+        for name, heading in [(name, unit if name == "ms" else name) for name in _COLUMNS]
     )
     body = "".join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
     return (

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
 
 from mnasdet.errors import UserError
+from mnasdet.networks.memory import memory_freed
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 
 
@@ -123,33 +121,3 @@ def _outcome(task: ChildTask) -> Outcome:
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return Outcome(error=f"out of memory: {first_line}")
-
-
-@contextlib.contextmanager
-def memory_freed() -> Iterator[None]:
-    """Frees what a child leaves behind in a process that goes on to the next one.
-
-    Measured with quickstart.config's network at 64x64: 85 MB a child without it.
-    """
-    import tf_keras
-    from tensorflow.python.framework import ops
-
-    gradients = ops.gradient_registry._registry
-    older = set(gradients)
-    try:
-        yield
-    finally:
-        # TensorFlow registers every call of a tf.custom_gradient in a graph, ours and that of its
-        # own activations, and never forgets it, nor the graph that it belongs to.
-        for name in set(gradients) - older:
-            if name.startswith("CustomGradient-"):
-                del gradients[name]
-        tf_keras.backend.clear_session()
-        gc.collect()
-        _trim_heap()
-
-
-def _trim_heap() -> None:
-    """Hands freed memory back to the system, where the C library can: glibc keeps it."""
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

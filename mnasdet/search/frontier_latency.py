@@ -8,9 +8,10 @@ from google.protobuf import text_format
 from tqdm import tqdm
 
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search import latency
 from mnasdet.search.search import build_network
 from mnasdet.search.trial_store import Trial
-from mnasdet.tflite.calibration import network_latency_ms
+from mnasdet.tflite.calibration import network_latency
 
 
 def measure(
@@ -18,18 +19,19 @@ def measure(
     members: Sequence[Trial],
     known: Mapping[int, float],
 ) -> dict[int, float]:
-    """Milliseconds of whole networks as float32 TFLite files on this machine, by trial number.
-
-    The weights are random, for they make no difference.
+    """Milliseconds of whole networks as float32 TFLite files, by trial number: on the device that
+    the search measures on, or else on this machine.
 
     Args:
       known: what was measured already.
     """
-    num_threads = pipeline.search_config.latency.latency_table.num_threads
     measured = dict(known)
     new = [trial for trial in members if trial.number not in known]
-    for trial in tqdm(new, desc="measuring the frontier", unit="network", disable=not new):
-        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
-        outputs = build_network(pipeline, architecture).outputs
-        measured[trial.number] = network_latency_ms(outputs, num_threads)
+    if not new:
+        return measured
+    with latency.device_spec(pipeline.search_config.latency).open() as device:
+        for trial in tqdm(new, desc="measuring the frontier", unit="network"):
+            architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+            outputs = build_network(pipeline, architecture).outputs
+            measured[trial.number] = network_latency(outputs, device).latency_ms
     return measured

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+from absl import logging
+from tqdm import tqdm
+
+from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
-from mnasdet.tflite import latency_table
-from mnasdet.tflite.latency_table import LatencyTable, host_table_path
+from mnasdet.tflite import calibration, host, latency_table
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.latency_table import LatencyTable
+
+# Timed runs of each execution of a network.
+_NUM_RUNS = 10
 
 
 class LatencySource(Protocol):
@@ -50,30 +60,103 @@ class HostTable:
     """This machine's own table, which grows by what it lacks."""
 
     def __init__(self, num_threads: int = 1):
-        self._num_threads = num_threads
-        self._table = self._with_layers_of([])
+        self._spec = DeviceSpec(options=Options(num_threads=num_threads))
+        self._path = latency_table.default_path(host.provenance(self._spec))
+        self._table = self._load()
 
     def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
         return bool(latency_table.missing(self._table, sheets))
 
     def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
         if self.has_to_measure(sheets):
-            self._table = self._with_layers_of(sheets)
+            # Only who measures has to load TensorFlow.
+            from mnasdet.tflite import layer_latency
+
+            with self._spec.open() as device:
+                self._table = layer_latency.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]
 
-    def _with_layers_of(self, sheets: Sequence[CostSheet]) -> LatencyTable:
-        # Only who measures has to load TensorFlow.
-        from mnasdet.tflite import layer_latency
+    def _load(self) -> LatencyTable:
+        if self._path.exists():
+            return LatencyTable.load(self._path)
+        return LatencyTable({}, {}, path=str(self._path))
 
-        path = host_table_path(self._num_threads)
-        return layer_latency.ensure(path, sheets, self._num_threads, progress=True)
+
+class WholeNetworks:
+    """Networks as they are, converted and measured on a device, each of them once."""
+
+    def __init__(self, spec: DeviceSpec):
+        self._spec = spec
+        self._known: dict[str, float] = {}
+
+    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
+        return any(canonical_key(sheet.outputs) not in self._known for sheet in sheets)
+
+    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
+        keys = [canonical_key(sheet.outputs) for sheet in sheets]
+        new = {k: s for k, s in zip(keys, sheets, strict=True) if k not in self._known}
+        if new:
+            with self._spec.open() as device:
+                for key, sheet in tqdm(new.items(), desc="measuring", unit="network"):
+                    measured = calibration.network_latency(sheet.outputs, device)
+                    if measured.noisy:
+                        logging.warning(
+                            "%.4g ms are noisy: the executions did not agree, their interquartile "
+                            "range is %.2g ms",
+                            measured.latency_ms,
+                            measured.iqr_ms,
+                        )
+                    self._known[key] = measured.latency_ms
+        return [self._known[key] for key in keys]
 
 
 def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
     """As the `latency` message says; without one, by this machine's own table."""
-    if proto.WhichOneof("latency_oneof") == "multiply_adds":
-        return MultiplyAdds()
+    match proto.WhichOneof("latency_oneof"):
+        case "multiply_adds":
+            return MultiplyAdds()
+        case "host" | "adb":
+            return WholeNetworks(device_spec(proto))
     source = proto.latency_table
     if source.path:
         return FixedTable(LatencyTable.load(source.path))
     return HostTable(source.num_threads)
+
+
+def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
+    """The device on which whole networks are measured; this machine where the source itself
+    measures none."""
+    name = proto.WhichOneof("latency_oneof")
+    if name not in ("host", "adb"):
+        options = Options(num_threads=proto.latency_table.num_threads, num_runs=_NUM_RUNS)
+        return DeviceSpec(options=options)
+    source = getattr(proto, name)
+    options = Options(
+        num_threads=source.num_threads, num_runs=source.num_runs, taskset=source.taskset
+    )
+    if name == "host":
+        return DeviceSpec(binary=source.benchmark_binary, options=options)
+    options = dataclasses.replace(
+        options,
+        use_xnnpack=source.use_xnnpack if source.HasField("use_xnnpack") else None,
+        use_gpu=source.use_gpu,
+        use_nnapi=source.use_nnapi,
+    )
+    return DeviceSpec("adb", list(source.serial), source.benchmark_binary, options)
+
+
+def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
+    """What a reader of measured latencies has to know: that the search went by the table of a
+    phone, and measurements are of this machine. "" where both are of one device."""
+    if proto.WhichOneof("latency_oneof") != "latency_table" or not proto.latency_table.path:
+        return ""
+    table = LatencyTable.load(proto.latency_table.path).provenance
+    if table.get("device") != "adb":
+        return ""
+    phone = " ".join(filter(None, (table.get("manufacturer"), table.get("model")))) or "a phone"
+    return f"Predicted for {phone}, measured on the machine that the search ran on."
+
+
+def unit(proto: search_pb2.LatencyConfig) -> str:
+    """Of what the source tells, for people; stored names say latency_ms in any case."""
+    return "G multiply-adds" if proto.WhichOneof("latency_oneof") == "multiply_adds" else "ms"

@@ -13,7 +13,7 @@ class Limits:
     """What no trained child exceeds; 0: no limit.
 
     Attributes:
-      max_latency_ms: by the search's latency source.
+      max_latency_ms: by the search's latency source, in its `unit`.
       max_file_size: of the float32 TFLite file in bytes. Only the child itself knows it, ahead of
         its training.
     """
@@ -22,6 +22,7 @@ class Limits:
     max_multiply_adds: int = 0
     max_latency_ms: float = 0.0
     max_file_size: int = 0
+    unit: str = "ms"
 
     def excess(self, cost: Cost, latency_ms: float) -> str:
         """The first limit that is exceeded, with both values, or ""."""
@@ -32,14 +33,16 @@ class Limits:
             if 0 < limit < value:
                 return f"{value:,} {name} are over limits.max_{name}, {limit:,}"
         if 0 < self.max_latency_ms < latency_ms:
-            return f"{latency_ms:.4g} ms are over limits.max_latency_ms, {self.max_latency_ms:g}"
+            limit_ms = f"limits.max_latency_ms, {self.max_latency_ms:g}"
+            return f"{latency_ms:.4g} {self.unit} are over {limit_ms}"
         return ""
 
 
-def from_config(config: search_pb2.Limits) -> Limits:
+def from_config(config: search_pb2.Limits, unit: str = "ms") -> Limits:
     return Limits(
         max_params=config.max_params,
         max_multiply_adds=config.max_multiply_adds,
         max_latency_ms=config.max_latency_ms,
         max_file_size=config.max_file_size,
+        unit=unit,
     )

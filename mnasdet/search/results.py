@@ -18,7 +18,7 @@ from mnasdet import config, files
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
-from mnasdet.search import pareto
+from mnasdet.search import latency, pareto
 from mnasdet.search.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces.space import SearchSpace
 
@@ -84,6 +84,7 @@ def start(
         "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
         "cardinality": space.cardinality(),
         "image_size": list(config.image_size(pipeline)),
+        "latency_unit": latency.unit(search_config.latency),
         "controller": search_config.controller.WhichOneof("controller_oneof"),
         "versions": {"mnasdet": mnasdet.__version__}
         | {name: metadata.version(name) for name in _VERSIONS},

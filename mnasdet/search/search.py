@@ -105,20 +105,28 @@ class Search:
 
     def _record(self, proposals: dict[int, Tokens]) -> None:
         """Writes new trials with their latencies; those over a limit are rejected at once."""
-        trials, sheets = [], []
-        for number, tokens in proposals.items():
-            trial, sheet = self._describe(number, tokens)
-            trials.append(trial)
-            sheets.append(sheet)
-        if self.latency.has_to_measure(sheets):
+        described = [self._describe(number, tokens) for number, tokens in proposals.items()]
+        # A network that was there before has its latency.
+        new = {trial.number: sheet for trial, sheet in described if trial.duplicate_of is None}
+        if self.latency.has_to_measure(list(new.values())):
             self._wait_for_all()  # Children in training would disturb.
-        for i, latency_ms in enumerate(self.latency.latencies_ms(sheets)):
-            trial = dataclasses.replace(trials[i], latency_ms=latency_ms)
-            if excess := self.limits.excess(sheets[i].total, latency_ms):
+        latencies_ms = self.latency.latencies_ms(list(new.values()))
+        measured = dict(zip(new, latencies_ms, strict=True))
+        trials = []
+        for trial, sheet in described:
+            latency_ms = (
+                measured[trial.number]
+                if trial.duplicate_of is None
+                else self._trials[trial.duplicate_of].latency_ms
+            )
+            assert latency_ms is not None
+            trial = dataclasses.replace(trial, latency_ms=latency_ms)
+            if excess := self.limits.excess(sheet.total, latency_ms):
                 trial = dataclasses.replace(
                     trial, state=TrialState.REJECTED, error=excess, finished=now()
                 )
-            self._trials[trial.number] = trials[i] = trial
+            self._trials[trial.number] = trial
+            trials.append(trial)
         self.store.add(trials)
         for trial in trials:
             if trial.is_finished:

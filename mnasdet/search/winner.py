@@ -14,19 +14,23 @@ from mnasdet.evaluation.evaluate import first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.proxy_task import of_architecture
 from mnasdet.search.trial_store import Trial
-from mnasdet.tflite.benchmark import benchmark
+from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.export import GRAPH_FILE, NUM_PARITY_IMAGES, export
 from mnasdet.training import checkpoints, trainer
 
 
 def finish(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, trial: Trial, folder: Path
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    trial: Trial,
+    folder: Path,
+    device: DeviceSpec | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Retrains the trial's architecture, or goes on doing so, then exports and benchmarks it.
 
     Args:
       folder: gets pipeline.config, checkpoints, metrics.json, detect.tflite, export.json and
         benchmark.json.
+      device: that is measured on; this machine if left out.
 
     Returns:
       The retrained detector's metrics and the benchmark's result.
@@ -36,7 +40,7 @@ def finish(
     retrained = retraining(pipeline, architecture)
     files.write(folder / "pipeline.config", text_format.MessageToString(retrained))
     metrics = trainer.train(retrained, folder, seed=trial.seed)
-    return metrics, deploy(retrained, folder)
+    return metrics, deploy(retrained, folder, device)
 
 
 def retraining(
@@ -50,18 +54,22 @@ def retraining(
     return full
 
 
-def deploy(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> dict[str, Any]:
-    """Exports the detector that was trained into a folder, as float32, and benchmarks it here.
+def deploy(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path, device: DeviceSpec | None = None
+) -> dict[str, Any]:
+    """Exports the detector that was trained into a folder, as float32, and benchmarks it.
 
     Args:
       folder: gets detect.tflite, export.json and benchmark.json.
+      device: that is measured on; this machine if left out.
 
     Returns:
       The benchmark's result.
     """
     detector = checkpoints.load_detector(pipeline, folder)
     export(detector, folder, images=first_images(pipeline, NUM_PARITY_IMAGES))
-    timing = benchmark(folder / GRAPH_FILE)
+    with (device or DeviceSpec()).open() as opened:
+        timing = opened.benchmark(folder / GRAPH_FILE)
     files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")
     return timing
 

@@ -6,8 +6,6 @@ whatever is sent to one has to be harmless when it is done twice.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import shlex
 import shutil
@@ -18,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import quote
 
 from absl import logging
 
 from mnasdet.errors import UserError, nearest
+from mnasdet.tflite import locks
 
 # An answer that takes longer is none: of adb itself and of the commands that only look.
 _ANSWER_SECONDS = 30.0
@@ -74,18 +72,19 @@ class Device:
 
         return self._persistently(run)
 
-    def push(self, source: Path, target: str, timeout_seconds: float) -> None:
-        """Copies a file to `target`, a path on the device; raises as `shell`, and UserError where
-        the device cannot take it."""
+    def push(self, sources: Sequence[Path], target: str, timeout_seconds: float) -> None:
+        """Copies a file to `target`, a path on the device, or several into the folder `target`;
+        raises as `shell`, and UserError where the device cannot take it."""
+        names = ", ".join(source.name for source in sources)
 
         def run() -> None:
-            done = self._adb("push", str(source), target, timeout_seconds=timeout_seconds)
+            done = self._adb("push", *map(str, sources), target, timeout_seconds=timeout_seconds)
             if not done.returncode:
                 return
             # Versions of adb differ in where they print it.
             complaint = _complaint(done.stdout + done.stderr)
             if _REFUSED.search(complaint):
-                raise UserError(f"{self}: cannot copy {source.name} to it: {complaint}")
+                raise UserError(f"{self}: cannot copy {names} to it: {complaint}")
             raise DeviceLost(f"{self}: lost the connection; adb says {complaint}")
 
         self._persistently(run)
@@ -165,29 +164,9 @@ def borrowed(devices: Sequence[Device], timeout_seconds: float = 3600.0) -> Iter
     Raises:
       UserError: none became free within the time.
     """
-    deadline = time.monotonic() + timeout_seconds
-    while True:
-        for device in devices:
-            # The system frees the lock of a process that dies.
-            with open(_lock_path(device.serial), "a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                yield device
-                return
-        names = ", ".join(device.serial for device in devices)
-        logging.log_first_n(logging.INFO, "waiting for device %s, in use", 1, names)
-        if time.monotonic() > deadline:
-            raise UserError(f"device {names}: not free within {timeout_seconds:g} s")
-        time.sleep(_POLL_SECONDS)
-
-
-def _lock_path(serial: str) -> Path:
-    cache = os.environ.get("MNASDET_CACHE_DIR") or Path.home() / ".cache" / "mnasdet"
-    folder = Path(cache) / "adb"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{quote(serial, safe='')}.lock"
+    by_serial = {device.serial: device for device in devices}
+    with locks.first_free(list(by_serial), timeout_seconds) as serial:
+        yield by_serial[serial]
 
 
 def _states() -> dict[str, str]:

@@ -9,19 +9,25 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from mnasdet.errors import UserError
-from mnasdet.tflite import adb, benchmark_model, native
+from mnasdet.tflite import adb
+from mnasdet.tflite.benchmark_model import Options, for_small_graphs, read, small_ms
+from mnasdet.tflite.device import Cooling, DeviceSpec
 from mnasdet.tflite.interpreter import read_graph
+from mnasdet.tflite.native import check_binary, of_binary
+from mnasdet.tflite.provenance import of_graph, provenance
+from mnasdet.tflite.repeats import repeated
 
 _BINARY = "benchmark_model"
 _GRAPH = "graph.tflite"
+_STATUS = "mnasdet-execution="
+# The shell first, or it would begin the next one.
+_KILL = "for p in session pid; do kill -9 $(cat $p 2>/dev/null) 2>/dev/null; done"
 
 # The thermal zones of the processor's cores, by the names that the makers of chips give them;
 # phones have dozens of others, some of which are no temperatures at all.
@@ -41,72 +47,116 @@ dumpsys battery
 """
 
 
-@dataclass(frozen=True)
-class Cooling:
-    """What is waited for ahead of every execution.
-
-    Attributes:
-      max_temperature_c: of the hottest core, degrees Celsius; of the battery where the device
-        hides the cores'. One that is hotter and cools down no more is measured as it is.
-      max_seconds: for one wait.
-    """
-
-    max_temperature_c: float = 40.0
-    max_seconds: float = 60.0
-
-
-def benchmark(
-    graph: str | os.PathLike,
-    binary: str | os.PathLike,
-    options: benchmark_model.Options,
-    repeats: native.Repeats,
-    *,
-    serials: Sequence[str] = (),
-    cooling: Cooling | None = None,
-    device_folder: str = "/data/local/tmp",
-    timeout_seconds: float = 600.0,
-) -> dict[str, Any]:
-    """Latency and memory of one graph on an Android device, which is left as it was.
-
-    Args:
-      graph: a TFLite file.
-      binary: `benchmark_model`, built for the device.
-      serials: of the devices to choose from, the first that is free; none if only one is there.
-      device_folder: of the device, where programs may be put and executed.
-      timeout_seconds: for one execution, and for copying one file.
-
-    Returns:
-      As `native.repeated`, with model_bytes and provenance.
+@contextmanager
+def opened(spec: DeviceSpec) -> Iterator[Phone]:
+    """An Android device for this process alone, with the binary on it; in the end it is left as it
+    was.
 
     Raises:
-      UserError: as `adb.find` and `benchmark_model.read`; a file is missing; the device does not
-        take it, hangs or is lost.
+      UserError: as `adb.find`; the binary is missing; the device does not take it or is lost.
     """
-    content = read_graph(graph)
-    program = native.check_binary(binary)
+    program = check_binary(spec.binary)
     with (
-        adb.borrowed(adb.find(serials)) as device,
-        _scratch_folder(device, device_folder) as folder,
+        adb.borrowed(adb.find(spec.serials)) as device,
+        _scratch_folder(device, spec.device_folder) as folder,
     ):
-        device.push(program, f"{folder}/{_BINARY}", timeout_seconds)
-        device.push(Path(graph), f"{folder}/{_GRAPH}", timeout_seconds)
-        properties = device.properties()
-        before = _condition(device)
-        command = _command(folder, options)
+        device.push([program], f"{folder}/{_BINARY}", spec.timeout_seconds)
+        yield Phone(device, folder, program, spec)
+
+
+class Phone:
+    """A Device: an Android device through adb."""
+
+    def __init__(self, device: adb.Device, folder: str, program: Path, spec: DeviceSpec) -> None:
+        """Args:
+        folder: on the device, with the binary in it.
+        program: the binary on this machine.
+        """
+        self._device = device
+        self._folder = folder
+        self._program = program
+        self._spec = spec
+        self._properties = device.properties()
+
+    def provenance(self) -> dict[str, Any]:
+        return self._provenance(_condition(self._device))
+
+    def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
+        content = read_graph(graph)
+        options = self._spec.options
+        self._device.push([Path(graph)], f"{self._folder}/{_GRAPH}", self._spec.timeout_seconds)
+        before = _condition(self._device)
+        command = self._command([_GRAPH], options)
 
         def execute() -> dict[str, Any]:
-            _cool_down(device, cooling or Cooling())
-            status, output = device.shell(command, timeout_seconds)
-            return benchmark_model.read(output, status, options, f"{binary} on {device}")
+            _cool_down(self._device, self._spec.cooling)
+            ((status, output),) = self._execute(command, 1)
+            return self._read(output, status, options)
 
-        result = native.repeated(execute, repeats)
+        result = repeated(execute, self._spec.repeats)
         return result | {
             "warmup_runs": options.warmup_runs,
             "model_bytes": len(content),
-            "provenance": _provenance(device, properties)
-            | {"before": before, "after": _condition(device)}
-            | native.measured(graph, content, binary, options),
+            "provenance": self._provenance(before)
+            | {"before": before, "after": _condition(self._device)}
+            | of_graph(graph, content),
         }
+
+    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        """All in one session of the device's shell. Their files' names have to differ."""
+        options = for_small_graphs(self._spec.options)
+        paths = [Path(graph) for graph in graphs]
+        self._device.push(paths, f"{self._folder}/", self._spec.timeout_seconds)
+        _cool_down(self._device, self._spec.cooling)
+        names = [path.name for path in paths]
+        answers = self._execute(self._command(names, options), len(names))
+        self._device.shell(f"cd {shlex.quote(self._folder)} && rm -f {shlex.join(names)}")
+        return [small_ms(self._read(output, status, options)) for status, output in answers]
+
+    def _command(self, names: Sequence[str], options: Options) -> str:
+        """Runs the binary on graphs in the folder, each in a process of its own, and prints the
+        status behind every output. While one runs, its process's number is in the file pid, the
+        shell's in session: a lost connection ends no process on the device."""
+        run = shlex.join(options.command(f"./{_BINARY}", "")).replace("--graph=", '--graph="$g"')
+        session = (
+            f"echo $$ >session; for g in {shlex.join(names)}; do {run} & echo $! >pid; wait $!; "
+            f"s=$?; rm -f pid; echo; echo {_STATUS}$s; done; rm -f session"
+        )
+        return (
+            f"cd {shlex.quote(self._folder)} || exit; {_KILL}; chmod 755 {_BINARY}; "
+            f"sh -c {shlex.quote(session)}"
+        )
+
+    def _execute(self, command: str, count: int) -> list[tuple[int, str]]:
+        """Exit status and output of the `count` executions of a command."""
+        status, output = self._device.shell(command, self._spec.timeout_seconds)
+        answers = re.findall(rf"(.*?)\n{_STATUS}(\d+)\n", output, re.DOTALL)
+        if len(answers) != count:
+            last = " ".join(output.split())[-200:]
+            raise UserError(f"{self._device}: the shell failed with status {status}: {last}")
+        return [(int(done), printed) for printed, done in answers]
+
+    def _read(self, output: str, status: int, options: Options) -> dict[str, Any]:
+        return read(output, status, options, f"{self._spec.binary} on {self._device}")
+
+    def _provenance(self, condition: dict[str, Any]) -> dict[str, Any]:
+        def first(*names: str) -> str:
+            return next((self._properties[n] for n in names if self._properties.get(n)), "")
+
+        return provenance(
+            device="adb",
+            serial=self._device.serial,
+            manufacturer=first("ro.product.manufacturer"),
+            model=first("ro.product.model"),
+            # The first is Android 12's; before, the board's platform tells it.
+            soc=first("ro.soc.model", "ro.board.platform", "ro.hardware"),
+            operating_system=f"Android {first('ro.build.version.release')}".strip(),
+            build=first("ro.build.fingerprint"),
+            abis=first("ro.product.cpu.abilist", "ro.product.cpu.abi").split(","),
+            governors=condition["governors"],
+            taskset=self._spec.options.taskset,
+            **of_binary(self._program, self._spec.options),
+        )
 
 
 @contextmanager
@@ -121,19 +171,9 @@ def _scratch_folder(device: adb.Device, parent: str) -> Iterator[str]:
         yield folder
     finally:
         try:
-            device.shell(f"kill -9 $(cat {name}/pid) 2>/dev/null; rm -rf {name}")
+            device.shell(f"cd {name} && {{ {_KILL}; rm -rf {name}; }}")
         except UserError as error:
             logging.warning("%s; %s is still there", error, folder)
-
-
-def _command(folder: str, options: benchmark_model.Options) -> str:
-    """Runs the binary. While it does, its process's number is in the file pid: a lost connection
-    ends no process on the device."""
-    run = f"echo $$ >pid; exec {shlex.join(options.command(f'./{_BINARY}', _GRAPH))}"
-    return (
-        f"cd {shlex.quote(folder)} || exit; kill -9 $(cat pid 2>/dev/null) 2>/dev/null; "
-        f"chmod 755 {_BINARY}; sh -c {shlex.quote(run)}; s=$?; rm -f pid; exit $s"
-    )
 
 
 def _cool_down(device: adb.Device, cooling: Cooling) -> None:
@@ -166,22 +206,4 @@ def _condition(device: adb.Device) -> dict[str, Any]:
         "battery_temperature_c": battery_c,
         "battery_percent": int(battery["level"]) if "level" in battery else None,
         "governors": sorted(set(re.findall(r"^governor (\w+)\s*$", output, re.M))),
-    }
-
-
-def _provenance(device: adb.Device, properties: dict[str, str]) -> dict[str, Any]:
-    def first(*names: str) -> str:
-        return next((properties[name] for name in names if properties.get(name)), "")
-
-    return {
-        "device": "adb",
-        "serial": device.serial,
-        "manufacturer": first("ro.product.manufacturer"),
-        "model": first("ro.product.model"),
-        # The first is Android 12's; before, the board's platform tells it.
-        "soc": first("ro.soc.model", "ro.board.platform", "ro.hardware"),
-        "android": first("ro.build.version.release"),
-        "build": first("ro.build.fingerprint"),
-        "abis": first("ro.product.cpu.abilist", "ro.product.cpu.abi").split(","),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -6,7 +6,7 @@ Nothing is run here; `native` runs it on this machine, `android` on a phone.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from signal import SIGKILL
 from typing import Any
 
@@ -23,6 +23,12 @@ _MEMORY = {
     "overall_memory_mb": rf"(?:footprint.* \(MB\): .*overall=|Overall footprint: +)({_NUMBER})",
     "peak_memory_mb": rf"(?:via periodic monitoring: |Peak memory: +)({_NUMBER})",
 }
+# A small graph's runs, at least, and seconds of them and of the warm-up.
+_SMALL_RUNS = 50
+_SMALL_WARMUP_RUNS = 3
+_SMALL_SECONDS = 0.1
+# A microsecond is a hundredth of it.
+_COARSE_MS = 0.1
 # What the shell, the kernel and Android's linker say of a file for another processor.
 _WRONG_ABI = re.compile(
     r"not executable: |Exec format error|CANNOT LINK EXECUTABLE|cannot execute binary file"
@@ -37,6 +43,8 @@ class Options:
       num_runs, warmup_runs: at least; the binary goes on until one second and half a second,
         respectively, are full.
       max_seconds: for the warm-up, and again for the runs; none is begun behind it.
+      min_seconds: None: the second; otherwise what the runs have to fill in its place, and the
+        warm-up as well.
       use_xnnpack: None leaves it to the binary, which newer ones answer with yes.
       enable_op_profiling: also times every operator, which slows the whole down a little.
       taskset: hexadecimal mask of the cores to run on ("f0": the upper four of eight); empty
@@ -47,6 +55,7 @@ class Options:
     num_runs: int = 50
     warmup_runs: int = 10
     max_seconds: float = 150.0
+    min_seconds: float | None = None
     use_xnnpack: bool | None = None
     use_gpu: bool = False
     use_nnapi: bool = False
@@ -69,17 +78,48 @@ class Options:
             "warmup_runs": self.warmup_runs,
             "max_secs": f"{self.max_seconds:g}",
         }
-        if self.use_xnnpack is not None:
-            flags["use_xnnpack"] = str(self.use_xnnpack).lower()
-        for name in ("use_gpu", "use_nnapi", "enable_op_profiling"):
-            if getattr(self, name):
-                flags[name] = "true"
+        if self.min_seconds is not None:
+            flags["min_secs"] = flags["warmup_min_secs"] = f"{self.min_seconds:g}"
+        flags |= self._delegate_flags()
+        if self.enable_op_profiling:
+            flags["enable_op_profiling"] = "true"
         return [*pinned, binary, *(f"--{name}={value}" for name, value in flags.items())]
+
+    @property
+    def delegate_options(self) -> str:
+        """The flags that decide on delegates, as the command has them."""
+        return " ".join(f"--{name}={value}" for name, value in self._delegate_flags().items())
+
+    def _delegate_flags(self) -> dict[str, str]:
+        wanted = {
+            "use_xnnpack": self.use_xnnpack,
+            "use_gpu": self.use_gpu or None,
+            "use_nnapi": self.use_nnapi or None,
+        }
+        return {name: str(on).lower() for name, on in wanted.items() if on is not None}
 
     def delegates(self) -> list[str]:
         """Those asked for, as the binary names them."""
         asked = {"XNNPACK": self.use_xnnpack, "GPU": self.use_gpu, "NNAPI": self.use_nnapi}
         return [name for name, wanted in asked.items() if wanted]
+
+
+def for_small_graphs(options: Options) -> Options:
+    """For many graphs of which none takes long: a tenth of a second each."""
+    return replace(
+        options,
+        num_runs=_SMALL_RUNS,
+        warmup_runs=_SMALL_WARMUP_RUNS,
+        min_seconds=_SMALL_SECONDS,
+        enable_op_profiling=False,
+    )
+
+
+def small_ms(result: dict[str, Any]) -> float:
+    """Of a result of `read`: the median, or the mean where that has too few whole microseconds,
+    in which the binary counts."""
+    median, mean = result["median_ms"], result["mean_ms"]
+    return mean if median is None or median < _COARSE_MS else median
 
 
 def read(output: str, status: int, options: Options, name: str) -> dict[str, Any]:
@@ -94,7 +134,8 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
       Milliseconds: init_ms (loading the graph and preparing it), first_ms, warmup_ms (mean),
       mean_ms, std_ms, min_ms, max_ms; median_ms, p5_ms and p95_ms, None where the binary is too
       old to tell; p10_ms and p90_ms, None, which none tells. Megabytes: init_memory_mb and
-      overall_memory_mb, the growth up to then, and peak_memory_mb; None where it does not tell.
+      overall_memory_mb, the growth up to then, and peak_memory_mb; None where it does not tell,
+      and process_memory_mb, of the process without the graph, None.
       num_runs; warnings; delegates (name: completely or partially); with profiling, operators
       (type, name, mean_ms, percent, and whether it is within_delegate, whose own line has the time
       too).
@@ -108,6 +149,7 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
         raise UserError(f"{name}: {_failure(lines, status)}")
     result = _timings(lines, name)
     result |= {key: _number(pattern, output) for key, pattern in _MEMORY.items()}
+    result["process_memory_mb"] = None
     applied = {match[1]: match[2] for match in _APPLIED.finditer(output)}
     for delegate in options.delegates():
         if delegate not in applied:

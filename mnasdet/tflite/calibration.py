@@ -7,21 +7,69 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from mnasdet.networks.builder import Node
+from mnasdet.errors import UserError
+from mnasdet.networks.builder import Node, canonical_key
+from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.memory import memory_freed
+from mnasdet.tflite.device import Device
+from mnasdet.tflite.latency_table import DIGITS, LatencyTable, Measured
+from mnasdet.tflite.repeats import typical_ms
 
 
-def network_latency_ms(outputs: Sequence[Node], num_threads: int = 1, num_runs: int = 30) -> float:
-    """A whole network, measured as the table's layers are: near its fastest run."""
+def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
+    """A whole network as a float32 TFLite file on the device. The weights are random, for they
+    make no difference."""
     from mnasdet.networks.keras_builder import keras_model
-    from mnasdet.tflite.benchmark import benchmark
     from mnasdet.tflite.convert import convert
 
-    model = keras_model({f"output_{i}": node for i, node in enumerate(outputs)})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.tflite"
-        path.write_bytes(convert(model))
-        return benchmark(path, num_threads=num_threads, num_runs=num_runs)["p10_ms"]
+        with memory_freed():
+            path.write_bytes(
+                convert(keras_model({f"output_{i}": x for i, x in enumerate(outputs)}))
+            )
+        result = device.benchmark(path)
+    # As a table has it.
+    return Measured(
+        round(typical_ms(result), DIGITS), round(result["iqr_ms"], DIGITS), result["noisy"]
+    )
+
+
+def ensure_networks(
+    table: LatencyTable,
+    networks: Sequence[Sequence[Node]],
+    device: Device,
+    progress: bool = False,
+) -> list[Measured]:
+    """The networks' own latencies, in order. What the table does not have is measured and written
+    into it at once."""
+    keys = [canonical_key(outputs) for outputs in networks]
+    new = {k: o for k, o in zip(keys, networks, strict=True) if k not in table.networks}
+    for key, outputs in tqdm(new.items(), unit="network", disable=not (progress and new)):
+        table.networks[key] = network_latency(outputs, device)
+        table.save(table.path)
+    return [table.networks[key] for key in keys]
+
+
+def calibrate(
+    table: LatencyTable, sheets: Sequence[CostSheet], measured: Sequence[Measured]
+) -> None:
+    """Gives the table the scale and the constant that fit these networks, and writes it.
+
+    Raises:
+      UserError: they fit none.
+    """
+    sums = [table.layer_sum_ms(sheet) for sheet in sheets]
+    scale, constant_ms = fit(sums, [network.latency_ms for network in measured])
+    if scale <= 0:
+        raise UserError(
+            f"{table.path}: the networks' latencies do not grow with those of their layers; "
+            "measure again while nothing else runs, with more --num_fit"
+        )
+    table.scale, table.constant_ms = scale, constant_ms
+    table.save(table.path)
 
 
 def fit(layer_sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
@@ -34,7 +82,8 @@ def fit(layer_sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[f
 
 
 def fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
-    """Agreement over networks: r2, spearman, shares within 5 and 10 %, mean relative error."""
+    """Agreement over networks: r2, spearman, shares within 5 and 10 %, mean absolute error in per
+    cent, and the range of what was measured."""
     from scipy.stats import spearmanr
 
     predicted, measured = np.asarray(predicted_ms, float), np.asarray(measured_ms, float)
@@ -46,5 +95,7 @@ def fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dic
         "spearman": float(spearmanr(predicted, measured).statistic),
         "within_5_percent": float(np.mean(error <= 0.05)),
         "within_10_percent": float(np.mean(error <= 0.10)),
-        "mean_absolute_relative_error": float(error.mean()),
+        "mean_absolute_percentage_error": float(100 * error.mean()),
+        "min_ms": float(measured.min()),
+        "max_ms": float(measured.max()),
     }

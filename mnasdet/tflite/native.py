@@ -1,96 +1,85 @@
-"""Times TFLite graphs with TFLite's own `benchmark_model` on this machine, and repeats that."""
+"""This machine: times TFLite graphs with TFLite's own `benchmark_model`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mnasdet.errors import ConfigError, UserError
-from mnasdet.tflite import benchmark_model
-from mnasdet.tflite.benchmark import cores, provenance
+from mnasdet.errors import UserError
+from mnasdet.tflite import benchmark_model, locks
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.host import cores
 from mnasdet.tflite.interpreter import read_graph
+from mnasdet.tflite.provenance import host_condition, of_graph, of_host, sha256
+from mnasdet.tflite.repeats import repeated
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """How often the binary is executed: until its figures agree.
-
-    Attributes:
-      min_repeats, max_repeats: executions; at least two.
-      max_spread: (p90 - p10) / median of the executions' own medians up to which they agree. For
-        binaries that print no median the means stand in.
-    """
-
-    min_repeats: int = 3
-    max_repeats: int = 10
-    max_spread: float = 0.05
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.min_repeats <= self.max_repeats:
-            raise ConfigError(
-                f"--repeats={self.min_repeats}, --max_repeats={self.max_repeats}: 2 <= repeats <= "
-                "max_repeats is needed"
-            )
-
-
-def benchmark(
-    graph: str | os.PathLike,
-    binary: str | os.PathLike,
-    options: benchmark_model.Options,
-    repeats: Repeats,
-    *,
-    timeout_seconds: float = 600.0,
-) -> dict[str, Any]:
-    """Latency and memory of one graph on this machine, by the binary.
-
-    Args:
-      graph: a TFLite file.
-      binary: `benchmark_model`, built for this machine.
-      timeout_seconds: for one execution.
-
-    Returns:
-      As `repeated`, with model_bytes and provenance.
+@contextmanager
+def opened(spec: DeviceSpec) -> Iterator[NativeHost]:
+    """This machine, held for this process alone among those that measure.
 
     Raises:
-      UserError: the graph or the binary is missing, or as `benchmark_model.read`.
+      UserError: the binary is missing, or this machine does not have the cores.
     """
-    content = read_graph(graph)
-    program = check_binary(binary)
-    cores(options.taskset)  # raises where this machine does not have them
-    words = options.command(os.fspath(program), os.fspath(graph))
+    program = check_binary(spec.binary)
+    cores(spec.options.taskset)
+    with locks.first_free(["host"]):
+        yield NativeHost(program, spec)
 
-    def execute() -> dict[str, Any]:
+
+class NativeHost:
+    """A Device."""
+
+    def __init__(self, program: Path, spec: DeviceSpec) -> None:
+        """Args:
+        program: the binary's absolute path.
+        """
+        self._program = program
+        self._spec = spec
+
+    def provenance(self) -> dict[str, Any]:
+        options = self._spec.options
+        return of_host(taskset=options.taskset, **of_binary(self._program, options))
+
+    def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
+        content = read_graph(graph)
+        before = host_condition()
+        options = self._spec.options
+        result = repeated(lambda: self._execute(graph, options), self._spec.repeats)
+        return result | {
+            "warmup_runs": options.warmup_runs,
+            "model_bytes": len(content),
+            "provenance": self.provenance()
+            | {"before": before, "after": host_condition()}
+            | of_graph(graph, content),
+        }
+
+    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        options = benchmark_model.for_small_graphs(self._spec.options)
+        return [benchmark_model.small_ms(self._execute(graph, options)) for graph in graphs]
+
+    def _execute(self, graph: str | os.PathLike, options: Options) -> dict[str, Any]:
+        binary, seconds = self._spec.binary, self._spec.timeout_seconds
         try:
             done = subprocess.run(
-                words,
+                options.command(os.fspath(self._program), os.fspath(graph)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                timeout=timeout_seconds,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"{binary}: no end within {timeout_seconds:g} s; it hangs") from None
+            raise UserError(f"{binary}: no end within {seconds:g} s; it hangs") from None
         except OSError as error:
             raise UserError(f"{binary}: cannot be executed: {error.strerror}") from None
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         output = done.stdout.decode(errors="replace")
         return benchmark_model.read(output, status, options, os.fspath(binary))
-
-    result = repeated(execute, repeats)
-    here = provenance(options.num_threads)
-    del here["python"]
-    return result | {
-        "warmup_runs": options.warmup_runs,
-        "model_bytes": len(content),
-        "provenance": here | measured(graph, content, binary, options),
-    }
 
 
 def check_binary(binary: str | os.PathLike) -> Path:
@@ -101,63 +90,12 @@ def check_binary(binary: str | os.PathLike) -> Path:
     return path.resolve()
 
 
-def repeated(execute: Callable[[], dict[str, Any]], repeats: Repeats) -> dict[str, Any]:
-    """Executes until the figures agree.
-
-    Args:
-      execute: gives what `benchmark_model.read` does.
-
-    Returns:
-      The keys of `benchmark_model.read`, every figure as the median over the executions, num_runs
-      as their sum; repeats_ms, the median of every execution; spread, and noisy: whether it
-      exceeds the bound.
-    """
-    results: list[dict[str, Any]] = []
-    spread = float("inf")
-    while len(results) < repeats.min_repeats or (
-        spread > repeats.max_spread and len(results) < repeats.max_repeats
-    ):
-        results.append(execute())
-        typical = [_typical_ms(result) for result in results]
-        p10, median, p90 = np.percentile(typical, [10, 50, 90])
-        # A run may take less than the microsecond that the binary counts in.
-        spread = float((p90 - p10) / median) if median else 0.0
-    last = results[-1]
-    figures = {
-        name: [result[name] for result in results] for name in last if name.endswith(("_ms", "_mb"))
-    }
-    return last | {
-        **{name: _median(values) for name, values in figures.items()},
-        "num_runs": sum(result["num_runs"] for result in results),
-        "repeats_ms": typical,
-        "spread": spread,
-        "noisy": spread > repeats.max_spread,
-    }
-
-
-def _median(values: list[float | None]) -> float | None:
-    return None if None in values else float(np.median(np.asarray(values, float)))
-
-
-def _typical_ms(result: dict[str, Any]) -> float:
-    return result["mean_ms"] if result["median_ms"] is None else result["median_ms"]
-
-
-def measured(
-    graph: str | os.PathLike,
-    content: bytes,
-    binary: str | os.PathLike,
-    options: benchmark_model.Options,
-) -> dict[str, Any]:
-    """The part of a provenance that says what was run."""
+def of_binary(program: Path, options: Options) -> dict[str, Any]:
+    """The fields of a provenance that say what was asked of which binary."""
+    digest = sha256(program.read_bytes())
     return {
-        "runtime": "benchmark_model " + _sha256(Path(binary).read_bytes())[:12],
+        "runtime": f"benchmark_model {digest[:12]}",
+        "binary_sha256": digest,
+        "delegate_options": options.delegate_options,
         "num_threads": options.num_threads,
-        "taskset": options.taskset,
-        "graph": os.fspath(graph),
-        "graph_sha256": _sha256(content),
     }
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

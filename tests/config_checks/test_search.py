@@ -117,6 +117,26 @@ BAD = [
         'search_config { latency { latency_table { path: "/no/table" } } }',
         'search_config.latency.latency_table.path is "/no/table", which does not exist',
     ),
+    (
+        "search_config { latency { host { num_threads: 0 } } }",
+        "search_config.latency.host.num_threads is 0; at least 1 is allowed",
+    ),
+    (
+        "search_config { latency { host { num_runs: 0 } } }",
+        "search_config.latency.host.num_runs is 0; at least 1 is allowed",
+    ),
+    (
+        'search_config { latency { host { taskset: "0,1" } } }',
+        'search_config.latency.host.taskset is "0,1"; a hexadecimal mask of cores is needed, such',
+    ),
+    (
+        'search_config { latency { host { benchmark_binary: "/no/binary" } } }',
+        'search_config.latency.host.benchmark_binary is "/no/binary", which does not exist',
+    ),
+    (
+        'search_config { latency { adb { serial: "1234" } } }',
+        "search_config.latency.adb.benchmark_binary is missing; name TFLite's benchmark_model for",
+    ),
     (nested(WORKERS, "num_workers: 0"), f"{WORKERS}.num_workers is 0; at least 1 is allowed"),
     (
         nested(WORKERS, "num_workers: 9"),
@@ -152,6 +172,8 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
         "search_config { controller { nsga2 {} } reward { multi_objective {} } }",
         "search_config { controller { ppo {} } reward { multi_objective {} } "
         "limits { max_latency_ms: 20 } }",
+        f'search_config {{ latency {{ adb {{ benchmark_binary: "{__file__}" taskset: "f0" }} }} }}',
+        "search_config { latency { host { num_threads: 2 } } }",
         nested(MNASNET, "ops: [CONV, MBCONV] skips: NONE depth_offsets: [-1, 0]"),
         nested(SPACES, "joint {} depth_multipliers: [0.5, 1] image_sizes: [192, 256]"),
         nested("search_config", "max_pending_trials: 32 executor { ray { num_workers: 32 } }"),

@@ -2,9 +2,16 @@
 
 import functools
 import json
+import re
 
 import pytest
+from plotly.offline import get_plotlyjs
 
+from mnasdet import config
+from mnasdet.detectors.network import network_outputs
+from mnasdet.networks.cost import cost_sheet
+from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.layers import layers
 from tests.integration.commands import ROOT, run
 
 MNASFPN = "--architecture=mobilenet_v2_mnasfpn"
@@ -137,3 +144,44 @@ def test_what_the_user_can_mend_is_one_line(arguments, message):
     done = analyze(*arguments, status=1)
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
+
+
+def test_latency_by_part_and_layer(tmp_path):
+    """A table in which a layer takes as many milliseconds as its key has letters."""
+    size = ["--architecture=mobilenet_v3_small_halved_ssdlite", "--image_size=320"]
+    network = network_outputs(config.load_architecture(size[0].partition("=")[2]), (320, 320), 90)
+    found = layers(cost_sheet(network))
+    entries = {layer.key: float(len(layer.key)) for layer in found}
+    path, plot = tmp_path / "table.textproto", tmp_path / "plot.html"
+    LatencyTable({"device": "host"}, entries, scale=2.0, constant_ms=1.5).save(path)
+    done = analyze(*size, f"--latency_table={path}", f"--plot={plot}", "--format=json")
+    latency = json.loads(done.stdout)["latency"]
+    total = 2 * sum(len(layer.key) for layer in found) + 1.5
+    assert latency["latency_ms"] == total
+    assert sum(latency["parts"].values()) + latency["constant_ms"] == pytest.approx(total)
+    assert set(latency["parts"]) == {"backbone", "feature_pyramid", "box_predictor"}
+    predictor = [len(x.key) for x in found if x.node.name.startswith("box_predictor/")]
+    assert latency["parts"]["box_predictor"] == 2 * sum(predictor)
+    slowest = latency["slowest_layers"]
+    assert len(slowest) == 10
+    assert slowest[0]["latency_ms"] == 2 * max(entries.values()) == 2 * len(slowest[0]["layer"])
+    # One page, which the browser lets load nothing, with every layer in it.
+    page = plot.read_text()
+    figures = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    hovers = {name for name, _ in json.loads(figures[0])["data"][0]["customdata"]}
+    assert "default-src 'none'" in page
+    assert get_plotlyjs() in page
+    assert {layer.node.name for layer in found} <= hovers
+
+    text = analyze(*size, f"--latency_table={path}", "--num_slowest=3").stdout
+    assert f"{total:.4f}      100.0%" in text
+    assert len(re.findall(r"^ +[0-9.]+ ms ", text, re.MULTILINE)) == 3
+    del entries[found[5].key]
+    LatencyTable({"device": "host"}, entries).save(path)
+    done = analyze(*size, f"--latency_table={path}", status=1)
+    assert f"no latency for layer '{found[5].key}'; add it with scripts/build_lat" in done.stderr
+
+
+def test_plot_needs_a_table():
+    done = analyze(MNASFPN, "--plot=a.html", status=1)
+    assert done.stderr == "error: --plot: needs --latency_table\n"

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from mnasdet.tflite.latency_table import LatencyTable
 from tests.integration.commands import ROOT, run
+from tests.tflite.test_benchmark_model import NEW
 
 # Few layers.
 PIPELINE = """
@@ -111,7 +113,7 @@ def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):
         "--format=json",
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert result["num_runs"] == 50
+    assert result["num_runs"] == 50 * len(result["repeats_ms"]) >= 150
     assert result == json.loads(output.read_text())
 
 
@@ -127,9 +129,38 @@ def test_latency_table_is_built_then_resumed(config_path, folder):
     assert report["fidelity"]["num_networks"] == 2
     assert "network" in done.stderr  # the progress bar
     before = (folder / "table.textproto").read_text()
-    run("build_latency_table", *arguments, "--num_fit=0", "--num_test=0")
     assert report["num_layers"] == before.count("entry {") > 50
+    assert before.count("network {") == 2
+    assert report["fidelity"]["min_ms"] <= report["networks"][0]["latency_ms"]
+    for name in ("config_sha256", "operating_system", "cpu"):
+        assert f'{name}: "{report["provenance"][name]}"' in before
+    # Layers and networks are there: nothing is measured.
+    again = run("build_latency_table", *arguments, "--num_fit=0", "--num_test=2")
+    assert json.loads(again.stdout) == report
     assert (folder / "table.textproto").read_text() == before
+
+
+def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
+    binary = tmp_path / "benchmark_model"
+    binary.write_text(f"#!/bin/sh\ncat <<'END'\n{NEW}\nEND\n")
+    name = "mnasnet_small"
+    done = run(
+        "build_latency_table", f"--architecture={name}", f"--device=adb:{phone.serial}",
+        f"--benchmark_binary={binary}", f"--output={tmp_path / 'phone.textproto'}", "--repeats=2",
+        "--taskset=1", "--format=json",
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert report["fidelity"] is None  # of a single network
+    (network,) = report["networks"]
+    # As the binary prints them, and no layer takes longer than the graph that does nothing.
+    assert (network["latency_ms"], network["noisy"]) == (9.2, False)
+    assert network["predicted_ms"] == 0
+    table = LatencyTable.load(tmp_path / "phone.textproto")
+    assert len(table.entries) == report["num_layers"] > 20
+    assert set(table.entries.values()) == {0.0}
+    for name, value in {"model": "Phone 7", "taskset": "1", "device": "adb"}.items():
+        assert table.provenance[name] == report["provenance"][name] == value
+    assert list(phone.tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -137,8 +168,10 @@ def test_latency_table_is_built_then_resumed(config_path, folder):
     [
         ("benchmark_tflite", ["--graph=a", "--device=adb"], "--device=adb: needs --benchmark_bi"),
         ("benchmark_tflite", ["--graph=a.tflite"], "a.tflite: no such file"),
-        ("build_latency_table", ["--pipeline_config_path=a", "--device=adb"], "measured on host"),
+        ("build_latency_table", ["--device=adb"], "--device=adb: needs --benchmark_binary"),
+        ("build_latency_table", [], "give --pipeline_config_path, --architecture or both"),
         ("build_latency_table", ["--pipeline_config_path=a"], "a: no such file"),
+        ("build_latency_table", ["--architecture=a"], 'no architecture "a"; one of'),
     ],
 )
 def test_bad_flags_give_one_line(script, arguments, message):

@@ -26,10 +26,10 @@ def failed(number, error):
     return Trial(number, (), "", f"key {number}", 0, state=TrialState.FAILED, error=error)
 
 
-def told(num_trials, steps):
+def told(num_trials, steps, **options):
     """The lines after `steps`: (seconds that pass, trial) or, of an earlier run, (None, trial)."""
     clock, stream = Clock(), io.StringIO()
-    progress = TrialProgress(num_trials, stream=stream, clock=clock)
+    progress = TrialProgress(num_trials, stream=stream, clock=clock, **options)
     for seconds, trial in steps:
         if seconds is None:
             progress.replay(trial)
@@ -37,6 +37,12 @@ def told(num_trials, steps):
             clock.seconds += seconds
             progress(trial)
     return stream.getvalue().splitlines()
+
+
+def test_multiply_adds_are_no_milliseconds():
+    (line,) = told(1, [(1, complete(0, 0.15))], unit="G multiply-adds")
+    assert "mAP 0.310  12.340 G multiply-adds  best" in line
+    assert " ms" not in line
 
 
 def test_one_line_a_trial():

@@ -1,6 +1,7 @@
 import dataclasses
 import datetime
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -282,3 +283,17 @@ def test_of_very_many_trials_the_best_are_listed(page):
 def test_the_image_size_that_is_searched_sizes_the_drawings(page, architecture):
     parsed = page([complete(0)], f"image_size: 256 {architecture}", search={"image_size": [64, 64]})
     assert "32×32×48" in texts(parsed, "text")
+
+
+def test_multiply_adds_are_never_called_milliseconds(page):
+    unit = "G multiply-adds"
+    parsed = page([complete(0), complete(1)], unit=unit, measured_ms={0: 12.0})
+    assert unit in texts(parsed, "th")
+    assert unit in texts(parsed, "button")
+    assert not {"ms", "measured ms"} & {*texts(parsed, "th"), *texts(parsed, "button")}
+    charts = json.dumps(parsed.figures)
+    assert f'"text": "{unit}"' in charts
+    assert f'"text": "mAP \\u00d7 {unit}"' in charts
+    assert not re.search(r"\bms\b", charts)
+    assert "latency" not in texts(parsed, "dt")
+    assert "Predicted and measured latency" not in texts(parsed, "h2")

@@ -1,5 +1,7 @@
 """Where the search's latencies come from."""
 
+import logging
+
 import pytest
 
 from mnasdet.errors import UserError
@@ -8,7 +10,9 @@ from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
 from mnasdet.protos import search_pb2
 from mnasdet.search import latency
-from mnasdet.tflite.latency_table import LatencyTable, layers
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.layers import layers
 
 
 def sheet(channels):
@@ -50,3 +54,88 @@ def test_this_machines_table_measures_what_it_lacks_once(tmp_path, monkeypatch):
     another = latency.from_config(search_pb2.LatencyConfig())
     assert not another.has_to_measure([sheet(4)])
     assert another.latencies_ms([sheet(4)]) == [measured]
+
+
+def test_whole_networks_are_measured_here_once():
+    source = latency.from_config(search_pb2.LatencyConfig(host={"num_runs": 5}))
+    assert source.has_to_measure([sheet(4)])
+    one, other, again = source.latencies_ms([sheet(4), sheet(64), sheet(4)])
+    assert 0 < one < 1000
+    assert 0 < other < 1000
+    assert again == one
+    assert not source.has_to_measure([sheet(64), sheet(4)])
+    assert source.latencies_ms([sheet(64)]) == [other]
+
+
+def test_whole_networks_are_measured_on_a_phone(phone, stand_in, caplog):
+    config = search_pb2.LatencyConfig(
+        adb={"benchmark_binary": str(stand_in), "serial": [phone.serial], "num_runs": 20}
+    )
+    source = latency.from_config(config)
+    assert source.has_to_measure([sheet(64)])
+    with caplog.at_level(logging.WARNING):
+        (measured,) = source.latencies_ms([sheet(64)])
+    assert 0 <= measured < 1000
+    assert not source.has_to_measure([sheet(64)])
+    assert list(phone.tmp.iterdir()) == []
+
+
+def test_noisy_networks_are_told_of(phone, tmp_path, caplog):
+    """A binary whose executions take 1, 2, 3 ... ms."""
+    binary, count = tmp_path / "benchmark_model", tmp_path / "count"
+    line = "count=9 first=$n curr=$n min=$n max=$n avg=$n std=0 p5=$n median=$n p95=$n"
+    binary.write_text(
+        f"#!/bin/sh\necho >>{count}; n=$(wc -l <{count})000\n"
+        f'echo "{line}"; echo "{line}"; echo "Inference timings in us: Init: 5"\n'
+    )
+    source = latency.from_config(search_pb2.LatencyConfig(adb={"benchmark_binary": str(binary)}))
+    # The most, ten: median and quartiles of 1 to 10.
+    assert source.latencies_ms([sheet(4)]) == [5.5]
+    assert "5.5 ms are noisy" in caplog.text
+    assert "interquartile range is 4.5 ms" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, ("host", [], "", 1, "", None)),
+        ({"latency_table": {"num_threads": 2}}, ("host", [], "", 2, "", None)),
+        ({"multiply_adds": {}}, ("host", [], "", 1, "", None)),
+        (
+            {"host": {"num_threads": 2, "taskset": "3", "benchmark_binary": "b"}},
+            ("host", [], "b", 2, "3", None),
+        ),
+        (
+            {"adb": {"serial": ["x", "y"], "benchmark_binary": "b", "use_xnnpack": False}},
+            ("adb", ["x", "y"], "b", 1, "", False),
+        ),
+    ],
+)
+def test_the_device_that_whole_networks_are_measured_on(config, expected):
+    spec = latency.device_spec(search_pb2.LatencyConfig(**config))
+    assert isinstance(spec, DeviceSpec)
+    assert expected == (
+        spec.kind,
+        list(spec.serials),
+        spec.binary,
+        spec.options.num_threads,
+        spec.options.taskset,
+        spec.options.use_xnnpack,
+    )
+
+
+def test_units():
+    assert latency.unit(search_pb2.LatencyConfig()) == "ms"
+    assert latency.unit(search_pb2.LatencyConfig(host={})) == "ms"
+    assert latency.unit(search_pb2.LatencyConfig(multiply_adds={})) == "G multiply-adds"
+
+
+def test_measurements_that_are_not_of_the_tables_device(tmp_path):
+    path = tmp_path / "table.textproto"
+    config = search_pb2.LatencyConfig(latency_table={"path": str(path)})
+    LatencyTable({"device": "host", "cpu": "Abacus"}, {"a": 3.0}).save(path)
+    assert latency.measured_elsewhere(config) == ""
+    phone = {"device": "adb", "manufacturer": "Acme", "model": "Phone 7"}
+    LatencyTable(phone, {"a": 3.0}).save(path)
+    assert latency.measured_elsewhere(config).startswith("Predicted for Acme Phone 7, measured on")
+    assert latency.measured_elsewhere(search_pb2.LatencyConfig()) == ""

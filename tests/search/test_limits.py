@@ -26,3 +26,8 @@ def test_a_limit_is_allowed_and_more_is_not(field, enough, too_little, reason):
 
     assert excess(0) == excess(enough) == ""
     assert excess(too_little).startswith(reason)
+
+
+def test_the_reason_has_the_unit_of_the_latency_source():
+    limited = limits.from_config(search_pb2.Limits(max_latency_ms=0.8), "G multiply-adds")
+    assert limited.excess(COST, 0.9) == ("0.9 G multiply-adds are over limits.max_latency_ms, 0.8")

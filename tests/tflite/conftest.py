@@ -1,12 +1,6 @@
-"""A detector small enough to convert in a second or two; phones for adb."""
-
-import socket
-import sys
-from pathlib import Path
+"""A detector small enough to convert in a second or two."""
 
 import pytest
-
-from tests.tflite.adb_daemon import Phone, require_adb, run_adb
 
 
 @pytest.fixture(scope="session")
@@ -63,71 +57,3 @@ def small_graph(small_detector):
     from mnasdet.tflite.convert import convert
 
     return convert(small_detector.model)
-
-
-@pytest.fixture(scope="session")
-def tiny_graph():
-    """One addition."""
-    import tensorflow as tf
-
-    function = tf.function(lambda x: x + 1.0, [tf.TensorSpec([1, 4], tf.float32)])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
-    return converter.convert()
-
-
-@pytest.fixture
-def tiny_graph_path(tiny_graph, tmp_path):
-    path = tmp_path / "detect.tflite"
-    path.write_bytes(tiny_graph)
-    return path
-
-
-@pytest.fixture
-def stand_in(tmp_path):
-    """Stands in for benchmark_model: executes the graph."""
-    path = tmp_path / "benchmark_model"
-    source = Path(__file__).with_name("benchmark_model_stand_in.py").read_text()
-    path.write_text(f"#!{sys.executable}\n{source}")
-    path.chmod(0o755)
-    return path
-
-
-@pytest.fixture(scope="module")
-def adb_server(tmp_path_factory):
-    """An adb server of the tests' own, which sees no other devices than theirs."""
-    require_adb()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
-        # No emulators, which adb looks for by itself.
-        patch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5554")
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        started = run_adb("start-server")
-        assert not started.returncode, started.stderr
-        yield
-        run_adb("kill-server")
-
-
-@pytest.fixture
-def make_phone(adb_server, tmp_path):
-    """Makes phones that adb is connected to; at the end of the test they have to be clean."""
-    phones = []
-
-    def make(**options):
-        phone = Phone(tmp_path / f"phone{len(phones)}", **options)
-        phones.append(phone)
-        run_adb("connect", phone.serial)
-        return phone
-
-    yield make
-    for phone in phones:
-        assert list(phone.tmp.iterdir()) == []
-        phone.shell_hangs = False
-        run_adb("disconnect", phone.serial)
-        phone.switch_off()
-
-
-@pytest.fixture
-def phone(make_phone):
-    return make_phone()

@@ -87,7 +87,7 @@ def test_properties(device):
 def test_push_copies(device, phone, tmp_path):
     source = tmp_path / "a b"
     source.write_bytes(bytes(range(256)) * 5000)
-    device.push(source, "/data/local/tmp/c d", 30)
+    device.push([source], "/data/local/tmp/c d", 30)
     copy = phone.tmp / "c d"
     assert copy.read_bytes() == source.read_bytes()
     copy.unlink()
@@ -97,7 +97,7 @@ def test_push_to_a_full_disk(device, phone, tmp_path):
     phone.free_bytes = 10
     (tmp_path / "a").write_bytes(bytes(1 << 20))
     with pytest.raises(UserError, match=r": cannot copy a to it: .*No space left on device"):
-        device.push(tmp_path / "a", "/data/local/tmp/a", 30)
+        device.push([tmp_path / "a"], "/data/local/tmp/a", 30)
 
 
 def test_hanging_shell_is_an_error(device, phone):

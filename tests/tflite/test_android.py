@@ -19,7 +19,8 @@ import pytest
 from mnasdet.errors import UserError
 from mnasdet.tflite import adb, android
 from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.native import Repeats
+from mnasdet.tflite.device import Cooling, DeviceSpec
+from mnasdet.tflite.repeats import Repeats
 from tests.integration.commands import command, run
 from tests.tflite.test_benchmark_model import COMPLETE, NEW, NOT_AT_ALL, PARTIAL
 
@@ -45,6 +46,12 @@ def script(tmp_path):
         return path
 
     return write
+
+
+def benchmark(graph, binary, options, repeats, **others):
+    spec = DeviceSpec("adb", binary=str(binary), options=options, repeats=repeats, **others)
+    with spec.open() as device:
+        return device.benchmark(graph)
 
 
 def printing(output):
@@ -94,13 +101,18 @@ def test_graph_is_measured(phone, tiny_graph_path, stand_in, tmp_path):
         "serial": phone.serial,
         "manufacturer": "Acme",
         "model": "Phone 7",
+        "cpu": None,
         "soc": "AC7",
-        "android": "14",
+        "operating_system": "Android 14",
         "build": "acme/phone7:14/release-keys",
         "abis": ["arm64-v8a", "armeabi-v7a"],
+        "governors": ["performance", "schedutil"],
+        "python": None,
         "before": condition,
         "after": condition,
         "runtime": f"benchmark_model {hashlib.sha256(stand_in.read_bytes()).hexdigest()[:12]}",
+        "binary_sha256": hashlib.sha256(stand_in.read_bytes()).hexdigest(),
+        "delegate_options": "",
         "num_threads": 2,
         "taskset": "0x1",
         "graph": str(tiny_graph_path),
@@ -111,7 +123,7 @@ def test_graph_is_measured(phone, tiny_graph_path, stand_in, tmp_path):
 def test_binary_gets_its_arguments_and_its_cores(phone, graph, script, tmp_path):
     seen = tmp_path / "seen"
     binary = script(f"{{ taskset -p $$; echo $PWD $*; }} >{seen}\n{printing(NEW)}")
-    android.benchmark(graph, binary, Options(num_threads=3, taskset="1", use_nnapi=False), TWICE)
+    benchmark(graph, binary, Options(num_threads=3, taskset="1", use_nnapi=False), TWICE)
     cores, arguments = seen.read_text().splitlines()
     assert cores.endswith("mask: 1")
     folder, *flags = arguments.split()
@@ -122,7 +134,7 @@ def test_binary_gets_its_arguments_and_its_cores(phone, graph, script, tmp_path)
 def test_another_folder_with_blanks(phone, graph, script):
     folder = "/data/local/tmp/a b"
     (phone.tmp / "a b").mkdir()
-    android.benchmark(graph, script(printing(NEW)), Options(), TWICE, device_folder=folder)
+    benchmark(graph, script(printing(NEW)), Options(), TWICE, device_folder=folder)
     assert list((phone.tmp / "a b").iterdir()) == []
     (phone.tmp / "a b").rmdir()
 
@@ -143,40 +155,40 @@ def test_another_folder_with_blanks(phone, graph, script):
 )
 def test_failures_are_one_line(phone, graph, script, body, message):
     with pytest.raises(UserError, match=f"binary on device {phone.serial}: {message}") as raised:
-        android.benchmark(graph, script(body), Options(use_gpu=True), TWICE)
+        benchmark(graph, script(body), Options(use_gpu=True), TWICE)
     assert "\n" not in str(raised.value)
 
 
 def test_partial_delegate_is_a_warning(phone, graph, script):
     output = PARTIAL.format("GPU") + COMPLETE.format("XNNPACK") + NEW
     options = Options(use_gpu=True, use_xnnpack=True)
-    result = android.benchmark(graph, script(printing(output)), options, TWICE)
+    result = benchmark(graph, script(printing(output)), options, TWICE)
     assert len(result["warnings"]) == 1
     assert result["delegates"] == {"GPU": "partially", "XNNPACK": "completely"}
 
 
 def test_missing_files(phone, graph, script, tmp_path):
     with pytest.raises(UserError, match=r"none: no such file; tflite/README.md says where"):
-        android.benchmark(graph, tmp_path / "none", Options(), TWICE)
+        benchmark(graph, tmp_path / "none", Options(), TWICE)
     with pytest.raises(UserError, match=r"none: no such file; a TFLite graph is needed"):
-        android.benchmark(tmp_path / "none", script("true"), Options(), TWICE)
+        benchmark(tmp_path / "none", script("true"), Options(), TWICE)
 
 
 def test_full_disk(phone, graph, script):
     phone.free_bytes = 5
     with pytest.raises(UserError, match="cannot copy binary to it: .*No space left on device"):
-        android.benchmark(graph, script("true"), Options(), TWICE)
+        benchmark(graph, script("true"), Options(), TWICE)
 
 
 def test_folder_that_is_not_there(phone, graph, script):
     with pytest.raises(UserError, match=r"cannot make a folder in /data/a: .*cd"):
-        android.benchmark(graph, script("true"), Options(), TWICE, device_folder="/data/a")
+        benchmark(graph, script("true"), Options(), TWICE, device_folder="/data/a")
 
 
 def test_hanging_binary_is_killed(phone, graph, script, tmp_path):
     binary = script(f"echo $$ >{tmp_path}/running; exec sleep 60")
     with pytest.raises(UserError, match=r"adb shell hangs, no end within 1 s"):
-        android.benchmark(graph, binary, Options(), TWICE, timeout_seconds=1)
+        benchmark(graph, binary, Options(), TWICE, timeout_seconds=1)
     assert not alive(int((tmp_path / "running").read_text()))
 
 
@@ -195,7 +207,7 @@ def test_device_that_drops_off_and_comes_back(phone, graph, script, tmp_path):
 
     thread = threading.Thread(target=pull_the_cable)
     thread.start()
-    result = android.benchmark(graph, binary, Options(), TWICE)
+    result = benchmark(graph, binary, Options(), TWICE)
     thread.join()
     assert result["repeats_ms"] == [9.2, 9.2]
     assert not alive(int(running.read_text()))
@@ -213,7 +225,7 @@ def test_device_that_stays_away(phone, graph, script, tmp_path, monkeypatch, cap
     thread = threading.Thread(target=pull_the_cable)
     thread.start()
     with pytest.raises(UserError, match=r"lost the connection, and not back within 0\.5 s"):
-        android.benchmark(graph, binary, Options(), TWICE)
+        benchmark(graph, binary, Options(), TWICE)
     thread.join()
     (left,) = phone.tmp.iterdir()
     assert f"/data/local/tmp/{left.name} is still there" in caplog.text
@@ -253,7 +265,7 @@ def test_hot_phone_is_left_to_cool_down(phone, graph, script, monkeypatch):
     phone.set_temperature(60.0)
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
     monkeypatch.setattr(android, "time", clock)
-    result = android.benchmark(graph, script(printing(NEW)), Options(), TWICE)
+    result = benchmark(graph, script(printing(NEW)), Options(), TWICE)
     assert waits == [5.0, 5.0, 5.0]
     assert result["provenance"]["before"]["temperature_c"] == 60.0
     assert result["provenance"]["after"]["temperature_c"] == 39.5
@@ -264,15 +276,15 @@ def test_phone_that_does_not_get_colder_is_measured_as_it_is(phone, graph, scrip
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
     monkeypatch.setattr(android, "time", clock)
     phone.set_temperature(60.0)
-    android.benchmark(graph, script(printing(NEW)), Options(), TWICE)
+    benchmark(graph, script(printing(NEW)), Options(), TWICE)
     assert waits == [5.0, 5.0]
 
 
 def test_cooling_down_has_an_end(phone, graph, script):
     phone.set_temperature(60.0)
-    cooling = android.Cooling(max_seconds=0.0)
+    cooling = Cooling(max_seconds=0.0)
     start = time.monotonic()
-    android.benchmark(graph, script(printing(NEW)), Options(), TWICE, cooling=cooling)
+    benchmark(graph, script(printing(NEW)), Options(), TWICE, cooling=cooling)
     assert time.monotonic() - start < 5
 
 
@@ -299,7 +311,7 @@ def test_several_phones_at_once(make_phone, graph, script):
     binary = script(f"sleep 0.5\n{printing(NEW)}")
 
     def measure(_):
-        result = android.benchmark(graph, binary, Options(), TWICE, serials=serials)
+        result = benchmark(graph, binary, Options(), TWICE, serials=serials)
         return result["provenance"]["serial"]
 
     start = time.monotonic()

@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.tflite import native
 from mnasdet.tflite.benchmark_model import Options, read
-from mnasdet.tflite.native import Repeats, repeated
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.repeats import Repeats, repeated
 
 # As binaries of 2024 print it.
 NEW = """INFO: STARTING!
@@ -118,6 +118,7 @@ def test_new_output():
         "init_memory_mb": 14.4414,
         "overall_memory_mb": 14.8164,
         "peak_memory_mb": 93.25,
+        "process_memory_mb": None,
         "warnings": [],
         "delegates": {},
     }
@@ -251,6 +252,7 @@ def test_repeats_end_when_they_agree():
     assert result["num_runs"] == 3 * 52
     # Percentiles by hand: 100.2 and 101.8.
     assert result["spread"] == pytest.approx(1.6 / 101)
+    assert result["iqr_ms"] == 1
     assert not result["noisy"]
 
 
@@ -283,9 +285,15 @@ def any_graph(tmp_path):
     return path
 
 
+def benchmark(graph, binary, options, repeats, **others):
+    spec = DeviceSpec(binary=str(binary), options=options, repeats=repeats, **others)
+    with spec.open() as device:
+        return device.benchmark(graph)
+
+
 def test_binary_on_this_machine(tiny_graph_path, stand_in):
     options = Options(num_runs=20, warmup_runs=2, taskset="1")
-    result = native.benchmark(tiny_graph_path, stand_in, options, Repeats(2, 2))
+    result = benchmark(tiny_graph_path, stand_in, options, Repeats(2, 2))
     assert 0 <= result["min_ms"] <= result["median_ms"] <= result["max_ms"]
     assert result["num_runs"] == 40
     assert result["model_bytes"] == tiny_graph_path.stat().st_size
@@ -295,21 +303,21 @@ def test_binary_on_this_machine(tiny_graph_path, stand_in):
 
 def test_binary_that_dies(script, any_graph):
     with pytest.raises(UserError, match=r"benchmark_model: died of signal 6: Loaded$"):
-        native.benchmark(any_graph, script("echo Loaded; kill -ABRT $$"), Options(), Repeats())
+        benchmark(any_graph, script("echo Loaded; kill -ABRT $$"), Options(), Repeats())
 
 
 def test_binary_that_hangs(script, any_graph):
     with pytest.raises(UserError, match=r"model: no end within 0\.2 s; it hangs"):
-        native.benchmark(any_graph, script("sleep 9"), Options(), Repeats(), timeout_seconds=0.2)
+        benchmark(any_graph, script("sleep 9"), Options(), Repeats(), timeout_seconds=0.2)
 
 
 def test_file_that_is_no_program(script, any_graph):
     binary = script("")
     binary.write_bytes(b"\x7fELF" + bytes(60))
     with pytest.raises(UserError, match=r"benchmark_model: cannot be executed: Exec format error"):
-        native.benchmark(any_graph, binary, Options(), Repeats())
+        benchmark(any_graph, binary, Options(), Repeats())
 
 
 def test_missing_binary(any_graph, tmp_path):
     with pytest.raises(UserError, match=r"none: no such file; tflite/README.md says where"):
-        native.benchmark(any_graph, tmp_path / "none", Options(), Repeats())
+        benchmark(any_graph, tmp_path / "none", Options(), Repeats())

@@ -2,9 +2,14 @@
 
 import pytest
 
+from mnasdet.errors import UserError
 from mnasdet.networks.builder import Builder
+from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
-from mnasdet.tflite.calibration import fidelity, fit, network_latency_ms
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.calibration import calibrate, ensure_networks, fidelity, fit
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.latency_table import LatencyTable, Measured
 
 
 def test_fit_finds_scale_and_constant():
@@ -30,10 +35,41 @@ def test_fidelity_by_hand():
     assert agreement["within_5_percent"] == 0.25
     assert agreement["within_10_percent"] == 0.5
     error = (0.04 + 0.08 + 0.175 + 1 / 3) / 4
-    assert agreement["mean_absolute_relative_error"] == pytest.approx(error)
+    assert agreement["mean_absolute_percentage_error"] == pytest.approx(100 * error)
+    assert (agreement["min_ms"], agreement["max_ms"]) == (10.0, 40.0)
 
 
-def test_whole_network_is_timed():
+def network(filters):
     b = Builder()
-    x = b.conv2d(b.input((8, 8, 3)), 4, 3, initializer=HE_NORMAL, name="conv")
-    assert 0 < network_latency_ms([x, b.add(x, x, name="add")], num_runs=5) < 1000
+    x = b.conv2d(b.input((8, 8, 3)), filters, 3, initializer=HE_NORMAL, name="conv")
+    return [x, b.add(x, x, name="add")]
+
+
+def test_whole_networks_are_timed_once_and_kept(tmp_path):
+    path = tmp_path / "table.textproto"
+    spec = DeviceSpec(options=Options(num_runs=5))
+    with spec.open() as device:
+        table = LatencyTable(device.provenance(), {"a": 1.0}, path=str(path))
+        one, other, again = ensure_networks(table, [network(4), network(8), network(4)], device)
+    assert again is one
+    assert 0 < one.latency_ms < 1000
+    assert len(table.networks) == 2
+    resumed = LatencyTable.load(path)
+    # No device is asked.
+    assert ensure_networks(resumed, [network(8)], None)[0].latency_ms == pytest.approx(
+        other.latency_ms, abs=1e-6
+    )
+
+
+def test_calibration_is_written(tmp_path):
+    path = tmp_path / "table.textproto"
+    key = "conv2d 8x8x3->{} k3 s1"
+    entries = {key.format(4): 1.0, key.format(8): 2.0}
+    entries |= {f"add 8x8x{n} 8x8x{n}": 0.0 for n in (4, 8)}
+    table = LatencyTable({}, entries, path=str(path))
+    sheets = [cost_sheet(network(filters)) for filters in (4, 8)]
+    calibrate(table, sheets, [Measured(3.5), Measured(5.5)])
+    loaded = LatencyTable.load(path)
+    assert (loaded.scale, loaded.constant_ms) == (pytest.approx(2.0), pytest.approx(1.5))
+    with pytest.raises(UserError, match="the networks' latencies do not grow with those of their"):
+        calibrate(table, sheets, [Measured(5.5), Measured(3.5)])

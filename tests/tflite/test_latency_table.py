@@ -9,8 +9,15 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
-from mnasdet.tflite.benchmark import provenance
-from mnasdet.tflite.latency_table import LatencyTable, host_table_path, layers, missing
+from mnasdet.tflite import host
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.latency_table import LatencyTable, Measured, default_path, missing
+from mnasdet.tflite.layers import layers
+
+
+def provenance(num_threads):
+    return host.provenance(DeviceSpec(options=Options(num_threads=num_threads)))
 
 
 def keys(*outputs):
@@ -67,6 +74,30 @@ def test_nothing_is_fused_into_what_others_read(b, image):
     ]
 
 
+def test_what_only_training_knows_is_no_layer(b, image):
+    x = b.drop_block(batch_norm(b, conv(b, image, "a"), "b"), 0.9, 3, name="c")
+    x = b.dropout(b.activation(x, "relu", name="d"), 0.5, name="e")
+    assert keys(b.add(x, x, name="f")) == ["conv2d 8x6x3->4 k3 s2 relu", "add 4x3x4 4x3x4"]
+
+
+def test_nothing_is_fused_into_an_output(b, image):
+    x = b.add(image, image, name="a")
+    assert keys(x, b.activation(x, "relu", name="b")) == ["add 8x6x3 8x6x3", "relu 8x6x3"]
+
+
+def test_groups_kernels_that_are_no_square_and_axes(b, image):
+    x = b.conv2d(image, 6, (1, 7), groups=3, initializer=HE_NORMAL, name="a")
+    y = b.conv2d(image, 6, (3, 3), initializer=HE_NORMAL, name="b")
+    z = b.avg_pool(b.concat([x, y], axis=-1, name="c"), 3, strides=1, name="d")
+    assert keys(b.global_avg_pool(z, name="e")) == [
+        "conv2d 8x6x3->6 k1x7 s1 g3",
+        "conv2d 8x6x3->6 k3 s1",
+        "concat 8x6x6 8x6x6 axis2",
+        "avg_pool 8x6x12 k3 s1",
+        "global_avg_pool 8x6x12",
+    ]
+
+
 def test_shapes_that_the_output_alone_tells(b, image):
     x = b.upsample(b.max_pool(image, 3, strides=2, name="a"), (8, 6), name="b")
     x = b.reshape(x, (48, 3), name="c")
@@ -104,6 +135,7 @@ def test_missing_layer_is_an_error_that_says_how_to_add_it(sheet):
 def test_saved_table_comes_back(tmp_path):
     path = tmp_path / "folder" / "table.textproto"
     table = LatencyTable(provenance(2), {"b": 0.125, "a": 3.0}, 1.25, -0.5)
+    table.networks["k"] = Measured(12.5, 0.25, True)
     table.save(path)
     loaded = LatencyTable.load(path)
     assert (loaded.entries, loaded.scale, loaded.constant_ms) == (
@@ -114,9 +146,40 @@ def test_saved_table_comes_back(tmp_path):
     assert loaded.provenance["num_threads"] == 2
     assert [p.name for p in path.parent.iterdir()] == ["table.textproto"]
     assert path.read_text().index('"a"') < path.read_text().index('"b"')
-    loaded.check_device(2)
+    assert loaded.networks == {"k": Measured(12.5, 0.25, True)}
+    loaded.check_device(provenance(2))
     with pytest.raises(ConfigError, match="measured with num_threads 2, here it is 1; use a file"):
-        loaded.check_device(1)
+        loaded.check_device(provenance(1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("device", "adb"),
+        ("model", "Phone 7"),
+        ("cpu", "Abacus"),
+        ("soc", "AC7"),
+        ("governors", ["performance"]),
+        ("runtime", "benchmark_model 1234"),
+        ("binary_sha256", "1234"),
+        ("delegate_options", "--use_gpu=true"),
+        ("num_threads", 3),
+        ("taskset", "f0"),
+    ],
+)
+def test_devices_are_not_mixed(tmp_path, field, value):
+    here = provenance(1) | {"governors": ["schedutil"]}
+    LatencyTable(here | {field: value}, {"a": 3.0}).save(tmp_path / "table.textproto")
+    table = LatencyTable.load(tmp_path / "table.textproto")
+    with pytest.raises(ConfigError, match=f"measured with {field} .*; use a file of its own"):
+        table.check_device(here)
+
+
+def test_a_table_from_before_more_was_recorded_is_extended(tmp_path):
+    here = provenance(1) | {"governors": ["schedutil"]}
+    early = {key: here[key] for key in ("device", "cpu", "runtime", "num_threads", "date")}
+    LatencyTable(early, {"a": 3.0}).save(tmp_path / "table.textproto")
+    LatencyTable.load(tmp_path / "table.textproto").check_device(here)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +208,26 @@ def test_bad_tables(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_host_table_is_in_the_cache_folder_by_threads(monkeypatch, tmp_path):
+def test_a_devices_own_table_is_in_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("MNASDET_CACHE_DIR", str(tmp_path))
-    one, two = host_table_path(1), host_table_path(2)
+    one, two = default_path(provenance(1)), default_path(provenance(2))
     assert one.parent == two.parent == tmp_path / "latency"
     assert one.name.replace("-1-threads", "-2-threads") == two.name
-    assert one != two
+    phone = dict.fromkeys(provenance(1)) | {
+        "device": "adb", "manufacturer": "Acme", "model": "Phone 7", "soc": "AC7",
+        "runtime": "benchmark_model 1234", "num_threads": 1, "taskset": "f0",
+        "delegate_options": "--use_xnnpack=false",
+    }  # fmt: skip
+    assert default_path(phone).name == (
+        "adb-Acme-Phone-7-AC7-benchmark-model-1234-1-threads-cores-f0-use-xnnpack-false.textproto"
+    )
+
+
+def test_what_the_layers_add(sheet):
+    table = LatencyTable({}, {"conv2d 8x6x3->4 k3 s2": 2.0, "add 4x3x4 4x3x4": 0.5}, 1.5, 0.25)
+    added = [(layer.node.name, ms) for layer, ms in table.layer_latencies_ms(sheet)]
+    assert added == [("b", 3.0), ("a", 3.0), ("c", 0.75)]
+    assert sum(ms for _, ms in added) + 0.25 == table.latency_ms(sheet)
 
 
 def test_reading_a_table_loads_no_tensorflow():

@@ -1,4 +1,4 @@
-"""mnasdet/tflite/benchmark.py and its worker process."""
+"""mnasdet/tflite/host.py and its worker process."""
 
 import hashlib
 import os
@@ -10,27 +10,45 @@ import threading
 import pytest
 
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.tflite.benchmark import Worker, benchmark, check_host
+from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.host import Worker
+from mnasdet.tflite.repeats import Repeats
 
 
 @pytest.fixture
 def graph_path(small_graph, tmp_path):
-    path = tmp_path / "detect.tflite"
+    path = tmp_path / "small.tflite"
     path.write_bytes(small_graph)
     return path
 
 
+def benchmark(graph, num_runs, **options):
+    spec = DeviceSpec(options=Options(num_runs=num_runs), repeats=Repeats(2, 2), **options)
+    with spec.open() as device:
+        return device.benchmark(graph)
+
+
 def test_result_is_consistent(graph_path, small_graph):
-    result = benchmark(graph_path, num_runs=50, warmup_runs=2, num_threads=1)
+    result = benchmark(graph_path, num_runs=25)
     assert result["num_runs"] == 50
-    assert 0 < result["p10_ms"] <= result["median_ms"] <= result["p90_ms"]
-    assert result["p10_ms"] <= result["mean_ms"]
+    assert len(result["repeats_ms"]) == 2
+    # Of two values the quartiles lie half as far apart.
+    one, other = result["repeats_ms"]
+    assert result["iqr_ms"] == pytest.approx(abs(one - other) / 2)
+    order = ("min_ms", "p5_ms", "p10_ms", "median_ms", "p90_ms", "p95_ms", "max_ms")
+    values = [result[name] for name in order]
+    assert values[0] > 0
+    assert values == sorted(values)
+    assert result["warmup_runs"] == 10
+    assert result["warmup_ms"] > 0
     assert result["std_ms"] >= 0
     assert result["init_ms"] > 0
     assert result["first_ms"] > 0
     assert result["model_bytes"] == len(small_graph)
     # TensorFlow alone takes several hundred.
     assert 10 < result["process_memory_mb"] <= result["peak_memory_mb"] < 250
+    assert 0 <= result["init_memory_mb"] <= result["overall_memory_mb"] < 100
     provenance = result["provenance"]
     assert provenance["graph_sha256"] == hashlib.sha256(small_graph).hexdigest()
     assert provenance["device"] == "host"
@@ -86,10 +104,19 @@ def test_wrong_mask_says_what_is_allowed(mask):
 
 def test_missing_graph(tmp_path):
     with pytest.raises(UserError, match=r"none\.tflite: no such file"):
-        benchmark(tmp_path / "none.tflite")
+        benchmark(tmp_path / "none.tflite", 1)
 
 
-def test_layers_are_measured_on_this_machine_only():
-    check_host("host")
-    with pytest.raises(ConfigError, match="--device=adb:123: layers are measured on host, this"):
-        check_host("adb:123")
+def test_small_graphs_take_little_time(tiny_graph_path, graph_path):
+    with DeviceSpec().open() as device:
+        tiny, small = device.small_graphs_ms([tiny_graph_path, graph_path])
+    assert 0 < tiny < small < 1000
+
+
+def test_peak_memory_is_that_of_each_graph(tiny_graph_path, graph_path):
+    arguments = {"num_threads": 1, "num_runs": 1, "warmup_runs": 0, "timeout_seconds": 60}
+    with Worker() as worker:
+        large = worker.run(graph_path, **arguments)
+        tiny = worker.run(tiny_graph_path, **arguments)
+    assert tiny["peak_mb"] - tiny["process_memory_mb"] < 1
+    assert large["peak_mb"] - large["process_memory_mb"] > 1

@@ -1,105 +1,136 @@
-"""Times TFLite graphs on this machine, in a process of their own."""
+"""This machine: times TFLite graphs with its Python's own runtime, in a process of its own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from datetime import datetime, timezone
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mnasdet.errors import ConfigError, UserError
+from mnasdet.tflite import locks
+from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.interpreter import read_graph
+from mnasdet.tflite.provenance import host_condition, of_graph, of_host
+from mnasdet.tflite.repeats import repeated
+
+# A small graph is run up to so many times and for so long.
+_SMALL_RUNS = 100
+_SMALL_SECONDS = 0.02
+_SMALL_WARMUP_RUNS = 3
+# Near the fastest run: in so short a time a median also counts what other processes take away.
+_SMALL_PERCENTILE = 10
 
 
-def benchmark(
-    graph: str | os.PathLike,
-    *,
-    num_threads: int = 1,
-    num_runs: int = 50,
-    warmup_runs: int = 10,
-    taskset: str = "",
-    timeout_seconds: float = 600.0,
-) -> dict[str, Any]:
-    """Latency and memory of one graph, and where they were measured.
-
-    Args:
-      graph: a TFLite file.
-      taskset: as `Worker` takes it.
-      timeout_seconds: for loading and all runs together.
+@contextmanager
+def opened(spec: DeviceSpec) -> Iterator[Host]:
+    """This machine, held for this process alone among those that measure.
 
     Raises:
-      UserError: the graph cannot be run, or the process died or did not answer in time.
+      ConfigError: it does not have the cores.
     """
-    content = read_graph(graph)
-    with Worker(taskset) as worker:
-        result = worker.run(
+    with locks.first_free(["host"]), Worker(spec.options.taskset) as worker:
+        yield Host(worker, spec)
+
+
+def provenance(spec: DeviceSpec) -> dict[str, Any]:
+    """What figures measured here depend on."""
+    import platform
+
+    return of_host(
+        f"ai-edge-litert {metadata.version('ai-edge-litert')}",
+        spec.options.num_threads,
+        spec.options.taskset,
+        python=platform.python_version(),
+    )
+
+
+class Host:
+    """A Device."""
+
+    def __init__(self, worker: Worker, spec: DeviceSpec) -> None:
+        self._worker = worker
+        self._spec = spec
+
+    def provenance(self) -> dict[str, Any]:
+        return provenance(self._spec)
+
+    def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
+        content = read_graph(graph)
+        options = self._spec.options
+        before = host_condition()
+
+        def execute() -> dict[str, Any]:
+            return _figures(self._run(graph, options.num_runs, options.warmup_runs))
+
+        result = repeated(execute, self._spec.repeats)
+        return result | {
+            "warmup_runs": options.warmup_runs,
+            "model_bytes": len(content),
+            "provenance": self.provenance()
+            | {"before": before, "after": host_condition()}
+            | of_graph(graph, content),
+        }
+
+    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        results = [
+            self._run(graph, _SMALL_RUNS, _SMALL_WARMUP_RUNS, _SMALL_SECONDS) for graph in graphs
+        ]
+        return [float(np.percentile(result["runs_ms"], _SMALL_PERCENTILE)) for result in results]
+
+    def _run(
+        self,
+        graph: str | os.PathLike,
+        num_runs: int,
+        warmup_runs: int,
+        max_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        return self._worker.run(
             graph,
-            num_threads=num_threads,
+            num_threads=self._spec.options.num_threads,
             num_runs=num_runs,
             warmup_runs=warmup_runs,
-            timeout_seconds=timeout_seconds,
+            max_seconds=max_seconds,
+            timeout_seconds=self._spec.timeout_seconds,
         )
-    runs = np.asarray(result.pop("runs_ms"))
-    p10, p90 = np.percentile(runs, [10, 90])
+
+
+def _figures(result: dict[str, Any]) -> dict[str, Any]:
+    """The worker's result with the keys of `benchmark_model.read`."""
+    runs = np.asarray(result["runs_ms"])
+    warmup = result["warmup_runs_ms"]
+    p5, p10, median, p90, p95 = (float(p) for p in np.percentile(runs, [5, 10, 50, 90, 95]))
+    loaded, peak = (result[name] - result["process_memory_mb"] for name in ("loaded_mb", "peak_mb"))
     return {
-        "median_ms": float(np.median(runs)),
+        "median_ms": median,
         "mean_ms": float(runs.mean()),
-        "p10_ms": float(p10),
-        "p90_ms": float(p90),
+        "p5_ms": p5,
+        "p10_ms": p10,
+        "p90_ms": p90,
+        "p95_ms": p95,
         "std_ms": float(runs.std()),
-        **result,
+        "min_ms": float(runs.min()),
+        "max_ms": float(runs.max()),
+        "init_ms": result["init_ms"],
+        "first_ms": result["first_ms"],
+        "warmup_ms": float(np.mean(warmup)) if warmup else None,
         "num_runs": len(runs),
-        "warmup_runs": warmup_runs,
-        "model_bytes": len(content),
-        "provenance": provenance(num_threads)
-        | {
-            "taskset": taskset,
-            "graph": os.fspath(graph),
-            "graph_sha256": hashlib.sha256(content).hexdigest(),
-        },
+        "process_memory_mb": result["process_memory_mb"],
+        "init_memory_mb": loaded,
+        "overall_memory_mb": peak,
+        "peak_memory_mb": result["peak_mb"],
+        "warnings": [],
+        "delegates": {},
     }
-
-
-def check_host(device: str) -> None:
-    """Raises ConfigError for a device whose single layers cannot be measured."""
-    if device != "host":
-        raise ConfigError(
-            f"--device={device}: layers are measured on host, this machine, only; "
-            "benchmark_tflite measures whole graphs on a phone"
-        )
-
-
-def provenance(num_threads: int) -> dict[str, Any]:
-    """What figures measured here depend on."""
-    return {
-        "device": "host",
-        "cpu": cpu_model(),
-        "operating_system": platform.platform(),
-        "python": platform.python_version(),
-        "runtime": f"ai-edge-litert {metadata.version('ai-edge-litert')}",
-        "num_threads": num_threads,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-
-
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 class Worker:

@@ -1,0 +1,53 @@
+"""Whoever measures has the device for itself among all processes of this user."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from absl import logging
+
+from mnasdet.errors import UserError
+
+_POLL_SECONDS = 0.2
+
+
+def cache_folder() -> Path:
+    """Where what is measured once is kept."""
+    return Path(os.environ.get("MNASDET_CACHE_DIR") or Path.home() / ".cache" / "mnasdet")
+
+
+@contextmanager
+def first_free(names: Sequence[str], timeout_seconds: float = 3600.0) -> Iterator[str]:
+    """The first of the devices that is free, held for this thread alone; waited for if need be.
+
+    Raises:
+      UserError: none became free within the time.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        for name in names:
+            # The system frees the lock of a process that dies.
+            with open(_path(name), "a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield name
+                return
+        wanted = ", ".join(names)
+        logging.log_first_n(logging.INFO, "waiting for device %s, in use", 1, wanted)
+        if time.monotonic() > deadline:
+            raise UserError(f"device {wanted}: not free within {timeout_seconds:g} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _path(name: str) -> Path:
+    folder = cache_folder() / "devices"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{quote(name, safe='')}.lock"
