@@ -13,8 +13,7 @@ import tf_keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mnasdet.errors import UserError
-from mnasdet.tflite import graph_file
-from mnasdet.tflite.interpreter import to_pixels
+from mnasdet.tflite import graph_file, shared_biases
 
 QUANTIZATIONS = ("none", "fp16", "dynamic", "int8", "int16x8")
 
@@ -31,11 +30,12 @@ def convert(
     calibration_images: np.ndarray | None = None,
     input_type: str = "float32",
 ) -> bytes:
-    """A TFLite graph of batch 1 with one signature, "serving_default".
+    """A TFLite graph of batch 1 with one signature, "serving_default", and outputs in the order of
+    their names, which are those of the signature.
 
     Args:
       model: of one input, a picture in [-1, 1] where `input_type` is uint8, and a dictionary of
-        outputs; the signature has their names.
+        outputs.
       quantization: of the weights: none, fp16, or dynamic (int8, activations in float32); of
         weights, channel by channel, and activations: int8, or int16x8 (activations of 16 bits). The
         outputs are float32 always.
@@ -43,11 +43,13 @@ def convert(
         take the ranges of activations. A model that was trained with quantisation has ranges of its
         own, which count.
       input_type: uint8 takes pixels, 0 to 255. Quantised to int8, the input's own scale makes
-        [-1, 1] of them; otherwise the graph begins with that.
+        [-1, 1] of them; otherwise the graph begins with that. Not for int16x8.
 
     Raises:
-      UserError: nothing says what the ranges of activations are.
+      UserError: nothing says what the ranges of activations are; int16x8 of uint8.
     """
+    if input_type == "uint8" and quantization == "int16x8":
+        raise UserError("quantization int16x8 takes images as float32; input_type is uint8")
     (image,) = model.inputs
     shape = (1, *image.shape[1:])
     spec = tf.TensorSpec(shape, image.dtype, name=image.name)
@@ -74,10 +76,15 @@ def convert(
     if quantization == "fp16":
         converter.target_spec.supported_types = [tf.float16]
     if quantization in FULL_QUANTIZATIONS and not _has_ranges(frozen):
-        _calibrate(converter, quantization, calibration_images, normalises)
+        _calibrate(converter, quantization, calibration_images)
     with quiet():
-        graph = converter.convert()
-    return _taking_pixels(graph) if input_type == "uint8" and not normalises else graph
+        graph = graph_file.read(converter.convert())
+    graph_file.set_outputs(graph, dict(sorted(graph_file.outputs(graph).items())))
+    if quantization == "int16x8":
+        shared_biases.separate(graph)
+    if input_type == "uint8" and not normalises:
+        _take_pixels(graph)
+    return graph_file.write(graph)
 
 
 def _has_ranges(frozen) -> bool:
@@ -85,15 +92,14 @@ def _has_ranges(frozen) -> bool:
     return any(op.type.startswith("FakeQuant") for op in frozen.graph.get_operations())
 
 
-def _calibrate(converter, quantization: str, images: np.ndarray | None, takes_pixels: bool) -> None:
+def _calibrate(converter, quantization: str, images: np.ndarray | None) -> None:
     """Has the converter find the ranges of all activations, and refuse what stays in float32."""
     if images is None or not len(images):
         raise UserError(
             f"quantization {quantization} needs calibration images, or a model that was trained "
             "with quantisation"
         )
-    samples = to_pixels(images) if takes_pixels else images
-    converter.representative_dataset = lambda: ([sample[None]] for sample in samples)
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
     ops = tf.lite.OpsSet
     converter.target_spec.supported_ops = [
         ops.TFLITE_BUILTINS_INT8
@@ -102,20 +108,18 @@ def _calibrate(converter, quantization: str, images: np.ndarray | None, takes_pi
     ]
 
 
-def _taking_pixels(graph: bytes) -> bytes:
-    """An int8 graph whose input is uint8 in place of float32.
+def _take_pixels(graph: graph_file.schema.ModelT) -> None:
+    """Makes the float32 input of an int8 graph uint8.
 
     The operation that quantised the picture goes from pixels to the network's int8 then. The
     converter's own way depends on the calibration images: pixels would be off where these have
     no black or no white.
     """
-    model = graph_file.read(graph)
-    subgraph = model.subgraphs[0]
+    subgraph = graph.subgraphs[0]
     tensor = subgraph.tensors[subgraph.inputs[0]]
     tensor.type = graph_file.schema.TensorType.UINT8
     # -1 lies between two integers: of the two zero points the one that the converter takes.
     tensor.quantization = graph_file.quantization(scale=2.0 / 255.0, zero_point=127)
-    return graph_file.write(model)
 
 
 @contextlib.contextmanager

@@ -110,13 +110,12 @@ def _finished(
     input_type: str,
     labels: Mapping[int, str] | None,
 ) -> bytes:
-    """The file that is deployed: outputs in an order of their own, suppression, metadata.
+    """The file that is deployed: with suppression and metadata.
 
     Args:
       heads: what `convert` makes of the detector's model.
     """
     model = graph_file.read(heads)
-    graph_file.set_outputs(model, dict(sorted(graph_file.outputs(model).items())))
     if nms:
         suppression.append(model, detector.post_processing, detector.anchors, detector.num_classes)
     described = detector_metadata.describe(
