@@ -36,9 +36,7 @@ def separate(model: schema.ModelT) -> None:
                 operator.inputs = inputs
 
 
-def _rescaled(
-    model: schema.ModelT, bias: schema.TensorT, scale: np.ndarray
-) -> schema.TensorT:
+def _rescaled(model: schema.ModelT, bias: schema.TensorT, scale: np.ndarray) -> schema.TensorT:
     steps = np.asarray(model.buffers[bias.buffer].data).view(np.int64)
     values = steps * bias.quantization.scale.astype(np.float64)
     rescaled = copy.copy(bias)
