@@ -5,7 +5,6 @@ import zipfile
 
 import pytest
 
-from mnasdet.evaluation.coco import MAP
 from tests.integration.commands import ROOT, run
 
 # Few layers.
@@ -106,7 +105,7 @@ def graph_path(folder, config_path):
     return folder / "export" / "detect.tflite"
 
 
-def test_int8_with_suppression_is_compared_and_evaluated(graph_path, config_path, folder):
+def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
     """Of fresh weights nothing is found, so that no mAP drops; less than none is allowed."""
     output = folder / "int8"
     done = run(
@@ -139,13 +138,6 @@ def test_int8_with_suppression_is_compared_and_evaluated(graph_path, config_path
     assert accuracy["int8"]["bytes"] < accuracy["fp16"]["bytes"] < accuracy["none"]["bytes"]
     with zipfile.ZipFile(output / "detect.tflite") as archive:
         assert archive.read("labelmap.txt").decode().split() == list("0123456789")
-    done = run(
-        "evaluate",
-        f"--pipeline_config_path={config_path}",
-        f"--tflite_path={output / 'detect.tflite'}",
-        "--format=json",
-    )
-    assert json.loads(done.stdout)[MAP] == accuracy["int8"]["mAP"]
 
 
 def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):
