@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import flatbuffers
+from flatbuffers import Builder
 
 from mnasdet.tflite import graph_file
 from mnasdet.tflite.graph_file import schema
@@ -34,9 +34,8 @@ _BOUNDARIES, _RATIO = 1, 0  # enums BoundingBoxType and CoordinateType
 _IMAGE, _BOUNDING_BOX = 2, 3  # union ContentProperties
 _NORMALIZATION = 1  # union ProcessUnitOptions
 
-_Builder = flatbuffers.Builder
 # Writes a table and returns its place.
-_Table = Callable[[_Builder], int]
+_Table = Callable[[Builder], int]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def label_file(names: Mapping[int, str], background: str | None = None) -> bytes
 
 def encode(model: Model) -> bytes:
     """The metadata's flatbuffer."""
-    b = flatbuffers.Builder(1024)
+    b = Builder(1024)
     subgraph = _table(
         b, 7, {2: _vector(b, model.inputs, _tensor), 3: _vector(b, model.outputs, _tensor)}
     )
@@ -116,7 +115,7 @@ def encode(model: Model) -> bytes:
 def image(height: int, width: int) -> tuple[int, _Table]:
     """Content: an RGB image."""
 
-    def write(b: _Builder) -> int:
+    def write(b: Builder) -> int:
         size = _table(b, 2, {}, lambda: _uint32(b, {0: width, 1: height}))
         return _table(b, 2, {1: size}, lambda: b.PrependInt8Slot(0, _RGB, 0))
 
@@ -126,7 +125,7 @@ def image(height: int, width: int) -> tuple[int, _Table]:
 def bounding_box() -> tuple[int, _Table]:
     """Content: (ymin, xmin, ymax, xmax), normalised."""
 
-    def write(b: _Builder) -> int:
+    def write(b: Builder) -> int:
         # The places of left, top, right, bottom.
         index = _numbers(b, [1, 0, 3, 2], b.PrependUint32)
 
@@ -139,7 +138,7 @@ def bounding_box() -> tuple[int, _Table]:
     return _BOUNDING_BOX, write
 
 
-def _tensor(b: _Builder, tensor: Tensor) -> int:
+def _tensor(b: Builder, tensor: Tensor) -> int:
     fields = {0: b.CreateString(tensor.name), 1: b.CreateString(tensor.description)}
     if tensor.content:
         fields[3] = _content(b, tensor)
@@ -156,7 +155,7 @@ def _tensor(b: _Builder, tensor: Tensor) -> int:
     return _table(b, 7, fields)
 
 
-def _content(b: _Builder, tensor: Tensor) -> int:
+def _content(b: Builder, tensor: Tensor) -> int:
     assert tensor.content
     kind, write = tensor.content
     fields = {1: write(b)}
@@ -171,7 +170,7 @@ def _content(b: _Builder, tensor: Tensor) -> int:
     return _table(b, 3, fields, lambda: b.PrependUint8Slot(0, kind, 0))
 
 
-def _associated_file(b: _Builder, kind: int) -> int:
+def _associated_file(b: Builder, kind: int) -> int:
     fields = {
         0: b.CreateString(LABELS_FILE),
         1: b.CreateString("Class names, one a line."),
@@ -180,7 +179,7 @@ def _associated_file(b: _Builder, kind: int) -> int:
 
 
 def _table(
-    b: _Builder, size: int, offsets: Mapping[int, int], scalars: Callable[[], None] | None = None
+    b: Builder, size: int, offsets: Mapping[int, int], scalars: Callable[[], None] | None = None
 ) -> int:
     """A table of `size` fields: places of strings, vectors and tables by field, and what `scalars`
     adds."""
@@ -192,20 +191,20 @@ def _table(
     return b.EndObject()
 
 
-def _uint32(b: _Builder, values: Mapping[int, int]) -> None:
+def _uint32(b: Builder, values: Mapping[int, int]) -> None:
     for slot, value in values.items():
         b.PrependUint32Slot(slot, value, 0)
 
 
-def _vector(b: _Builder, values: Sequence, write: Callable[[_Builder, object], int]) -> int:
+def _vector(b: Builder, values: Sequence, write: Callable[[Builder, object], int]) -> int:
     return _offsets(b, [write(b, value) for value in values])
 
 
-def _offsets(b: _Builder, offsets: Sequence[int]) -> int:
+def _offsets(b: Builder, offsets: Sequence[int]) -> int:
     return _numbers(b, offsets, b.PrependUOffsetTRelative)
 
 
-def _numbers(b: _Builder, values: Sequence, prepend: Callable) -> int:
+def _numbers(b: Builder, values: Sequence, prepend: Callable) -> int:
     """A vector of numbers of four bytes."""
     b.StartVector(4, len(values), 4)
     for value in reversed(values):
