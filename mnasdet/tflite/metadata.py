@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flatbuffers import Builder
 
@@ -196,7 +197,7 @@ def _uint32(b: Builder, values: Mapping[int, int]) -> None:
         b.PrependUint32Slot(slot, value, 0)
 
 
-def _vector(b: Builder, values: Sequence, write: Callable[[Builder, object], int]) -> int:
+def _vector(b: Builder, values: Sequence, write: Callable[[Builder, Any], int]) -> int:
     return _offsets(b, [write(b, value) for value in values])
 
 
