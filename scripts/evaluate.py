@@ -45,6 +45,9 @@ def main() -> None:
     if FLAGS.every_exit:
         print_exits(evaluate_exits(pipeline))
         return
+
+    from mnasdet.evaluation.evaluate import evaluate_pipeline
+
     if FLAGS.tflite_path:
         from mnasdet.tflite import interpreter
 
@@ -54,7 +57,7 @@ def main() -> None:
 
         detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
         detect = compiled(detector)
-    command.print_metrics(metrics(pipeline, detect), FLAGS.output)
+    command.print_metrics(evaluate_pipeline(pipeline, detect), FLAGS.output)
 
 
 def compiled(detector):
@@ -63,23 +66,10 @@ def compiled(detector):
     return tf.function(detector.detect, autograph=False)
 
 
-def metrics(pipeline, detect) -> dict[str, float]:
-    from mnasdet.data import input_pipeline
-    from mnasdet.evaluation.evaluate import evaluate, evaluation_set
-
-    (reader,) = pipeline.eval_input_reader
-    with input_pipeline.naming_damaged_images(reader):
-        return evaluate(
-            detect,
-            evaluation_set(pipeline),
-            input_pipeline.label_map(reader),
-            pipeline.eval_config.include_metrics_per_category,
-        )
-
-
 def evaluate_exits(pipeline) -> list[dict[str, float]]:
     """The metrics of every exit, with the median latency_ms of its TFLite graph on this host."""
     from mnasdet.detectors.network import num_exits
+    from mnasdet.evaluation.evaluate import evaluate_pipeline
     from mnasdet.tflite.convert import convert
     from mnasdet.tflite.device import DeviceSpec
     from mnasdet.training import checkpoints
@@ -93,7 +83,7 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
             graph.flush()
             with DeviceSpec().open() as device:
                 latency_ms = device.benchmark(graph.name)["median_ms"]
-        of_exit = metrics(pipeline, compiled(detector))
+        of_exit = evaluate_pipeline(pipeline, compiled(detector))
         exits.append({"exit": number, "latency_ms": latency_ms} | of_exit)
     return exits
 

@@ -1,16 +1,23 @@
 """Exports a trained detector to TFLite: detect.tflite, anchors.npy and export.json.
 
-The graph takes one image and gives the raw box encodings and class scores by name; export.json
-says how to read them and how far they are from Keras' on images of the evaluation set.
+The graph takes one image and gives the raw box encodings and class scores by name, or, with --nms,
+detections; export.json says how to read them and how far the raw ones are from Keras' on images of
+the evaluation set. The file itself has TFLite metadata, with the label map, for phone apps.
 
   python scripts/export_tflite.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --checkpoint_dir=runs/bccd/best --output_dir=runs/bccd/tflite
+  python scripts/export_tflite.py --pipeline_config_path=runs/bccd/pipeline.config \\
+    --checkpoint_dir=runs/bccd/best --output_dir=runs/bccd/int8 --quantization=int8 \\
+    --input_type=uint8 --nms --max_map_drop=0.01
+
+int8 and int16x8 take the ranges of activations from pictures of the training set.
 """
 
 from __future__ import annotations
 
 from absl import flags
 
+from mnasdet.errors import UserError
 from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
@@ -24,8 +31,40 @@ flags.DEFINE_string("output_dir", None, "Folder of the files; made if missing.",
 flags.DEFINE_enum(
     "quantization",
     "none",
-    ["none", "fp16", "dynamic"],
-    "Of the weights: fp16 halves the file, dynamic (int8) quarters it.",
+    ["none", "fp16", "dynamic", "int8", "int16x8"],
+    "Of the weights: fp16 halves the file, dynamic (int8) quarters it. Of the activations, too: "
+    "int8, and int16x8 with activations of 16 bits.",
+)
+flags.DEFINE_enum(
+    "input_type",
+    "float32",
+    ["float32", "uint8"],
+    "Of the image: float32 in [-1, 1], or uint8, the pixels as they are.",
+)
+flags.DEFINE_bool(
+    "nms", False, "End the graph with non-maximum suppression: TFLite_Detection_PostProcess."
+)
+flags.DEFINE_integer(
+    "num_calibration_images",
+    128,
+    "Images that int8 and int16x8 take the ranges of activations from, the first of the set.",
+    lower_bound=1,
+)
+flags.DEFINE_enum("calibration_set", "train", ["train", "eval"], "The reader they come from.")
+flags.DEFINE_bool(
+    "compare",
+    False,
+    "Evaluate Keras, the exported file and its float32, fp16 and int8 kin on the evaluation set.",
+)
+flags.DEFINE_float(
+    "max_map_drop",
+    None,
+    "Compare, and end with status 1 if the exported file's mAP is further below Keras'.",
+)
+flags.DEFINE_bool(
+    "layer_errors",
+    False,
+    "Put the five layers that int8 or int16x8 harms most into export.json.",
 )
 flags.DEFINE_integer(
     "exit",
@@ -36,24 +75,84 @@ flags.DEFINE_integer(
 
 
 def main() -> None:
-    pipeline = command.load_pipeline(readers=("eval_input_reader",))
+    compares = FLAGS.compare or FLAGS.max_map_drop is not None
+    calibrates = compares or FLAGS.quantization in ("int8", "int16x8")
+    trained_on = ("train_input_reader",) if calibrates and FLAGS.calibration_set == "train" else ()
+    pipeline = command.load_pipeline(readers=("eval_input_reader", *trained_on))
 
+    from mnasdet.data import input_pipeline
     from mnasdet.evaluation.evaluate import first_images
-    from mnasdet.tflite.export import NUM_PARITY_IMAGES, export
+    from mnasdet.tflite.export import NUM_PARITY_IMAGES, export, write_description
     from mnasdet.training.checkpoints import load_detector
 
     detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
-    images = first_images(pipeline, NUM_PARITY_IMAGES)
-    description = export(detector, FLAGS.output_dir, images=images, quantization=FLAGS.quantization)
+    kind = {
+        "quantization": FLAGS.quantization,
+        "input_type": FLAGS.input_type,
+        "nms": FLAGS.nms,
+        "calibration_images": None,
+    }
+    if calibrates:
+        kind["calibration_images"] = first_images(
+            pipeline, FLAGS.num_calibration_images, training=bool(trained_on)
+        )
+    description = export(
+        detector,
+        FLAGS.output_dir,
+        images=first_images(pipeline, NUM_PARITY_IMAGES),
+        labels=input_pipeline.label_map(pipeline.eval_input_reader[0]),
+        with_layer_errors=FLAGS.layer_errors,
+        **kind,
+    )
+    if compares:
+        description["accuracy"] = compare(pipeline, detector, description["graph"], kind)
+        write_description(FLAGS.output_dir, description)
     if FLAGS.format == "json":
         command.print_json(description)
-        return
+    else:
+        print_description(description)
+    if FLAGS.max_map_drop is not None:
+        check_drop(description["accuracy"])
+
+
+def compare(pipeline, detector, graph: str, kind: dict) -> dict[str, dict]:
+    from mnasdet.evaluation.coco import MAP
+    from mnasdet.evaluation.evaluate import evaluate_pipeline
+    from mnasdet.tflite import accuracy
+
+    return accuracy.compare(
+        detector,
+        pipeline,
+        f"{FLAGS.output_dir}/{graph}",
+        lambda detect: evaluate_pipeline(pipeline, detect)[MAP],
+        **kind,
+    )
+
+
+def print_description(description: dict) -> None:
     graph = description["graph"]
     difference = max(description["parity"]["max_abs_difference"].values())
     print(
         f"{FLAGS.output_dir}/{graph}: {description['bytes'][graph] / 1e6:.2f} MB, converted in "
         f"{description['conversion_seconds']:.1f} s, at most {difference:.1e} from Keras"
     )
+    for layer in description.get("layer_errors", []):
+        print(f"{layer['relative_error']:8.4f}  {layer['tensor']}")
+    for name, of_file in description.get("accuracy", {}).items():
+        line = f"{name:8} mAP {of_file['mAP']:.4f}"
+        if "drop" in of_file:
+            line += f"  drop {of_file['drop']:7.4f}  {of_file['bytes'] / 1e6:6.2f} MB"
+        print(line)
+
+
+def check_drop(accuracy: dict[str, dict]) -> None:
+    drop = accuracy[FLAGS.quantization]["drop"]
+    if drop > FLAGS.max_map_drop:
+        raise UserError(
+            f"mAP drops by {drop:.4f}, from Keras' {accuracy['keras']['mAP']:.4f} to "
+            f"{accuracy[FLAGS.quantization]['mAP']:.4f}; --max_map_drop allows "
+            f"{FLAGS.max_map_drop:g}; the files in {FLAGS.output_dir} are kept"
+        )
 
 
 def cli() -> None:

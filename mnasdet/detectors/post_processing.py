@@ -59,13 +59,10 @@ class PostProcessing:
           detection_scores and detection_classes (from 1) [batch, max_detections], float32;
           num_detections [batch], int32.
         """
-        if self.box_clip_range:
-            box_encodings = tf.clip_by_value(box_encodings, *self.box_clip_range)
+        box_encodings, scores = self.prepare(box_encodings, class_logits)
         boxes = box_coder.decode(box_encodings, anchors, self.box_scales)
-        convert = _SCORE_CONVERTERS[self.score_converter]
-        scores = convert(class_logits / self.logit_scale)[..., 1:]
         suppress = self._suppress_all if self.class_agnostic else self._suppress_per_class
-        boxes, scores, classes, count = suppress(boxes, scores)
+        boxes, scores, classes, count = suppress(boxes, scores[..., 1:])
         valid = tf.sequence_mask(count, self.max_detections, tf.float32)
         return {
             "detection_boxes": boxes * valid[..., None],
@@ -73,6 +70,17 @@ class PostProcessing:
             "detection_classes": (classes + 1) * valid,
             "num_detections": count,
         }
+
+    def prepare(
+        self, box_encodings: tf.Tensor, class_logits: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What comes before the suppression: box encodings within their limits, and scores of all
+        slots, [batch, anchors, 1 + classes]."""
+        if self.box_clip_range:
+            box_encodings = tf.clip_by_value(box_encodings, *self.box_clip_range)
+        if self.logit_scale != 1.0:
+            class_logits = class_logits / self.logit_scale
+        return box_encodings, _SCORE_CONVERTERS[self.score_converter](class_logits)
 
     def _suppress_per_class(self, boxes: tf.Tensor, scores: tf.Tensor) -> _Kept:
         return tf.image.combined_non_max_suppression(

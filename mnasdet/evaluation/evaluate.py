@@ -20,19 +20,49 @@ Detect = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 def evaluation_set(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> tf.data.Dataset:
     """The batches of the pipeline's evaluation reader."""
+    return _examples(pipeline, pipeline.eval_input_reader[0])
+
+
+def _examples(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, reader: pipeline_pb2.InputReader
+) -> tf.data.Dataset:
     return input_pipeline.evaluation_dataset(
-        pipeline.eval_input_reader[0],
+        reader,
         resizer=ImageResizer.from_proto(pipeline.model.ssd.image_resizer),
         batch_size=pipeline.eval_config.batch_size,
     )
 
 
-def first_images(pipeline: pipeline_pb2.TrainEvalPipelineConfig, count: int) -> np.ndarray:
+def first_images(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, count: int, *, training: bool = False
+) -> np.ndarray:
     """[count, height, width, 3] float32 in [-1, 1] from the evaluation set; fewer if it is
-    smaller."""
-    batches = evaluation_set(pipeline).unbatch().map(lambda example: example["image"])
-    with input_pipeline.naming_damaged_images(pipeline.eval_input_reader[0]):
+    smaller.
+
+    Args:
+      training: from the training set, but as if they were evaluated: in the order of the records,
+        and not augmented.
+    """
+    reader = pipeline_pb2.InputReader()
+    reader.CopyFrom(pipeline.train_input_reader if training else pipeline.eval_input_reader[0])
+    reader.cache_decoded_images = False  # Each is read once.
+    batches = _examples(pipeline, reader).unbatch().map(lambda example: example["image"])
+    with input_pipeline.naming_damaged_images(reader):
         return next(batches.batch(count).as_numpy_iterator())
+
+
+def evaluate_pipeline(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, detect: Detect
+) -> dict[str, float]:
+    """COCO metrics of `detect` on the pipeline's evaluation set, as its eval_config says."""
+    (reader,) = pipeline.eval_input_reader
+    with input_pipeline.naming_damaged_images(reader):
+        return evaluate(
+            detect,
+            evaluation_set(pipeline),
+            input_pipeline.label_map(reader),
+            pipeline.eval_config.include_metrics_per_category,
+        )
 
 
 def evaluate(

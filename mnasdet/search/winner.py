@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from mnasdet import config, files
+from mnasdet.data.input_pipeline import label_map
 from mnasdet.evaluation.evaluate import first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.proxy_task import of_architecture
@@ -67,7 +68,12 @@ def deploy(
       The benchmark's result.
     """
     detector = checkpoints.load_detector(pipeline, folder)
-    export(detector, folder, images=first_images(pipeline, NUM_PARITY_IMAGES))
+    export(
+        detector,
+        folder,
+        images=first_images(pipeline, NUM_PARITY_IMAGES),
+        labels=label_map(pipeline.eval_input_reader[0]),
+    )
     with (device or DeviceSpec()).open() as opened:
         timing = opened.benchmark(folder / GRAPH_FILE)
     files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")

@@ -7,23 +7,52 @@ import os
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-QUANTIZATIONS = ("none", "fp16", "dynamic")
+from mnasdet.errors import UserError
+from mnasdet.tflite import graph_file, shared_biases
+
+QUANTIZATIONS = ("none", "fp16", "dynamic", "int8", "int16x8")
+
+# Activations, too: these need to know their ranges.
+FULL_QUANTIZATIONS = ("int8", "int16x8")
+
+INPUT_TYPES = ("float32", "uint8")
 
 
-def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
-    """A TFLite graph of batch 1 with one signature, "serving_default".
+def convert(
+    model: tf_keras.Model,
+    quantization: str = "none",
+    *,
+    calibration_images: np.ndarray | None = None,
+    input_type: str = "float32",
+) -> bytes:
+    """A TFLite graph of batch 1 with one signature, "serving_default", and outputs in the order of
+    their names, which are those of the signature.
 
     Args:
-      model: of one input and a dictionary of outputs; the signature has their names.
-      quantization: of the weights: none, fp16, or dynamic (int8, activations in float32).
+      model: of one input, a picture in [-1, 1] where `input_type` is uint8, and a dictionary of
+        outputs.
+      quantization: of the weights: none, fp16, or dynamic (int8, activations in float32); of
+        weights, channel by channel, and activations: int8, or int16x8 (activations of 16 bits). The
+        outputs are float32 always.
+      calibration_images: [images, height, width, 3] float32 in [-1, 1], from which int8 and int16x8
+        take the ranges of activations. A model that was trained with quantisation has ranges of its
+        own, which count.
+      input_type: uint8 takes pixels, 0 to 255. Quantised to int8, the input's own scale makes
+        [-1, 1] of them; otherwise the graph begins with that. Not for int16x8.
+
+    Raises:
+      UserError: nothing says what the ranges of activations are; int16x8 of uint8.
     """
+    if input_type == "uint8" and quantization == "int16x8":
+        raise UserError("quantization int16x8 takes images as float32; input_type is uint8")
     (image,) = model.inputs
-    name = image.name
-    spec = tf.TensorSpec((1, *image.shape[1:]), image.dtype, name=name)
+    shape = (1, *image.shape[1:])
+    spec = tf.TensorSpec(shape, image.dtype, name=image.name)
     traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
     # Converting with variables takes many times as long and gives the same graph.
     with quiet():
@@ -31,8 +60,13 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
     # Freezing drops the names of the outputs but keeps their order, tf.nest's: a second function
     # gives the names back.
     names = sorted(traced.structured_outputs)
+    normalises = input_type == "uint8" and quantization != "int8"
+    if normalises:
+        spec = tf.TensorSpec(shape, tf.uint8, name=image.name)
 
     def named(x):
+        if normalises:
+            x = tf.cast(x, tf.float32) * (2.0 / 255.0) - 1.0
         return dict(zip(names, frozen(x), strict=True))
 
     function = tf.function(named, input_signature=[spec]).get_concrete_function()
@@ -41,8 +75,51 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "fp16":
         converter.target_spec.supported_types = [tf.float16]
+    if quantization in FULL_QUANTIZATIONS and not _has_ranges(frozen):
+        _calibrate(converter, quantization, calibration_images)
     with quiet():
-        return converter.convert()
+        graph = graph_file.read(converter.convert())
+    graph_file.set_outputs(graph, dict(sorted(graph_file.outputs(graph).items())))
+    if quantization == "int16x8":
+        shared_biases.separate(graph)
+    if input_type == "uint8" and not normalises:
+        _take_pixels(graph)
+    return graph_file.write(graph)
+
+
+def _has_ranges(frozen) -> bool:
+    """Whether the model was trained with quantisation."""
+    return any(op.type.startswith("FakeQuant") for op in frozen.graph.get_operations())
+
+
+def _calibrate(converter, quantization: str, images: np.ndarray | None) -> None:
+    """Has the converter find the ranges of all activations, and refuse what stays in float32."""
+    if images is None or not len(images):
+        raise UserError(
+            f"quantization {quantization} needs calibration images, or a model that was trained "
+            "with quantisation"
+        )
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    ops = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [
+        ops.TFLITE_BUILTINS_INT8
+        if quantization == "int8"
+        else ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    ]
+
+
+def _take_pixels(graph: graph_file.schema.ModelT) -> None:
+    """Makes the float32 input of an int8 graph uint8.
+
+    The operation that quantised the picture goes from pixels to the network's int8 then. The
+    converter's own way depends on the calibration images: pixels would be off where these have
+    no black or no white.
+    """
+    subgraph = graph.subgraphs[0]
+    tensor = subgraph.tensors[subgraph.inputs[0]]
+    tensor.type = graph_file.schema.TensorType.UINT8
+    # -1 lies between two integers: of the two zero points the one that the converter takes.
+    tensor.quantization = graph_file.quantization(scale=2.0 / 255.0, zero_point=127)
 
 
 @contextlib.contextmanager

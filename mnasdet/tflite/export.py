@@ -6,7 +6,8 @@ import io
 import json
 import os
 import time
-from importlib import metadata
+from collections.abc import Mapping
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import numpy as np
 import mnasdet
 from mnasdet import files
 from mnasdet.detectors.detector import Detector
-from mnasdet.tflite.convert import convert
-from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel
+from mnasdet.tflite import detector_metadata, graph_file, layer_errors, metadata
+from mnasdet.tflite import nms as suppression
+from mnasdet.tflite.convert import FULL_QUANTIZATIONS, convert
+from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel, to_pixels
 
 GRAPH_FILE = "detect.tflite"
 DESCRIPTION_FILE = "export.json"
 
 # Enough to see a difference, few enough to take no time.
 NUM_PARITY_IMAGES = 20
+_NUM_LAYER_ERROR_IMAGES = 4
 
 _PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert")
 
@@ -33,13 +37,23 @@ def export(
     *,
     images: np.ndarray | None = None,
     quantization: str = "none",
+    input_type: str = "float32",
+    nms: bool = False,
+    calibration_images: np.ndarray | None = None,
+    labels: Mapping[int, str] | None = None,
+    with_layer_errors: bool = False,
 ) -> dict[str, Any]:
-    """Writes detect.tflite, anchors.npy and, last, export.json.
+    """Writes detect.tflite, anchors.npy (of a graph without suppression) and, last, export.json.
 
     Args:
       images: [batch, height, width, 3] float32 in [-1, 1] to compare the graph with Keras on; two
         of random noise where none are given.
       quantization: one of `convert.QUANTIZATIONS`.
+      input_type: one of `convert.INPUT_TYPES`; uint8 takes pixels.
+      nms: the graph ends with non-maximum suppression and gives detections.
+      calibration_images: like `images`, for int8 and int16x8.
+      labels: class id to name, for the file's metadata.
+      with_layer_errors: look for the layers that quantisation to int8 or int16x8 harms most.
 
     Returns:
       What export.json holds: input, outputs, anchors, box_coder_scales, parity with Keras (the
@@ -49,43 +63,122 @@ def export(
         shape = (2, *detector.image_size, 3)
         images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     start = time.perf_counter()
-    graph = convert(detector.model, quantization)
+    heads = convert(
+        detector.model,
+        quantization,
+        calibration_images=calibration_images,
+        input_type=input_type,
+    )
+    graph = _finished(heads, detector, nms=nms, input_type=input_type, labels=labels)
     conversion_seconds = time.perf_counter() - start
+    written = {GRAPH_FILE: graph}
+    if not nms:
+        anchors = io.BytesIO()
+        np.save(anchors, detector.anchors)
+        written[ANCHORS_FILE] = anchors.getvalue()
+    description = (
+        {"graph": GRAPH_FILE, "quantization": quantization, "nms": nms}
+        | _describe(graph, detector, quantization, nms)
+        | {"parity": _parity(heads, detector, images)}
+        | {"bytes": {name: len(content) for name, content in written.items()}}
+        | {"conversion_seconds": round(conversion_seconds, 3)}
+    )
+    if quantization in FULL_QUANTIZATIONS and calibration_images is not None:
+        description["num_calibration_images"] = len(calibration_images)
+    if quantization in FULL_QUANTIZATIONS and with_layer_errors:
+        description["layer_errors"] = _layer_errors(heads, detector, input_type, images)
+    description["versions"] = {"mnasdet": mnasdet.__version__} | {
+        package: packages.version(package) for package in _PACKAGES
+    }
+    for name, content in written.items():
+        files.write(Path(output_dir) / name, content)
+    write_description(output_dir, description)
+    return description
+
+
+def write_description(output_dir: str | os.PathLike, description: dict[str, Any]) -> None:
+    """Writes export.json."""
+    text = json.dumps(description, indent=2) + "\n"
+    files.write(Path(output_dir) / DESCRIPTION_FILE, text)
+
+
+def _finished(
+    heads: bytes,
+    detector: Detector,
+    *,
+    nms: bool,
+    input_type: str,
+    labels: Mapping[int, str] | None,
+) -> bytes:
+    """The file that is deployed: with suppression and metadata.
+
+    Args:
+      heads: what `convert` makes of the detector's model.
+    """
+    model = graph_file.read(heads)
+    if nms:
+        suppression.append(model, detector.post_processing, detector.anchors, detector.num_classes)
+    described = detector_metadata.describe(
+        detector, nms=nms, input_type=input_type, labels=bool(labels)
+    )
+    metadata.attach(model, described)
+    background = None if nms else "background"
+    packed = {metadata.LABELS_FILE: metadata.label_file(labels, background)} if labels else {}
+    return graph_file.write(model, packed)
+
+
+def _describe(graph: bytes, detector: Detector, quantization: str, nms: bool) -> dict[str, Any]:
+    """How to read the graph."""
     model = TfliteModel(graph)
-    raw = model.predict(images)
-    expected = detector.model.predict_on_batch(images)
-    anchors = io.BytesIO()
-    np.save(anchors, detector.anchors)
-    description = {
-        "graph": GRAPH_FILE,
-        "quantization": quantization,
+    image = np.zeros((1, *detector.image_size, 3), np.float32)
+    shapes = {name: list(value.shape) for name, value in model.predict(image).items()}
+    described: dict[str, Any] = {
         "input": {
             "name": model.input_name,
             "shape": [1, *detector.image_size, 3],
-            "dtype": "float32",
-            "normalisation": "x * 2 / 255 - 1",
+            "dtype": model.input_type,
+            "normalisation": _normalisation(quantization, model.input_type),
         },
-        "outputs": {name: {"shape": [1, *raw[name].shape[1:]]} for name in model.output_names},
+        "outputs": {name: {"shape": shapes[name]} for name in model.output_names},
         "num_classes": detector.num_classes,
+    }
+    if nms:
+        return described
+    return described | {
         "anchors": {
             "file": ANCHORS_FILE,
             "shape": list(detector.anchors.shape),
             "coordinates": "ymin, xmin, ymax, xmax; normalised",
         },
         "box_coder_scales": list(detector.post_processing.box_scales),
-        "parity": {
-            "num_images": len(images),
-            "max_abs_difference": {
-                name: float(np.abs(raw[name] - expected[name]).max()) for name in raw
-            },
-        },
-        "bytes": {GRAPH_FILE: len(graph), ANCHORS_FILE: anchors.tell()},
-        "conversion_seconds": round(conversion_seconds, 3),
-        "versions": {"mnasdet": mnasdet.__version__}
-        | {package: metadata.version(package) for package in _PACKAGES},
     }
-    folder = Path(output_dir)
-    files.write(folder / GRAPH_FILE, graph)
-    files.write(folder / ANCHORS_FILE, anchors.getvalue())
-    files.write(folder / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
-    return description
+
+
+def _normalisation(quantization: str, input_type: str) -> str:
+    if input_type == "float32":
+        return "x * 2 / 255 - 1"
+    if quantization == "int8":
+        return "none: pixels; the input's scale and zero point make x * 2 / 255 - 1 of them"
+    return "none: pixels; the graph begins with x * 2 / 255 - 1"
+
+
+def _parity(heads: bytes, detector: Detector, images: np.ndarray) -> dict[str, Any]:
+    """Of the raw predictions, whatever comes behind them."""
+    raw = TfliteModel(heads).predict(images)
+    expected = detector.model.predict_on_batch(images)
+    return {
+        "num_images": len(images),
+        "max_abs_difference": {
+            name: float(np.abs(raw[name] - expected[name]).max()) for name in raw
+        },
+    }
+
+
+def _layer_errors(
+    heads: bytes, detector: Detector, input_type: str, images: np.ndarray
+) -> list[dict[str, str | float]]:
+    exact = convert(detector.model, input_type=input_type)
+    samples = images[:_NUM_LAYER_ERROR_IMAGES]
+    if input_type == "uint8":
+        samples = to_pixels(samples)
+    return layer_errors.worst_layers(exact, heads, samples)

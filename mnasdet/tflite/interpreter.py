@@ -12,8 +12,11 @@ from ai_edge_litert.interpreter import Interpreter
 
 from mnasdet.errors import UserError
 
-# What `export` writes beside the graph.
+# What `export` writes beside a graph of raw predictions.
 ANCHORS_FILE = "anchors.npy"
+
+# What a graph with non-maximum suppression gives, in the order of TFLite_Detection_PostProcess.
+NMS_OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 _IDENTIFIER = b"TFL3"
 
@@ -45,7 +48,8 @@ class TfliteModel:
 
     Attributes:
       image_size: (height, width) in pixels.
-      input_name: of the image; output_names: of the raw predictions, sorted.
+      input_name: of the image; input_type: float32 or uint8.
+      output_names: of the raw predictions, or the detections, sorted.
     """
 
     def __init__(self, graph: str | os.PathLike | bytes, num_threads: int = 1) -> None:
@@ -64,15 +68,17 @@ class TfliteModel:
         self.input_name = next(iter(shapes))
         if len(shapes) != 1 or len(shapes[self.input_name]) != 4 or shapes[self.input_name][0] != 1:
             raise UserError(f"{self._name}: inputs {shapes}; one [1, height, width, 3] is needed")
+        self.input_type = np.dtype(inputs[self.input_name]["dtype"]).name
         self.image_size = shapes[self.input_name][1:3]
         self._image_shape = shapes[self.input_name][1:]
         self.output_names = sorted(self._runner.get_output_details())
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Raw predictions by name, [batch, ...] each.
+        """Raw predictions, or detections, by name, [batch, ...] each.
 
         Args:
-          images: [batch, height, width, 3] float32 in [-1, 1].
+          images: [batch, height, width, 3] float32 in [-1, 1]; a graph that takes uint8 gets the
+            nearest pixels.
         """
         images = np.asarray(images, np.float32)
         if images.shape[1:] != self._image_shape:
@@ -80,8 +86,15 @@ class TfliteModel:
                 f"{self._name}: images {images.shape}; "
                 f"[batch, {', '.join(map(str, self._image_shape))}] are needed"
             )
+        if self.input_type == "uint8":
+            images = to_pixels(images)
         runs = [self._runner(**{self.input_name: image[None]}) for image in images]
         return {name: np.concatenate([run[name] for run in runs]) for name in self.output_names}
+
+
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] as uint8."""
+    return np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
 def detection_function(
@@ -91,10 +104,9 @@ def detection_function(
 
     Args:
       pipeline: TrainEvalPipelineConfig, for the post-processing.
-      path: a graph of `export`, with its anchors beside it.
+      path: a graph of `export`: with non-maximum suppression, or with its anchors beside it.
     """
     from mnasdet import config
-    from mnasdet.detectors import post_processing
 
     model = TfliteModel(path)
     height, width = config.image_size(pipeline)
@@ -103,7 +115,31 @@ def detection_function(
             f"{path}: takes images of {model.image_size[0]}x{model.image_size[1]}, the pipeline "
             f"config has {height}x{width}; use the config that it was exported with"
         )
-    anchors_path = Path(path).with_name(ANCHORS_FILE)
+    if model.output_names == sorted(NMS_OUTPUTS):
+        return lambda images: _as_of_detector(model.predict(images))
+    return _from_raw(pipeline, model, Path(path).with_name(ANCHORS_FILE))
+
+
+def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """TFLite counts classes from 0, and leaves boxes as they are and what is behind the last
+    detection undefined."""
+    counts = found["num_detections"].astype(np.int32)
+    valid = np.arange(found["detection_scores"].shape[1]) < counts[:, None]
+    boxes = np.clip(found["detection_boxes"], 0.0, 1.0)
+    return {
+        "detection_boxes": np.where(valid[..., None], boxes, 0.0),
+        "detection_scores": np.where(valid, found["detection_scores"], 0.0),
+        "detection_classes": np.where(valid, found["detection_classes"] + 1.0, 0.0),
+        "num_detections": counts,
+    }
+
+
+def _from_raw(
+    pipeline: Any, model: TfliteModel, anchors_path: Path
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    from mnasdet import config
+    from mnasdet.detectors import post_processing
+
     if not anchors_path.exists():
         raise UserError(f"{anchors_path}: no such file; export_tflite writes it beside the graph")
     anchors = np.load(anchors_path)

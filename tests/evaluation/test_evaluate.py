@@ -98,3 +98,23 @@ def test_the_set_is_resized_as_the_config_says():
     assert (images[:, 24:] == -1).all()
     assert (images[:, :, 24:] == -1).all()
     assert images[:, :24, :24].max() > -0.5
+
+
+def test_images_of_the_training_set_are_not_augmented():
+    text = """
+      model { ssd { image_resizer { fixed_shape_resizer { height: 32 width: 32 } } } }
+      train_config { data_augmentation_options { random_vertical_flip {} } }
+      train_input_reader {
+        digits_input_reader { num_images: 3 image_size: 32 split: VALIDATION }
+        cache_decoded_images: true
+      }
+      eval_input_reader { digits_input_reader { num_images: 3 image_size: 32 split: VALIDATION } }
+    """
+    pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+    pipeline.train_input_reader.shuffle = True
+    images = first_images(pipeline, 9, training=True)
+    np.testing.assert_array_equal(images, first_images(pipeline, 9))
+    pipeline.train_input_reader.digits_input_reader.split = pipeline_pb2.DigitsInputReader.TRAIN
+    others = first_images(pipeline, 2, training=True)
+    assert others.shape == (2, 32, 32, 3)
+    assert (others != images[:2]).any()

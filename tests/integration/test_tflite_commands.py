@@ -1,6 +1,7 @@
 """scripts/export_tflite.py, benchmark_tflite.py and build_latency_table.py as commands."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -104,6 +105,41 @@ def graph_path(folder, config_path):
     assert max(description["parity"]["max_abs_difference"].values()) < 1e-4
     assert json.loads((folder / "export" / "export.json").read_text()) == description
     return folder / "export" / "detect.tflite"
+
+
+def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
+    """Of fresh weights nothing is found, so that no mAP drops; less than none is allowed."""
+    output = folder / "int8"
+    done = run(
+        "export_tflite",
+        f"--pipeline_config_path={config_path}",
+        f"--checkpoint_dir={folder / 'train'}",
+        f"--output_dir={output}",
+        "--quantization=int8",
+        "--input_type=uint8",
+        "--nms",
+        "--num_calibration_images=3",
+        "--layer_errors",
+        "--max_map_drop=-0.5",
+        status=1,
+    )
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (
+        "mAP drops by 0.0000, from Keras' 0.0000 to 0.0000; --max_map_drop allows -0.5" in message
+    )
+    assert [line.split()[0] for line in done.stdout.splitlines()[-4:]] == [
+        "keras", "none", "fp16", "int8",
+    ]  # fmt: skip
+    assert sorted(path.name for path in output.iterdir()) == ["detect.tflite", "export.json"]
+    description = json.loads((output / "export.json").read_text())
+    assert description["num_calibration_images"] == 3
+    assert description["input"]["dtype"] == "uint8"
+    assert len(description["layer_errors"]) == 5
+    accuracy = description["accuracy"]
+    assert accuracy["int8"]["bytes"] == (output / "detect.tflite").stat().st_size
+    assert accuracy["int8"]["bytes"] < accuracy["fp16"]["bytes"] < accuracy["none"]["bytes"]
+    with zipfile.ZipFile(output / "detect.tflite") as archive:
+        assert archive.read("labelmap.txt").decode().split() == list("0123456789")
 
 
 def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):

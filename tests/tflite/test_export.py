@@ -8,13 +8,18 @@ import pytest
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, ssd_pb2
 from mnasdet.tflite.export import export
-from mnasdet.tflite.interpreter import TfliteModel, detection_function
+from mnasdet.tflite.interpreter import TfliteModel, detection_function, load
 
 
 @pytest.fixture(scope="module")
 def exported(small_detector, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     return folder, export(small_detector, folder)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).uniform(-1, 1, (4, 96, 64, 3)).astype(np.float32)
 
 
 @pytest.fixture
@@ -76,3 +81,79 @@ def test_detection_wants_the_config_of_the_export(exported, pipeline, tmp_path):
     alone.write_bytes(graph.read_bytes())
     with pytest.raises(UserError, match=r"anchors\.npy: no such file"):
         detection_function(pipeline, alone)
+
+
+def test_detects_what_keras_detects_with_suppression_in_the_graph(
+    small_detector, pipeline, tmp_path
+):
+    images = np.random.default_rng(2).uniform(-1, 1, (2, 96, 64, 3)).astype(np.float32)
+    description = export(small_detector, tmp_path, images=images, nms=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detect.tflite", "export.json"]
+    assert description["outputs"] == {
+        "detection_boxes": {"shape": [1, 100, 4]},
+        "detection_classes": {"shape": [1, 100]},
+        "detection_scores": {"shape": [1, 100]},
+        "num_detections": {"shape": [1]},
+    }
+    assert "anchors" not in description
+    found = detection_function(pipeline, tmp_path / "detect.tflite")(images)
+    expected = small_detector.detect(images)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
+
+
+def test_two_exports_are_equal(small_detector, images, tmp_path):
+    for folder in ("one", "two"):
+        export(
+            small_detector,
+            tmp_path / folder,
+            images=images,
+            quantization="int8",
+            calibration_images=images,
+            labels={1: "cat"},
+        )
+    one, two = ((tmp_path / name / "detect.tflite").read_bytes() for name in ("one", "two"))
+    assert one == two
+    outputs = load(one, 1, "one").get_output_details()
+    assert [output["name"] for output in outputs] == [
+        "box_encodings",
+        "class_predictions_with_background",
+    ]
+    signature = load(one, 1, "one").get_signature_list()["serving_default"]
+    assert signature["outputs"] == [output["name"] for output in outputs]
+
+
+@pytest.mark.parametrize(
+    ("input_type", "quantization", "normalisation"),
+    [
+        ("float32", "int8", "x * 2 / 255 - 1"),
+        ("uint8", "int8", "none: pixels; the input's scale and zero point make x * 2 / 255 - 1"),
+        ("uint8", "fp16", "none: pixels; the graph begins with x * 2 / 255 - 1"),
+    ],
+)
+def test_says_what_becomes_of_the_pixels(
+    small_detector, images, tmp_path, input_type, quantization, normalisation
+):
+    description = export(
+        small_detector,
+        tmp_path,
+        images=images,
+        quantization=quantization,
+        input_type=input_type,
+        calibration_images=images,
+        with_layer_errors=input_type == "uint8",
+    )
+    assert description["input"]["dtype"] == input_type
+    assert description["input"]["normalisation"].startswith(normalisation)
+    # Six of 256 steps, or half a pixel.
+    assert max(description["parity"]["max_abs_difference"].values()) < 2
+    if quantization == "int8":
+        assert description["num_calibration_images"] == len(images)
+    layers = description.get("layer_errors")
+    if quantization == "int8" and input_type == "uint8":
+        assert len(layers) == 5
+        assert "detector/" in layers[0]["tensor"]
+        assert 1 > layers[0]["relative_error"] >= layers[-1]["relative_error"] > 0
+    else:
+        assert layers is None
