@@ -81,7 +81,7 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
     """The metrics of every exit, with the median latency_ms of its TFLite graph on this host."""
     from mnasdet.detectors.network import num_exits
     from mnasdet.tflite.benchmark import benchmark
-    from mnasdet.tflite.convert import convert
+    from mnasdet.tflite.convert import convert, is_quantized
     from mnasdet.training import checkpoints
 
     architecture = checkpoints.load_architecture(pipeline, FLAGS.checkpoint_dir)
@@ -89,7 +89,8 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
     for number in range(1, num_exits(architecture) + 1):
         detector = checkpoints.load_detector(pipeline, FLAGS.checkpoint_dir, number)
         with tempfile.NamedTemporaryFile(suffix=".tflite") as graph:
-            graph.write(convert(detector.model))
+            quantization = "int8" if is_quantized(detector.model) else "none"
+            graph.write(convert(detector.model, quantization))
             graph.flush()
             latency_ms = benchmark(graph.name)["median_ms"]
         of_exit = metrics(pipeline, compiled(detector))

@@ -24,8 +24,9 @@ flags.DEFINE_string("output_dir", None, "Folder of the files; made if missing.",
 flags.DEFINE_enum(
     "quantization",
     "none",
-    ["none", "fp16", "dynamic"],
-    "Of the weights: fp16 halves the file, dynamic (int8) quarters it.",
+    ["none", "fp16", "dynamic", "int8"],
+    "Of the weights: fp16 halves the file, dynamic (int8) quarters it. int8: of weights and "
+    "activations, of a detector that was trained with graph_rewriter.",
 )
 flags.DEFINE_integer(
     "exit",

@@ -11,7 +11,9 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-QUANTIZATIONS = ("none", "fp16", "dynamic")
+from mnasdet.errors import UserError
+
+QUANTIZATIONS = ("none", "fp16", "dynamic", "int8")
 
 
 def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
@@ -19,8 +21,21 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
 
     Args:
       model: of one input and a dictionary of outputs; the signature has their names.
-      quantization: of the weights: none, fp16, or dynamic (int8, activations in float32).
+      quantization: of the weights: none, fp16, or dynamic (int8, activations in float32); of all:
+        int8, for a model whose ranges were trained.
+
+    Raises:
+      UserError: the model was not trained for this quantisation.
     """
+    if is_quantized(model) != (quantization == "int8"):
+        raise UserError(
+            f'quantization is "{quantization}"; '
+            + (
+                'a detector that was trained with graph_rewriter is for "int8" alone'
+                if is_quantized(model)
+                else '"int8" needs a detector that was trained with graph_rewriter'
+            )
+        )
     (image,) = model.inputs
     name = image.name
     spec = tf.TensorSpec((1, *image.shape[1:]), image.dtype, name=name)
@@ -43,6 +58,12 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
         converter.target_spec.supported_types = [tf.float16]
     with quiet():
         return converter.convert()
+
+
+def is_quantized(model: tf_keras.Model) -> bool:
+    """Whether the model rounds to int8 itself, as `keras_model(…, quantized=True)` does."""
+    # By the name of tfmot's class: tfmot takes seconds to load.
+    return any(type(layer).__name__ == "QuantizeLayer" for layer in model.layers)
 
 
 @contextlib.contextmanager
