@@ -96,6 +96,21 @@ def _moved(x: tf.Tensor, low: tf.Variable, high: tf.Variable) -> tuple[tf.Tensor
     return new_low, new_high
 
 
+class KnownRange(quantizers.FixedQuantizer):
+    """Rounds activations whose range is known ahead."""
+
+    def __init__(self, low: float, high: float):
+        super().__init__(num_bits=8, init_min=low, init_max=high, narrow_range=False)
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        if training and _observing:
+            return inputs
+        return super().__call__(inputs, training, weights, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"low": self.init_min, "high": self.init_max}
+
+
 class KernelRange(quantizers.Quantizer):
     """Rounds a kernel to -127 … 127, every output channel on a scale of its own.
 
@@ -168,6 +183,8 @@ class LoneBatchNorm(tf_keras.layers.BatchNormalization):
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     """relu6(x + 3) / 6, rounded behind the first kernel of two."""
     x = tf.nn.relu6(x + 3.0)
+    if _observing:
+        return x * (1 / 6)
     return tf.quantization.fake_quant_with_min_max_args(x, 0.0, 6.0) * (1 / 6)
 
 
@@ -189,7 +206,5 @@ def rounded_layer(
 def rounded_output(node: Node, name: str) -> tf_keras.layers.Layer:
     """What rounds the output of a layer."""
     if known := fixed_range(node):
-        quantizer = quantizers.FixedQuantizer(8, *known, narrow_range=False)
-    else:
-        quantizer = MovingRange()
-    return QuantizeLayer(quantizer, name=name)
+        return QuantizeLayer(KnownRange(*known), name=name)
+    return QuantizeLayer(MovingRange(), name=name)

@@ -167,7 +167,7 @@ def _activation(function: str, name: str) -> layers.Layer:
     match function:
         case "relu6":
             return layers.ReLU(max_value=6.0, name=name)
-        case "hard_swish" | "hard_sigmoid":
+        case "hard_swish" | "hard_sigmoid" | "swish":
             return layers.Activation(ACTIVATIONS[function], name=name)
     return layers.Activation(function, name=name)
 
