@@ -12,6 +12,7 @@ import tf_keras
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mnasdet.errors import UserError
+from mnasdet.tflite.sharing import share_vectors
 
 QUANTIZATIONS = ("none", "fp16", "dynamic", "int8")
 
@@ -57,7 +58,8 @@ def convert(model: tf_keras.Model, quantization: str = "none") -> bytes:
     if quantization == "fp16":
         converter.target_spec.supported_types = [tf.float16]
     with quiet():
-        return converter.convert()
+        graph = converter.convert()
+    return share_vectors(graph) if quantization == "int8" else graph
 
 
 def is_quantized(model: tf_keras.Model) -> bool:
