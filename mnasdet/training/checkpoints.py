@@ -22,6 +22,8 @@ WEIGHTS, AVERAGES = "weights", "averages"
 ARCHITECTURE_FILE = "architecture.textproto"
 
 
+_NO_RANGES = ", which training with graph_rewriter learns"
+
 # A counter in every layer of tfmot, which nothing reads.
 _TFMOT_COUNTER = "/optimizer_step"
 
@@ -80,7 +82,8 @@ def load_weights(
             continue
         key = _key(root, name)
         if key not in shapes:
-            problems.append(f"{name} is missing")
+            of_quantized = "/range" in name
+            problems.append(f"{name} is missing{_NO_RANGES if of_quantized else ''}")
         elif shapes[key] != variable.shape.as_list():
             problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
         else:

@@ -1,4 +1,4 @@
-"""graph_rewriter in the config, then train and export: an int8 graph, as commands on a few digits."""
+"""graph_rewriter in the config, train, export: an int8 graph; as commands, on a few digits."""
 
 import json
 

@@ -3,7 +3,6 @@ tests/networks/test_fake_quantization.py, test_pruning.py and test_clustering.py
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from google.protobuf import text_format
 
 from mnasdet.detectors.detector import Detector
@@ -118,7 +117,7 @@ def test_the_weights_of_a_plain_network_load_into_a_quantised_one(tmp_path):
     for name, value in values(plain).items():
         np.testing.assert_array_equal(values(quantized)[name], value, err_msg=name)
     # There is nothing to evaluate before ranges are known.
-    with pytest.raises(checkpoints.CheckpointError, match="range/min is missing"):
+    with pytest.raises(checkpoints.CheckpointError, match="range/min is missing, which tr"):
         checkpoints.load_weights(quantized.model, path)
 
 
@@ -154,6 +153,4 @@ def test_clustering_lowers_the_loss():
     clustered = learner(CLUSTERING)
     losses = [float(clustered.update(batch())["Loss/total_loss"]) for _ in range(20)]
     assert losses[-1] < 0.9 * losses[0]
-    assert np.all(
-        np.isfinite(tf.concat([tf.reshape(k, [-1]) for k in kernels(clustered).values()], 0))
-    )
+    assert all(np.isfinite(kernel).all() for kernel in kernels(clustered).values())
