@@ -21,7 +21,7 @@ _QUOTED_CHARACTERS = 80
 # supported where they stand there.
 _OD_API_FIELDS = """
 autoaugment_image bifpn calibration_config center_net clip_boxes equalization_loss faster_rcnn
-force_use_bias graph_rewriter group_norm implicit_example_weight keypoint_box_coder
+force_use_bias group_norm implicit_example_weight keypoint_box_coder
 l1_regularizer mask_head_config mean_stddev_box_coder random_resize_method summarize_gradients
 use_confidences_as_targets weight_regression_loss_by_score weighted_giou weighted_iou
 """

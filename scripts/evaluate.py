@@ -70,7 +70,7 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
     """The metrics of every exit, with the median latency_ms of its TFLite graph on this host."""
     from mnasdet.detectors.network import num_exits
     from mnasdet.evaluation.evaluate import evaluate_pipeline
-    from mnasdet.tflite.convert import convert
+    from mnasdet.tflite.convert import convert, is_quantized
     from mnasdet.tflite.device import DeviceSpec
     from mnasdet.training import checkpoints
 
@@ -79,7 +79,8 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
     for number in range(1, num_exits(architecture) + 1):
         detector = checkpoints.load_detector(pipeline, FLAGS.checkpoint_dir, number)
         with tempfile.NamedTemporaryFile(suffix=".tflite") as graph:
-            graph.write(convert(detector.model))
+            quantization = "int8" if is_quantized(detector.model) else "none"
+            graph.write(convert(detector.model, quantization))
             graph.flush()
             with DeviceSpec().open() as device:
                 latency_ms = device.benchmark(graph.name)["median_ms"]

@@ -82,6 +82,7 @@ def main() -> None:
 
     from mnasdet.data import input_pipeline
     from mnasdet.evaluation.evaluate import first_images
+    from mnasdet.tflite.convert import is_quantized
     from mnasdet.tflite.export import NUM_PARITY_IMAGES, export, write_description
     from mnasdet.training.checkpoints import load_detector
 
@@ -92,7 +93,10 @@ def main() -> None:
         "nms": FLAGS.nms,
         "calibration_images": None,
     }
-    if calibrates:
+    if is_quantized(detector.model):
+        if FLAGS.layer_errors:
+            raise UserError("--layer_errors: a detector trained with graph_rewriter rounds itself")
+    elif calibrates:
         kind["calibration_images"] = first_images(
             pipeline, FLAGS.num_calibration_images, training=bool(trained_on)
         )

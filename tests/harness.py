@@ -86,13 +86,15 @@ class Network:
         return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
 
-def build(architecture: architecture_pb2.Architecture) -> Network:
+def build(architecture: architecture_pb2.Architecture, quantized: bool = False) -> Network:
     """The network for small images, wider than high."""
     side = max(64, smallest_image_size(architecture))
     size = (side, side * 3 // 2)
     outputs = network_outputs(architecture, size, NUM_CLASSES)
     pipeline = text_format.Parse(_PIPELINE, pipeline_pb2.TrainEvalPipelineConfig())
     pipeline.model.ssd.num_classes = NUM_CLASSES
+    if quantized:
+        pipeline.graph_rewriter.quantization.delay = 0
     resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
     resizer.height, resizer.width = size
     tf_keras.utils.set_random_seed(0)
@@ -267,3 +269,14 @@ def check_tflite(network: Network) -> None:
     for name in expected:
         assert np.std(expected[name][0] - expected[name][1]) > 0.1, f"{name}: next to nothing"
         np.testing.assert_allclose(raw[name], expected[name], atol=1e-3, err_msg=name)
+
+
+def operations_with_types(graph: bytes) -> list[tuple[str, set[str]]]:
+    """What TFLite executes, in order: the operation's name and the types of what it gives out."""
+    interpreter = load(graph, 1, "graph")
+    types = {d["index"]: np.dtype(d["dtype"]).name for d in interpreter.get_tensor_details()}
+    return [
+        (op["op_name"], {types[index] for index in op["outputs"]})
+        for op in interpreter._get_ops_details()
+        if op["op_name"] != "DELEGATE"
+    ]

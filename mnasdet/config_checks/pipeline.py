@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mnasdet import text_proto
+from mnasdet.config_checks.compression import check_compression
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.model import check_model
 from mnasdet.config_checks.search import check_search
@@ -43,6 +44,7 @@ def pipeline_problems(
         check_model(model, architecture)
     if train := root.needed("train_config"):
         check_train(train, starts="train_input_reader" in readers)
+    check_compression(root)
     _check_eval(root.child("eval_config"), pipeline.train_config.optimizer.use_moving_average)
     for name in readers:
         _check_readers(root, name)

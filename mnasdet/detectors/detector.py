@@ -49,7 +49,8 @@ def build(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     architecture: architecture_pb2.Architecture | None = None,
 ) -> Detector:
-    """The detector of a pipeline config with fresh weights.
+    """The detector of a pipeline config with fresh weights; with a `graph_rewriter`, its model
+    rounds as TFLite does in int8.
 
     Args:
       architecture: in place of the config's own.
@@ -63,7 +64,10 @@ def build(
     return Detector(
         model=keras_model(
             {BOX_ENCODINGS + exit_: predictions.box_encodings for exit_, predictions in raw.items()}
-            | {CLASS_LOGITS + exit_: predictions.class_logits for exit_, predictions in raw.items()}
+            | {
+                CLASS_LOGITS + exit_: predictions.class_logits for exit_, predictions in raw.items()
+            },
+            quantized=pipeline.HasField("graph_rewriter"),
         ),
         anchors=anchors.from_proto(architecture.anchor_generator, size, network.feature_sizes),
         image_size=size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,17 +12,25 @@ from tf_keras import layers
 
 from mnasdet.networks.builder import Builder, Node, reachable
 from mnasdet.networks.hyperparams import Initializer, stddev
+from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import ACTIVATIONS, DropBlock, Upsample
 
 
-def keras_model(outputs: dict[str, Node], name: str = "detector") -> tf_keras.Model:
-    """A functional model from the graph's inputs to `outputs`, by name."""
+def keras_model(
+    outputs: dict[str, Node], name: str = "detector", *, quantized: bool = False
+) -> tf_keras.Model:
+    """A functional model from the graph's inputs to `outputs`, by name.
+
+    Args:
+      quantized: the model rounds as TFLite does in int8, and learns the ranges in training. It has
+        the variables of the plain model, by the same names, and those of the ranges.
+    """
     inputs = {
         node: tf_keras.Input(node.shape, name=node.name)
         for node in reachable(list(outputs.values()))
         if node.op == "input"
     }
-    tensors = keras_tensors(list(outputs.values()), inputs)
+    tensors = keras_tensors(list(outputs.values()), inputs, quantized=quantized)
     return tf_keras.Model(
         list(inputs.values()), dict(zip(outputs, tensors, strict=True)), name=name
     )
@@ -43,18 +52,54 @@ def apply(network: Callable, tensors: Sequence[Any], **arguments: Any) -> list[A
     return keras_tensors(outputs, dict(zip(nodes, tensors, strict=True)))
 
 
-def keras_tensors(outputs: Sequence[Node], inputs: dict[Node, Any]) -> list[Any]:
-    """The Keras tensors of `outputs`, given those of the graph's inputs."""
-    tensors = dict(inputs)
+def keras_tensors(
+    outputs: Sequence[Node], inputs: dict[Node, Any], *, quantized: bool = False
+) -> list[Any]:
+    """The Keras tensors of `outputs`, given those of the graph's inputs; `quantized` as for
+    `keras_model`."""
+    make, finish = _quantized(outputs) if quantized else (_layer, lambda node, tensor: tensor)
+    tensors: dict[Node, Any] = {}
     made: dict[str, layers.Layer] = {}
     for node in reachable(outputs):
-        if node in tensors:
+        if node in inputs:
+            tensors[node] = finish(node, inputs[node])
             continue
         if node.name not in made:
-            made[node.name] = _LAYERS[node.op](node, node.name)
+            made[node.name] = make(node)
         arguments = [tensors[node_in] for node_in in node.inputs]
-        tensors[node] = made[node.name](arguments if len(arguments) > 1 else arguments[0])
+        tensor = made[node.name](arguments if len(arguments) > 1 else arguments[0])
+        tensors[node] = finish(node, tensor)
     return [tensors[node] for node in outputs]
+
+
+def _layer(node: Node) -> layers.Layer:
+    return _LAYERS[node.op](node, node.name)
+
+
+def _quantized(
+    outputs: Sequence[Node],
+) -> tuple[Callable[[Node], layers.Layer], Callable[[Node, Any], Any]]:
+    """How a quantised model makes a layer, and what it puts behind it."""
+    # tfmot takes seconds to load.
+    from mnasdet.networks import fake_quantization
+
+    plan = rounding(outputs)
+    # Every use of a shared layer has a range of its own.
+    uses: Counter[str] = Counter()
+    names = {}
+    for node in plan.nodes:
+        uses[node.name] += 1
+        names[node] = f"{node.name}/range" + (f"_{uses[node.name]}" if uses[node.name] > 1 else "")
+
+    def make(node: Node) -> layers.Layer:
+        return fake_quantization.rounded_layer(node, _layer(node), node in plan.lone_batch_norms)
+
+    def finish(node: Node, tensor: Any) -> Any:
+        if node not in names:
+            return tensor
+        return fake_quantization.rounded_output(node, names[node])(tensor)
+
+    return make, finish
 
 
 def _conv2d(node: Node, name: str) -> layers.Layer:
@@ -122,7 +167,7 @@ def _activation(function: str, name: str) -> layers.Layer:
     match function:
         case "relu6":
             return layers.ReLU(max_value=6.0, name=name)
-        case "hard_swish" | "hard_sigmoid":
+        case "hard_swish" | "hard_sigmoid" | "swish":
             return layers.Activation(ACTIVATIONS[function], name=name)
     return layers.Activation(function, name=name)
 

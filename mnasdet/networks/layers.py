@@ -82,4 +82,11 @@ def hard_swish(x: tf.Tensor) -> tf.Tensor:
     return x * tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
-ACTIVATIONS = {"hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish}
+@tf_keras.utils.register_keras_serializable("mnasdet")
+def swish(x: tf.Tensor) -> tf.Tensor:
+    """x * sigmoid(x). TensorFlow's own has a gradient of its own, which the TFLite converter cannot
+    save: the graph would lose its signature."""
+    return x * tf.sigmoid(x)
+
+
+ACTIVATIONS = {"hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish, "swish": swish}

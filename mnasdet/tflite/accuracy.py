@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from mnasdet.detectors.detector import Detector
 from mnasdet.protos import pipeline_pb2
+from mnasdet.tflite.convert import is_quantized
 from mnasdet.tflite.export import GRAPH_FILE, export
 from mnasdet.tflite.interpreter import detection_function
 
-# What is compared in every case.
+# What is compared in every case, but of a detector that was trained for int8 alone.
 COMPARED = ("none", "fp16", "int8")
 
 
@@ -29,7 +30,7 @@ def compare(
     quantization: str,
     input_type: str,
     nms: bool,
-    calibration_images: np.ndarray,
+    calibration_images: np.ndarray | None,
 ) -> dict[str, dict[str, Any]]:
     """mAP of the Keras model, of a TFLite file that was exported from it, and of files that differ
     from that one by the quantisation alone.
@@ -45,14 +46,14 @@ def compare(
     keras_map = evaluate(tf.function(detector.detect, autograph=False))
     compared: dict[str, dict[str, Any]] = {"keras": {"mAP": keras_map}}
     with tempfile.TemporaryDirectory() as folder:
-        for other in dict.fromkeys((*COMPARED, quantization)):
+        others = () if is_quantized(detector.model) else COMPARED
+        for other in dict.fromkeys((*others, quantization)):
             path = Path(graph)
             if other != quantization:
                 path = Path(folder) / other / GRAPH_FILE
                 export(
                     detector,
                     path.parent,
-                    images=calibration_images[:1],
                     quantization=other,
                     input_type=input_type,
                     nms=nms,

@@ -40,14 +40,20 @@ def convert(
         weights, channel by channel, and activations: int8, or int16x8 (activations of 16 bits). The
         outputs are float32 always.
       calibration_images: [images, height, width, 3] float32 in [-1, 1], from which int8 and int16x8
-        take the ranges of activations. A model that was trained with quantisation has ranges of its
-        own, which count.
+        take the ranges of activations. A model that was trained with quantisation, for int8 alone,
+        has ranges of its own.
       input_type: uint8 takes pixels, 0 to 255. Quantised to int8, the input's own scale makes
         [-1, 1] of them; otherwise the graph begins with that. Not for int16x8.
 
     Raises:
-      UserError: nothing says what the ranges of activations are; int16x8 of uint8.
+      UserError: nothing says what the ranges of activations are; the model was trained for another
+        quantisation; int16x8 of uint8.
     """
+    if is_quantized(model) and quantization != "int8":
+        raise UserError(
+            f"quantization is {quantization}; a detector that was trained with graph_rewriter is "
+            "for int8 alone"
+        )
     if input_type == "uint8" and quantization == "int16x8":
         raise UserError("quantization int16x8 takes images as float32; input_type is uint8")
     (image,) = model.inputs
@@ -75,7 +81,7 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "fp16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantization in FULL_QUANTIZATIONS and not _has_ranges(frozen):
+    if quantization in FULL_QUANTIZATIONS and not is_quantized(model):
         _calibrate(converter, quantization, calibration_images)
     with quiet():
         graph = graph_file.read(converter.convert())
@@ -87,17 +93,12 @@ def convert(
     return graph_file.write(graph)
 
 
-def _has_ranges(frozen) -> bool:
-    """Whether the model was trained with quantisation."""
-    return any(op.type.startswith("FakeQuant") for op in frozen.graph.get_operations())
-
-
 def _calibrate(converter, quantization: str, images: np.ndarray | None) -> None:
     """Has the converter find the ranges of all activations, and refuse what stays in float32."""
     if images is None or not len(images):
         raise UserError(
-            f"quantization {quantization} needs calibration images, or a model that was trained "
-            "with quantisation"
+            f"quantization {quantization} needs calibration images, or a detector that was trained "
+            "with graph_rewriter"
         )
     converter.representative_dataset = lambda: ([image[None]] for image in images)
     ops = tf.lite.OpsSet
@@ -120,6 +121,12 @@ def _take_pixels(graph: graph_file.schema.ModelT) -> None:
     tensor.type = graph_file.schema.TensorType.UINT8
     # -1 lies between two integers: of the two zero points the one that the converter takes.
     tensor.quantization = graph_file.quantization(scale=2.0 / 255.0, zero_point=127)
+
+
+def is_quantized(model: tf_keras.Model) -> bool:
+    """Whether the model rounds to int8 itself, as `keras_model(…, quantized=True)` does."""
+    # By the name of tfmot's class: tfmot takes seconds to load.
+    return any(type(layer).__name__ == "QuantizeLayer" for layer in model.layers)
 
 
 @contextlib.contextmanager

@@ -22,9 +22,16 @@ WEIGHTS, AVERAGES = "weights", "averages"
 ARCHITECTURE_FILE = "architecture.textproto"
 
 
+_NO_RANGES = ", which training with graph_rewriter learns"
+
+# A counter in every layer of tfmot, which nothing reads.
+_TFMOT_COUNTER = "/optimizer_step"
+
+
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
     """All weights, "backbone/layer_1/conv/kernel" and so on."""
-    return {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    names = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    return {name: v for name, v in names.items() if not name.endswith(_TFMOT_COUNTER)}
 
 
 def _key(root: str, name: str) -> str:
@@ -75,14 +82,15 @@ def load_weights(
             continue
         key = _key(root, name)
         if key not in shapes:
-            problems.append(f"{name} is missing")
+            of_quantized = "/range" in name
+            problems.append(f"{name} is missing{_NO_RANGES if of_quantized else ''}")
         elif shapes[key] != variable.shape.as_list():
             problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
         else:
             fitting.append((variable, key))
     if problems and (not partial or not fitting):
         raise CheckpointError(
-            f"{prefix}: {len(fitting)} of {len(model.variables)} variables match; "
+            f"{prefix}: {len(fitting)} of {len(variables_by_name(model))} variables match; "
             f"{len(problems)} do not, first: {problems[0]}"
         )
     try:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tf_keras
@@ -14,6 +16,9 @@ from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.errors import ConfigError
 from mnasdet.protos import ssd_pb2, train_pb2
 from mnasdet.training import checkpoints, losses, optimizers
+
+if TYPE_CHECKING:
+    from mnasdet.training import clustering, pruning
 
 
 class Learner:
@@ -31,8 +36,12 @@ class Learner:
         train_config: train_pb2.TrainConfig,
         *,
         keep_averages: bool = False,
+        quantization_delay: int = 0,
     ):
-        """`keep_averages`: keep the moving averages of the weights for evaluation.
+        """
+        Args:
+          keep_averages: keep the moving averages of the weights for evaluation.
+          quantization_delay: the steps in which a quantised detector only observes ranges.
 
         Raises:
           ConfigError: as `trained_variables`.
@@ -49,10 +58,13 @@ class Learner:
         self._variables = trained_variables(
             self.model, train_config.update_trainable_variables, train_config.freeze_variables
         )
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._pruner, self._clusters = self._compression(train_config)
         self._optimizer, self._schedule = optimizers.from_config(train_config.optimizer)
         # Ahead of the first step, which would be traced twice if it made variables.
-        self._optimizer._create_all_weights(self._variables)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._optimizer._create_all_weights(
+            self._clusters.trained(self._variables) if self._clusters else self._variables
+        )
         weights = checkpoints.variables_by_name(self.model)
         self._averages: dict[str, tf.Variable] = {}
         self._decay = train_config.optimizer.moving_average_decay
@@ -65,23 +77,61 @@ class Learner:
             step=self.step,
             **{checkpoints.WEIGHTS: weights},
             **({checkpoints.AVERAGES: self._averages} if keep_averages else {}),
+            **({"masks": self._pruner.masks} if self._pruner else {}),
+            **(
+                {"originals": self._clusters.originals, "centroids": self._clusters.centroids}
+                if self._clusters
+                else {}
+            ),
         )
         # On a CPU, XLA makes depthwise convolutions several times slower; it cannot compile the
         # miner, whose picks are not of a fixed number.
         accelerated = bool(tf.config.list_logical_devices("GPU")) and not self._loss.miner
-        self.update = tf.function(self._update, jit_compile=accelerated, autograph=False)
+        step = functools.partial(tf.function, jit_compile=accelerated, autograph=False)
+        self._compiled = step(self._update)
+        self._compiled_observation = step(self._update)
+        self._quantization_delay = quantization_delay
 
-    def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _compression(
+        self, train_config: train_pb2.TrainConfig
+    ) -> tuple[pruning.Pruner | None, clustering.Clusters | None]:
+        """What makes the kernels sparse or of few values, if anything shall."""
+        pruner = clusters = None
+        # tfmot takes seconds to load.
+        if train_config.HasField("pruning"):
+            from mnasdet.training import pruning
+
+            pruner = pruning.from_config(train_config.pruning, self._variables, self.step)
+        if train_config.HasField("weight_clustering"):
+            from mnasdet.training import clustering
+
+            num_clusters = train_config.weight_clustering.num_clusters
+            clusters = clustering.Clusters(self._variables, num_clusters)
+        return pruner, clusters
+
+    def update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Makes one update and returns the losses and the learning rate.
 
         Args:
           batch: image [batch, height, width, 3]; class_targets [batch, anchors] int32 and
             box_targets [batch, anchors, 4] as of `TargetAssigner`; of one replica each.
         """
+        if self._quantization_delay and int(self.step) < self._quantization_delay:
+            from mnasdet.networks.fake_quantization import observing
+
+            with observing():
+                return self._compiled_observation(batch)
+        return self._compiled(batch)
+
+    def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         learning_rate = self._schedule(self.step)
         self._optimizer.learning_rate.assign(learning_rate)
         values = self._strategy.run(self._replica_update, args=(batch,))
         self.step.assign_add(1)
+        if self._pruner:
+            self._pruner.apply(self._averages)
+        if self._clusters:
+            self._clusters.apply()
         values = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in values.items()
@@ -108,8 +158,12 @@ class Learner:
             ]
         if self._clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        updates = list(zip(self._variables, gradients, strict=True))
+        if self._clusters:
+            updates = self._clusters.updates(updates)
         self._optimizer.apply_gradients(
-            zip(gradients, self._variables, strict=True), experimental_aggregate_gradients=False
+            [(gradient, variable) for variable, gradient in updates],
+            experimental_aggregate_gradients=False,
         )
         return {
             "Loss/localization_loss": localization,

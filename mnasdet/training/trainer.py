@@ -78,6 +78,7 @@ def train(
             pipeline.model.ssd,
             train_config,
             keep_averages=pipeline.eval_config.use_moving_averages,
+            quantization_delay=quantization_delay(pipeline),
         )
         run = _Run(pipeline, detector, learner, model_dir)
         run.start(architecture)
@@ -90,6 +91,13 @@ def train(
             learner.average(step)
             run.after_step(step, values)
         return run.finish()
+
+
+def quantization_delay(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
+    """The steps before training rounds to int8; 0 where it never does, or from the first step."""
+    if not pipeline.HasField("graph_rewriter"):
+        return 0
+    return pipeline.graph_rewriter.quantization.delay
 
 
 def training_set(

@@ -5,8 +5,14 @@ import zipfile
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
 
+from mnasdet.networks.builder import Builder
+from mnasdet.networks.fake_quantization import observing
+from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.keras_builder import keras_model
 from mnasdet.tflite import graph_file
+from mnasdet.tflite.convert import convert
 from mnasdet.tflite.interpreter import TfliteModel
 
 
@@ -45,3 +51,28 @@ def test_files_are_a_zip_file_behind_the_graph(small_graph):
     assert written == graph_file.write(
         graph_file.read(written), {"a.txt": b"one\n", "b.txt": b"two"}
     )
+
+
+def test_vectors_of_zero_points_are_written_once():
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
+    b = Builder()
+    x = b.input((8, 8, 3))
+    for layer in range(3):
+        initializer = Initializer("normal", 0.3)
+        x = b.conv2d(x, 64, 1, use_bias=True, initializer=initializer, name=f"conv_{layer}")
+    model = keras_model({"y": x}, quantized=True)
+    with observing():
+        model(images, training=True)
+    shared = convert(model, "int8")
+    # As TensorFlow's own tools write it.
+    plain = bytes(
+        flatbuffer_utils.convert_object_to_bytearray(
+            flatbuffer_utils.convert_bytearray_to_object(shared)
+        )
+    )
+    # Of three kernels and their biases, 64 zero points of 8 bytes each; one of six stays.
+    assert len(plain) - len(shared) >= 5 * 64 * 8
+    assert graph_file.write(graph_file.read(plain)) == shared
+    expected = TfliteModel(plain).predict(images)["y"]
+    assert expected.std() > 0.01
+    np.testing.assert_array_equal(TfliteModel(shared).predict(images)["y"], expected)

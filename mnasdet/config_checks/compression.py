@@ -1,0 +1,86 @@
+"""What has to hold for quantisation, pruning and weight clustering in training."""
+
+from __future__ import annotations
+
+from mnasdet.config_checks.section import Section
+
+_MIN_CLUSTERS = 2
+
+
+def check_compression(root: Section) -> None:
+    """Of a whole pipeline config; alone and together."""
+    message, train = root.message, root.child("train_config")
+    quantizes = message.HasField("graph_rewriter")
+    if quantizes and (quantization := root.child("graph_rewriter").needed("quantization")):
+        _check_quantization(quantization, message.train_config.num_steps)
+    if train.message.HasField("pruning"):
+        _check_pruning(train.child("pruning"), train.message.num_steps)
+    if train.message.HasField("weight_clustering"):
+        train.child("weight_clustering").at_least("num_clusters", _MIN_CLUSTERS)
+        _check_beside_clustering(root, train)
+    if message.HasField("search_config"):
+        for section, name in (
+            (root, "graph_rewriter"),
+            (train, "pruning"),
+            (train, "weight_clustering"),
+        ):
+            if section.message.HasField(name):
+                section.report(
+                    name,
+                    "cannot be combined with search_config: a search trains plain networks; remove "
+                    "one of them, and train what was found with the other",
+                )
+
+
+def _check_quantization(quantization: Section, num_steps: int) -> None:
+    quantization.only("weight_bits", 8)
+    quantization.only("activation_bits", 8)
+    quantization.only("symmetric", False)
+    quantization.at_least("delay", 0)
+    quantization.require(
+        quantization.message.delay < max(num_steps, 1),
+        "delay",
+        f"less than train_config.num_steps, {num_steps}, is needed, or nothing is rounded",
+    )
+
+
+def _check_pruning(pruning: Section, num_steps: int) -> None:
+    message = pruning.message
+    for name in ("initial_sparsity", "final_sparsity"):
+        value = getattr(message, name)
+        pruning.require(0 <= value < 1, name, "at least 0 and less than 1 is allowed")
+    pruning.ordered("initial_sparsity", "final_sparsity")
+    pruning.at_least("frequency", 1)
+    pruning.require(
+        message.begin_step < message.end_step <= num_steps,
+        "end_step",
+        f"more than begin_step, {message.begin_step}, and at most train_config.num_steps, "
+        f"{num_steps}, is allowed",
+    )
+    between = message.end_step - message.begin_step
+    pruning.require(
+        between <= 0 or between % max(message.frequency, 1) == 0,
+        "frequency",
+        f"a divisor of the steps from begin_step to end_step, {between}, is needed",
+    )
+
+
+def _check_beside_clustering(root: Section, train: Section) -> None:
+    if train.message.HasField("pruning"):
+        train.report(
+            "weight_clustering",
+            "cannot be combined with pruning: the values of clusters are not zero; remove one of "
+            "them",
+        )
+    if root.message.HasField("graph_rewriter"):
+        train.report(
+            "weight_clustering",
+            "cannot be combined with graph_rewriter: int8 kernels, on a scale for every channel, "
+            "have other values; remove one of them",
+        )
+    if root.message.eval_config.use_moving_averages:
+        train.report(
+            "weight_clustering",
+            "cannot be combined with eval_config.use_moving_averages: averages of clustered "
+            "weights are not clustered; set it to false",
+        )

@@ -1,0 +1,98 @@
+"""Where TFLite's int8 kernels round: read off the graph, without TensorFlow.
+
+A kernel computes in int32 and rounds what it gives out. A batch normalisation and a relu behind a
+convolution belong to its kernel, however the convolution's weights are shared: each use of shared
+weights has a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnasdet.networks.builder import Node, reachable
+
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+
+# What these give out is on the scale of what they take in.
+_KEEPING = (
+    "max_pool",
+    "avg_pool",
+    "global_max_pool",
+    "upsample",
+    "reshape",
+    "dropout",
+    "drop_block",
+)
+
+_FUSED_ACTIVATIONS = ("relu", "relu6")
+
+# What TFLite gives out on a scale of its own, or in a range that is known.
+FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "hard_sigmoid": (0.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What is rounded where.
+
+    Attributes:
+      nodes: those whose output is rounded, in order.
+      lone_batch_norms: those that belong to no convolution's kernel.
+    """
+
+    nodes: list[Node]
+    lone_batch_norms: set[Node]
+
+
+def rounding(outputs: Sequence[Node]) -> Rounding:
+    """Where the network of `outputs` rounds."""
+    nodes = reachable(outputs)
+    readers: dict[Node, list[Node | None]] = {node: [] for node in nodes}
+    for node in nodes:
+        for node_in in node.inputs:
+            readers[node_in].append(node)
+    for node in outputs:
+        readers[node].append(None)  # From outside.
+
+    def only_reader(node: Node) -> Node | None:
+        return readers[node][0] if len(readers[node]) == 1 else None
+
+    def fused(node: Node) -> bool:
+        reader = only_reader(node)
+        return reader is not None and _fuses(node, reader)
+
+    on_concatenated_scale = set()
+    for concat in nodes:
+        if concat.op == "concat":
+            # Its inputs have to be on one scale: they are rounded once, when they are together.
+            for node in concat.inputs:
+                while only_reader(node) and node.op in _KEEPING:
+                    (node,) = node.inputs
+                if only_reader(node) and not fixed_range(node):
+                    on_concatenated_scale.add(node)
+    return Rounding(
+        [
+            node
+            for node in nodes
+            if node.op not in _KEEPING and node not in on_concatenated_scale and not fused(node)
+        ],
+        {node for node in nodes if node.op == "batch_norm" and not fused(node.inputs[0])},
+    )
+
+
+def fixed_range(node: Node) -> tuple[float, float] | None:
+    """The range of what a layer gives out, if it is known ahead."""
+    if node.op == "input":
+        return -1.0, 1.0
+    return FIXED_RANGES.get(node.attrs["function"]) if node.op == "activation" else None
+
+
+def _fuses(node: Node, reader: Node) -> bool:
+    """Whether one kernel does both."""
+    if reader.op == "batch_norm":
+        return node.op in CONVOLUTIONS
+    return (
+        reader.op == "activation"
+        and reader.attrs["function"] in _FUSED_ACTIVATIONS
+        and node.op in (*CONVOLUTIONS, "batch_norm", "add", "multiply")
+    )

@@ -1,0 +1,88 @@
+"""Sparse kernels: the smallest weights become zero and stay so (Zhu and Gupta, "To prune, or not to
+prune", 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_impl import Pruning
+from tensorflow_model_optimization.sparsity.keras import PolynomialDecay
+
+from mnasdet.protos import train_pb2
+
+_KERNEL = "/kernel"
+
+
+def kernels(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
+    """Those of convolutions, by name. Depthwise ones hold few weights, and are sensitive."""
+    names = {variable.name.removesuffix(":0"): variable for variable in variables}
+    return {name: v for name, v in names.items() if name.endswith(_KERNEL)}
+
+
+class Pruner:
+    """Keeps the masks of the kernels beside the network, which stays as it is built: tfmot's
+    algorithm without its wrappers, so that there is nothing to be stripped.
+
+    Attributes:
+      masks: by the kernel's name: 1 where a weight is kept, 0 where it is zero.
+    """
+
+    def __init__(
+        self,
+        variables: Sequence[tf.Variable],
+        step: tf.Variable,
+        *,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        frequency: int,
+        initial_sparsity: float = 0.0,
+    ):
+        """
+        Args:
+          variables: what is trained; kernels of convolutions among them are pruned.
+          step: the number of updates made.
+          final_sparsity, initial_sparsity: share of zeros in each kernel, at `end_step` and at
+            `begin_step`.
+          frequency: steps between two choices of the weights to keep.
+        """
+        pruned = kernels(variables)
+        self.masks = {
+            name: tf.Variable(tf.ones_like(kernel), trainable=False)
+            for name, kernel in pruned.items()
+        }
+        thresholds = [tf.Variable(0.0, trainable=False) for _ in pruned]
+        self._pruning = Pruning(
+            training_step_fn=lambda: step,
+            pruning_vars=list(zip(pruned.values(), self.masks.values(), thresholds, strict=True)),
+            pruning_schedule=PolynomialDecay(
+                initial_sparsity, final_sparsity, begin_step, end_step, frequency=frequency
+            ),
+            block_size=(1, 1),
+            block_pooling_type="AVG",
+        )
+
+    def apply(self, averages: Mapping[str, tf.Variable]) -> None:
+        """To be called behind every update: chooses weights, if it is time, and zeroes the others,
+        in their moving averages, too, where such are kept."""
+        self._pruning.conditional_mask_update()
+        self._pruning.weight_mask_op()
+        for name, mask in self.masks.items():
+            if name in averages:
+                averages[name].assign(averages[name] * mask)
+
+
+def from_config(
+    proto: train_pb2.Pruning, variables: Sequence[tf.Variable], step: tf.Variable
+) -> Pruner:
+    """The `Pruner` that a `pruning` message describes."""
+    return Pruner(
+        variables,
+        step,
+        initial_sparsity=proto.initial_sparsity,
+        final_sparsity=proto.final_sparsity,
+        begin_step=proto.begin_step,
+        end_step=proto.end_step,
+        frequency=proto.frequency,
+    )
