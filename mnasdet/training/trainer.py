@@ -130,7 +130,8 @@ def warm_start(detector: detectors.Detector, train_config: train_pb2.TrainConfig
         loaded = checkpoints.load_weights(
             detector.model, path, partial=True, parts=_PARTS[_checkpoint_type(train_config)]
         )
-        logging.info("%s: %d of %d variables loaded", path, loaded, len(detector.model.variables))
+        total = len(checkpoints.variables_by_name(detector.model))
+        logging.info("%s: %d of %d variables loaded", path, loaded, total)
 
 
 def _checkpoint_type(train_config: train_pb2.TrainConfig) -> str:
