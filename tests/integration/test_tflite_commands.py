@@ -108,7 +108,7 @@ def graph_path(folder, config_path):
 
 
 def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
-    """Of fresh weights nothing is found, so that no mAP drops; less than none is allowed."""
+    """Fresh weights find nothing, so that no mAP drops; less than none is allowed."""
     output = folder / "int8"
     done = run(
         "export_tflite",
@@ -137,7 +137,8 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
     assert len(description["layer_errors"]) == 5
     accuracy = description["accuracy"]
     assert accuracy["int8"]["bytes"] == (output / "detect.tflite").stat().st_size
-    assert accuracy["int8"]["bytes"] < accuracy["fp16"]["bytes"] < accuracy["none"]["bytes"]
+    assert accuracy["none"]["bytes"] > max(accuracy[x]["bytes"] for x in ("fp16", "int8"))
+    assert accuracy["int8"]["drop"] == accuracy["keras"]["mAP"] - accuracy["int8"]["mAP"]
     with zipfile.ZipFile(output / "detect.tflite") as archive:
         assert archive.read("labelmap.txt").decode().split() == list("0123456789")
 
