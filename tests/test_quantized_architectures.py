@@ -17,7 +17,8 @@ from tests import harness
 def test_a_step_and_a_graph(name):
     architecture = config.load_architecture(name)
     architecture.depth_multiplier = 0.25
-    architecture.box_predictor.weight_shared_convolutional_box_predictor.depth //= 4
+    if architecture.box_predictor.HasField("weight_shared_convolutional_box_predictor"):
+        architecture.box_predictor.weight_shared_convolutional_box_predictor.depth //= 4
     plain = harness.build(architecture)
     network = harness.build(architecture, quantized=True)
     assert network.model.count_params() > plain.model.count_params()
