@@ -37,7 +37,9 @@ class Measured:
     """The latency of a whole network.
 
     Attributes:
-      latency_ms, iqr_ms: median and interquartile range of the medians of several executions.
+      latency_ms: the median over several executions of each one's 10th percentile; of its median on
+        a device that tells none.
+      iqr_ms: interquartile range of the executions' medians.
       noisy: whether they never agreed.
     """
 
