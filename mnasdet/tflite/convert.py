@@ -126,7 +126,7 @@ def _take_pixels(graph: graph_file.schema.ModelT) -> None:
 def is_quantized(model: tf_keras.Model) -> bool:
     """Whether the model rounds to int8 itself, as `keras_model(…, quantized=True)` does."""
     # By the name of tfmot's class: tfmot takes seconds to load.
-    return any(type(layer).__name__ == "QuantizeLayer" for layer in model.layers)
+    return any(type(part).__name__ == "QuantizeLayer" for part in model.submodules)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -88,9 +88,9 @@ class Learner:
         # miner, whose picks are not of a fixed number.
         accelerated = bool(tf.config.list_logical_devices("GPU")) and not self._loss.miner
         step = functools.partial(tf.function, jit_compile=accelerated, autograph=False)
-        self._compiled = step(self._update)
-        self._compiled_observation = step(self._update)
-        self._quantization_delay = quantization_delay
+        self.update = step(self._update)
+        if quantization_delay:
+            self.update = self._observing(quantization_delay, step(self._update), self.update)
 
     def _compression(
         self, train_config: train_pb2.TrainConfig
@@ -109,21 +109,25 @@ class Learner:
             clusters = clustering.Clusters(self._variables, num_clusters)
         return pruner, clusters
 
-    def update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _observing(self, delay: int, observe: Callable, update: Callable) -> Callable:
+        """`observe`, which is traced to round nothing, for `delay` steps, then `update`."""
+        from mnasdet.networks.fake_quantization import observing
+
+        def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            if int(self.step) >= delay:
+                return update(batch)
+            with observing():
+                return observe(batch)
+
+        return step
+
+    def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Makes one update and returns the losses and the learning rate.
 
         Args:
           batch: image [batch, height, width, 3]; class_targets [batch, anchors] int32 and
             box_targets [batch, anchors, 4] as of `TargetAssigner`; of one replica each.
         """
-        if self._quantization_delay and int(self.step) < self._quantization_delay:
-            from mnasdet.networks.fake_quantization import observing
-
-            with observing():
-                return self._compiled_observation(batch)
-        return self._compiled(batch)
-
-    def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         learning_rate = self._schedule(self.step)
         self._optimizer.learning_rate.assign(learning_rate)
         values = self._strategy.run(self._replica_update, args=(batch,))
