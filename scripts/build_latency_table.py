@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from mnasdet.networks.builder import Node
     from mnasdet.networks.cost import CostSheet
     from mnasdet.tflite.device import Device
-    from mnasdet.tflite.latency_table import LatencyTable
+    from mnasdet.tflite.latency_table import LatencyTable, Measured
 
 FLAGS = flags.FLAGS
 
 command.define_format_flag()
-device_flags.define(num_runs=10)
+device_flags.define(num_runs=10, warmup_runs=2)
 flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.")
 flags.DEFINE_multi_string(
     "architecture",
@@ -68,7 +68,7 @@ Draw = Callable[[int], Iterator[list["Node"]]]
 
 
 def main() -> None:
-    from mnasdet.tflite import latency_table
+    from mnasdet.tflite import latency_table, layer_latency
 
     spec = device_flags.device_spec()
     for name in ("num_fit", "num_test"):
@@ -78,9 +78,6 @@ def main() -> None:
     given, draw = _networks(pipeline)
     sheets = _covering_sheets(given, draw)
     fitted, held_out = _whole_networks(given, draw)
-
-    # Loads TensorFlow.
-    from mnasdet.tflite import layer_latency
 
     with spec.open() as device:
         path = Path(FLAGS.output or latency_table.default_path(device.provenance()))
@@ -94,6 +91,12 @@ def main() -> None:
     for name, value in (report | (report["fidelity"] or {})).items():
         if not isinstance(value, (dict, list)) and value is not None:
             print(f"{name} = {value:.4f}" if isinstance(value, float) else f"{name} = {value}")
+    for name, agreement in report["peers"].items():
+        shares = [agreement[f"within_{percent}_percent"] for percent in (5, 10)]
+        print(
+            f"{name} in its place: r2 = {agreement['r2']:.4f}, within 5 and 10 %: "
+            f"{shares[0]:.2f} and {shares[1]:.2f}"
+        )
 
 
 def _pipeline():
@@ -227,8 +230,26 @@ def _calibrate(
         )
         if len(rows) > 1
         else None,
+        "peers": _peers(sheets, measured, len(fitted)) if fitted and len(rows) > 1 else {},
         "networks": rows,
     }
+
+
+def _peers(
+    sheets: Sequence[CostSheet], measured: Sequence[Measured], num_fit: int
+) -> dict[str, dict[str, float]]:
+    """The fidelity, to the networks behind the first `num_fit`, of what tells nothing of the
+    device: scaled by those first ones as the table is."""
+    from mnasdet.tflite import calibration
+
+    measured_ms = [network.latency_ms for network in measured]
+    peers = {}
+    for name in ("multiply_adds", "params"):
+        counts = [getattr(sheet.total, name) for sheet in sheets]
+        scale, constant_ms = calibration.fit(counts[:num_fit], measured_ms[:num_fit])
+        predicted_ms = [scale * count + constant_ms for count in counts[num_fit:]]
+        peers[name] = calibration.fidelity(predicted_ms, measured_ms[num_fit:])
+    return peers
 
 
 def cli() -> None:

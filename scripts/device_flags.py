@@ -20,9 +20,9 @@ _NEED_BINARY = (
 _NEED_PHONE = ("max_temperature_c", "cooldown_seconds", "device_folder")
 
 
-def define(num_runs: int) -> None:
+def define(num_runs: int, warmup_runs: int = 10) -> None:
     """Args:
-    num_runs: the default.
+    num_runs, warmup_runs: the defaults.
     """
     flags.DEFINE_string(
         "device",
@@ -35,7 +35,9 @@ def define(num_runs: int) -> None:
         "taskset", "", "Hexadecimal mask of the cores to run on: 1 the first, f the first four."
     )
     flags.DEFINE_integer("num_runs", num_runs, "Runs of an execution that count.", lower_bound=1)
-    flags.DEFINE_integer("warmup_runs", 10, "Runs before them, behind the first.", lower_bound=0)
+    flags.DEFINE_integer(
+        "warmup_runs", warmup_runs, "Runs before them, behind the first.", lower_bound=0
+    )
     flags.DEFINE_integer("repeats", 3, "Executions, at least.", lower_bound=2)
     flags.DEFINE_integer("max_repeats", 10, "Executions, at most.", lower_bound=2)
     flags.DEFINE_float(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
-from mnasdet.tflite import calibration, host, latency_table
+from mnasdet.tflite import calibration, host, latency_table, layer_latency
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.latency_table import LatencyTable
@@ -69,9 +69,6 @@ class HostTable:
 
     def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
         if self.has_to_measure(sheets):
-            # Only who measures has to load TensorFlow.
-            from mnasdet.tflite import layer_latency
-
             with self._spec.open() as device:
                 self._table = layer_latency.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]

@@ -12,24 +12,18 @@ from tqdm import tqdm
 from mnasdet.errors import UserError
 from mnasdet.networks.builder import Node, canonical_key
 from mnasdet.networks.cost import CostSheet
-from mnasdet.networks.memory import memory_freed
 from mnasdet.tflite.device import Device
 from mnasdet.tflite.latency_table import DIGITS, LatencyTable, Measured
+from mnasdet.tflite.network_graph import network_graph
 from mnasdet.tflite.repeats import typical_ms
 
 
 def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
     """A whole network as a float32 TFLite file on the device. The weights are random, for they
     make no difference."""
-    from mnasdet.networks.keras_builder import keras_model
-    from mnasdet.tflite.convert import convert
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.tflite"
-        with memory_freed():
-            path.write_bytes(
-                convert(keras_model({f"output_{i}": x for i, x in enumerate(outputs)}))
-            )
+        path.write_bytes(network_graph(outputs))
         result = device.benchmark(path)
     # Near the fastest run, as single layers, where the device tells; rounded as a table has it.
     latency_ms = typical_ms(result) if result["p10_ms"] is None else result["p10_ms"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import flatbuffers
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 IDENTIFIER = b"TFL3"
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mnasdet.networks.cost import CostSheet
-from mnasdet.networks.memory import memory_freed
 from mnasdet.tflite import latency_table
 from mnasdet.tflite.device import Device
 from mnasdet.tflite.latency_table import LatencyTable
-from mnasdet.tflite.layer_graph import NOTHING, graph
 from mnasdet.tflite.layers import Layer
+from mnasdet.tflite.network_graph import NOTHING, layer_graph
 
-# Layers that are converted, then measured.
+# Layers whose graphs are written, then measured.
 _BATCH = 20
 
 # How often a table in the making is written.
@@ -29,8 +28,7 @@ _SAVE_SECONDS = 5.0
 def measure(layers: Iterable[Layer], device: Device) -> Iterator[tuple[str, float]]:
     """Each layer's key and its milliseconds above a graph that does nothing.
 
-    Every layer becomes a graph of its own; the device runs them one after the other, and nothing is
-    converted meanwhile.
+    Every layer becomes a graph of its own; the device runs them one after the other.
     """
     remaining = iter(layers)
     nothing_ms: float | None = None
@@ -46,9 +44,8 @@ def measure(layers: Iterable[Layer], device: Device) -> Iterator[tuple[str, floa
 
 def _write(batch: Sequence[Layer], folder: Path) -> list[Path]:
     paths = [folder / f"{number}.tflite" for number in range(len(batch))]
-    with memory_freed():
-        for layer, path in zip(batch, paths, strict=True):
-            path.write_bytes(graph(layer))
+    for layer, path in zip(batch, paths, strict=True):
+        path.write_bytes(layer_graph(layer))
     return paths
 
 
