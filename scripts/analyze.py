@@ -1,11 +1,12 @@
-"""Counts what a network costs: weights, multiply-adds and memory traffic, part by part; and with
-a latency table of build_latency_table, where its milliseconds come from.
+"""Counts what a network costs, part by part: weights, multiply-adds, memory traffic; and where its
+milliseconds come from, by a table of build_latency_table or a profile of benchmark_tflite.
 
 python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --image_size=320
 python scripts/analyze.py --architecture='mobilenet_v2_l256/fpn_c64_od_sep/shared_d64_n4/net_i320'
 python scripts/analyze.py --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config
 python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --latency_table=phone.textproto \
     --plot=latency.html
+python scripts/analyze.py --op_profile=benchmark.json
 python scripts/analyze.py --list
 """
 
@@ -40,6 +41,11 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_float("depth_multiplier", None, "Factor on the widths of backbone and pyramid.")
 flags.DEFINE_string("latency_table", "", "Table from build_latency_table that has the layers.")
+flags.DEFINE_string(
+    "op_profile",
+    "",
+    "What benchmark_tflite --enable_op_profiling --output wrote, in place of an architecture.",
+)
 flags.DEFINE_integer("num_slowest", 10, "Slowest layers to show.", lower_bound=1)
 flags.DEFINE_string("plot", "", "HTML page of the layers' latencies to write.")
 
@@ -55,10 +61,20 @@ def main() -> None:
     if FLAGS["list"].value:
         _list()
         return
-    if bool(FLAGS.architecture) == bool(FLAGS.pipeline_config_path):
-        raise UserError("give either --architecture, --pipeline_config_path or --list")
-    if FLAGS.plot and not FLAGS.latency_table:
-        raise UserError("--plot: needs --latency_table")
+    subjects = (FLAGS.architecture, FLAGS.pipeline_config_path, FLAGS.op_profile)
+    if sum(map(bool, subjects)) != 1:
+        raise UserError(
+            "give either --architecture, --pipeline_config_path, --op_profile or --list"
+        )
+    if FLAGS.plot and not (FLAGS.latency_table or FLAGS.op_profile):
+        raise UserError("--plot: needs --latency_table or --op_profile")
+    if FLAGS.op_profile:
+        latency = _profiled_latency()
+        if FLAGS.format == "json":
+            command.print_json({"latency": latency})
+        else:
+            _print_latency(latency)
+        return
     architecture, image_size, num_classes = _subject()
     _override(architecture)
     _check_size(architecture, image_size)
@@ -79,7 +95,6 @@ def main() -> None:
 
 def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
     """What the table says; writes the plot if one is wanted."""
-    from mnasdet import files
     from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
     from mnasdet.tflite import latency_breakdown
@@ -87,18 +102,48 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
     table = LatencyTable.load(FLAGS.latency_table)
     sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
-    layers = latency_breakdown.by_layer(table, sheet)
+    size = "x".join(map(str, image_size))
+    return {"table": FLAGS.latency_table} | _breakdown(
+        f"{architecture.name or 'unnamed'} at {size}",
+        latency_breakdown.by_layer(table, sheet),
+        table.latency_ms(sheet),
+        table.constant_ms,
+    )
+
+
+def _profiled_latency() -> dict[str, Any]:
+    """What the profile says; writes the plot if one is wanted."""
+    import json
+
+    from mnasdet import text_proto
+    from mnasdet.tflite import latency_breakdown
+
+    text = text_proto.read_text(FLAGS.op_profile, UserError)
+    try:
+        profile = json.loads(text)
+        layers = latency_breakdown.by_operator(profile["operators"])
+        latency_ms, graph = profile["mean_ms"], profile["provenance"]["graph"]
+    except (ValueError, LookupError, TypeError):
+        raise UserError(
+            f"{FLAGS.op_profile}: has no times of operators; write it with benchmark_tflite "
+            "--benchmark_binary=… --enable_op_profiling --output"
+        ) from None
+    constant_ms = latency_ms - sum(layer.latency_ms for layer in layers)
+    return {"op_profile": FLAGS.op_profile} | _breakdown(graph, layers, latency_ms, constant_ms)
+
+
+def _breakdown(title: str, layers, latency_ms: float, constant_ms: float) -> dict[str, Any]:
+    from mnasdet import files
+    from mnasdet.tflite import latency_breakdown
+
     if FLAGS.plot:
         from mnasdet.reporting import latency_plot
 
-        size = "x".join(map(str, image_size))
-        title = f"{architecture.name or 'unnamed'} at {size}"
-        files.write(FLAGS.plot, latency_plot.html(title, layers, table.constant_ms))
+        files.write(FLAGS.plot, latency_plot.html(title, layers, constant_ms))
     slowest = latency_breakdown.slowest(layers, FLAGS.num_slowest)
     return {
-        "table": FLAGS.latency_table,
-        "latency_ms": table.latency_ms(sheet),
-        "constant_ms": table.constant_ms,
+        "latency_ms": latency_ms,
+        "constant_ms": constant_ms,
         "parts": latency_breakdown.by_part(layers),
         "slowest_layers": [asdict(layer) for layer in slowest],
     }
@@ -106,7 +151,8 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
 def _print_latency(latency: dict[str, Any]) -> None:
     total = latency["latency_ms"]
-    print(f"\n{'latency by table':<16} {'ms':>11} {'share':>11}")
+    source = "operators" if "op_profile" in latency else "table"
+    print(f"\n{f'latency by {source}':<20} {'ms':>7} {'share':>11}")
     rows = latency["parts"] | {"beside layers": latency["constant_ms"], "total": total}
     for part, value in rows.items():
         print(f"{part:<16} {value:>11.4f} {value / total:>11.1%}")

@@ -17,11 +17,10 @@ from absl import logging
 from mnasdet.errors import UserError
 from mnasdet.tflite import adb
 from mnasdet.tflite.benchmark_model import Options, for_small_graphs, read, small_ms
-from mnasdet.tflite.device import Cooling, DeviceSpec
+from mnasdet.tflite.device import Cooling, DeviceSpec, timed
 from mnasdet.tflite.interpreter import read_graph
 from mnasdet.tflite.native import check_binary, of_binary
-from mnasdet.tflite.provenance import of_graph, provenance
-from mnasdet.tflite.repeats import repeated
+from mnasdet.tflite.provenance import provenance
 
 _BINARY = "benchmark_model"
 _GRAPH = "graph.tflite"
@@ -79,13 +78,28 @@ class Phone:
         self._properties = device.properties()
 
     def provenance(self) -> dict[str, Any]:
-        return self._provenance(_condition(self._device))
+        def first(*names: str) -> str:
+            return next((self._properties[n] for n in names if self._properties.get(n)), "")
+
+        return provenance(
+            device="adb",
+            serial=self._device.serial,
+            manufacturer=first("ro.product.manufacturer"),
+            model=first("ro.product.model"),
+            # The first is Android 12's; before, the board's platform tells it.
+            soc=first("ro.soc.model", "ro.board.platform", "ro.hardware"),
+            operating_system=f"Android {first('ro.build.version.release')}".strip(),
+            build=first("ro.build.fingerprint"),
+            abis=first("ro.product.cpu.abilist", "ro.product.cpu.abi").split(","),
+            governors=_condition(self._device)["governors"],
+            taskset=self._spec.options.taskset,
+            **of_binary(self._program, self._spec.options),
+        )
 
     def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
-        content = read_graph(graph)
+        read_graph(graph)  # ahead of what takes long
         options = self._spec.options
         self._device.push([Path(graph)], f"{self._folder}/{_GRAPH}", self._spec.timeout_seconds)
-        before = _condition(self._device)
         command = self._command([_GRAPH], options)
 
         def execute() -> dict[str, Any]:
@@ -93,14 +107,7 @@ class Phone:
             ((status, output),) = self._execute(command, 1)
             return self._read(output, status, options)
 
-        result = repeated(execute, self._spec.repeats)
-        return result | {
-            "warmup_runs": options.warmup_runs,
-            "model_bytes": len(content),
-            "provenance": self._provenance(before)
-            | {"before": before, "after": _condition(self._device)}
-            | of_graph(graph, content),
-        }
+        return timed(self, self._spec, graph, lambda: _condition(self._device), execute)
 
     def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         """All in one session of the device's shell. Their files' names have to differ."""
@@ -138,25 +145,6 @@ class Phone:
 
     def _read(self, output: str, status: int, options: Options) -> dict[str, Any]:
         return read(output, status, options, f"{self._spec.binary} on {self._device}")
-
-    def _provenance(self, condition: dict[str, Any]) -> dict[str, Any]:
-        def first(*names: str) -> str:
-            return next((self._properties[n] for n in names if self._properties.get(n)), "")
-
-        return provenance(
-            device="adb",
-            serial=self._device.serial,
-            manufacturer=first("ro.product.manufacturer"),
-            model=first("ro.product.model"),
-            # The first is Android 12's; before, the board's platform tells it.
-            soc=first("ro.soc.model", "ro.board.platform", "ro.hardware"),
-            operating_system=f"Android {first('ro.build.version.release')}".strip(),
-            build=first("ro.build.fingerprint"),
-            abis=first("ro.product.cpu.abilist", "ro.product.cpu.abi").split(","),
-            governors=condition["governors"],
-            taskset=self._spec.options.taskset,
-            **of_binary(self._program, self._spec.options),
-        )
 
 
 @contextmanager

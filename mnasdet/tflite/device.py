@@ -4,14 +4,16 @@ phone."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mnasdet.errors import ConfigError
 from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.repeats import Repeats
+from mnasdet.tflite.interpreter import read_graph
+from mnasdet.tflite.provenance import of_graph
+from mnasdet.tflite.repeats import Repeats, repeated
 
 KINDS = ("host", "adb")
 
@@ -91,6 +93,31 @@ class DeviceSpec:
         if self.kind == "adb":
             return android.opened(self)
         return native.opened(self) if self.binary else host.opened(self)
+
+
+def timed(
+    device: Device,
+    spec: DeviceSpec,
+    graph: str | os.PathLike,
+    condition: Callable[[], dict[str, Any]],
+    execute: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """`Device.benchmark` for every kind of device.
+
+    Args:
+      condition: what may change while it is measured, as `provenance.host_condition`.
+      execute: loads and times the graph once; gives what `benchmark_model.read` does.
+    """
+    content = read_graph(graph)
+    before = condition()
+    result = repeated(execute, spec.repeats)
+    return result | {
+        "warmup_runs": spec.options.warmup_runs,
+        "model_bytes": len(content),
+        "provenance": device.provenance()
+        | {"before": before, "after": condition()}
+        | of_graph(graph, content),
+    }
 
 
 def parse(device: str) -> tuple[str, list[str]]:

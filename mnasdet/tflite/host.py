@@ -18,10 +18,8 @@ import numpy as np
 
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.tflite import locks
-from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.interpreter import read_graph
-from mnasdet.tflite.provenance import host_condition, of_graph, of_host
-from mnasdet.tflite.repeats import repeated
+from mnasdet.tflite.device import DeviceSpec, timed
+from mnasdet.tflite.provenance import host_condition, of_host
 
 # A small graph is run up to so many times and for so long.
 _SMALL_RUNS = 100
@@ -65,21 +63,12 @@ class Host:
         return provenance(self._spec)
 
     def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
-        content = read_graph(graph)
         options = self._spec.options
-        before = host_condition()
 
         def execute() -> dict[str, Any]:
             return _figures(self._run(graph, options.num_runs, options.warmup_runs))
 
-        result = repeated(execute, self._spec.repeats)
-        return result | {
-            "warmup_runs": options.warmup_runs,
-            "model_bytes": len(content),
-            "provenance": self.provenance()
-            | {"before": before, "after": host_condition()}
-            | of_graph(graph, content),
-        }
+        return timed(self, self._spec, graph, host_condition, execute)
 
     def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         results = [

@@ -12,11 +12,9 @@ from typing import Any
 from mnasdet.errors import UserError
 from mnasdet.tflite import benchmark_model, locks
 from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.device import DeviceSpec, timed
 from mnasdet.tflite.host import cores
-from mnasdet.tflite.interpreter import read_graph
-from mnasdet.tflite.provenance import host_condition, of_graph, of_host, sha256
-from mnasdet.tflite.repeats import repeated
+from mnasdet.tflite.provenance import host_condition, of_host, sha256
 
 
 @contextmanager
@@ -47,17 +45,10 @@ class NativeHost:
         return of_host(taskset=options.taskset, **of_binary(self._program, options))
 
     def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
-        content = read_graph(graph)
-        before = host_condition()
-        options = self._spec.options
-        result = repeated(lambda: self._execute(graph, options), self._spec.repeats)
-        return result | {
-            "warmup_runs": options.warmup_runs,
-            "model_bytes": len(content),
-            "provenance": self.provenance()
-            | {"before": before, "after": host_condition()}
-            | of_graph(graph, content),
-        }
+        def execute() -> dict[str, Any]:
+            return self._execute(graph, self._spec.options)
+
+        return timed(self, self._spec, graph, host_condition, execute)
 
     def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         options = benchmark_model.for_small_graphs(self._spec.options)

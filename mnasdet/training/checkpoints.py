@@ -21,8 +21,9 @@ WEIGHTS, AVERAGES = "weights", "averages"
 # Written beside the checkpoints: what they are checkpoints of.
 ARCHITECTURE_FILE = "architecture.textproto"
 
-
-_NO_RANGES = ", which training with graph_rewriter learns"
+# What only a detector that was trained with graph_rewriter has, by a part of the name.
+_RANGE = "/range"
+_LEARNT = ", which training with graph_rewriter learns"
 
 # A counter in every layer of tfmot, which nothing reads.
 _TFMOT_COUNTER = "/optimizer_step"
@@ -82,12 +83,20 @@ def load_weights(
             continue
         key = _key(root, name)
         if key not in shapes:
-            of_quantized = "/range" in name
-            problems.append(f"{name} is missing{_NO_RANGES if of_quantized else ''}")
+            problems.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
         elif shapes[key] != variable.shape.as_list():
             problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
         else:
             fitting.append((variable, key))
+    if not partial and not any(_RANGE in name for name in variables_by_name(model)):
+        # Weights that were trained for int8 would pass for a float detector.
+        unread = [
+            key for key in shapes if key.startswith(root) and _RANGE.replace("/", ".S") in key
+        ]
+        if unread:
+            raise CheckpointError(
+                f"{prefix}: has ranges of activations{_LEARNT}; the config has no graph_rewriter"
+            )
     if problems and (not partial or not fitting):
         raise CheckpointError(
             f"{prefix}: {len(fitting)} of {len(variables_by_name(model))} variables match; "

@@ -120,7 +120,7 @@ def test_list_has_every_architecture():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either --architecture, --pipeline_config_path or --list"),
+        ([], "give either --architecture, --pipeline_config_path, --op_profile or --list"),
         (["--architecture=mnasfpn"], 'no architecture "mnasfpn"; one of '),
         ([MNASFPN, "--image_size=32"], "image size 32x32: at least 64 is needed"),
         ([MNASFPN, "--depth_multiplier=0"], "--depth_multiplier is 0; more than 0"),
@@ -146,6 +146,12 @@ def test_what_the_user_can_mend_is_one_line(arguments, message):
     assert message in done.stderr
 
 
+def hovers(page):
+    """The names of the layers in a plot."""
+    figures = re.findall(r'<script type="application/json">(.*?)</script>', page)
+    return {name for name, _ in json.loads(figures[0])["data"][0]["customdata"]}
+
+
 def test_latency_by_part_and_layer(tmp_path):
     """A table in which a layer takes as many milliseconds as its key has letters."""
     size = ["--architecture=mobilenet_v3_small_halved_ssdlite", "--image_size=320"]
@@ -167,11 +173,9 @@ def test_latency_by_part_and_layer(tmp_path):
     assert slowest[0]["latency_ms"] == 2 * max(entries.values()) == 2 * len(slowest[0]["layer"])
     # One page, which the browser lets load nothing, with every layer in it.
     page = plot.read_text()
-    figures = re.findall(r'<script type="application/json">(.*?)</script>', page)
-    hovers = {name for name, _ in json.loads(figures[0])["data"][0]["customdata"]}
     assert "default-src 'none'" in page
     assert get_plotlyjs() in page
-    assert {layer.node.name for layer in found} <= hovers
+    assert {layer.node.name for layer in found} <= hovers(page)
 
     text = analyze(*size, f"--latency_table={path}", "--num_slowest=3").stdout
     assert f"{total:.4f}      100.0%" in text
@@ -182,6 +186,46 @@ def test_latency_by_part_and_layer(tmp_path):
     assert f"no latency for layer '{found[5].key}'; add it with scripts/build_lat" in done.stderr
 
 
-def test_plot_needs_a_table():
+def test_latency_by_the_operators_of_a_profile(tmp_path):
+    path, plot = tmp_path / "benchmark.json", tmp_path / "plot.html"
+
+    def row(type_, name, mean_ms, within_delegate=False):
+        return {
+            "type": type_, "name": name, "mean_ms": mean_ms, "within_delegate": within_delegate
+        }  # fmt: skip
+
+    operators = [
+        row("CONV_2D", "[detector/backbone/layer_1/relu6/Relu6;detector/backbone/bn]:0", 2.0),
+        row("ADD", "[detector/feature_pyramid/cell_0/add/add]:1", 1.0),
+        row("CONV_2D", "[detector/backbone/layer_2/conv/Conv2D]:2", 0.5),
+        row("CONCATENATION", "[PartitionedCall:0]:3", 0.25),
+    ]
+    in_delegate = [
+        row("TfLiteXNNPackDelegate", "[PartitionedCall:0]:4", 3.0),
+        row("Convolution (NHWC, F32) GEMM", "Convolution (NHWC, F32) GEMM:0", 2.9, True),
+    ]
+    benchmark = {"mean_ms": 7.0, "provenance": {"graph": "detect.tflite"}}
+    path.write_text(json.dumps(benchmark | {"operators": operators + in_delegate}))
+    done = analyze(f"--op_profile={path}", f"--plot={plot}", "--format=json")
+    latency = json.loads(done.stdout)["latency"]
+    assert latency["parts"] == {
+        "backbone": 2.5, "feature_pyramid": 1.0, "other": 0.25, "delegate": 2.9
+    }  # fmt: skip
+    assert latency["constant_ms"] == pytest.approx(7.0 - 6.65)
+    assert [layer["name"] for layer in latency["slowest_layers"]][1:3] == [
+        "backbone/layer_1/relu6/Relu6", "feature_pyramid/cell_0/add/add"
+    ]  # fmt: skip
+    assert "backbone/layer_2/conv/Conv2D" in hovers(plot.read_text())
+    text = analyze(f"--op_profile={path}").stdout
+    assert re.search(r"^latency by operators +ms +share$", text, re.MULTILINE)
+    assert re.search(r"^backbone +2.5000 +35.7%$", text, re.MULTILINE)
+
+    path.write_text(json.dumps(benchmark))
+    done = analyze(f"--op_profile={path}", status=1)
+    assert "has no times of operators; write it with benchmark_tflite" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_plot_needs_latencies():
     done = analyze(MNASFPN, "--plot=a.html", status=1)
-    assert done.stderr == "error: --plot: needs --latency_table\n"
+    assert done.stderr == "error: --plot: needs --latency_table or --op_profile\n"

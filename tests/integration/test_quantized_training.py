@@ -33,6 +33,11 @@ def test_from_training_to_an_int8_graph(pipeline_path, folder):
     result = run(*export, f"--output_dir={folder}/no", status=1)
     assert "quantization is none; a detector that was trained with graph" in result.stderr
     run(*export, f"--output_dir={folder}/out", "--quantization=int8")
+    plain = folder / "plain.config"
+    plain.write_text(pipeline_path.read_text().partition("graph_rewriter")[0])
+    export[1] = f"--pipeline_config_path={plain}"
+    result = run(*export, f"--output_dir={folder}/no", status=1)
+    assert "learns; the config has no graph_rewriter" in result.stderr
     described = json.loads((folder / "out" / "export.json").read_text())
     graph = (folder / "out" / "detect.tflite").read_bytes()
     operations = operations_with_types(graph)
