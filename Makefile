@@ -31,6 +31,7 @@ benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/latency_of_published.py
 	$(BIN)/python benchmarks/bookkeeping.py
 	$(BIN)/python benchmarks/controllers.py
+	$(BIN)/python benchmarks/latency_table_fidelity.py
 ifdef DATA
 	$(BIN)/python benchmarks/training_vs_tf_models.py --train_input='$(DATA)/train.record*' \
 		--eval_input='$(DATA)/val.record*' --label_map=$(DATA)/label_map.pbtxt
