@@ -57,26 +57,22 @@ def convert(
     if input_type == "uint8" and quantization == "int16x8":
         raise UserError("quantization int16x8 takes images as float32; input_type is uint8")
     (image,) = model.inputs
-    shape = (1, *image.shape[1:])
-    spec = tf.TensorSpec(shape, image.dtype, name=image.name)
-    traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
-    # Converting with variables takes many times as long and gives the same graph.
-    with quiet():
-        frozen = convert_variables_to_constants_v2(traced)
-    # Freezing drops the names of the outputs but keeps their order, tf.nest's: a second function
-    # gives the names back.
-    names = sorted(traced.structured_outputs)
     normalises = input_type == "uint8" and quantization != "int8"
-    if normalises:
-        spec = tf.TensorSpec(shape, tf.uint8, name=image.name)
+    spec = tf.TensorSpec(
+        (1, *image.shape[1:]), tf.uint8 if normalises else image.dtype, name=image.name
+    )
 
-    def named(x):
+    def network(x):
         if normalises:
             x = tf.cast(x, tf.float32) * (2.0 / 255.0) - 1.0
-        return dict(zip(names, frozen(x), strict=True))
+        return model(x, training=False)
 
-    function = tf.function(named, input_signature=[spec]).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    traced = tf.function(network).get_concrete_function(spec)
+    # Converting with variables takes many times as long and gives the same graph, and half a second
+    # longer with a signature.
+    with quiet():
+        frozen = convert_variables_to_constants_v2(traced)
+    converter = tf.lite.TFLiteConverter([frozen])
     if quantization != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "fp16":
@@ -85,7 +81,8 @@ def convert(
         _calibrate(converter, quantization, calibration_images)
     with quiet():
         graph = graph_file.read(converter.convert())
-    graph_file.set_outputs(graph, dict(sorted(graph_file.outputs(graph).items())))
+    # Freezing drops the names of the outputs but keeps their order, tf.nest's.
+    graph_file.sign(graph, image.name, sorted(traced.structured_outputs))
     if quantization == "int16x8":
         shared_biases.separate(graph)
     if input_type == "uint8" and not normalises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flatbuffers
 import numpy as np
@@ -78,6 +78,23 @@ def quantization(scale: float, zero_point: int) -> schema.QuantizationParameters
     parameters = schema.QuantizationParametersT()
     parameters.scale, parameters.zeroPoint = [scale], [zero_point]
     return parameters
+
+
+def sign(model: schema.ModelT, input_name: str, output_names: Sequence[str]) -> None:
+    """Gives a model of one input a signature, "serving_default", and its tensors these names.
+
+    Args:
+      output_names: sorted, of the outputs as they are.
+    """
+    subgraph = model.subgraphs[0]
+    entry = schema.TensorMapT()
+    (entry.tensorIndex,) = subgraph.inputs
+    entry.name = input_name
+    signature = schema.SignatureDefT()
+    signature.signatureKey = "serving_default"
+    signature.inputs = [entry]
+    model.signatureDefs = [signature]
+    set_outputs(model, dict(zip(output_names, subgraph.outputs, strict=True)))
 
 
 def outputs(model: schema.ModelT) -> dict[str, int]:
