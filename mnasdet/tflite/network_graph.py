@@ -1,7 +1,7 @@
 """Networks as TFLite graphs to be timed: with random weights, and without a converter.
 
 The converter, and the Keras model that it wants, take seconds a network. What it would make of one
-is known, `layers`, so that the file is written directly, in milliseconds and without TensorFlow.
+is known, `layers`: the file is written directly, in a fraction of a second, without TensorFlow.
 """
 
 from __future__ import annotations
