@@ -32,6 +32,7 @@ benchmark: $(INSTALLED)
 	$(BIN)/python benchmarks/bookkeeping.py
 	$(BIN)/python benchmarks/controllers.py
 	$(BIN)/python benchmarks/latency_table_fidelity.py
+	$(BIN)/python benchmarks/export_vs_tf_lite.py
 ifdef DATA
 	$(BIN)/python benchmarks/training_vs_tf_models.py --train_input='$(DATA)/train.record*' \
 		--eval_input='$(DATA)/val.record*' --label_map=$(DATA)/label_map.pbtxt

@@ -5,6 +5,8 @@ For every space a table of this machine, from nothing, by `build_latency_table.p
 random networks that give it scale and constant, and 50 others to be predicted; all at 320x320 with
 90 classes, on one thread. Multiply-adds and parameters get a scale and a constant from the same 50.
 
+Beside it the time of a look-up, from the network to its latency, as a median.
+
   python benchmarks/latency_table_fidelity.py
   python benchmarks/latency_table_fidelity.py --spaces=mnasfpn --format=json
 
@@ -14,6 +16,7 @@ While nothing else runs: what runs beside it is in the latencies, and not evenly
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,13 +24,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags, logging
 from google.protobuf import text_format
 
-from mnasdet import configs, text_proto
+from mnasdet import config, configs, text_proto
+from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import UserError
+from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import pipeline_pb2
 from mnasdet.scripts import command
+from mnasdet.search_spaces import factory
+from mnasdet.tflite.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 
@@ -56,15 +64,15 @@ def build(space: str) -> dict[str, Any]:
     search_space.Clear()
     getattr(search_space, space).SetInParent()
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "pipeline.config"
-        config.write_text(text_format.MessageToString(pipeline))
+        config_path = Path(folder) / "pipeline.config"
+        config_path.write_text(text_format.MessageToString(pipeline))
         start = time.perf_counter()
         done = subprocess.run(
             [
                 sys.executable,
                 "-m",
                 "mnasdet.scripts.build_latency_table",
-                f"--pipeline_config_path={config}",
+                f"--pipeline_config_path={config_path}",
                 f"--output={folder}/table.textproto",
                 f"--num_fit={FLAGS.num_fit}",
                 f"--num_test={FLAGS.num_test}",
@@ -74,7 +82,28 @@ def build(space: str) -> dict[str, Any]:
         )
         if done.returncode:
             raise UserError(f"{space}: no table")
-        return json.loads(done.stdout) | {"seconds": time.perf_counter() - start}
+        seconds = time.perf_counter() - start
+        lookup_ms = median_lookup_ms(config_path, f"{folder}/table.textproto")
+        return json.loads(done.stdout) | {"seconds": seconds, "lookup_ms": lookup_ms}
+
+
+def median_lookup_ms(config_path: Path, table_path: str) -> float:
+    """From a network that the search has at hand to its latency."""
+    pipeline = config.load(config_path, readers=())
+    base = config.architecture(pipeline)
+    space = factory.from_config(pipeline.search_config.search_space, base)
+    table = LatencyTable.load(table_path)
+    rng = np.random.default_rng(1)
+    taken_ms = []
+    for _ in range(FLAGS.num_test):
+        architecture = space.decode(space.sample(rng))
+        outputs = network_outputs(
+            architecture, config.image_size(pipeline), pipeline.model.ssd.num_classes
+        )
+        start = time.perf_counter()
+        table.latency_ms(cost_sheet(outputs))
+        taken_ms.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(taken_ms)
 
 
 def print_table(space: str, report: dict[str, Any]) -> None:
@@ -82,7 +111,7 @@ def print_table(space: str, report: dict[str, Any]) -> None:
     print(
         f"\n{space}: {report['num_layers']} layers, {agreement['num_networks']} networks of "
         f"{agreement['min_ms']:.1f} to {agreement['max_ms']:.1f} ms, {report['num_noisy']} noisy; "
-        f"{report['seconds']:.0f} s in all"
+        f"{report['seconds']:.0f} s in all, a look-up {report['lookup_ms']:.1f} ms"
     )
     print(f"{'':<15}{'R2':>10}{'Spearman':>10}{'in 5 %':>10}{'in 10 %':>10}{'error':>10}")
     for name, figures in {"latency_table": agreement, **report["peers"]}.items():

@@ -20,7 +20,8 @@ from mnasdet.scripts import command, device_flags
 FLAGS = flags.FLAGS
 
 command.define_format_flag()
-device_flags.define(num_runs=50)
+device_flags.define()
+device_flags.define_repeats()
 flags.DEFINE_string("graph", None, "TFLite file.", required=True)
 flags.DEFINE_string("output", None, "Where to write the result as JSON as well.")
 
@@ -29,7 +30,7 @@ def main() -> None:
     from mnasdet import files
     from mnasdet.tflite.interpreter import read_graph
 
-    spec = device_flags.device_spec()
+    spec = device_flags.repeats_spec()
     read_graph(FLAGS.graph)  # ahead of what takes long
     with spec.open() as device:
         result = device.benchmark(FLAGS.graph)

@@ -29,13 +29,12 @@ from mnasdet.scripts import command, device_flags
 if TYPE_CHECKING:
     from mnasdet.networks.builder import Node
     from mnasdet.networks.cost import CostSheet
-    from mnasdet.tflite.device import Device
-    from mnasdet.tflite.latency_table import LatencyTable, Measured
+    from mnasdet.tflite.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 
 command.define_format_flag()
-device_flags.define(num_runs=10, warmup_runs=2)
+device_flags.define()
 flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.")
 flags.DEFINE_multi_string(
     "architecture",
@@ -68,7 +67,8 @@ Draw = Callable[[int], Iterator[list["Node"]]]
 
 
 def main() -> None:
-    from mnasdet.tflite import latency_table, layer_latency
+    from mnasdet.networks.cost import cost_sheet
+    from mnasdet.tflite import latency_table, table_measurement
 
     spec = device_flags.device_spec()
     for name in ("num_fit", "num_test"):
@@ -79,12 +79,14 @@ def main() -> None:
     sheets = _covering_sheets(given, draw)
     fitted, held_out = _whole_networks(given, draw)
 
+    networks = [*fitted, *held_out]
+    sheets += [cost_sheet(outputs) for outputs in networks]
     with spec.open() as device:
         path = Path(FLAGS.output or latency_table.default_path(device.provenance()))
-        table = layer_latency.ensure(path, sheets, device, progress=True)
-        if pipeline is not None:
-            _sign(table, pipeline)
-        report = _calibrate(table, fitted, held_out, device)
+        table = table_measurement.ensure(path, sheets, device, networks, progress=True)
+    if pipeline is not None:
+        _sign(table, pipeline)
+    report = _calibrate(table, fitted, held_out)
     if FLAGS.format == "json":
         command.print_json(report)
         return
@@ -203,20 +205,26 @@ def _calibrate(
     table: LatencyTable,
     fitted: Sequence[list[Node]],
     held_out: Sequence[list[Node]],
-    device: Device,
 ) -> dict[str, Any]:
-    """Measures whole networks, fits the table to the first and compares it with the others."""
+    """Fits the table to the first of its whole networks and compares it with the others."""
+    from mnasdet.networks.builder import canonical_key
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite import calibration, layer_latency
+    from mnasdet.tflite import calibration
 
     networks = [*fitted, *held_out]
     sheets = [cost_sheet(outputs) for outputs in networks]
-    table = layer_latency.ensure(table.path, sheets, device)
-    measured = calibration.ensure_networks(table, networks, device, progress=True)
+    keys = [canonical_key(outputs) for outputs in networks]
+    measured_ms = [table.networks[key] for key in keys]
     if fitted:
-        calibration.calibrate(table, sheets[: len(fitted)], measured[: len(fitted)])
-    tests = list(zip(sheets, measured, strict=True))[len(fitted) :]
-    rows = [{"predicted_ms": table.latency_ms(sheet)} | vars(network) for sheet, network in tests]
+        calibration.calibrate(table, sheets[: len(fitted)], measured_ms[: len(fitted)])
+    rows = [
+        {
+            "predicted_ms": table.latency_ms(sheet),
+            "latency_ms": table.networks[key],
+            "noisy": key in table.noisy,
+        }
+        for sheet, key in list(zip(sheets, keys, strict=True))[len(fitted) :]
+    ]
     return {
         "table": table.path,
         "num_layers": len(table.entries),
@@ -224,25 +232,24 @@ def _calibrate(
         "scale": table.scale,
         "constant_ms": table.constant_ms,
         "num_fit": len(fitted),
-        "num_noisy": sum(network.noisy for network in measured),
+        "num_noisy": len(table.noisy),
         "fidelity": calibration.fidelity(
             [row["predicted_ms"] for row in rows], [row["latency_ms"] for row in rows]
         )
         if len(rows) > 1
         else None,
-        "peers": _peers(sheets, measured, len(fitted)) if fitted and len(rows) > 1 else {},
+        "peers": _peers(sheets, measured_ms, len(fitted)) if fitted and len(rows) > 1 else {},
         "networks": rows,
     }
 
 
 def _peers(
-    sheets: Sequence[CostSheet], measured: Sequence[Measured], num_fit: int
+    sheets: Sequence[CostSheet], measured_ms: Sequence[float], num_fit: int
 ) -> dict[str, dict[str, float]]:
     """The fidelity, to the networks behind the first `num_fit`, of what tells nothing of the
     device: scaled by those first ones as the table is."""
     from mnasdet.tflite import calibration
 
-    measured_ms = [network.latency_ms for network in measured]
     peers = {}
     for name in ("multiply_adds", "params"):
         counts = [getattr(sheet.total, name) for sheet in sheets]

@@ -50,10 +50,10 @@ def define_record_flags() -> None:
 
 
 def load_pipeline(
-    readers: Collection[str] = ("train_input_reader", "eval_input_reader"), architecture: str = ""
+    readers: Collection[str] = ("train_input_reader", "eval_input_reader"), **others: Any
 ):
-    """The pipeline config that the flags name, checked for a command that uses `readers`; with an
-    architecture in place of its own, if one is given."""
+    """The pipeline config that the flags name, checked for a command that uses `readers`; `others`
+    goes in place of what it says, as in `config.load`."""
     from mnasdet import config
 
     return config.load(
@@ -62,7 +62,7 @@ def load_pipeline(
         eval_input=FLAGS.eval_input,
         label_map=FLAGS.label_map,
         readers=readers,
-        architecture=architecture,
+        **others,
     )
 
 

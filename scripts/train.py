@@ -26,13 +26,18 @@ flags.DEFINE_string(
     "its ssd message says of predictor, anchors and hyper-parameters holds for it as well.",
 )
 flags.DEFINE_integer("num_train_steps", 0, "In place of train_config.num_steps.", lower_bound=0)
+flags.DEFINE_string(
+    "fine_tune_checkpoint", "", "To start from, in place of train_config.fine_tune_checkpoint."
+)
 flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and their augmentation.")
 
 
 def main() -> None:
-    pipeline = command.load_pipeline(architecture=FLAGS.architecture)
-    if FLAGS.num_train_steps:
-        pipeline.train_config.num_steps = FLAGS.num_train_steps
+    pipeline = command.load_pipeline(
+        architecture=FLAGS.architecture,
+        num_steps=FLAGS.num_train_steps,
+        fine_tune_checkpoint=FLAGS.fine_tune_checkpoint,
+    )
 
     from mnasdet.training import runtime, trainer
 

@@ -11,7 +11,7 @@ from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search import latency
 from mnasdet.search.search import build_network
 from mnasdet.search.trial_store import Trial
-from mnasdet.tflite.calibration import network_latency
+from mnasdet.tflite.network_latency import network_latency
 
 
 def measure(

@@ -12,10 +12,11 @@ from tqdm import tqdm
 from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
-from mnasdet.tflite import calibration, host, latency_table, layer_latency
+from mnasdet.tflite import host, latency_table, table_measurement
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.network_latency import network_latency
 
 # Timed runs of each execution of a network.
 _NUM_RUNS = 10
@@ -70,7 +71,7 @@ class HostTable:
     def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
         if self.has_to_measure(sheets):
             with self._spec.open() as device:
-                self._table = layer_latency.ensure(self._path, sheets, device, progress=True)
+                self._table = table_measurement.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]
 
     def _load(self) -> LatencyTable:
@@ -95,7 +96,7 @@ class WholeNetworks:
         if new:
             with self._spec.open() as device:
                 for key, sheet in tqdm(new.items(), desc="measuring", unit="network"):
-                    measured = calibration.network_latency(sheet.outputs, device)
+                    measured = network_latency(sheet.outputs, device)
                     if measured.noisy:
                         logging.warning(
                             "%.4g ms are noisy: the executions did not agree, their interquartile "

@@ -16,7 +16,7 @@ from absl import logging
 
 from mnasdet.errors import UserError
 from mnasdet.tflite import adb
-from mnasdet.tflite.benchmark_model import Options, for_small_graphs, read, small_ms
+from mnasdet.tflite.benchmark_model import Options, for_quick_ms, quick_ms, read
 from mnasdet.tflite.device import Cooling, DeviceSpec, timed
 from mnasdet.tflite.interpreter import read_graph
 from mnasdet.tflite.native import check_binary, of_binary
@@ -109,16 +109,16 @@ class Phone:
 
         return timed(self, self._spec, graph, lambda: _condition(self._device), execute)
 
-    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
-        """All in one session of the device's shell. Their files' names have to differ."""
-        options = for_small_graphs(self._spec.options)
+    def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        """All in one session of the device's shell."""
+        options = for_quick_ms(self._spec.options)
         paths = [Path(graph) for graph in graphs]
         self._device.push(paths, f"{self._folder}/", self._spec.timeout_seconds)
         _cool_down(self._device, self._spec.cooling)
         names = [path.name for path in paths]
         answers = self._execute(self._command(names, options), len(names))
         self._device.shell(f"cd {shlex.quote(self._folder)} && rm -f {shlex.join(names)}")
-        return [small_ms(self._read(output, status, options)) for status, output in answers]
+        return [quick_ms(self._read(output, status, options)) for status, output in answers]
 
     def _command(self, names: Sequence[str], options: Options) -> str:
         """Runs the binary on graphs in the folder, each in a process of its own, and prints the

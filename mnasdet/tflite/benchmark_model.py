@@ -23,10 +23,11 @@ _MEMORY = {
     "overall_memory_mb": rf"(?:footprint.* \(MB\): .*overall=|Overall footprint: +)({_NUMBER})",
     "peak_memory_mb": rf"(?:via periodic monitoring: |Peak memory: +)({_NUMBER})",
 }
-# A small graph's runs, at least, and seconds of them and of the warm-up.
-_SMALL_RUNS = 50
-_SMALL_WARMUP_RUNS = 3
-_SMALL_SECONDS = 0.1
+# A quick measurement's runs, and how many seconds they and the warm-up take, at least and at most.
+_QUICK_RUNS = 50
+_QUICK_WARMUP_RUNS = 3
+_QUICK_MIN_SECONDS = 0.1
+_QUICK_MAX_SECONDS = 0.5
 # A microsecond is a hundredth of it.
 _COARSE_MS = 0.1
 # What the shell, the kernel and Android's linker say of a file for another processor.
@@ -104,18 +105,19 @@ class Options:
         return [name for name, wanted in asked.items() if wanted]
 
 
-def for_small_graphs(options: Options) -> Options:
-    """For many graphs of which none takes long: a tenth of a second each."""
+def for_quick_ms(options: Options) -> Options:
+    """For many graphs: a tenth to half a second each."""
     return replace(
         options,
-        num_runs=_SMALL_RUNS,
-        warmup_runs=_SMALL_WARMUP_RUNS,
-        min_seconds=_SMALL_SECONDS,
+        num_runs=_QUICK_RUNS,
+        warmup_runs=_QUICK_WARMUP_RUNS,
+        min_seconds=_QUICK_MIN_SECONDS,
+        max_seconds=_QUICK_MAX_SECONDS,
         enable_op_profiling=False,
     )
 
 
-def small_ms(result: dict[str, Any]) -> float:
+def quick_ms(result: dict[str, Any]) -> float:
     """Of a result of `read`: the median, or the mean where that has too few whole microseconds,
     in which the binary counts."""
     median, mean = result["median_ms"], result["mean_ms"]

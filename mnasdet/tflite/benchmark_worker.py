@@ -18,8 +18,8 @@ import numpy as np
 from mnasdet.errors import UserError
 from mnasdet.tflite.interpreter import load, read_graph
 
-# Fewer could all have been held up by other processes.
-_MIN_RUNS = 10
+# Fewer tell too little.
+_MIN_RUNS = 5
 
 
 def run(
@@ -29,7 +29,7 @@ def run(
 
     Args:
       warmup_runs: behind the first run, not counted.
-      max_seconds: no further run is begun behind this, once there are ten.
+      max_seconds: no further run is begun behind this, once there are five.
 
     Returns:
       init_ms, first_ms, warmup_runs_ms and runs_ms (lists), and the process's peak memory:

@@ -34,8 +34,9 @@ class Device(Protocol):
         """
         ...
 
-    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
-        """Milliseconds of each of many small graphs, quickly: none is repeated."""
+    def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        """Milliseconds of each of many graphs, in little time: each is loaded once, and run for a
+        moment. Their files' names have to differ."""
         ...
 
 

@@ -21,12 +21,12 @@ from mnasdet.tflite import locks
 from mnasdet.tflite.device import DeviceSpec, timed
 from mnasdet.tflite.provenance import host_condition, of_host
 
-# A small graph is run up to so many times and for so long.
-_SMALL_RUNS = 100
-_SMALL_SECONDS = 0.02
-_SMALL_WARMUP_RUNS = 3
+# In a quick measurement a graph is run up to so many times and for so long.
+_QUICK_RUNS = 100
+_QUICK_SECONDS = 0.02
+_QUICK_WARMUP_RUNS = 1
 # Near the fastest run: in so short a time a median also counts what other processes take away.
-_SMALL_PERCENTILE = 10
+_QUICK_PERCENTILE = 10
 
 
 @contextmanager
@@ -70,11 +70,11 @@ class Host:
 
         return timed(self, self._spec, graph, host_condition, execute)
 
-    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+    def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         results = [
-            self._run(graph, _SMALL_RUNS, _SMALL_WARMUP_RUNS, _SMALL_SECONDS) for graph in graphs
+            self._run(graph, _QUICK_RUNS, _QUICK_WARMUP_RUNS, _QUICK_SECONDS) for graph in graphs
         ]
-        return [float(np.percentile(result["runs_ms"], _SMALL_PERCENTILE)) for result in results]
+        return [float(np.percentile(result["runs_ms"], _QUICK_PERCENTILE)) for result in results]
 
     def _run(
         self,

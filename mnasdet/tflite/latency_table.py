@@ -32,22 +32,6 @@ def missing(table: LatencyTable | None, sheets: Iterable[CostSheet]) -> dict[str
     return {key: layer for key, layer in found.items() if key not in known}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The latency of a whole network.
-
-    Attributes:
-      latency_ms: the median over several executions of each one's 10th percentile; of its median on
-        a device that tells none.
-      iqr_ms: interquartile range of the executions' medians.
-      noisy: whether they never agreed.
-    """
-
-    latency_ms: float
-    iqr_ms: float = 0.0
-    noisy: bool = False
-
-
 @dataclass
 class LatencyTable:
     """Latencies of single layers on one device.
@@ -57,7 +41,9 @@ class LatencyTable:
       entries: milliseconds above a graph that does nothing, by `Layer.key`.
       scale: of the sum of a network's layers, to which `constant_ms` is added.
       path: where the table was read or written; for messages.
-      networks: whole networks, by `canonical_key`.
+      networks: milliseconds of whole networks, by `canonical_key`.
+      noisy: keys, of layers and networks, whose figure stands alone: no second measurement has
+        confirmed it.
     """
 
     provenance: dict[str, Any]
@@ -65,7 +51,8 @@ class LatencyTable:
     scale: float = 1.0
     constant_ms: float = 0.0
     path: str = "latency table"
-    networks: dict[str, Measured] = field(default_factory=dict)
+    networks: dict[str, float] = field(default_factory=dict)
+    noisy: set[str] = field(default_factory=set)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> LatencyTable:
@@ -94,7 +81,9 @@ class LatencyTable:
             proto.scale,
             proto.constant_ms,
             os.fspath(path),
-            {n.key: Measured(n.latency_ms, n.iqr_ms, n.noisy) for n in proto.network},
+            {network.key: network.latency_ms for network in proto.network},
+            {entry.layer for entry in proto.entry if entry.noisy}
+            | {network.key for network in proto.network if network.noisy},
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -107,23 +96,21 @@ class LatencyTable:
                 if name in fields and value is not None
             },
             entry=[
-                {"layer": layer, "latency_ms": round(ms, DIGITS)}
+                {"layer": layer, **self._figure(layer, ms)}
                 for layer, ms in sorted(self.entries.items())
             ],
             scale=self.scale,
             constant_ms=self.constant_ms,
             network=[
-                {
-                    "key": key,
-                    "latency_ms": round(network.latency_ms, DIGITS),
-                    "iqr_ms": round(network.iqr_ms, DIGITS),
-                    "noisy": network.noisy,
-                }
-                for key, network in sorted(self.networks.items())
+                {"key": key, **self._figure(key, ms)} for key, ms in sorted(self.networks.items())
             ],
         )
         files.write(path, text_format.MessageToString(proto))
         self.path = os.fspath(path)
+
+    def _figure(self, key: str, latency_ms: float) -> dict[str, Any]:
+        noisy = {"noisy": True} if key in self.noisy else {}
+        return {"latency_ms": round(latency_ms, DIGITS), **noisy}
 
     def layer_sum_ms(self, sheet: CostSheet) -> float:
         """Sum over the network's layers; raises UserError where one is not in the table."""

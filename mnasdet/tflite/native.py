@@ -50,9 +50,9 @@ class NativeHost:
 
         return timed(self, self._spec, graph, host_condition, execute)
 
-    def small_graphs_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
-        options = benchmark_model.for_small_graphs(self._spec.options)
-        return [benchmark_model.small_ms(self._execute(graph, options)) for graph in graphs]
+    def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
+        options = benchmark_model.for_quick_ms(self._spec.options)
+        return [benchmark_model.quick_ms(self._execute(graph, options)) for graph in graphs]
 
     def _execute(self, graph: str | os.PathLike, options: Options) -> dict[str, Any]:
         binary, seconds = self._spec.binary, self._spec.timeout_seconds

@@ -6,10 +6,8 @@ from mnasdet.errors import UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
-from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.calibration import calibrate, ensure_networks, fidelity, fit
-from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.latency_table import LatencyTable, Measured
+from mnasdet.tflite.calibration import calibrate, fidelity, fit
+from mnasdet.tflite.latency_table import LatencyTable
 
 
 def test_fit_finds_scale_and_constant():
@@ -45,22 +43,6 @@ def network(filters):
     return [x, b.add(x, x, name="add")]
 
 
-def test_whole_networks_are_timed_once_and_kept(tmp_path):
-    path = tmp_path / "table.textproto"
-    spec = DeviceSpec(options=Options(num_runs=5))
-    with spec.open() as device:
-        table = LatencyTable(device.provenance(), {"a": 1.0}, path=str(path))
-        one, other, again = ensure_networks(table, [network(4), network(8), network(4)], device)
-    assert again is one
-    assert 0 < one.latency_ms < 1000
-    assert len(table.networks) == 2
-    resumed = LatencyTable.load(path)
-    # No device is asked.
-    assert ensure_networks(resumed, [network(8)], None)[0].latency_ms == pytest.approx(
-        other.latency_ms, abs=1e-6
-    )
-
-
 def test_calibration_is_written(tmp_path):
     path = tmp_path / "table.textproto"
     key = "conv2d 8x8x3->{} k3 s1"
@@ -68,8 +50,8 @@ def test_calibration_is_written(tmp_path):
     entries |= {f"add 8x8x{n} 8x8x{n}": 0.0 for n in (4, 8)}
     table = LatencyTable({}, entries, path=str(path))
     sheets = [cost_sheet(network(filters)) for filters in (4, 8)]
-    calibrate(table, sheets, [Measured(3.5), Measured(5.5)])
+    calibrate(table, sheets, [3.5, 5.5])
     loaded = LatencyTable.load(path)
     assert (loaded.scale, loaded.constant_ms) == (pytest.approx(2.0), pytest.approx(1.5))
     with pytest.raises(UserError, match="the networks' latencies do not grow with those of their"):
-        calibrate(table, sheets, [Measured(5.5), Measured(3.5)])
+        calibrate(table, sheets, [5.5, 3.5])

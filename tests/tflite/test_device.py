@@ -6,7 +6,7 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
-from mnasdet.tflite import calibration, layer_latency
+from mnasdet.tflite import table_measurement
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec, parse
 from mnasdet.tflite.latency_table import LatencyTable
@@ -24,9 +24,9 @@ def test_all_devices_tell_the_same(phone, stand_in, tiny_graph_path):
     for one in (spec("host"), spec("host", stand_in), spec("adb", stand_in)):
         with one.open() as device:
             results.append(device.benchmark(tiny_graph_path))
-            (small_ms,) = device.small_graphs_ms([tiny_graph_path])
+            (quick_ms,) = device.quick_ms([tiny_graph_path])
             told = device.provenance()
-        assert 0 <= small_ms < 100
+        assert 0 <= quick_ms < 100
         assert told.keys() <= results[-1]["provenance"].keys()
         assert results[-1]["iqr_ms"] >= 0
     for other in results[1:]:
@@ -46,12 +46,12 @@ def network():
 def test_table_of_a_phone(phone, stand_in, network, tmp_path):
     path, sheet = tmp_path / "phone.textproto", cost_sheet(network)
     with spec("adb", stand_in).open() as device:
-        table = layer_latency.ensure(path, [sheet], device)
-        (measured,) = calibration.ensure_networks(table, [network], device)
+        table_measurement.ensure(path, [sheet], device, [network])
     loaded = LatencyTable.load(path)
     assert list(loaded.entries) == sorted(layer.key for layer in layers(sheet))
     conv_ms = loaded.entries["conv2d 32x32x8->64 k3 s1 relu6"]
-    assert 0 < conv_ms < 2 * measured.latency_ms
+    (network_ms,) = loaded.networks.values()
+    assert 0 < conv_ms < 2 * network_ms
     assert {name: loaded.provenance[name] for name in ("device", "model", "soc", "governors")} == {
         "device": "adb", "model": "Phone 7", "soc": "AC7",
         "governors": ["performance", "schedutil"],
@@ -60,7 +60,7 @@ def test_table_of_a_phone(phone, stand_in, network, tmp_path):
         spec("host").open() as host,
         pytest.raises(ConfigError, match="measured with device 'adb', here it is 'host'; use a"),
     ):
-        layer_latency.ensure(path, [sheet], host)
+        table_measurement.ensure(path, [sheet], host)
 
 
 def test_many_graphs_are_one_session(phone, tiny_graph_path, tmp_path):
@@ -75,7 +75,7 @@ def test_many_graphs_are_one_session(phone, tiny_graph_path, tmp_path):
         spec("adb", binary).open() as device,
         pytest.raises(UserError, match=r"binary on device .*: failed with status 3: no output"),
     ):
-        device.small_graphs_ms(graphs)
+        device.quick_ms(graphs)
     starts = [line.split() for line in seen.read_text().splitlines()]
     assert len({parent for parent, *_ in starts}) == 1
     assert [flag for _, flag, *_ in starts] == [f"--graph={number}.tflite" for number in range(30)]
@@ -90,7 +90,7 @@ def test_session_that_hangs_is_killed(phone, tiny_graph_path, tmp_path):
     other = tmp_path / "other.tflite"
     other.write_bytes(tiny_graph_path.read_bytes())
     with hanging.open() as device, pytest.raises(UserError, match="no end within 1 s"):
-        device.small_graphs_ms([tiny_graph_path, other])
+        device.quick_ms([tiny_graph_path, other])
     # The shell does not go on to the second one.
     assert started.read_text() == f"--graph={tiny_graph_path.name}\n"
 

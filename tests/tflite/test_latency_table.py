@@ -12,7 +12,7 @@ from mnasdet.networks.hyperparams import HE_NORMAL
 from mnasdet.tflite import host
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.latency_table import LatencyTable, Measured, default_path, missing
+from mnasdet.tflite.latency_table import LatencyTable, default_path, missing
 from mnasdet.tflite.layers import layers
 
 
@@ -135,7 +135,8 @@ def test_missing_layer_is_an_error_that_says_how_to_add_it(sheet):
 def test_saved_table_comes_back(tmp_path):
     path = tmp_path / "folder" / "table.textproto"
     table = LatencyTable(provenance(2), {"b": 0.125, "a": 3.0}, 1.25, -0.5)
-    table.networks["k"] = Measured(12.5, 0.25, True)
+    table.networks["k"] = 12.5
+    table.noisy = {"k", "b"}
     table.save(path)
     loaded = LatencyTable.load(path)
     assert (loaded.entries, loaded.scale, loaded.constant_ms) == (
@@ -146,7 +147,8 @@ def test_saved_table_comes_back(tmp_path):
     assert loaded.provenance["num_threads"] == 2
     assert [p.name for p in path.parent.iterdir()] == ["table.textproto"]
     assert path.read_text().index('"a"') < path.read_text().index('"b"')
-    assert loaded.networks == {"k": Measured(12.5, 0.25, True)}
+    assert loaded.networks == {"k": 12.5}
+    assert loaded.noisy == {"k", "b"}
     loaded.check_device(provenance(2))
     with pytest.raises(ConfigError, match="measured with num_threads 2, here it is 1; use a file"):
         loaded.check_device(provenance(1))

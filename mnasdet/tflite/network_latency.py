@@ -1,0 +1,41 @@
+"""What a whole network takes on a device."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnasdet.networks.builder import Node
+from mnasdet.tflite.device import Device
+from mnasdet.tflite.network_graph import network_graph
+from mnasdet.tflite.repeats import typical_ms
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The latency of a whole network.
+
+    Attributes:
+      latency_ms: the median over several executions of each one's 10th percentile; of its median on
+        a device that tells none.
+      iqr_ms: interquartile range of the executions' medians.
+      noisy: whether they never agreed.
+    """
+
+    latency_ms: float
+    iqr_ms: float
+    noisy: bool
+
+
+def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
+    """A whole network as a float32 TFLite file on the device. The weights are random, for they
+    make no difference."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.tflite"
+        path.write_bytes(network_graph(outputs))
+        result = device.benchmark(path)
+    # Near the fastest run, as a table has it, where the device tells.
+    latency_ms = typical_ms(result) if result["p10_ms"] is None else result["p10_ms"]
+    return Measured(latency_ms, result["iqr_ms"], result["noisy"])

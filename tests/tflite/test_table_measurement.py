@@ -1,0 +1,161 @@
+"""mnasdet/tflite/table_measurement.py: layers and whole networks on a device, in rounds."""
+
+from collections import Counter
+
+import pytest
+
+from mnasdet.errors import ConfigError
+from mnasdet.networks.builder import Builder, canonical_key
+from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.tflite import host, table_measurement
+from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.layers import layers
+from mnasdet.tflite.network_graph import NOTHING, layer_graph
+
+NOTHING_MS = 0.25
+
+
+@pytest.fixture
+def outputs():
+    b = Builder()
+    x = b.input((16, 16, 8))
+    for number, filters in enumerate((16, 24, 8)):
+        x = b.conv2d(x, filters, 3, initializer=HE_NORMAL, name=f"conv{number}")
+    return [b.add(x, x, name="add")]
+
+
+@pytest.fixture
+def keys(outputs):
+    """Of the four layers, then of the network."""
+    return [layer.key for layer in layers(cost_sheet(outputs))] + [canonical_key(outputs)]
+
+
+class Clock:
+    """A device whose times are told beforehand, and which may be unplugged.
+
+    Attributes:
+      times_ms: of each measurement of a graph, by its content; the last one for all further ones.
+      most: graphs it measures before it is interrupted.
+    """
+
+    def __init__(self, times_ms):
+        self.times_ms, self.most, self.counts = times_ms, 1000, Counter()
+
+    def provenance(self):
+        return host.provenance(DeviceSpec())
+
+    def quick_ms(self, graphs):
+        return [self._one_ms(graph.read_bytes()) for graph in graphs]
+
+    def _one_ms(self, graph):
+        times_ms = self.times_ms[graph]
+        if self.counts.total() == self.most:
+            raise KeyboardInterrupt
+        number = self.counts[graph]
+        self.counts[graph] += 1
+        return times_ms[min(number, len(times_ms) - 1)]
+
+
+@pytest.fixture
+def build(outputs, keys, tmp_path):
+    """Builds the table, with the figures of each round by key; gives it and how often each graph
+    was measured."""
+
+    def run(times_ms, most=1000):
+        sheet = cost_sheet(outputs)
+        graphs = {layer.key: layer_graph(layer) for layer in layers(sheet)}
+        graphs[keys[-1]] = table_measurement.network_graph(outputs)
+        times = {graph: times_ms.get(key, [1.0]) for key, graph in graphs.items()}
+        clock = Clock({**times, layer_graph(NOTHING): [NOTHING_MS]})
+        clock.most = most
+        try:
+            table_measurement.ensure(tmp_path / "table.textproto", [sheet], clock, [outputs])
+        except KeyboardInterrupt:
+            assert most < 1000
+        table = LatencyTable.load(tmp_path / "table.textproto")
+        return table, [clock.counts[graphs[key]] for key in keys]
+
+    return run
+
+
+def test_figures_that_agree_take_two_rounds(build, keys):
+    table, counts = build({keys[0]: [10.0, 10.1], keys[-1]: [5.05, 5.0]})
+    assert counts == [2] * 5
+    assert table.noisy == set()
+    # Above what the runtime takes for nothing; a whole network as it is.
+    assert table.entries == {keys[0]: 9.75} | dict.fromkeys(keys[1:-1], 0.75)
+    assert table.networks == {keys[-1]: 5.0}
+
+
+def test_a_disturbed_graph_alone_is_measured_until_its_two_fastest_rounds_agree(build, keys):
+    table, counts = build({keys[1]: [12.0, 15.0, 10.25, 11.0, 10.3], keys[-1]: [5.0, 9.0, 5.02]})
+    assert counts == [2, 5, 2, 2, 3]
+    assert table.noisy == set()
+    assert table.entries[keys[1]] == 10.0
+    assert table.networks[keys[-1]] == 5.0
+
+
+def test_microseconds_agree_with_each_other(build, keys):
+    table, counts = build({keys[0]: [NOTHING_MS + 0.011, NOTHING_MS + 0.0125]})
+    assert counts[0] == 2
+    assert table.entries[keys[0]] == pytest.approx(0.011)
+
+
+def test_a_graph_that_never_agrees_is_noisy_and_measured_again_another_time(build, keys):
+    restless = [20.0 - number for number in range(6)]
+    table, counts = build({keys[0]: restless})
+    assert counts == [6, 2, 2, 2, 2]
+    assert table.noisy == {keys[0]}
+    assert table.entries[keys[0]] == 14.75
+    # What is certain is left alone.
+    table, counts = build({keys[0]: [15.1]})
+    assert counts == [1, 0, 0, 0, 0]
+    assert table.noisy == set()
+    assert table.entries[keys[0]] == 14.75
+
+
+def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
+    monkeypatch.setattr(table_measurement, "_BATCH", 1)
+    # Each batch with the graph that does nothing.
+    table, counts = build({}, most=2 * 3)
+    assert sum(counts) == 3
+    known = table.entries.keys() | table.networks.keys()
+    assert table.noisy == known == {key for key, count in zip(keys, counts, strict=True) if count}
+    table, more = build({})
+    assert [one + other for one, other in zip(counts, more, strict=True)] == [2] * 5
+    assert table.noisy == set()
+
+
+def test_table_grows_by_what_it_lacks(build, keys, tmp_path):
+    table, _ = build({})
+    del table.entries[keys[2]]
+    table.scale = 1.5
+    table.save(tmp_path / "table.textproto")
+    table, counts = build({keys[2]: [4.0]})
+    assert counts == [0, 0, 2, 0, 0]
+    assert table.entries[keys[2]] == 3.75
+    assert table.scale == 1.5
+
+
+def test_table_of_another_machine_is_left_alone(build, tmp_path):
+    path = tmp_path / "table.textproto"
+    LatencyTable(host.provenance(DeviceSpec()) | {"cpu": "Abacus"}, {"a": 1.0}).save(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="measured with cpu 'Abacus', here it is"):
+        build({})
+    assert path.read_bytes() == before
+
+
+def test_larger_layer_takes_longer(tmp_path):
+    b = Builder()
+    x = b.input((64, 64, 64))
+    sheets = [
+        cost_sheet([b.conv2d(x, channels, 3, initializer=HE_NORMAL, name=f"conv_{channels}")])
+        for channels in (8, 128)
+    ]
+    with DeviceSpec().open() as device:
+        table = table_measurement.ensure(tmp_path / "table.textproto", sheets, device)
+    small, large = (table.layer_sum_ms(sheet) for sheet in sheets)
+    assert large > 2 * small > 0
