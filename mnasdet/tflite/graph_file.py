@@ -32,8 +32,8 @@ class _Builder(flatbuffers.Builder):
     """Stores equal vectors of int64, zero points, once. Nearly all of them are zeros, one for every
     channel of weights and of biases: a seventh of an int8 file of MnasFPN."""
 
-    def __init__(self) -> None:
-        super().__init__(1 << 20)
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
         self._zero_points: dict[bytes, int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
@@ -57,7 +57,9 @@ def write(model: schema.ModelT, files: Mapping[str, bytes] | None = None) -> byt
       files: by name, appended as a zip file, where readers of TFLite metadata look for them.
     """
     model.buffers = [_aligned(buffer.data) for buffer in model.buffers]
-    builder = _Builder()
+    # A builder that grows copies all it has, again and again.
+    constants = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
+    builder = _Builder(constants + (1 << 20))
     builder.Finish(model.Pack(builder), IDENTIFIER)
     content = io.BytesIO(bytes(builder.Output()))
     if files:

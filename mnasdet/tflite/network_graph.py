@@ -31,6 +31,10 @@ _FUSED = {
     # The rest of it is an operation of its own.
     "hard_sigmoid": schema.ActivationFunctionType.RELU6,
 }
+# Over and over, for drawing them takes longer than all the rest; a prime number of them, so that
+# no two filters are alike.
+_NORMAL = np.random.default_rng(0).standard_normal(65521, np.float32)
+
 _ACTIVATIONS = {
     "relu": "RELU",
     "relu6": "RELU6",
@@ -85,16 +89,14 @@ class _Graph:
         # Of everything that is no constant.
         self.model.buffers = [schema.BufferT()]
         self._codes: dict[int, int] = {}
-        self._rng = np.random.default_rng(0)
 
     def tensor(self, shape: Sequence[int]) -> int:
         return self._tensor((1, *shape), schema.TensorType.FLOAT32, 0)
 
     def weights(self, shape: Sequence[int], fan_in: int = 1) -> int:
         """Of He's deviation: whatever the depth, activations neither vanish nor overflow."""
-        deviation = math.sqrt(2.0 / fan_in)
-        values = deviation * self._rng.standard_normal(shape)
-        return self._constant(np.asarray(values, np.float32), schema.TensorType.FLOAT32)
+        values = np.float32(math.sqrt(2.0 / fan_in)) * np.resize(_NORMAL, shape)
+        return self._constant(values, schema.TensorType.FLOAT32)
 
     def integers(self, values: Sequence[int]) -> int:
         return self._constant(np.asarray(values, np.int32), schema.TensorType.INT32)

@@ -100,11 +100,11 @@ def ensure(
 
 def _measure(graphs: _Graphs, device: Device) -> list[float]:
     """Milliseconds of a graph that does nothing, then of these."""
-    contents = [layer_graph(NOTHING), *(write() for write in graphs.values())]
+    writers = [partial(layer_graph, NOTHING), *graphs.values()]
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{number}.tflite" for number in range(len(contents))]
-        for path, content in zip(paths, contents, strict=True):
-            path.write_bytes(content)
+        paths = [Path(folder) / f"{number}.tflite" for number in range(len(writers))]
+        for path, write in zip(paths, writers, strict=True):
+            path.write_bytes(write())
         return device.quick_ms(paths)
 
 
