@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 from mnasdet.networks.builder import Node, reachable
 
@@ -28,7 +29,12 @@ class Cost:
     memory_bytes: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Cost(
+            self.params + other.params,
+            self.trainable_params + other.trainable_params,
+            self.multiply_adds + other.multiply_adds,
+            self.memory_bytes + other.memory_bytes,
+        )
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class CostSheet:
     costs: list[Cost]
     outputs: Sequence[Node]
 
-    @property
+    @cached_property
     def total(self) -> Cost:
         return sum(self.costs, Cost())
 
