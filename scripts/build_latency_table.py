@@ -1,7 +1,7 @@
 """Measures the single layers of a search space and how well they predict whole networks.
 
 All layers that the config's architecture and its search space can have go into the table; what it
-has already stays. Random networks of the space then give the table its scale and constant, and
+has already stays. Random networks of the space give the table its scale and constants, and
 others, held out, the fidelity that is printed; they stay in the table as well, so that a run that
 was interrupted goes on where it was.
 
@@ -71,9 +71,9 @@ def main() -> None:
     from mnasdet.tflite import latency_table, table_measurement
 
     spec = device_flags.device_spec()
-    for name in ("num_fit", "num_test"):
-        if FLAGS[name].value == 1:
-            raise ConfigError(f"--{name} is 0 or at least 2")
+    for name, least in (("num_fit", 3), ("num_test", 2)):
+        if 0 < FLAGS[name].value < least:
+            raise ConfigError(f"--{name} is 0 or at least {least}")
     pipeline = _pipeline()
     given, draw = _networks(pipeline)
     sheets = _covering_sheets(given, draw)
@@ -230,6 +230,7 @@ def _calibrate(
         "num_layers": len(table.entries),
         "provenance": table.provenance,
         "scale": table.scale,
+        "ms_per_megabyte": table.ms_per_megabyte,
         "constant_ms": table.constant_ms,
         "num_fit": len(fitted),
         "num_noisy": len(table.noisy),
@@ -252,9 +253,9 @@ def _peers(
 
     peers = {}
     for name in ("multiply_adds", "params"):
-        counts = [getattr(sheet.total, name) for sheet in sheets]
+        counts = [[getattr(sheet.total, name)] for sheet in sheets]
         scale, constant_ms = calibration.fit(counts[:num_fit], measured_ms[:num_fit])
-        predicted_ms = [scale * count + constant_ms for count in counts[num_fit:]]
+        predicted_ms = [scale * count + constant_ms for (count,) in counts[num_fit:]]
         peers[name] = calibration.fidelity(predicted_ms, measured_ms[num_fit:])
     return peers
 

@@ -20,16 +20,25 @@ from mnasdet.tflite.interpreter import load, read_graph
 
 # Fewer tell too little.
 _MIN_RUNS = 5
+# More than a core's own cache, less than what the cores share.
+_CACHE_BYTES = 4 << 20
 
 
 def run(
-    graph: str, num_threads: int, num_runs: int, warmup_runs: int, max_seconds: float | None
+    graph: str,
+    num_threads: int,
+    num_runs: int,
+    warmup_runs: int,
+    max_seconds: float | None,
+    evict_cache: bool,
 ) -> dict:
     """Times one graph on random inputs in [-1, 1].
 
     Args:
       warmup_runs: behind the first run, not counted.
       max_seconds: no further run is begun behind this, once there are five.
+      evict_cache: a run finds in the core's own cache nothing of the run before: a layer in a
+        network would not either.
 
     Returns:
       init_ms, first_ms, warmup_runs_ms and runs_ms (lists), and the process's peak memory:
@@ -49,12 +58,20 @@ def run(
     for detail in interpreter.get_input_details():
         values = rng.uniform(-1, 1, detail["shape"]).astype(detail["dtype"])
         interpreter.set_tensor(detail["index"], values)
-    first_ms = _invoke_ms(interpreter)
-    warmup_runs_ms = [_invoke_ms(interpreter) for _ in range(warmup_runs)]
+    other = np.zeros(_CACHE_BYTES if evict_cache else 0, np.uint8)
+
+    def invoke_ms() -> float:
+        np.add(other, 1, out=other)
+        start = time.perf_counter()
+        interpreter.invoke()
+        return 1e3 * (time.perf_counter() - start)
+
+    first_ms = invoke_ms()
+    warmup_runs_ms = [invoke_ms() for _ in range(warmup_runs)]
     runs_ms: list[float] = []
     start = time.perf_counter()
     while len(runs_ms) < num_runs:
-        runs_ms.append(_invoke_ms(interpreter))
+        runs_ms.append(invoke_ms())
         spent = time.perf_counter() - start
         if max_seconds and spent > max_seconds and len(runs_ms) >= _MIN_RUNS:
             break
@@ -67,12 +84,6 @@ def run(
         "loaded_mb": loaded_mb,
         "peak_mb": _peak_memory_mb(),
     }
-
-
-def _invoke_ms(interpreter) -> float:
-    start = time.perf_counter()
-    interpreter.invoke()
-    return 1e3 * (time.perf_counter() - start)
 
 
 def _forget_peak_memory() -> None:

@@ -14,29 +14,34 @@ from mnasdet.tflite.latency_table import LatencyTable
 def calibrate(
     table: LatencyTable, sheets: Sequence[CostSheet], measured_ms: Sequence[float]
 ) -> None:
-    """Gives the table the scale and the constant that fit networks' own latencies, and writes it.
+    """Gives the table the numbers that fit networks' own latencies, and writes it.
 
     Raises:
       UserError: they fit none.
     """
-    sums = [table.layer_sum_ms(sheet) for sheet in sheets]
-    scale, constant_ms = fit(sums, measured_ms)
+    scale, ms_per_megabyte, constant_ms = fit([table.sums(sheet) for sheet in sheets], measured_ms)
     if scale <= 0:
         raise UserError(
             f"{table.path}: the networks' latencies do not grow with those of their layers; "
             "measure again while nothing else runs, with more --num_fit"
         )
-    table.scale, table.constant_ms = scale, constant_ms
+    table.scale, table.ms_per_megabyte, table.constant_ms = scale, ms_per_megabyte, constant_ms
     table.save(table.path)
 
 
-def fit(layer_sums_ms: Sequence[float], measured_ms: Sequence[float]) -> tuple[float, float]:
-    """Scale and constant, in ms, of the least relative squared error. A table's errors grow with
-    the network: absolute ones would leave the small networks to the large."""
-    sums, measured = np.asarray(layer_sums_ms, float), np.asarray(measured_ms, float)
-    design = np.stack([sums, np.ones_like(sums)], axis=1) / measured[:, None]
-    scale, constant_ms = np.linalg.lstsq(design, np.ones_like(sums), rcond=None)[0]
-    return float(scale), float(constant_ms)
+def fit(features: Sequence[Sequence[float]], measured_ms: Sequence[float]) -> list[float]:
+    """The factor of each feature, and behind them a constant, of the least relative squared error:
+    a table's errors grow with the network, and absolute ones would leave the small networks to
+    the large. None is negative: no network shall take less than nothing.
+
+    Args:
+      features: of every network as many as there are factors.
+    """
+    from scipy.optimize import nnls
+
+    measured = np.asarray(measured_ms, float)
+    design = np.column_stack([np.asarray(features, float), np.ones_like(measured)])
+    return nnls(design / measured[:, None], np.ones_like(measured))[0].tolist()
 
 
 def fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:

@@ -72,7 +72,8 @@ class Host:
 
     def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         results = [
-            self._run(graph, _QUICK_RUNS, _QUICK_WARMUP_RUNS, _QUICK_SECONDS) for graph in graphs
+            self._run(graph, _QUICK_RUNS, _QUICK_WARMUP_RUNS, _QUICK_SECONDS, evict_cache=True)
+            for graph in graphs
         ]
         return [float(np.percentile(result["runs_ms"], _QUICK_PERCENTILE)) for result in results]
 
@@ -82,6 +83,7 @@ class Host:
         num_runs: int,
         warmup_runs: int,
         max_seconds: float | None = None,
+        evict_cache: bool = False,
     ) -> dict[str, Any]:
         return self._worker.run(
             graph,
@@ -89,6 +91,7 @@ class Host:
             num_runs=num_runs,
             warmup_runs=warmup_runs,
             max_seconds=max_seconds,
+            evict_cache=evict_cache,
             timeout_seconds=self._spec.timeout_seconds,
         )
 
@@ -155,6 +158,7 @@ class Worker:
         num_runs: int,
         warmup_runs: int,
         max_seconds: float | None = None,
+        evict_cache: bool = False,
         timeout_seconds: float,
     ) -> dict[str, Any]:
         """The result of `benchmark_worker.run`; raises UserError where there is none."""
@@ -164,6 +168,7 @@ class Worker:
             "num_runs": num_runs,
             "warmup_runs": warmup_runs,
             "max_seconds": max_seconds,
+            "evict_cache": evict_cache,
         }
         assert self._process.stdin
         assert self._process.stdout

@@ -39,7 +39,9 @@ class LatencyTable:
     Attributes:
       provenance: the fields of the Provenance message.
       entries: milliseconds above a graph that does nothing, by `Layer.key`.
-      scale: of the sum of a network's layers, to which `constant_ms` is added.
+      scale: of the sum of a network's layers, to which are added `ms_per_megabyte` for all that
+        they read and write, which less of is in a cache than where they are alone, and
+        `constant_ms`.
       path: where the table was read or written; for messages.
       networks: milliseconds of whole networks, by `canonical_key`.
       noisy: keys, of layers and networks, whose figure stands alone: no second measurement has
@@ -50,6 +52,7 @@ class LatencyTable:
     entries: dict[str, float]
     scale: float = 1.0
     constant_ms: float = 0.0
+    ms_per_megabyte: float = 0.0
     path: str = "latency table"
     networks: dict[str, float] = field(default_factory=dict)
     noisy: set[str] = field(default_factory=set)
@@ -70,16 +73,17 @@ class LatencyTable:
                     f"{entry.latency_ms if entry.HasField('latency_ms') else 'missing'}; "
                     "use 0 or more"
                 )
-        if not 0 < proto.scale < math.inf or not math.isfinite(proto.constant_ms):
-            raise ConfigError(
-                f"{path}: scale is {proto.scale:g} and constant_ms {proto.constant_ms:g}; "
-                "use a positive scale and a finite constant"
-            )
+        if not 0 < proto.scale < math.inf:
+            raise ConfigError(f"{path}: scale is {proto.scale:g}; use a positive one")
+        for name in ("constant_ms", "ms_per_megabyte"):
+            if not math.isfinite(getattr(proto, name)):
+                raise ConfigError(f"{path}: {name} is {getattr(proto, name):g}; use a finite one")
         return cls(
             json_format.MessageToDict(proto.provenance, preserving_proto_field_name=True),
             {entry.layer: entry.latency_ms for entry in proto.entry},
             proto.scale,
             proto.constant_ms,
+            proto.ms_per_megabyte,
             os.fspath(path),
             {network.key: network.latency_ms for network in proto.network},
             {entry.layer for entry in proto.entry if entry.noisy}
@@ -101,6 +105,7 @@ class LatencyTable:
             ],
             scale=self.scale,
             constant_ms=self.constant_ms,
+            ms_per_megabyte=self.ms_per_megabyte,
             network=[
                 {"key": key, **self._figure(key, ms)} for key, ms in sorted(self.networks.items())
             ],
@@ -112,21 +117,29 @@ class LatencyTable:
         noisy = {"noisy": True} if key in self.noisy else {}
         return {"latency_ms": round(latency_ms, DIGITS), **noisy}
 
-    def layer_sum_ms(self, sheet: CostSheet) -> float:
-        """Sum over the network's layers; raises UserError where one is not in the table."""
-        try:
-            return sum(self.entries[layer.key] for layer in layers(sheet))
-        except KeyError:
-            raise self._lack(sheet) from None
-
     def latency_ms(self, sheet: CostSheet) -> float:
         """The network's latency; raises UserError where a layer is not in the table."""
-        return self.scale * self.layer_sum_ms(sheet) + self.constant_ms
+        layers_ms, megabytes = self.sums(sheet)
+        return self.scale * layers_ms + self.ms_per_megabyte * megabytes + self.constant_ms
+
+    def sums(self, sheet: CostSheet) -> tuple[float, float]:
+        """Over the network's layers: milliseconds, and megabytes that they read and write; raises
+        UserError where one is not in the table."""
+        executed = layers(sheet)
+        try:
+            layers_ms = sum(self.entries[layer.key] for layer in executed)
+        except KeyError:
+            raise self._lack(sheet) from None
+        return layers_ms, sum(layer.memory_bytes for layer in executed) / 1e6
 
     def layer_latencies_ms(self, sheet: CostSheet) -> list[tuple[Layer, float]]:
         """What every layer adds to `latency_ms`, in order; `constant_ms` is what is left."""
-        self.layer_sum_ms(sheet)  # raises where a layer is not in the table
-        return [(layer, self.scale * self.entries[layer.key]) for layer in layers(sheet)]
+        self.sums(sheet)  # raises where a layer is not in the table
+        ms_per_byte = self.ms_per_megabyte / 1e6
+        return [
+            (layer, self.scale * self.entries[layer.key] + ms_per_byte * layer.memory_bytes)
+            for layer in layers(sheet)
+        ]
 
     def missing(self, sheet: CostSheet) -> list[str]:
         """The keys of the network's layers that the table does not have."""

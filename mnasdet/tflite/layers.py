@@ -24,10 +24,17 @@ _WITH_WINDOW = ("conv2d", "depthwise_conv2d", "max_pool", "avg_pool")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as the runtime executes it: a node, and the activation fused into it."""
+    """A layer as the runtime executes it.
+
+    Attributes:
+      node: what it computes.
+      activation: fused into it.
+      memory_bytes: float32 bytes of weights and activations that it reads and writes.
+    """
 
     node: Node
     activation: str = "linear"
+    memory_bytes: int = 0
 
     @property
     def key(self) -> str:
@@ -56,7 +63,7 @@ def layers(sheet: CostSheet) -> list[Layer]:
     readers = _readers(sheet)
     fused: set[Node] = set()
     executed = []
-    for node in sheet.nodes:
+    for node, cost in zip(sheet.nodes, sheet.costs, strict=True):
         if node in fused or _is_identity(node):
             continue
         last, activation = node, "linear"
@@ -69,7 +76,7 @@ def layers(sheet: CostSheet) -> list[Layer]:
             if function in (_FUSED_BY_CONVOLUTIONS if convolves else _FUSED_ACTIVATIONS):
                 activation = function
                 fused.add(reader)
-        executed.append(Layer(node, activation))
+        executed.append(Layer(node, activation, cost.memory_bytes))
     return executed
 
 

@@ -100,7 +100,7 @@ def ensure(
 
 def _measure(graphs: _Graphs, device: Device) -> list[float]:
     """Milliseconds of a graph that does nothing, then of these."""
-    writers = [partial(layer_graph, NOTHING), *graphs.values()]
+    writers: list[Callable[[], bytes]] = [partial(layer_graph, NOTHING), *graphs.values()]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.tflite" for number in range(len(writers))]
         for path, write in zip(paths, writers, strict=True):
