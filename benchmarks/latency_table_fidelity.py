@@ -2,8 +2,8 @@
 the same ones.
 
 For every space a table of this machine, from nothing, by `build_latency_table.py`: its layers, 50
-random networks that give it scale and constant, and 50 others to be predicted; all at 320x320 with
-90 classes, on one thread. Multiply-adds and parameters get a scale and a constant from the same 50.
+random networks that it is fitted to, and 50 others to be predicted; all at 320x320 with 90 classes,
+on one thread. Multiply-adds and parameters get a scale and a constant from the same 50.
 
 Beside it the time of a look-up, from the network to its latency, as a median.
 

@@ -2,13 +2,19 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mnasdet import config
+from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.protos.search_pb2 import SearchSpaceConfig
+from mnasdet.search_spaces import factory
 from mnasdet.tflite import host
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec
@@ -236,3 +242,23 @@ def test_reading_a_table_loads_no_tensorflow():
     code = "import sys, mnasdet.tflite.latency_table; print('tensorflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+SHIPPED = sorted((Path(__file__).parents[2] / "tflite/latency_tables").glob("*.textproto"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_table_has_all_layers_of_its_space(path):
+    table = LatencyTable.load(path)
+    assert {"device", "cpu", "runtime", "num_threads", "date", "config_sha256"} <= set(
+        table.provenance
+    )
+    assert len(table.noisy) < 0.02 * len(table.entries)
+    base = config.load_architecture("mobilenet_v2_mnasfpn")
+    space = factory.from_config(SearchSpaceConfig(mnasfpn={}), base)
+    rng = np.random.default_rng(7)
+    architectures = [base, *(space.decode(space.sample(rng)) for _ in range(20))]
+    slowest_ms = max(table.networks.values())
+    for architecture in architectures:
+        sheet = cost_sheet(network_outputs(architecture, (320, 320), 90))
+        assert 10 < table.latency_ms(sheet) < 1.5 * slowest_ms
