@@ -66,11 +66,12 @@ class LatencyTable:
         repeated = [k for k, n in Counter(e.layer for e in proto.entry).items() if n > 1]
         if repeated:
             raise ConfigError(f"{path}: layer {repeated[0]!r} has several entries; keep one")
-        for entry in proto.entry:
-            if not (entry.HasField("latency_ms") and 0 <= entry.latency_ms < math.inf):
+        measured = [(f"layer {e.layer!r}", e) for e in proto.entry]
+        for name, figure in measured + [(f"network {n.key!r}", n) for n in proto.network]:
+            if not (figure.HasField("latency_ms") and 0 <= figure.latency_ms < math.inf):
                 raise ConfigError(
-                    f"{path}: latency_ms of layer {entry.layer!r} is "
-                    f"{entry.latency_ms if entry.HasField('latency_ms') else 'missing'}; "
+                    f"{path}: latency_ms of {name} is "
+                    f"{figure.latency_ms if figure.HasField('latency_ms') else 'missing'}; "
                     "use 0 or more"
                 )
         if not 0 < proto.scale < math.inf:

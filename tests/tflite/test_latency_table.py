@@ -202,7 +202,12 @@ def test_a_table_from_before_more_was_recorded_is_extended(tmp_path):
         ('entry { layer: "a" latency_ms: -1 }', "latency_ms of layer 'a' is -1.0; use 0 or more"),
         ('entry { layer: "a" latency_ms: nan }', "latency_ms of layer 'a' is nan"),
         ('entry { layer: "a" }', "latency_ms of layer 'a' is missing"),
+        (
+            'entry { layer: "a" latency_ms: 1 } network { key: "b" }',
+            "latency_ms of network 'b' is missing",
+        ),
         ('entry { layer: "a" latency_ms: 1 } scale: 0', "scale is 0"),
+        ('entry { layer: "a" latency_ms: 1 } ms_per_megabyte: nan', "ms_per_megabyte is nan"),
         ('entry { layers: "a" }', 'no field "layers"'),
     ],
 )
