@@ -83,7 +83,8 @@ def main() -> None:
     sheets += [cost_sheet(outputs) for outputs in networks]
     with spec.open() as device:
         path = Path(FLAGS.output or latency_table.default_path(device.provenance()))
-        table = table_measurement.ensure(path, sheets, device, networks, progress=True)
+        table_measurement.ensure(path, sheets, device, networks, progress=True)
+    table = latency_table.LatencyTable.load(path)  # what it tells is what is written
     if pipeline is not None:
         _sign(table, pipeline)
     report = _calibrate(table, fitted, held_out)

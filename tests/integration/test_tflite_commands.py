@@ -164,17 +164,21 @@ def test_latency_table_is_built_then_resumed(config_path, folder):
     report = json.loads(done.stdout)
     assert (report["scale"], report["constant_ms"]) == (1.0, 0.0)
     assert report["fidelity"]["num_networks"] == 2
-    assert "network" in done.stderr  # the progress bar
+    assert "graph/s" in done.stderr  # the progress bar
     before = (folder / "table.textproto").read_text()
     assert report["num_layers"] == before.count("entry {") > 50
     assert before.count("network {") == 2
     assert report["fidelity"]["min_ms"] <= report["networks"][0]["latency_ms"]
     for name in ("config_sha256", "operating_system", "cpu"):
         assert f'{name}: "{report["provenance"][name]}"' in before
-    # Layers and networks are there: nothing is measured.
+    # Layers and networks are there: nothing is measured but what is uncertain.
     again = run("build_latency_table", *arguments, "--num_fit=0", "--num_test=2")
-    assert json.loads(again.stdout) == report
-    assert (folder / "table.textproto").read_text() == before
+    resumed = json.loads(again.stdout)
+    assert resumed["num_noisy"] <= report["num_noisy"]
+    if not report["num_noisy"]:
+        assert resumed == report
+        assert (folder / "table.textproto").read_text() == before
+        assert "graph/s" not in again.stderr
 
 
 def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
@@ -183,8 +187,8 @@ def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
     name = "mnasnet_small"
     done = run(
         "build_latency_table", f"--architecture={name}", f"--device=adb:{phone.serial}",
-        f"--benchmark_binary={binary}", f"--output={tmp_path / 'phone.textproto'}", "--repeats=2",
-        "--taskset=1", "--format=json",
+        f"--benchmark_binary={binary}", f"--output={tmp_path / 'phone.textproto'}", "--taskset=1",
+        "--format=json",
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert report["fidelity"] is None  # of a single network
