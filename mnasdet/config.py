@@ -63,7 +63,6 @@ def load(
     label_map: str = "",
     readers: Collection[str] = READERS,
     architecture: str = "",
-    num_steps: int = 0,
     fine_tune_checkpoint: str = "",
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
     """The pipeline config in a text-proto file, checked.
@@ -73,7 +72,7 @@ def load(
         says of predictor, anchors and hyper-parameters holds for it too.
       train_input, eval_input: record files or patterns, in place of the config's.
       label_map: path, in place of both readers'.
-      num_steps, fine_tune_checkpoint: in place of train_config's.
+      fine_tune_checkpoint: in place of train_config's.
       readers: the input readers that will be used; what is wrong with others does not matter.
 
     Raises:
@@ -86,8 +85,6 @@ def load(
     _override(pipeline, train_input, eval_input, label_map)
     if architecture:
         _replace_architecture(pipeline, load_architecture(architecture))
-    if num_steps:
-        pipeline.train_config.num_steps = num_steps
     if fine_tune_checkpoint:
         pipeline.train_config.fine_tune_checkpoint = fine_tune_checkpoint
     _drop_placeholder(pipeline.train_config)

@@ -34,10 +34,10 @@ flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and the
 
 def main() -> None:
     pipeline = command.load_pipeline(
-        architecture=FLAGS.architecture,
-        num_steps=FLAGS.num_train_steps,
-        fine_tune_checkpoint=FLAGS.fine_tune_checkpoint,
+        architecture=FLAGS.architecture, fine_tune_checkpoint=FLAGS.fine_tune_checkpoint
     )
+    if FLAGS.num_train_steps:
+        pipeline.train_config.num_steps = FLAGS.num_train_steps
 
     from mnasdet.training import runtime, trainer
 

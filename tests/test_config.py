@@ -99,19 +99,13 @@ def test_with_architecture_is_a_config_of_exactly_that(tmp_path, coco_inputs, ex
     assert config.architecture(given) == resolved
 
 
-def test_steps_and_checkpoint_in_place_of_the_configs_are_checked_as_well(tmp_path, coco_inputs):
+def test_a_checkpoint_in_place_of_the_configs_is_checked_as_well(tmp_path, coco_inputs):
     path = tmp_path / "my.config"
-    path.write_text(
-        config_text("ssd_resnet50_v1_fpn") + "graph_rewriter { quantization { delay: 9 } }"
-    )
+    path.write_text(config_text("ssd_resnet50_v1_fpn"))
     checkpoint = tmp_path / "model-1"
     (tmp_path / "model-1.index").touch()
-    train = config.load(
-        path, **coco_inputs, num_steps=10, fine_tune_checkpoint=str(checkpoint)
-    ).train_config
-    assert (train.num_steps, train.fine_tune_checkpoint) == (10, str(checkpoint))
-    with pytest.raises(ConfigError, match="quantization.delay is 9; less than .*num_steps, 9, is"):
-        config.load(path, **coco_inputs, num_steps=9)
+    loaded = config.load(path, **coco_inputs, fine_tune_checkpoint=str(checkpoint))
+    assert loaded.train_config.fine_tune_checkpoint == str(checkpoint)
     with pytest.raises(ConfigError, match=r'fine_tune_checkpoint is ".*model-2", which does not'):
         config.load(path, **coco_inputs, fine_tune_checkpoint=str(tmp_path / "model-2"))
 
