@@ -8,6 +8,7 @@ Only nodes that an output reaches are ever read: what is dead costs nothing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -269,18 +270,24 @@ def canonical_key(outputs: Sequence[Node]) -> str:
         below = [label[node_in] for node_in in node.inputs]
         if node.op == "add":
             below.sort()
-        attrs = sorted((key, str(value)) for key, value in node.attrs.items())
-        label[node] = _digest(node.op, node.shape, attrs, below)
+        attrs = _attrs_text(tuple((key, type(x), x) for key, x in node.attrs.items()))
+        label[node] = _digest(f"({node.op!r}, {node.shape!r}, {attrs}, {below!r})")
     readers: dict[Node, list[str]] = {node: [] for node in nodes}
     for place, node in enumerate(outputs):
         readers[node].append(f"output {place}")
     whole: dict[Node, str] = {}
     for node in reversed(nodes):
-        whole[node] = _digest(label[node], sorted(readers[node]))
+        whole[node] = _digest(f"({label[node]!r}, {sorted(readers[node])!r})")
         for place, node_in in enumerate(node.inputs):
             readers[node_in].append(whole[node] + ("" if node.op == "add" else str(place)))
-    return _digest(sorted(whole.values()))
+    return _digest(f"({sorted(whole.values())!r},)")
 
 
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+@functools.cache
+def _attrs_text(attrs: tuple[tuple[str, type, Any], ...]) -> str:
+    """Names, types, which tell 1 from True, and values; most nodes have what others have, too."""
+    return repr(sorted((key, str(value)) for key, _, value in attrs))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
