@@ -156,7 +156,7 @@ class Search:
     def _start(self, trial: Trial) -> None:
         trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
         self._trials[trial.number] = trial
-        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+        architecture = self.space.decode(trial.tokens)
         task = ChildTask(
             of_architecture(self.pipeline, architecture).SerializeToString(),
             trial.architecture,

@@ -66,14 +66,12 @@ class LatencyTable:
         repeated = [k for k, n in Counter(e.layer for e in proto.entry).items() if n > 1]
         if repeated:
             raise ConfigError(f"{path}: layer {repeated[0]!r} has several entries; keep one")
-        measured = [(f"layer {e.layer!r}", e) for e in proto.entry]
-        for name, figure in measured + [(f"network {n.key!r}", n) for n in proto.network]:
-            if not (figure.HasField("latency_ms") and 0 <= figure.latency_ms < math.inf):
-                raise ConfigError(
-                    f"{path}: latency_ms of {name} is "
-                    f"{figure.latency_ms if figure.HasField('latency_ms') else 'missing'}; "
-                    "use 0 or more"
-                )
+        for entry in proto.entry:
+            if not (entry.HasField("latency_ms") and 0 <= entry.latency_ms < math.inf):
+                raise _bad_latency(path, f"layer {entry.layer!r}", entry, "0 or more")
+        for network in proto.network:
+            if not (network.HasField("latency_ms") and 0 < network.latency_ms < math.inf):
+                raise _bad_latency(path, f"network {network.key!r}", network, "more than 0")
         if not 0 < proto.scale < math.inf:
             raise ConfigError(f"{path}: scale is {proto.scale:g}; use a positive one")
         for name in ("constant_ms", "ms_per_megabyte"):
@@ -175,6 +173,11 @@ def default_path(provenance: Mapping[str, Any]) -> Path:
     words.append(provenance["delegate_options"] or "")
     name = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(words)).strip("-")
     return cache_folder() / "latency" / f"{name}.textproto"
+
+
+def _bad_latency(path: str | os.PathLike, name: str, figure: Any, allowed: str) -> ConfigError:
+    met = figure.latency_ms if figure.HasField("latency_ms") else "missing"
+    return ConfigError(f"{path}: latency_ms of {name} is {met}; use {allowed}")
 
 
 def _how_to_add(path: str | os.PathLike) -> str:

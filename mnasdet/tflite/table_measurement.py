@@ -1,8 +1,8 @@
 """Measures layers and whole networks on a device, and puts them into a table.
 
-In rounds: every graph once and quickly, in random order, then again those whose figures do not
-agree. A machine's restless seconds then hit no graph in all its rounds, and its slow minutes hit
-layers and networks alike.
+In rounds: every graph three times, once a round and quickly, in random order, then again those
+whose figures do not agree. A machine's restless seconds then hit no graph in all its rounds, and
+its slow minutes hit layers and networks alike.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mnasdet.tflite.latency_table import DIGITS, LatencyTable
 from mnasdet.tflite.layers import layers
 from mnasdet.tflite.network_graph import NOTHING, layer_graph, network_graph
 
-_MAX_ROUNDS = 6
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 12
 # A graph's two fastest rounds agree if they differ by this share, or by so many milliseconds.
 _AGREEMENT = 0.02
 _AGREEMENT_MS = 0.002
@@ -68,17 +68,17 @@ def ensure(
         known = table.entries.keys() | table.networks.keys()
         return [key for key in graphs if key in table.noisy or key not in known]
 
-    if not unsettled():
+    if not (keys := unsettled()):
         return table
     saved = time.monotonic()
     nothing_ms = float("inf")
     try:
         with tqdm(unit="graph", total=0, disable=not progress) as bar:
             for number in range(_MAX_ROUNDS):
-                keys = unsettled()
+                if number >= _MIN_ROUNDS:
+                    keys = unsettled()
                 random.Random(number).shuffle(keys)
-                # Hardly a graph is done before the second round.
-                bar.total = bar.n + len(keys) * (2 if number == 0 else 1)
+                bar.total = bar.n + len(keys) * max(1, _MIN_ROUNDS - number)
                 for start in range(0, len(keys), _BATCH):
                     batch = {key: graphs[key] for key in keys[start : start + _BATCH]}
                     nothing, *latencies_ms = _measure(batch, device)
@@ -113,10 +113,11 @@ def _record(table: LatencyTable, figures: dict[str, float], key: str, latency_ms
     and whether another one confirms it."""
     known = figures.get(key, float("inf"))
     figures[key] = fastest = round(min(known, latency_ms), DIGITS)
-    if abs(known - latency_ms) <= max(_AGREEMENT * fastest, _AGREEMENT_MS):
-        table.noisy.discard(key)
-    else:
+    tolerance = max(_AGREEMENT * fastest, _AGREEMENT_MS)
+    if latency_ms < known - tolerance:
         table.noisy.add(key)
+    elif latency_ms <= known + tolerance:
+        table.noisy.discard(key)
 
 
 def load_or_new(path: str | os.PathLike, device: Device) -> LatencyTable:

@@ -204,7 +204,11 @@ def test_a_table_from_before_more_was_recorded_is_extended(tmp_path):
         ('entry { layer: "a" }', "latency_ms of layer 'a' is missing"),
         (
             'entry { layer: "a" latency_ms: 1 } network { key: "b" }',
-            "latency_ms of network 'b' is missing",
+            "latency_ms of network 'b' is missing; use more than 0",
+        ),
+        (
+            'entry { layer: "a" latency_ms: 1 } network { key: "b" latency_ms: 0 }',
+            "latency_ms of network 'b' is 0.0; use more than 0",
         ),
         ('entry { layer: "a" latency_ms: 1 } scale: 0', "scale is 0"),
         ('entry { layer: "a" latency_ms: 1 } ms_per_megabyte: nan', "ms_per_megabyte is nan"),

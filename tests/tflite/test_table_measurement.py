@@ -80,9 +80,9 @@ def build(outputs, keys, tmp_path):
     return run
 
 
-def test_figures_that_agree_take_two_rounds(build, keys):
+def test_figures_that_agree_take_three_rounds(build, keys):
     table, counts = build({keys[0]: [10.0, 10.1], keys[-1]: [5.05, 5.0]})
-    assert counts == [2] * 5
+    assert counts == [3] * 5
     assert table.noisy == set()
     # Above what the runtime takes for nothing; a whole network as it is.
     assert table.entries == {keys[0]: 9.75} | dict.fromkeys(keys[1:-1], 0.75)
@@ -90,28 +90,36 @@ def test_figures_that_agree_take_two_rounds(build, keys):
 
 
 def test_a_disturbed_graph_alone_is_measured_until_its_two_fastest_rounds_agree(build, keys):
-    table, counts = build({keys[1]: [12.0, 15.0, 10.25, 11.0, 10.3], keys[-1]: [5.0, 9.0, 5.02]})
-    assert counts == [2, 5, 2, 2, 3]
+    layer_ms, network_ms = [12.0, 15.0, 10.25, 11.0, 10.3], [5.0, 9.0, 8.0, 5.02]
+    table, counts = build({keys[1]: layer_ms, keys[-1]: network_ms})
+    assert counts == [3, 5, 3, 3, 4]
     assert table.noisy == set()
     assert table.entries[keys[1]] == 10.0
     assert table.networks[keys[-1]] == 5.0
 
 
+def test_a_round_that_is_slower_than_two_that_agree_costs_no_further_one(build, keys):
+    table, counts = build({keys[0]: [10.0, 10.1, 13.0], keys[1]: [13.0, 10.1, 10.0]})
+    assert counts == [3] * 5
+    assert table.noisy == set()
+    assert table.entries[keys[0]] == table.entries[keys[1]] == 9.75
+
+
 def test_microseconds_agree_with_each_other(build, keys):
     table, counts = build({keys[0]: [NOTHING_MS + 0.011, NOTHING_MS + 0.0125]})
-    assert counts[0] == 2
+    assert counts[0] == 3
     assert table.entries[keys[0]] == pytest.approx(0.011)
 
 
 def test_a_graph_that_never_agrees_is_noisy_and_measured_again_another_time(build, keys):
-    restless = [20.0 - number for number in range(6)]
+    restless = [26.0 - number for number in range(12)]
     table, counts = build({keys[0]: restless})
-    assert counts == [6, 2, 2, 2, 2]
+    assert counts == [12, 3, 3, 3, 3]
     assert table.noisy == {keys[0]}
     assert table.entries[keys[0]] == 14.75
     # What is certain is left alone.
     table, counts = build({keys[0]: [15.1]})
-    assert counts == [1, 0, 0, 0, 0]
+    assert counts == [3, 0, 0, 0, 0]
     assert table.noisy == set()
     assert table.entries[keys[0]] == 14.75
 
@@ -124,7 +132,7 @@ def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
     known = table.entries.keys() | table.networks.keys()
     assert table.noisy == known == {key for key, count in zip(keys, counts, strict=True) if count}
     table, more = build({})
-    assert [one + other for one, other in zip(counts, more, strict=True)] == [2] * 5
+    assert more == [3] * 5
     assert table.noisy == set()
 
 
@@ -134,7 +142,7 @@ def test_table_grows_by_what_it_lacks(build, keys, tmp_path):
     table.scale = 1.5
     table.save(tmp_path / "table.textproto")
     table, counts = build({keys[2]: [4.0]})
-    assert counts == [0, 0, 2, 0, 0]
+    assert counts == [0, 0, 3, 0, 0]
     assert table.entries[keys[2]] == 3.75
     assert table.scale == 1.5
 

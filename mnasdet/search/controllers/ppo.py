@@ -53,57 +53,49 @@ class Policy(tf.Module):
         """Tokens, (B, T), and the log probability of each, (T, B), for Gumbel noise, (B, T, V): the
         greatest of logit + noise is a draw from the softmax."""
         batch = tf.shape(noise)[0]
-        inputs = self._inputs()
-        x = tf.repeat(self._start_input(), batch, axis=0)
-        h = c = tf.zeros([batch, self.start.shape[1]])
+        noises = tf.unstack(noise, axis=1)
+        embeddings = tf.unstack(self.embedding)
+        kernels, biases = tf.unstack(self.softmax_kernel), tf.unstack(self.softmax_bias)
+        x = tf.repeat(self.start, batch, axis=0)
+        h = c = tf.zeros_like(x)
         tokens: list[tf.Tensor] = []
-        log_probs = []
+        logits: list[tf.Tensor] = []
         for t in range(len(self._decisions)):
-            h, c = self._lstm(x, h, c)
-            logits = h @ self.softmax_kernel[t] + self.softmax_bias[t]
-            logits = tf.where(self._mask(t, tokens, batch), logits, _MASKED)
-            tokens.append(tf.argmax(logits + noise[:, t], axis=1, output_type=tf.int32))
-            x = tf.gather(inputs[t], tokens[t])
-            chosen = tf.gather(logits, tokens[t], batch_dims=1)
-            log_probs.append(chosen - tf.reduce_logsumexp(logits, axis=1))
-        return tf.stack(tokens, axis=1), tf.stack(log_probs)
+            h, c = self._lstm(x @ self.kernel, h, c)
+            logits.append(tf.where(self._mask(t, tokens), h @ kernels[t] + biases[t], _MASKED))
+            tokens.append(tf.argmax(logits[t] + noises[t], axis=1, output_type=tf.int32))
+            x = tf.gather(embeddings[t], tokens[t])
+        log_probs = tf.nn.log_softmax(tf.stack(logits))
+        return tf.stack(tokens, axis=1), tf.gather(log_probs, tf.stack(tokens), batch_dims=2)
 
     def log_probs(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """For tokens, (B, T): the log probability of each, and each decision's entropy; (T, B)."""
-        batch = tf.shape(tokens)[0]
         by_decision = tf.unstack(tokens, axis=1)
         # Products with one-hot rows instead of gathers: their gradients sum in a fixed order.
         one_hot = tf.one_hot(by_decision, self._exists.shape[1])
-        inputs = tf.unstack(one_hot @ self._inputs())
-        x = tf.repeat(self._start_input(), batch, axis=0)
-        h = c = tf.zeros([batch, self.start.shape[1]])
+        start = tf.repeat(self.start, tf.shape(tokens)[0], axis=0)
+        inputs = tf.concat([start[tf.newaxis], (one_hot @ self.embedding)[:-1]], axis=0)
+        h = c = tf.zeros_like(start)
         hidden = []
-        for t in range(len(self._decisions)):
+        for x in tf.unstack(inputs @ self.kernel):
             h, c = self._lstm(x, h, c)
             hidden.append(h)
-            x = inputs[t]
         logits = tf.stack(hidden) @ self.softmax_kernel + self.softmax_bias[:, tf.newaxis]
-        steps = range(len(self._decisions))
-        masks = tf.stack([self._mask(t, by_decision, batch) for t in steps])
-        log_probs = tf.nn.log_softmax(tf.where(masks, logits, _MASKED))
+        masks = [self._mask(t, by_decision) for t in range(len(self._decisions))]
+        mask = tf.stack([tf.broadcast_to(mask, tf.shape(logits[0])) for mask in masks])
+        log_probs = tf.nn.log_softmax(tf.where(mask, logits, _MASKED))
         entropy = -tf.reduce_sum(tf.exp(log_probs) * log_probs, axis=2)
         return tf.reduce_sum(one_hot * log_probs, axis=2), entropy
 
-    def _start_input(self) -> tf.Tensor:
-        return self.start @ self.kernel + self.bias
-
-    def _inputs(self) -> tf.Tensor:
-        """The LSTM's input behind every choice, already multiplied by its kernel: (T, V, 4H)."""
-        return self.embedding @ self.kernel + self.bias
-
     def _lstm(self, x: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        i, f, g, o = tf.split(x + h @ self.recurrent_kernel, 4, axis=1)
+        """One step; `x` is the input, already multiplied by the kernel: (B, 4H)."""
+        i, f, g, o = tf.split(x + h @ self.recurrent_kernel + self.bias, 4, axis=1)
         c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
         return tf.sigmoid(o) * tf.tanh(c), c
 
-    def _mask(self, t: int, tokens: Sequence[tf.Tensor], batch: tf.Tensor) -> tf.Tensor:
-        """What tokens, (B,) each, of earlier decisions leave of decision `t`: (B, V)."""
-        mask = tf.broadcast_to(self._exists[t], [batch, self._exists.shape[1]])
+    def _mask(self, t: int, tokens: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What tokens, (B,) each, of earlier decisions leave of decision `t`: (B, V) or (V,)."""
+        mask = self._exists[t]
         for earlier, table in self._decisions[t].narrowed_by:
             rows = np.array(table)
             padding = self._exists.shape[1] - rows.shape[1]
@@ -167,6 +159,8 @@ class Ppo:
         self._baseline_decay = baseline_decay
         self._baseline: float | None = None
         self._num_proposed = 0
+        # Proposals of the policy as it is: tokens and their log probabilities, (T,).
+        self._ahead: deque[tuple[Tokens, np.ndarray]] = deque()
         # Log probabilities, (T,), of the proposals whose results are not in a full batch yet.
         self._log_probs: deque[np.ndarray] = deque()
         self._batch: list[Result] = []
@@ -185,13 +179,13 @@ class Ppo:
         )
 
     def propose(self, n: int) -> list[Tokens]:
-        # The seed alone, which is (seed, 0), made the weights.
-        numbers = range(self._num_proposed + 1, self._num_proposed + 1 + n)
+        if n > len(self._ahead):
+            # The policy stays as it is until a batch is full: one call for all that is left of it.
+            self._sample_ahead(max(n - len(self._ahead), self.batch_size - len(self._batch)))
+        proposals = [self._ahead.popleft() for _ in range(n)]
         self._num_proposed += n
-        noise = [generator(self._seed, number).gumbel(size=self._noise_shape) for number in numbers]
-        tokens, log_probs = self._sample(np.array(noise, np.float32).reshape(n, *self._noise_shape))
-        self._log_probs.extend(log_probs.numpy().T)
-        return [tuple(row) for row in tokens.numpy().tolist()]
+        self._log_probs.extend(log_probs for _, log_probs in proposals)
+        return [tokens for tokens, _ in proposals]
 
     def feedback(self, results: Sequence[Result]) -> None:
         for result in results:
@@ -216,6 +210,7 @@ class Ppo:
         self._batch = from_arrays(state)
         for i, variable in enumerate(self._variables()):
             variable.assign(state[f"variable_{i}"])
+        self._ahead.clear()
 
     def _variables(self) -> list[tf.Variable]:
         return [*self._policy.trainable_variables, *self._optimizer.variables]
@@ -223,6 +218,7 @@ class Ppo:
     def _learn(self) -> None:
         """Learns from a full batch and begins the next."""
         batch, self._batch = self._batch, []
+        self._ahead.clear()
         log_probs = [self._log_probs.popleft() for _ in batch]
         completed = [result.reward for result in batch if result.reward is not None]
         if not completed:
@@ -239,6 +235,20 @@ class Ppo:
         )
         decay = self._baseline_decay
         self._baseline = decay * self._baseline + (1 - decay) * mean
+
+    def _sample_ahead(self, count: int) -> None:
+        # The seed alone, which is (seed, 0), made the weights.
+        first = self._num_proposed + len(self._ahead) + 1
+        noise = np.array(
+            [
+                generator(self._seed, number).gumbel(size=self._noise_shape)
+                for number in range(first, first + count)
+            ],
+            np.float32,
+        )
+        tokens, log_probs = self._sample(noise)
+        pairs = zip(map(tuple, tokens.numpy().tolist()), log_probs.numpy().T, strict=True)
+        self._ahead.extend(pairs)
 
     def _sample_on_cpu(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device("CPU"):

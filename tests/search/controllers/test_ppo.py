@@ -135,6 +135,19 @@ def test_late_results_are_weighed_by_the_policy_that_sampled_them(toy_space, mon
     assert np.abs(ppo._policy.log_probs(tokens)[0] - sampled).max() > 0.01
 
 
+def test_no_proposal_outlives_the_policy_that_sampled_it(toy_space):
+    ppo = Ppo(toy_space, batch_size=2, learning_rate=0.05)
+    first, second = ppo.propose(1) + ppo.propose(1)
+    ppo.feedback(results([first], [0.9]))
+    late = ppo.propose(1)
+    ppo.feedback(results([second], [0.1]))
+    (next_one,) = ppo.propose(1)
+    sampled = ppo.state()["log_probs"]
+    now = ppo._policy.log_probs(np.array([*late, next_one]))[0].numpy().T
+    np.testing.assert_allclose(sampled[1], now[1], atol=1e-5)
+    assert np.abs(sampled[0] - now[0]).max() > 0.01
+
+
 def test_does_not_depend_on_tensorflows_seed(toy_space):
     tf.random.set_seed(1)
     first = Ppo(toy_space).propose(20)
