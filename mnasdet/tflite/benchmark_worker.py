@@ -19,7 +19,7 @@ from mnasdet.errors import UserError
 from mnasdet.tflite.interpreter import load, read_graph
 
 # Fewer tell too little.
-_MIN_RUNS = 5
+_MIN_RUNS = 3
 # More than a core's own cache, less than what the cores share.
 _CACHE_BYTES = 4 << 20
 
@@ -36,7 +36,7 @@ def run(
 
     Args:
       warmup_runs: behind the first run, not counted.
-      max_seconds: no further run is begun behind this, once there are five.
+      max_seconds: no further run is begun behind this, once there are three.
       evict_cache: a run finds in the core's own cache nothing of the run before: a layer in a
         network would not either.
 

@@ -44,8 +44,7 @@ class LatencyTable:
         `constant_ms`.
       path: where the table was read or written; for messages.
       networks: milliseconds of whole networks, by `canonical_key`.
-      noisy: keys, of layers and networks, whose figure stands alone: no second measurement has
-        confirmed it.
+      noisy: keys, of layers and networks, whose measurements do not agree, or are too few to tell.
     """
 
     provenance: dict[str, Any]

@@ -1,8 +1,8 @@
 """Measures layers and whole networks on a device, and puts them into a table.
 
-In rounds: every graph three times, once a round and quickly, in random order, then again those
-whose figures do not agree. A machine's restless seconds then hit no graph in all its rounds, and
-its slow minutes hit layers and networks alike.
+In rounds: every graph has its turn, quickly and in random order, in three rounds, and those whose
+turns do not agree have it in further ones. What counts is the median. A machine's restless seconds
+then decide no figure, and its slow minutes hit layers and networks alike.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from mnasdet.networks.builder import Node, canonical_key
@@ -24,18 +26,56 @@ from mnasdet.tflite.latency_table import DIGITS, LatencyTable
 from mnasdet.tflite.layers import layers
 from mnasdet.tflite.network_graph import NOTHING, layer_graph, network_graph
 
-_MIN_ROUNDS, _MAX_ROUNDS = 3, 12
-# A graph's two fastest rounds agree if they differ by this share, or by so many milliseconds.
-_AGREEMENT = 0.02
-_AGREEMENT_MS = 0.002
-
-# What writes a graph, by the key of what it times.
-_Graphs = Mapping[str, Callable[[], bytes]]
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 8
+# Turns of a network in a round. Its error is its own; those of layers make up for each other in a
+# sum, and one turn does.
+_NETWORK_TURNS = 2
+# Turns agree if their interquartile range is within this share of the median, or so many
+# milliseconds.
+_MAX_SPREAD = 0.05
+_MAX_SPREAD_MS = 0.002
 
 # Graphs that are written, then measured.
 _BATCH = 20
 # How often a table in the making is written.
 _SAVE_SECONDS = 5.0
+
+
+@dataclass
+class _Graph:
+    """A layer or a network to be measured.
+
+    Attributes:
+      write: gives the TFLite file.
+      figures: what the table has of its kind.
+      turns_ms: of the turns so far; a figure that the table had counts as one.
+    """
+
+    key: str
+    write: Callable[[], bytes]
+    figures: dict[str, float]
+    is_network: bool
+    turns_ms: list[float] = field(default_factory=list)
+
+    @property
+    def turns(self) -> int:
+        """In a round."""
+        return _NETWORK_TURNS if self.is_network else 1
+
+    @property
+    def agrees(self) -> bool:
+        first, median, third = np.quantile(self.turns_ms, (0.25, 0.5, 0.75))
+        return bool(third - first <= max(_MAX_SPREAD * median, _MAX_SPREAD_MS))
+
+    def add(self, latency_ms: float, noisy: set[str]) -> None:
+        """Puts the median into the table, as it is written: a search that is resumed reads what it
+        measured; and into `noisy`, or out of it, whether it is certain."""
+        self.turns_ms.append(latency_ms)
+        self.figures[self.key] = round(float(np.median(self.turns_ms)), DIGITS)
+        if len(self.turns_ms) >= _MIN_ROUNDS * self.turns and self.agrees:
+            noisy.discard(self.key)
+        else:
+            noisy.add(self.key)
 
 
 def ensure(
@@ -56,38 +96,22 @@ def ensure(
       ConfigError: `path` is no table, or one of another device.
     """
     table = load_or_new(path, device)
-    layer_graphs: _Graphs = {
-        layer.key: partial(layer_graph, layer) for sheet in sheets for layer in layers(sheet)
-    }
-    network_graphs: _Graphs = {
-        canonical_key(outputs): partial(network_graph, outputs) for outputs in networks
-    }
-    graphs = {**layer_graphs, **network_graphs}
-
-    def unsettled() -> list[str]:
-        known = table.entries.keys() | table.networks.keys()
-        return [key for key in graphs if key in table.noisy or key not in known]
-
-    if not (keys := unsettled()):
+    graphs = _uncertain(table, sheets, networks)
+    if not graphs:
         return table
     saved = time.monotonic()
-    nothing_ms = float("inf")
     try:
         with tqdm(unit="graph", total=0, disable=not progress) as bar:
             for number in range(_MAX_ROUNDS):
                 if number >= _MIN_ROUNDS:
-                    keys = unsettled()
-                random.Random(number).shuffle(keys)
-                bar.total = bar.n + len(keys) * max(1, _MIN_ROUNDS - number)
-                for start in range(0, len(keys), _BATCH):
-                    batch = {key: graphs[key] for key in keys[start : start + _BATCH]}
-                    nothing, *latencies_ms = _measure(batch, device)
-                    nothing_ms = min(nothing_ms, nothing)
-                    for key, latency_ms in zip(batch, latencies_ms, strict=True):
-                        if key in layer_graphs:
-                            _record(table, table.entries, key, max(0.0, latency_ms - nothing_ms))
-                        else:
-                            _record(table, table.networks, key, latency_ms)
+                    graphs = [graph for graph in graphs if graph.key in table.noisy]
+                turns = [graph for graph in graphs for _ in range(graph.turns)]
+                random.Random(number).shuffle(turns)
+                bar.total = bar.n + len(turns) * max(1, _MIN_ROUNDS - number)
+                for start in range(0, len(turns), _BATCH):
+                    batch = turns[start : start + _BATCH]
+                    for graph, latency_ms in zip(batch, _measure(batch, device), strict=True):
+                        graph.add(latency_ms, table.noisy)
                     bar.update(len(batch))
                     if time.monotonic() - saved > _SAVE_SECONDS:
                         table.save(path)
@@ -98,26 +122,38 @@ def ensure(
     return table
 
 
-def _measure(graphs: _Graphs, device: Device) -> list[float]:
-    """Milliseconds of a graph that does nothing, then of these."""
-    writers: list[Callable[[], bytes]] = [partial(layer_graph, NOTHING), *graphs.values()]
+def _uncertain(
+    table: LatencyTable, sheets: Iterable[CostSheet], networks: Iterable[Sequence[Node]]
+) -> list[_Graph]:
+    """What the table lacks, or has no certain figure of."""
+    by_key = {layer.key: layer for sheet in sheets for layer in layers(sheet)}
+    outputs_by_key = {canonical_key(outputs): outputs for outputs in networks}
+    graphs = [
+        _Graph(key, partial(layer_graph, layer), table.entries, is_network=False)
+        for key, layer in by_key.items()
+    ] + [
+        _Graph(key, partial(network_graph, outputs), table.networks, is_network=True)
+        for key, outputs in outputs_by_key.items()
+    ]
+    for graph in graphs:
+        if graph.key in graph.figures:
+            graph.turns_ms.append(graph.figures[graph.key])
+    return [graph for graph in graphs if not graph.turns_ms or graph.key in table.noisy]
+
+
+def _measure(graphs: Sequence[_Graph], device: Device) -> list[float]:
+    """Milliseconds of networks, and of layers above a graph that does nothing."""
+    writers: list[Callable[[], bytes]] = [partial(layer_graph, NOTHING)]
+    writers += [graph.write for graph in graphs]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.tflite" for number in range(len(writers))]
         for path, write in zip(paths, writers, strict=True):
             path.write_bytes(write())
-        return device.quick_ms(paths)
-
-
-def _record(table: LatencyTable, figures: dict[str, float], key: str, latency_ms: float) -> None:
-    """Keeps the fastest round, as it is written: a search that is resumed reads what it measured;
-    and whether another one confirms it."""
-    known = figures.get(key, float("inf"))
-    figures[key] = fastest = round(min(known, latency_ms), DIGITS)
-    tolerance = max(_AGREEMENT * fastest, _AGREEMENT_MS)
-    if latency_ms < known - tolerance:
-        table.noisy.add(key)
-    elif latency_ms <= known + tolerance:
-        table.noisy.discard(key)
+        nothing_ms, *latencies_ms = device.quick_ms(paths)
+    return [
+        latency_ms if graph.is_network else max(0.0, latency_ms - nothing_ms)
+        for graph, latency_ms in zip(graphs, latencies_ms, strict=True)
+    ]
 
 
 def load_or_new(path: str | os.PathLike, device: Device) -> LatencyTable:

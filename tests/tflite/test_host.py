@@ -70,7 +70,7 @@ def test_one_worker_times_many_graphs_and_survives_a_bad_one(graph_path, tmp_pat
         with pytest.raises(UserError, match=r"bad\.tflite: the TFLite runtime cannot load it"):
             worker.run(bad, **arguments)
         stopped = worker.run(graph_path, **arguments | {"num_runs": 10**9}, max_seconds=0.01)
-        assert 5 <= len(stopped["runs_ms"]) < 10**5
+        assert 3 <= len(stopped["runs_ms"]) < 10**5
 
 
 def test_hanging_worker_is_an_error(graph_path):
