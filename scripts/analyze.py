@@ -231,8 +231,8 @@ def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
         "structure": to_string(architecture),
         "image_size": list(image_size),
         "num_classes": num_classes,
-        **asdict(sheet.total),
-        "parts": {part: asdict(cost) for part, cost in sheet.parts.items()},
+        **sheet.total._asdict(),
+        "parts": {part: cost._asdict() for part, cost in sheet.parts.items()},
     }
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from absl import flags
@@ -61,8 +60,8 @@ def summarize(pipeline) -> dict[str, Any]:
         "structure": to_string(architecture),
         "image_size": list(image_size),
         "num_classes": num_classes,
-        **asdict(sheet.total),
-        "parts": {part: asdict(cost) for part, cost in sheet.parts.items()},
+        **sheet.total._asdict(),
+        "parts": {part: cost._asdict() for part, cost in sheet.parts.items()},
         "num_steps": train.num_steps,
         "batch_size": train.batch_size,
         "optimizer": optimizer.removesuffix("_optimizer"),

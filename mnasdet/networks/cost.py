@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from mnasdet.networks.builder import Node, reachable
 
 _FLOAT_BYTES = 4
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What some layers cost for one image.
 
     Attributes:
@@ -27,14 +28,6 @@ class Cost:
     trainable_params: int = 0
     multiply_adds: int = 0
     memory_bytes: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.params + other.params,
-            self.trainable_params + other.trainable_params,
-            self.multiply_adds + other.multiply_adds,
-            self.memory_bytes + other.memory_bytes,
-        )
 
 
 @dataclass(frozen=True)
@@ -51,16 +44,15 @@ class CostSheet:
 
     @cached_property
     def total(self) -> Cost:
-        return sum(self.costs, Cost())
+        return _sum(self.costs)
 
     @property
     def parts(self) -> dict[str, Cost]:
         """By the outermost scope: backbone, feature_pyramid, box_predictor."""
-        parts: dict[str, Cost] = {}
+        parts: dict[str, list[Cost]] = defaultdict(list)
         for node, cost in zip(self.nodes, self.costs, strict=True):
-            part = node.name.partition("/")[0]
-            parts[part] = parts.get(part, Cost()) + cost
-        return parts
+            parts[node.name.partition("/")[0]].append(cost)
+        return {part: _sum(costs) for part, costs in parts.items()}
 
 
 def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
@@ -74,31 +66,28 @@ def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
     return CostSheet(nodes, costs, outputs)
 
 
+def _sum(costs: Sequence[Cost]) -> Cost:
+    return Cost(*map(sum, zip(*costs, strict=True)))
+
+
 def _cost(node: Node, count_weights: bool) -> Cost:
-    kernel, fixed = _weights(node)
-    activations = math.prod(node.shape) + sum(math.prod(x.shape) for x in node.inputs)
-    return Cost(
-        params=(kernel + fixed) * count_weights,
-        trainable_params=kernel * count_weights,
-        multiply_adds=_multiply_adds(node),
-        memory_bytes=_FLOAT_BYTES * (activations + kernel + fixed),
-    )
-
-
-def _weights(node: Node) -> tuple[int, int]:
-    """Trainable and untrainable weights of the node's layer."""
-    match node.op:
-        case "conv2d" | "depthwise_conv2d":
-            return node.channels * (_taps(node) + node.attrs["use_bias"]), 0
-        case "batch_norm":
-            return (node.attrs["center"] + node.attrs["scale"]) * node.channels, 2 * node.channels
-    return 0, 0
-
-
-def _multiply_adds(node: Node) -> int:
+    values = math.prod(node.shape)
+    trainable = fixed = multiply_adds = 0
     if node.op in ("conv2d", "depthwise_conv2d"):
-        return math.prod(node.shape) * _taps(node)
-    return 0
+        taps = _taps(node)
+        multiply_adds = values * taps
+        trainable = node.channels * (taps + node.attrs["use_bias"])
+    elif node.op == "batch_norm":
+        trainable = (node.attrs["center"] + node.attrs["scale"]) * node.channels
+        fixed = 2 * node.channels
+    for node_in in node.inputs:
+        values += math.prod(node_in.shape)
+    return Cost(
+        params=(trainable + fixed) * count_weights,
+        trainable_params=trainable * count_weights,
+        multiply_adds=multiply_adds,
+        memory_bytes=_FLOAT_BYTES * (values + trainable + fixed),
+    )
 
 
 def _taps(node: Node) -> int:

@@ -24,7 +24,6 @@ from mnasdet.tflite.provenance import host_condition, of_host
 # In a quick measurement a graph is run up to so many times and for so long.
 _QUICK_RUNS = 100
 _QUICK_SECONDS = 0.02
-_QUICK_WARMUP_RUNS = 1
 # Near the fastest run: in so short a time a median also counts what other processes take away.
 _QUICK_PERCENTILE = 10
 
@@ -72,7 +71,8 @@ class Host:
 
     def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
         results = [
-            self._run(graph, _QUICK_RUNS, _QUICK_WARMUP_RUNS, _QUICK_SECONDS, evict_cache=True)
+            # The first run, which never counts, is enough to warm up.
+            self._run(graph, _QUICK_RUNS, 0, _QUICK_SECONDS, evict_cache=True)
             for graph in graphs
         ]
         return [float(np.percentile(result["runs_ms"], _QUICK_PERCENTILE)) for result in results]

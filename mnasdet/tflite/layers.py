@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from mnasdet.networks.builder import Node
@@ -106,6 +107,7 @@ def _only(readers: list[Node | None], op: str) -> Node | None:
     return None
 
 
+@functools.cache
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
