@@ -80,48 +80,39 @@ def build(outputs, keys, tmp_path):
     return run
 
 
-def test_three_rounds_in_which_a_network_has_two_turns(build, keys):
-    network_ms = [5.3, 5.0, 5.1, 5.2, 5.05, 5.15]
-    table, counts = build({keys[0]: [10.0, 10.2, 10.1], keys[-1]: network_ms})
-    assert counts == [3, 3, 3, 3, 6]
+def test_five_rounds_of_which_the_median_counts(build, keys):
+    table, counts = build({keys[0]: [10.0, 10.2, 30.0, 10.1, 10.0], keys[-1]: [5.3, 5.0, 5.1, 5.2]})
+    assert counts == [5] * 5
     assert table.noisy == set()
-    # The median; of a layer above what the runtime takes for nothing.
+    # Of a layer above what the runtime takes for nothing.
     assert table.entries == {keys[0]: 9.85} | dict.fromkeys(keys[1:-1], 0.75)
-    assert table.networks == {keys[-1]: 5.125}
+    assert table.networks == {keys[-1]: 5.2}
 
 
-def test_a_graph_that_was_disturbed_has_its_turn_until_most_of_them_agree(build, keys):
-    table, counts = build({keys[1]: [11.8, 10.0, 11.8, 10.0], keys[-1]: [9.0, 9.0, 9.0, 5.0]})
-    # Of eight turns, two of 11.8 ms, the quartiles are 10 and 10.45; of seven 10 and 10.9.
-    assert counts == [3, 8, 3, 3, 14]
-    assert table.noisy == set()
+def test_disturbed_graphs_alone_are_measured_until_most_rounds_agree(build, keys):
+    table, counts = build({keys[1]: [12.0, 15.0, 10.0], keys[-1]: [9.0, 9.0, 9.0, 5.0]})
+    # The third quartile: of seven rounds with two disturbed ones between 10 and 12 ms, of nine 10;
+    # of ten with three the network's is 8.
+    assert counts == [5, 9, 5, 5, 10]
+    assert table.noisy == {keys[-1]}
     assert table.entries[keys[1]] == 9.75
     assert table.networks[keys[-1]] == 5.0
 
 
-def test_one_turn_that_was_disturbed_decides_nothing(build, keys):
-    table, counts = build({keys[0]: [10.0, 30.0, 10.1], keys[-1]: [5.0, 5.1, 8.0, 5.0, 5.1, 5.0]})
-    assert counts == [5, 3, 3, 3, 6]
-    assert table.noisy == set()
-    assert table.entries[keys[0]] == 9.85
-    assert table.networks[keys[-1]] == 5.05
-
-
 def test_microseconds_agree_with_each_other(build, keys):
-    table, counts = build({keys[0]: [NOTHING_MS + 0.011, NOTHING_MS + 0.0125]})
-    assert counts[0] == 3
-    assert table.entries[keys[0]] == pytest.approx(0.0125)
+    table, counts = build({keys[0]: [NOTHING_MS + 0.011, NOTHING_MS + 0.0125] * 3})
+    assert counts[0] == 5
+    assert table.entries[keys[0]] == pytest.approx(0.011)
 
 
-def test_turns_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
-    restless = [20.0, 10.0] * 4
-    table, counts = build({keys[0]: restless})
-    assert counts == [8, 3, 3, 3, 6]
+def test_rounds_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
+    table, counts = build({keys[0]: [20.0, 10.0] * 5})
+    assert counts == [10, 5, 5, 5, 5]
     assert table.noisy == {keys[0]}
     assert table.entries[keys[0]] == 14.75
     # What is certain is left alone.
     table, counts = build({keys[0]: [15.1]})
-    assert counts == [3, 0, 0, 0, 0]
+    assert counts == [5, 0, 0, 0, 0]
     assert table.noisy == set()
     assert table.entries[keys[0]] == 14.85
 
@@ -134,7 +125,7 @@ def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
     known = table.entries.keys() | table.networks.keys()
     assert table.noisy == known == {key for key, count in zip(keys, counts, strict=True) if count}
     table, counts = build({})
-    assert counts == [3, 3, 3, 3, 6]
+    assert counts == [5] * 5
     assert table.noisy == set()
 
 
@@ -144,7 +135,7 @@ def test_table_grows_by_what_it_lacks(build, keys, tmp_path):
     table.scale = 1.5
     table.save(tmp_path / "table.textproto")
     table, counts = build({keys[2]: [4.0]})
-    assert counts == [0, 0, 3, 0, 0]
+    assert counts == [0, 0, 5, 0, 0]
     assert table.entries[keys[2]] == 3.75
     assert table.scale == 1.5
 
