@@ -24,8 +24,6 @@ from mnasdet.tflite.provenance import host_condition, of_host
 # In a quick measurement a graph is run up to so many times and for so long.
 _QUICK_RUNS = 100
 _QUICK_SECONDS = 0.02
-# Near the fastest run: in so short a time a median also counts what other processes take away.
-_QUICK_PERCENTILE = 10
 
 
 @contextmanager
@@ -75,7 +73,7 @@ class Host:
             self._run(graph, _QUICK_RUNS, 0, _QUICK_SECONDS, evict_cache=True)
             for graph in graphs
         ]
-        return [float(np.percentile(result["runs_ms"], _QUICK_PERCENTILE)) for result in results]
+        return [float(np.median(result["runs_ms"])) for result in results]
 
     def _run(
         self,

@@ -18,8 +18,8 @@ class Measured:
     """The latency of a whole network.
 
     Attributes:
-      latency_ms: the median over several executions of each one's 10th percentile; of its median on
-        a device that tells none.
+      latency_ms: the median over several executions of each one's median; of its mean on a device
+        that tells no median.
       iqr_ms: interquartile range of the executions' medians.
       noisy: whether they never agreed.
     """
@@ -36,6 +36,4 @@ def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
         path = Path(folder) / "network.tflite"
         path.write_bytes(network_graph(outputs))
         result = device.benchmark(path)
-    # Near the fastest run, as a table has it, where the device tells.
-    latency_ms = typical_ms(result) if result["p10_ms"] is None else result["p10_ms"]
-    return Measured(latency_ms, result["iqr_ms"], result["noisy"])
+    return Measured(typical_ms(result), result["iqr_ms"], result["noisy"])
