@@ -32,7 +32,7 @@ def tiny_config():
         "num_images: 100 image_size: 128": "num_images: 8 image_size: 64",
         "height: 128 width: 128": "height: 64 width: 64",
         "repeats: 2": "repeats: 1",
-        "num_trials: 12": "num_trials: 4",
+        "num_trials: 10": "num_trials: 4",
         "latency_table {}": "multiply_adds {}",
     }.items():
         assert old in text, f"{old!r} is not in quickstart.config any more"
