@@ -71,7 +71,7 @@ def main() -> None:
     from mnasdet.tflite import latency_table, table_measurement
 
     spec = device_flags.device_spec()
-    for name, least in (("num_fit", 3), ("num_test", 2)):
+    for name, least in (("num_fit", 4), ("num_test", 2)):
         if 0 < FLAGS[name].value < least:
             raise ConfigError(f"--{name} is 0 or at least {least}")
     pipeline = _pipeline()
@@ -231,6 +231,7 @@ def _calibrate(
         "num_layers": len(table.entries),
         "provenance": table.provenance,
         "scale": table.scale,
+        "small_scale": table.small_scale,
         "ms_per_megabyte": table.ms_per_megabyte,
         "constant_ms": table.constant_ms,
         "num_fit": len(fitted),

@@ -19,13 +19,16 @@ def calibrate(
     Raises:
       UserError: they fit none.
     """
-    scale, ms_per_megabyte, constant_ms = fit([table.sums(sheet) for sheet in sheets], measured_ms)
+    scale, small_scale, ms_per_megabyte, constant_ms = fit(
+        [table.sums(sheet) for sheet in sheets], measured_ms
+    )
     if scale <= 0:
         raise UserError(
             f"{table.path}: the networks' latencies do not grow with those of their layers; "
             "measure again while nothing else runs, with more --num_fit"
         )
-    table.scale, table.ms_per_megabyte, table.constant_ms = scale, ms_per_megabyte, constant_ms
+    table.scale, table.small_scale = scale, small_scale
+    table.ms_per_megabyte, table.constant_ms = ms_per_megabyte, constant_ms
     table.save(table.path)
 
 

@@ -24,6 +24,9 @@ from mnasdet.tflite.provenance import difference
 # Of a latency in ms, behind the point.
 DIGITS = 6
 
+# Of inputs and output together: a layer with less is small.
+_SMALL_BYTES = 1e6
+
 
 def missing(table: LatencyTable | None, sheets: Iterable[CostSheet]) -> dict[str, Layer]:
     """The layers of `sheets` that `table` has no latency for, by key."""
@@ -39,9 +42,10 @@ class LatencyTable:
     Attributes:
       provenance: the fields of the Provenance message.
       entries: milliseconds above a graph that does nothing, by `Layer.key`.
-      scale: of the sum of a network's layers, to which are added `ms_per_megabyte` for all that
-        they read and write, which less of is in a cache than where they are alone, and
-        `constant_ms`.
+      scale: of the sum of a network's layers. To it are added `small_scale` of the small ones among
+        them, whose inputs and output take less than 1e6 bytes and which lose more by not being
+        alone; `ms_per_megabyte` for all that is read and written, which less of is in a cache than
+        where a layer is alone; and `constant_ms`.
       path: where the table was read or written; for messages.
       networks: milliseconds of whole networks, by `canonical_key`.
       noisy: keys, of layers and networks, whose measurements do not agree, or are too few to tell.
@@ -52,6 +56,7 @@ class LatencyTable:
     scale: float = 1.0
     constant_ms: float = 0.0
     ms_per_megabyte: float = 0.0
+    small_scale: float = 0.0
     path: str = "latency table"
     networks: dict[str, float] = field(default_factory=dict)
     noisy: set[str] = field(default_factory=set)
@@ -73,7 +78,7 @@ class LatencyTable:
                 raise _bad_latency(path, f"network {network.key!r}", network, "more than 0")
         if not 0 < proto.scale < math.inf:
             raise ConfigError(f"{path}: scale is {proto.scale:g}; use a positive one")
-        for name in ("constant_ms", "ms_per_megabyte"):
+        for name in ("small_scale", "constant_ms", "ms_per_megabyte"):
             if not math.isfinite(getattr(proto, name)):
                 raise ConfigError(f"{path}: {name} is {getattr(proto, name):g}; use a finite one")
         return cls(
@@ -82,6 +87,7 @@ class LatencyTable:
             proto.scale,
             proto.constant_ms,
             proto.ms_per_megabyte,
+            proto.small_scale,
             os.fspath(path),
             {network.key: network.latency_ms for network in proto.network},
             {entry.layer for entry in proto.entry if entry.noisy}
@@ -104,6 +110,7 @@ class LatencyTable:
             scale=self.scale,
             constant_ms=self.constant_ms,
             ms_per_megabyte=self.ms_per_megabyte,
+            small_scale=self.small_scale,
             network=[
                 {"key": key, **self._figure(key, ms)} for key, ms in sorted(self.networks.items())
             ],
@@ -117,27 +124,33 @@ class LatencyTable:
 
     def latency_ms(self, sheet: CostSheet) -> float:
         """The network's latency; raises UserError where a layer is not in the table."""
-        layers_ms, megabytes = self.sums(sheet)
-        return self.scale * layers_ms + self.ms_per_megabyte * megabytes + self.constant_ms
+        return self._scaled(self.sums(sheet)) + self.constant_ms
 
-    def sums(self, sheet: CostSheet) -> tuple[float, float]:
-        """Over the network's layers: milliseconds, and megabytes that they read and write; raises
-        UserError where one is not in the table."""
-        executed = layers(sheet)
-        try:
-            layers_ms = sum(self.entries[layer.key] for layer in executed)
-        except KeyError:
-            raise self._lack(sheet) from None
-        return layers_ms, sum(layer.memory_bytes for layer in executed) / 1e6
+    def sums(self, sheet: CostSheet) -> tuple[float, ...]:
+        """Over the network's layers: milliseconds, milliseconds of the small ones, and megabytes
+        that they read and write; raises UserError where one is not in the table."""
+        return tuple(map(sum, zip(*(terms for _, terms in self._terms(sheet)), strict=True)))
 
     def layer_latencies_ms(self, sheet: CostSheet) -> list[tuple[Layer, float]]:
         """What every layer adds to `latency_ms`, in order; `constant_ms` is what is left."""
-        self.sums(sheet)  # raises where a layer is not in the table
-        ms_per_byte = self.ms_per_megabyte / 1e6
-        return [
-            (layer, self.scale * self.entries[layer.key] + ms_per_byte * layer.memory_bytes)
-            for layer in layers(sheet)
-        ]
+        return [(layer, self._scaled(terms)) for layer, terms in self._terms(sheet)]
+
+    def _scaled(self, terms: tuple[float, ...]) -> float:
+        layers_ms, small_ms, megabytes = terms
+        return (
+            self.scale * layers_ms + self.small_scale * small_ms + self.ms_per_megabyte * megabytes
+        )
+
+    def _terms(self, sheet: CostSheet) -> list[tuple[Layer, tuple[float, float, float]]]:
+        """What `sums` has of each layer."""
+        terms = []
+        for layer in layers(sheet):
+            latency_ms = self.entries.get(layer.key)
+            if latency_ms is None:
+                raise self._lack(sheet)
+            small_ms = latency_ms if layer.activation_bytes < _SMALL_BYTES else 0.0
+            terms.append((layer, (latency_ms, small_ms, layer.memory_bytes / 1e6)))
+        return terms
 
     def missing(self, sheet: CostSheet) -> list[str]:
         """The keys of the network's layers that the table does not have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 
 from mnasdet.networks.builder import Node
@@ -36,6 +37,12 @@ class Layer:
     node: Node
     activation: str = "linear"
     memory_bytes: int = 0
+
+    @property
+    def activation_bytes(self) -> int:
+        """Of `memory_bytes`, those of its inputs and its output."""
+        shapes = [self.node.shape, *(x.shape for x in self.node.inputs)]
+        return 4 * sum(map(math.prod, shapes))
 
     @property
     def key(self) -> str:

@@ -44,32 +44,40 @@ def test_fidelity_by_hand():
 
 
 def network(filters):
+    """Four layers: a convolution, and the sum with itself, of one, and of four times as many."""
     b = Builder()
-    x = b.conv2d(b.input((8, 8, 3)), filters, 3, initializer=HE_NORMAL, name="conv")
-    return [x, b.add(x, x, name="add")]
+    x = b.input((64, 64, 3))
+    xs = [
+        b.conv2d(x, number, 3, initializer=HE_NORMAL, name=f"conv_{number}")
+        for number in (filters, 4 * filters)
+    ]
+    return [b.add(x, x, name=f"add_{i}") for i, x in enumerate(xs)]
 
 
 def test_calibration_is_written(tmp_path):
     path = tmp_path / "table.textproto"
-    key = "conv2d 8x8x3->{} k3 s1"
-    entries = {key.format(4): 1.0, key.format(8): 2.0, key.format(16): 2.0}
-    entries |= {f"add 8x8x{n} 8x8x{n}": 0.0 for n in (4, 8, 16)}
+    # Of float32: the image, kernels and what they give, and of an addition three times that. Not
+    # small are the additions of 32 filters (1.6 MB) and more, and the convolution to 64 (1.1 MB).
+    filters = (2, 4, 8, 10, 16)
+    megabytes = [4e-6 * (2 * 64 * 64 * 3 + 5 * 27 * n + 5 * 4 * 64 * 64 * n) for n in filters]
+    latencies_ms = {2: 1.0, 4: 1.5, 8: 4.0, 10: 2.0, 16: 3.0, 32: 2.5, 40: 6.0, 64: 9.0}
+    entries = {f"conv2d 64x64x3->{n} k3 s1": ms for n, ms in latencies_ms.items()}
+    entries |= {f"add 64x64x{n} 64x64x{n}": 0.5 for n in latencies_ms}
     table = LatencyTable({}, entries, path=str(path))
-    sheets = [cost_sheet(network(filters)) for filters in (4, 8, 16)]
-    # Of float32: the image, a kernel, its output, and three such of the addition.
-    megabytes = [4e-6 * (8 * 8 * 3 + 27 * n + 4 * 8 * 8 * n) for n in (4, 8, 16)]
-    assert [table.sums(sheet) for sheet in sheets] == [
-        (layers_ms, pytest.approx(mb)) for layers_ms, mb in zip((1, 2, 2), megabytes, strict=True)
-    ]
-    measured_ms = [1.5 * ms + 100 * mb for ms, mb in zip((1, 2, 2), megabytes, strict=True)]
+    sheets = [cost_sheet(network(n)) for n in filters]
+    layers_ms = [6.0, 5.5, 7.5, 9.0, 13.0]
+    small_ms = [6.0, 5.5, 7.0, 8.5, 3.5]
+    sums = list(zip(layers_ms, small_ms, megabytes, strict=True))
+    assert [table.sums(sheet) for sheet in sheets] == [pytest.approx(terms) for terms in sums]
+    measured_ms = [1.5 * ms + 0.5 * small + 10 * mb for ms, small, mb in sums]
     calibrate(table, sheets, measured_ms)
     loaded = LatencyTable.load(path)
-    assert [loaded.scale, loaded.ms_per_megabyte, loaded.constant_ms] == pytest.approx(
-        [1.5, 100, 0]
-    )
+    assert [
+        loaded.scale, loaded.small_scale, loaded.ms_per_megabyte, loaded.constant_ms
+    ] == pytest.approx([1.5, 0.5, 10, 0], abs=1e-9)  # fmt: skip
     assert [loaded.latency_ms(sheet) for sheet in sheets] == pytest.approx(measured_ms)
     for sheet, latency_ms in zip(sheets, measured_ms, strict=True):
         by_layer = loaded.layer_latencies_ms(sheet)
         assert sum(ms for _, ms in by_layer) == pytest.approx(latency_ms)
     with pytest.raises(UserError, match="the networks' latencies do not grow with those of their"):
-        calibrate(table, sheets, [5.5, 3.5, 2.5])
+        calibrate(table, sheets, [5.5, 4.5, 3.5, 2.5, 1.5])

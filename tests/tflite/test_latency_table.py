@@ -127,6 +127,16 @@ def test_latency_is_scaled_sum_and_constant(sheet):
     assert table.missing(sheet) == []
 
 
+def test_small_layers_have_a_scale_of_their_own_besides(b):
+    # Of float32: 288 x 288 x 3 values are 995 328 bytes, and the two outputs 12 each.
+    x = b.input((288, 288, 3))
+    sheet = cost_sheet([b.global_avg_pool(x, name="a"), b.max_pool(x, 3, strides=2, name="b")])
+    entries = {"global_avg_pool 288x288x3": 2.0, "max_pool 288x288x3 k3 s2": 3.0}
+    table = LatencyTable({}, entries, 1.5, 0.25, small_scale=0.5)
+    assert table.latency_ms(sheet) == pytest.approx((1.5 + 0.5) * 2.0 + 1.5 * 3.0 + 0.25)
+    assert [ms for _, ms in table.layer_latencies_ms(sheet)] == [4.0, 4.5]
+
+
 def test_missing_layer_is_an_error_that_says_how_to_add_it(sheet):
     table = LatencyTable({}, {}, path="phone.textproto")
     assert list(missing(None, [sheet])) == ["conv2d 8x6x3->4 k3 s2", "add 4x3x4 4x3x4"]
@@ -140,7 +150,7 @@ def test_missing_layer_is_an_error_that_says_how_to_add_it(sheet):
 
 def test_saved_table_comes_back(tmp_path):
     path = tmp_path / "folder" / "table.textproto"
-    table = LatencyTable(provenance(2), {"b": 0.125, "a": 3.0}, 1.25, -0.5)
+    table = LatencyTable(provenance(2), {"b": 0.125, "a": 3.0}, 1.25, -0.5, 0.5, 0.75)
     table.networks["k"] = 12.5
     table.noisy = {"k", "b"}
     table.save(path)
@@ -150,6 +160,7 @@ def test_saved_table_comes_back(tmp_path):
         1.25,
         -0.5,
     )
+    assert (loaded.ms_per_megabyte, loaded.small_scale) == (0.5, 0.75)
     assert loaded.provenance["num_threads"] == 2
     assert [p.name for p in path.parent.iterdir()] == ["table.textproto"]
     assert path.read_text().index('"a"') < path.read_text().index('"b"')

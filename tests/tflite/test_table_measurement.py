@@ -15,6 +15,8 @@ from mnasdet.tflite.layers import layers
 from mnasdet.tflite.network_graph import NOTHING, layer_graph
 
 NOTHING_MS = 0.25
+# Turns that graphs whose figures agree are given: the four layers', then the network's.
+EACH = [5, 5, 5, 5, 10]
 
 
 @pytest.fixture
@@ -82,19 +84,19 @@ def build(outputs, keys, tmp_path):
 
 def test_five_rounds_of_which_the_median_counts(build, keys):
     table, counts = build({keys[0]: [10.0, 10.2, 30.0, 10.1, 10.0], keys[-1]: [5.3, 5.0, 5.1, 5.2]})
-    assert counts == [5] * 5
+    assert counts == EACH
     assert table.noisy == set()
     # Of a layer above what the runtime takes for nothing.
     assert table.entries == {keys[0]: 9.85} | dict.fromkeys(keys[1:-1], 0.75)
     assert table.networks == {keys[-1]: 5.2}
 
 
-def test_disturbed_graphs_alone_are_measured_until_most_rounds_agree(build, keys):
+def test_disturbed_graphs_alone_are_measured_until_most_turns_agree(build, keys):
     table, counts = build({keys[1]: [12.0, 15.0, 10.0], keys[-1]: [9.0, 9.0, 9.0, 5.0]})
-    # The third quartile: of seven rounds with two disturbed ones between 10 and 12 ms, of nine 10;
-    # of ten with three the network's is 8.
-    assert counts == [5, 9, 5, 5, 10]
-    assert table.noisy == {keys[-1]}
+    # The third quartile: of seven turns with two disturbed ones between 10 and 12 ms, of nine 10;
+    # the network's, with three disturbed ones, of twelve turns between 5 and 9, of fourteen 5.
+    assert counts == [5, 9, 5, 5, 14]
+    assert table.noisy == set()
     assert table.entries[keys[1]] == 9.75
     assert table.networks[keys[-1]] == 5.0
 
@@ -105,16 +107,18 @@ def test_microseconds_agree_with_each_other(build, keys):
     assert table.entries[keys[0]] == pytest.approx(0.011)
 
 
-def test_rounds_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
-    table, counts = build({keys[0]: [20.0, 10.0] * 5})
-    assert counts == [10, 5, 5, 5, 5]
-    assert table.noisy == {keys[0]}
+def test_turns_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
+    table, counts = build({keys[0]: [20.0, 10.0] * 5, keys[-1]: [9.0, 5.0] * 10})
+    assert counts == [10, 5, 5, 5, 20]
+    assert table.noisy == {keys[0], keys[-1]}
     assert table.entries[keys[0]] == 14.75
+    assert table.networks[keys[-1]] == 7.0
     # What is certain is left alone.
-    table, counts = build({keys[0]: [15.1]})
-    assert counts == [5, 0, 0, 0, 0]
+    table, counts = build({keys[0]: [15.1], keys[-1]: [7.1]})
+    assert counts == [5, 0, 0, 0, 10]
     assert table.noisy == set()
     assert table.entries[keys[0]] == 14.85
+    assert table.networks[keys[-1]] == 7.1
 
 
 def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
@@ -125,7 +129,7 @@ def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
     known = table.entries.keys() | table.networks.keys()
     assert table.noisy == known == {key for key, count in zip(keys, counts, strict=True) if count}
     table, counts = build({})
-    assert counts == [5] * 5
+    assert counts == EACH
     assert table.noisy == set()
 
 
