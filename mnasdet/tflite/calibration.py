@@ -65,17 +65,19 @@ def fit(
 
 
 def fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
-    """Agreement over networks: r2, spearman, shares within 5 and 10 %, mean absolute error in per
-    cent, and the range of what was measured."""
+    """Agreement over networks: r2, spearman (0 where all predictions are equal: they give no
+    order), shares within 5 and 10 %, mean absolute error in per cent, and the range of what was
+    measured."""
     from scipy.stats import spearmanr
 
     predicted, measured = np.asarray(predicted_ms, float), np.asarray(measured_ms, float)
     error = np.abs(predicted / measured - 1)
     residual = np.sum((predicted - measured) ** 2)
+    orders = np.ptp(predicted) > 0
     return {
         "num_networks": len(measured),
         "r2": float(1 - residual / np.sum((measured - measured.mean()) ** 2)),
-        "spearman": float(spearmanr(predicted, measured).statistic),
+        "spearman": float(spearmanr(predicted, measured).statistic) if orders else 0.0,
         "within_5_percent": float(np.mean(error <= 0.05)),
         "within_10_percent": float(np.mean(error <= 0.10)),
         "mean_absolute_percentage_error": float(100 * error.mean()),

@@ -70,6 +70,11 @@ def test_fidelity_by_hand():
     assert (agreement["min_ms"], agreement["max_ms"]) == (10.0, 40.0)
 
 
+@pytest.mark.filterwarnings("error")
+def test_equal_predictions_give_no_order():
+    assert fidelity([20.0, 20.0, 20.0], [10.0, 20.0, 30.0])["spearman"] == 0.0
+
+
 def network(filters):
     """Four layers: a convolution, and the sum with itself, of one, and of four times as many."""
     b = Builder()
