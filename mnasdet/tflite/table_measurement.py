@@ -1,8 +1,8 @@
 """Measures layers and whole networks on a device, and puts them into a table.
 
 In rounds: in each of five every graph gets its turns, quick ones and in random order, and in up to
-five more those whose turns do not agree. What counts is the median of the turns. A machine's
-restless seconds then decide no figure, and its slow minutes hit layers and networks alike.
+five more those whose two fastest turns do not agree. What counts is the fastest one: what disturbs
+a turn makes it slower, and a long network's more likely than a layer's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from mnasdet.networks.builder import Node, canonical_key
@@ -30,7 +29,7 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 10
 # A network gets more turns in a round than a layer: it takes a few per cent more or less each time
 # that it is loaded, which evens out over the many layers of a network, but not over one network.
 _LAYER_TURNS, _NETWORK_TURNS = 1, 2
-# Turns agree if their interquartile range is within this share of the median, or so many
+# The two fastest turns agree if the second is within this share of the first, or so many
 # milliseconds.
 _MAX_SPREAD = 0.05
 _MAX_SPREAD_MS = 0.002
@@ -48,7 +47,8 @@ class _Graph:
     Attributes:
       write: gives the TFLite file.
       figures: what the table has of its kind.
-      turns_ms: of the turns so far; a figure that the table had counts as one.
+      turns_ms: of the turns so far; a figure that the table had counts as one. Of a layer above
+        what runs for nothing.
     """
 
     key: str
@@ -62,17 +62,14 @@ class _Graph:
         """In each round."""
         return _NETWORK_TURNS if self.is_network else _LAYER_TURNS
 
-    @property
-    def agrees(self) -> bool:
-        first, median, third = np.quantile(self.turns_ms, (0.25, 0.5, 0.75))
-        return bool(third - first <= max(_MAX_SPREAD * median, _MAX_SPREAD_MS))
-
     def add(self, latency_ms: float, noisy: set[str]) -> None:
-        """Puts the median into the table, as it is written: a search that is resumed reads what it
-        measured; and into `noisy`, or out of it, whether it is certain."""
+        """Puts the fastest turn into the table, as it is written: a search that is resumed reads
+        what it measured; and into `noisy`, or out of it, whether it is certain."""
         self.turns_ms.append(latency_ms)
-        self.figures[self.key] = round(float(np.median(self.turns_ms)), DIGITS)
-        if len(self.turns_ms) >= _MIN_ROUNDS * self.turns and self.agrees:
+        fastest, *others = sorted(self.turns_ms)
+        self.figures[self.key] = round(fastest, DIGITS)
+        limit = fastest + max(_MAX_SPREAD * fastest, _MAX_SPREAD_MS)
+        if len(self.turns_ms) >= _MIN_ROUNDS * self.turns and others[0] <= limit:
             noisy.discard(self.key)
         else:
             noisy.add(self.key)
@@ -99,6 +96,7 @@ def ensure(
     graphs = _uncertain(table, sheets, networks)
     if not graphs:
         return table
+    nothing_ms = min(_measure([partial(layer_graph, NOTHING)] * _BATCH, device))
     saved = time.monotonic()
     try:
         with tqdm(unit="graph", total=0, disable=not progress) as bar:
@@ -110,7 +108,10 @@ def ensure(
                 bar.total = bar.n + len(turns) * max(1, _MIN_ROUNDS - number)
                 for start in range(0, len(turns), _BATCH):
                     batch = turns[start : start + _BATCH]
-                    for graph, latency_ms in zip(batch, _measure(batch, device), strict=True):
+                    latencies_ms = _measure([graph.write for graph in batch], device)
+                    for graph, latency_ms in zip(batch, latencies_ms, strict=True):
+                        if not graph.is_network:
+                            latency_ms = max(0.0, latency_ms - nothing_ms)
                         graph.add(latency_ms, table.noisy)
                     bar.update(len(batch))
                     if time.monotonic() - saved > _SAVE_SECONDS:
@@ -141,19 +142,13 @@ def _uncertain(
     return [graph for graph in graphs if not graph.turns_ms or graph.key in table.noisy]
 
 
-def _measure(graphs: Sequence[_Graph], device: Device) -> list[float]:
-    """Milliseconds of networks, and of layers above a graph that does nothing."""
-    writers: list[Callable[[], bytes]] = [partial(layer_graph, NOTHING)]
-    writers += [graph.write for graph in graphs]
+def _measure(writers: Sequence[Callable[[], bytes]], device: Device) -> list[float]:
+    """Milliseconds of the graphs that they write."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.tflite" for number in range(len(writers))]
         for path, write in zip(paths, writers, strict=True):
             path.write_bytes(write())
-        nothing_ms, *latencies_ms = device.quick_ms(paths)
-    return [
-        latency_ms if graph.is_network else max(0.0, latency_ms - nothing_ms)
-        for graph, latency_ms in zip(graphs, latencies_ms, strict=True)
-    ]
+        return device.quick_ms(paths)
 
 
 def load_or_new(path: str | os.PathLike, device: Device) -> LatencyTable:

@@ -82,49 +82,60 @@ def build(outputs, keys, tmp_path):
     return run
 
 
-def test_five_rounds_of_which_the_median_counts(build, keys):
-    table, counts = build({keys[0]: [10.0, 10.2, 30.0, 10.1, 10.0], keys[-1]: [5.3, 5.0, 5.1, 5.2]})
+def test_five_rounds_of_which_the_fastest_counts(build, keys):
+    table, counts = build({keys[0]: [10.2, 10.4, 30.0, 10.1, 15.0], keys[-1]: [5.3, 5.0, 5.1, 9.2]})
     assert counts == EACH
     assert table.noisy == set()
     # Of a layer above what the runtime takes for nothing.
     assert table.entries == {keys[0]: 9.85} | dict.fromkeys(keys[1:-1], 0.75)
-    assert table.networks == {keys[-1]: 5.2}
+    assert table.networks == {keys[-1]: 5.0}
 
 
-def test_disturbed_graphs_alone_are_measured_until_most_turns_agree(build, keys):
-    table, counts = build({keys[1]: [12.0, 15.0, 10.0], keys[-1]: [9.0, 9.0, 9.0, 5.0]})
-    # The third quartile: of seven turns with two disturbed ones between 10 and 12 ms, of nine 10;
-    # the network's, with three disturbed ones, of twelve turns between 5 and 9, of fourteen 5.
-    assert counts == [5, 9, 5, 5, 14]
+def test_disturbed_graphs_alone_are_measured_until_the_two_fastest_turns_agree(build, keys):
+    table, counts = build(
+        {
+            keys[1]: [15.0, 13.0, 16.0, 18.0, 20.0, 10.0, 11.0, 10.3],
+            keys[-1]: [5.0] + 10 * [6.0] + [5.2],
+        }
+    )
+    assert counts == [5, 8, 5, 5, 12]
     assert table.noisy == set()
     assert table.entries[keys[1]] == 9.75
     assert table.networks[keys[-1]] == 5.0
 
 
 def test_microseconds_agree_with_each_other(build, keys):
-    table, counts = build({keys[0]: [NOTHING_MS + 0.011, NOTHING_MS + 0.0125] * 3})
+    table, counts = build({keys[0]: [NOTHING_MS + ms for ms in (0.011, 0.0125, 0.1)]})
     assert counts[0] == 5
+    assert table.noisy == set()
     assert table.entries[keys[0]] == pytest.approx(0.011)
 
 
+def test_what_is_faster_than_nothing_takes_nothing(build, keys):
+    table, _ = build({keys[0]: [NOTHING_MS - 0.001]})
+    assert table.entries[keys[0]] == 0
+
+
 def test_turns_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
-    table, counts = build({keys[0]: [20.0, 10.0] * 5, keys[-1]: [9.0, 5.0] * 10})
+    ever_faster = [40 * 0.9**number for number in range(20)]
+    table, counts = build({keys[0]: ever_faster, keys[-1]: ever_faster})
     assert counts == [10, 5, 5, 5, 20]
     assert table.noisy == {keys[0], keys[-1]}
-    assert table.entries[keys[0]] == 14.75
-    assert table.networks[keys[-1]] == 7.0
-    # What is certain is left alone.
-    table, counts = build({keys[0]: [15.1], keys[-1]: [7.1]})
+    layer_ms, network_ms = ever_faster[9] - NOTHING_MS, ever_faster[19]
+    assert table.entries[keys[0]] == pytest.approx(layer_ms, abs=1e-6)
+    assert table.networks[keys[-1]] == pytest.approx(network_ms, abs=1e-6)
+    # What is certain is left alone; what was measured counts.
+    table, counts = build({keys[0]: [16.0], keys[-1]: [5.3]})
     assert counts == [5, 0, 0, 0, 10]
     assert table.noisy == set()
-    assert table.entries[keys[0]] == 14.85
-    assert table.networks[keys[-1]] == 7.1
+    assert table.entries[keys[0]] == pytest.approx(layer_ms, abs=1e-6)
+    assert table.networks[keys[-1]] == 5.3
 
 
 def test_interrupted_measurement_keeps_what_it_has(build, keys, monkeypatch):
     monkeypatch.setattr(table_measurement, "_BATCH", 1)
-    # Each batch with the graph that does nothing.
-    table, counts = build({}, most=2 * 3)
+    # The first of these is what runs for nothing.
+    table, counts = build({}, most=1 + 3)
     assert sum(counts) == 3
     known = table.entries.keys() | table.networks.keys()
     assert table.noisy == known == {key for key, count in zip(keys, counts, strict=True) if count}
