@@ -245,16 +245,16 @@ def _strided(height: int, width: int, strides: int) -> tuple[int, int]:
 def reachable(outputs: Sequence[Node]) -> list[Node]:
     """The nodes that `outputs` need, each after its inputs."""
     order: dict[Node, None] = {}
-    stack = [(node, False) for node in reversed(outputs)]
+    # None: the inputs of the node that waits last have come.
+    stack: list[Node | None] = [*reversed(outputs)]
+    waiting: list[Node] = []
     while stack:
-        node, ready = stack.pop()
-        if node in order:
-            continue
-        if ready:
-            order[node] = None
-        else:
-            stack.append((node, True))
-            stack.extend((node_in, False) for node_in in reversed(node.inputs))
+        node = stack.pop()
+        if node is None:
+            order[waiting.pop()] = None
+        elif node not in order:
+            waiting.append(node)
+            stack += (None, *node.inputs[::-1])
     return list(order)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mnasdet.networks.builder import Node
 from mnasdet.networks.cost import CostSheet
@@ -24,8 +24,7 @@ _WITH_OUTPUT = ("conv2d", "upsample", "reshape")
 _WITH_WINDOW = ("conv2d", "depthwise_conv2d", "max_pool", "avg_pool")
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A layer as the runtime executes it.
 
     Attributes:
@@ -41,23 +40,26 @@ class Layer:
     @property
     def activation_bytes(self) -> int:
         """Of `memory_bytes`, those of its inputs and its output."""
-        shapes = [self.node.shape, *(x.shape for x in self.node.inputs)]
-        return 4 * sum(map(math.prod, shapes))
+        values = math.prod(self.node.shape)
+        for x in self.node.inputs:
+            values += math.prod(x.shape)
+        return 4 * values
 
     @property
     def key(self) -> str:
         """All that its latency depends on: "conv2d 20x20x48->256 k1 s1 relu6"."""
         node, attrs = self.node, self.node.attrs
-        words = [attrs["function"] if node.op == "activation" else node.op]
+        op = node.op
+        words = [attrs["function"] if op == "activation" else op]
         words += [_by(x.shape) for x in node.inputs]
-        if node.op in _WITH_OUTPUT:
-            words[-1] += f"->{_by(node.shape) if node.op != 'conv2d' else node.channels}"
-        if node.op in _WITH_WINDOW:
+        if op in _WITH_OUTPUT:
+            words[-1] += f"->{node.channels if op == 'conv2d' else _by(node.shape)}"
+        if op in _WITH_WINDOW:
             size = attrs.get("kernel_size") or attrs["size"]
-            words += [f"k{_side(size)}", f"s{attrs['strides']}"]
-        if attrs.get("groups", 1) != 1:
-            words.append(f"g{attrs['groups']}")
-        if node.op == "concat" and attrs["axis"] % len(node.shape):
+            words.append(f"k{_side(size)} s{attrs['strides']}")
+            if attrs.get("groups", 1) != 1:
+                words.append(f"g{attrs['groups']}")
+        elif op == "concat" and attrs["axis"] % len(node.shape):
             words.append(f"axis{attrs['axis'] % len(node.shape)}")
         if self.activation != "linear":
             words.append(self.activation)
@@ -68,17 +70,17 @@ def layers(sheet: CostSheet) -> list[Layer]:
     """The layers that the runtime executes, in order: batch normalisation runs as part of its
     convolution, relu and relu6 as part of a convolution, an addition or a product, and not at all
     what only training knows, or the maximum of a single place."""
-    readers = _readers(sheet)
+    readers = _only_readers(sheet)
     fused: set[Node] = set()
     executed = []
     for node, cost in zip(sheet.nodes, sheet.costs, strict=True):
         if node in fused or _is_identity(node):
             continue
         last, activation = node, "linear"
-        if node.op in _WITH_BATCH_NORM and (reader := _only(readers[last], "batch_norm")):
+        if node.op in _WITH_BATCH_NORM and (reader := _if(readers[last], "batch_norm")):
             last = reader
             fused.add(last)
-        if node.op in _WITH_ACTIVATION and (reader := _only(readers[last], "activation")):
+        if node.op in _WITH_ACTIVATION and (reader := _if(readers[last], "activation")):
             function = reader.attrs["function"]
             convolves = node.op in _WITH_BATCH_NORM
             if function in (_FUSED_BY_CONVOLUTIONS if convolves else _FUSED_ACTIVATIONS):
@@ -88,16 +90,14 @@ def layers(sheet: CostSheet) -> list[Layer]:
     return executed
 
 
-def _readers(sheet: CostSheet) -> dict[Node, list[Node | None]]:
-    """What reads each node, past the layers that only training knows; None is whoever takes the
-    network's outputs."""
-    readers: dict[Node, list[Node | None]] = {node: [] for node in sheet.nodes}
-    for output in sheet.outputs:
-        readers[output].append(None)
+def _only_readers(sheet: CostSheet) -> dict[Node, Node | None]:
+    """The one node that reads each node, past the layers that only training knows; None where
+    there are several, or the network ends."""
+    readers: dict[Node, Node | None] = dict.fromkeys(sheet.outputs)
     for node in reversed(sheet.nodes):
+        reader = readers[node] if _is_identity(node) else node
         for x in node.inputs:
-            of_node = readers[node] if _is_identity(node) else [node]
-            readers.setdefault(x, []).extend(of_node)
+            readers[x] = None if x in readers else reader
     return readers
 
 
@@ -107,11 +107,9 @@ def _is_identity(node: Node) -> bool:
     return node.op in _IDENTITIES
 
 
-def _only(readers: list[Node | None], op: str) -> Node | None:
-    """The only reader, if it is of that op."""
-    if len(readers) == 1 and readers[0] is not None and readers[0].op == op:
-        return readers[0]
-    return None
+def _if(reader: Node | None, op: str) -> Node | None:
+    """The reader, if it is of that op."""
+    return reader if reader is not None and reader.op == op else None
 
 
 @functools.cache
@@ -119,6 +117,7 @@ def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
+@functools.cache
 def _side(size: int | tuple[int, int]) -> str:
     """ "3", or "1x7" of a kernel that is no square."""
     if isinstance(size, int) or size[0] == size[1]:
