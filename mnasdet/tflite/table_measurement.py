@@ -47,8 +47,7 @@ class _Graph:
     Attributes:
       write: gives the TFLite file.
       figures: what the table has of its kind.
-      turns_ms: of the turns so far; a figure that the table had counts as one. Of a layer above
-        what runs for nothing.
+      turns_ms: what counts of the turns so far; a figure that the table had is one.
     """
 
     key: str
@@ -62,9 +61,15 @@ class _Graph:
         """In each round."""
         return _NETWORK_TURNS if self.is_network else _LAYER_TURNS
 
-    def add(self, latency_ms: float, noisy: set[str]) -> None:
+    def add(self, latency_ms: float, nothing_ms: float, noisy: set[str]) -> None:
         """Puts the fastest turn into the table, as it is written: a search that is resumed reads
-        what it measured; and into `noisy`, or out of it, whether it is certain."""
+        what it measured; and into `noisy`, or out of it, whether it is certain.
+
+        Args:
+          nothing_ms: of a graph that does nothing, which is no layer's time.
+        """
+        if not self.is_network:
+            latency_ms = max(0.0, latency_ms - nothing_ms)
         self.turns_ms.append(latency_ms)
         fastest, *others = sorted(self.turns_ms)
         self.figures[self.key] = round(fastest, DIGITS)
@@ -110,9 +115,7 @@ def ensure(
                     batch = turns[start : start + _BATCH]
                     latencies_ms = _measure([graph.write for graph in batch], device)
                     for graph, latency_ms in zip(batch, latencies_ms, strict=True):
-                        if not graph.is_network:
-                            latency_ms = max(0.0, latency_ms - nothing_ms)
-                        graph.add(latency_ms, table.noisy)
+                        graph.add(latency_ms, nothing_ms, table.noisy)
                     bar.update(len(batch))
                     if time.monotonic() - saved > _SAVE_SECONDS:
                         table.save(path)
