@@ -23,22 +23,44 @@ from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
 
-# The backbones of the OD API's feature extractors. MobileNetV3's are those with fewer channels at
-# stride 32 (Howard et al., 2019, section 6.3).
+# Hyper-parameters that the OD API's backbones have of their own, unless the config overrides them.
+# Slim and Keras regularise differently: slim's L2 has a factor of 1/2, and TF1's MobileNets leave
+# depthwise kernels alone where TF2's do not.
+_SLIM_MOBILENET = """
+  initializer { truncated_normal_initializer { stddev: 0.09 } }
+  regularizer { l2_regularizer { weight: 4e-5 } }
+  batch_norm { decay: 0.9997 epsilon: 0.001 scale: true }
+  activation: RELU_6
+"""
+_KERAS_MOBILENET = f"{_SLIM_MOBILENET} regularize_depthwise: true"
+_SLIM_RESNET = """
+  initializer { variance_scaling_initializer { factor: 2.0 } }
+  regularizer { l2_regularizer { weight: 1e-4 } }
+  batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
+"""
+_KERAS_RESNET = """
+  initializer { variance_scaling_initializer { factor: 1.0 } }
+  regularizer { l2_regularizer { weight: 2e-4 } }
+  batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
+"""
+
+# The backbones of the OD API's feature extractors, each with its hyper-parameters; the backbone
+# under MnasFPN has those of the paper. MobileNetV3's are those with fewer channels at stride 32
+# (Howard et al., 2019, section 6.3).
 _BACKBONES = {
-    "ssd_mobilenet_v2": "mobilenet_v2 {}",
-    "ssd_mobilenet_v2_keras": "mobilenet_v2 {}",
-    "ssd_mobilenet_v2_fpn": "mobilenet_v2 {}",
-    "ssd_mobilenet_v2_fpn_keras": "mobilenet_v2 {}",
-    "ssd_mobilenet_v2_mnasfpn": "mobilenet_v2 {}",
-    "ssd_mobilenet_v3_large": "mobilenet_v3 { size: LARGE halved: true }",
-    "ssd_mobilenet_v3_small": "mobilenet_v3 { size: SMALL halved: true }",
-    "ssd_resnet50_v1_fpn": "resnet { depth: 50 }",
-    "ssd_resnet50_v1_fpn_keras": "resnet { depth: 50 }",
-    "ssd_resnet101_v1_fpn": "resnet { depth: 101 }",
-    "ssd_resnet101_v1_fpn_keras": "resnet { depth: 101 }",
-    "ssd_resnet152_v1_fpn": "resnet { depth: 152 }",
-    "ssd_resnet152_v1_fpn_keras": "resnet { depth: 152 }",
+    "ssd_mobilenet_v2": ("mobilenet_v2 {}", _SLIM_MOBILENET),
+    "ssd_mobilenet_v2_keras": ("mobilenet_v2 {}", _KERAS_MOBILENET),
+    "ssd_mobilenet_v2_fpn": ("mobilenet_v2 {}", _SLIM_MOBILENET),
+    "ssd_mobilenet_v2_fpn_keras": ("mobilenet_v2 {}", _KERAS_MOBILENET),
+    "ssd_mobilenet_v2_mnasfpn": ("mobilenet_v2 {}", ""),
+    "ssd_mobilenet_v3_large": ("mobilenet_v3 { size: LARGE halved: true }", _SLIM_MOBILENET),
+    "ssd_mobilenet_v3_small": ("mobilenet_v3 { size: SMALL halved: true }", _SLIM_MOBILENET),
+    "ssd_resnet50_v1_fpn": ("resnet { depth: 50 }", _SLIM_RESNET),
+    "ssd_resnet50_v1_fpn_keras": ("resnet { depth: 50 }", _KERAS_RESNET),
+    "ssd_resnet101_v1_fpn": ("resnet { depth: 101 }", _SLIM_RESNET),
+    "ssd_resnet101_v1_fpn_keras": ("resnet { depth: 101 }", _KERAS_RESNET),
+    "ssd_resnet152_v1_fpn": ("resnet { depth: 152 }", _SLIM_RESNET),
+    "ssd_resnet152_v1_fpn_keras": ("resnet { depth: 152 }", _KERAS_RESNET),
 }
 
 _MNASFPN = "ssd_mobilenet_v2_mnasfpn"
@@ -49,7 +71,8 @@ _MNASFPN_ARCHITECTURE = "mobilenet_v2_mnasfpn"
 # SSD's extra layers (Liu et al., 2016; the widths are the OD API's).
 _SSD_CHANNELS = (512, 256, 256, 128)
 
-# Of the last 1x1 convolution of MobileNetV2 under FPNLite.
+# The width of MobileNetV2's last 1x1 convolution under TF1's FPNLite. TF2's extractor means to
+# have it too, but never hands it to its backbone: the zoo's checkpoints have all 1280 channels.
 _FPNLITE_LAST_CHANNELS = 256
 
 _FILE_SUFFIXES = (".textproto", ".pbtxt", ".txt")
@@ -237,10 +260,13 @@ def _from_extractor(extractor: ssd_pb2.SsdFeatureExtractor) -> architecture_pb2.
             f'model.ssd.feature_extractor.type is "{extractor.type}"; '
             f"{nearest(extractor.type, _BACKBONES)} is supported; or give model.architecture_name"
         )
-    backbone = text_format.Parse(_BACKBONES[extractor.type], architecture_pb2.Backbone())
+    network, hyperparams = _BACKBONES[extractor.type]
+    backbone = text_format.Parse(network, architecture_pb2.Backbone())
+    if hyperparams:
+        text_format.Parse(hyperparams, backbone.conv_hyperparams)
     # The ResNets' pyramids never have separable convolutions there.
     separable = extractor.use_depthwise and not backbone.HasField("resnet")
-    if separable and "_fpn" in extractor.type:
+    if separable and extractor.type == "ssd_mobilenet_v2_fpn":
         backbone.mobilenet_v2.last_channels = _FPNLITE_LAST_CHANNELS
     return architecture_pb2.Architecture(
         name=extractor.type,

@@ -9,7 +9,10 @@ from google.protobuf import text_format
 from mnasdet import config, text_proto
 from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError
+from mnasdet.networks import hyperparams
+from mnasdet.networks.builder import reachable
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.hyperparams import Initializer
 from mnasdet.protos import pipeline_pb2
 from tests.config_fragments import COCO, EXTRACTOR, PREDICTOR, merge, nested, ssd
 from tests.od_api_configs import EXTRACTORS, config_text
@@ -142,6 +145,9 @@ PUBLISHED_V3_LARGE, PUBLISHED_V3_SMALL = 3_248_255, 1_785_743
 MOBILENET_V2 = 2_223_872
 # FPNLite @ 128 of NAS-FPN's table 1, whose predictor has 9 anchors instead of 6.
 FPNLITE = 2_202_711 - 128 * 3 * (4 + 91) - 3 * (4 + 91)
+# TF2's extractor keeps MobileNetV2's last convolution 1280 wide, and so the input of the 1x1
+# convolution on it. (The zoo's checkpoint has 2,667,002 weights, moving averages included.)
+FPNLITE_OF_TF2 = FPNLITE + (1280 - 256) * (320 + 2 + 128)
 # RetinaNet of the same table with 9 anchors instead of 6. In place of five 3x3 convolutions with a
 # bias, each normalised, four without one.
 RESNET50_FPN = 34_089_111 - (9 * 256 + 1) * 3 * (4 + 91) - (9 * 256 * 256 + 5 * 256 + 2 * 256)
@@ -174,7 +180,7 @@ def ssd_of_mobilenet_v2():
         ("ssd_mobilenet_v2", ssd_of_mobilenet_v2()),
         ("ssd_mobilenet_v2_keras", ssd_of_mobilenet_v2()),
         ("ssd_mobilenet_v2_fpn", FPNLITE),
-        ("ssd_mobilenet_v2_fpn_keras", FPNLITE),
+        ("ssd_mobilenet_v2_fpn_keras", FPNLITE_OF_TF2),
         ("ssd_mobilenet_v2_mnasfpn", PUBLISHED_MNASFPN),
         ("ssd_mobilenet_v3_large", PUBLISHED_V3_LARGE),
         ("ssd_mobilenet_v3_small", PUBLISHED_V3_SMALL),
@@ -269,19 +275,62 @@ def test_layers_of_an_ssd_extractor(extractor, use_depthwise):
 @pytest.mark.parametrize("override", [True, False])
 @pytest.mark.parametrize("extractor", EXTRACTORS)
 def test_hyperparams_of_an_extractor(extractor, override):
-    """The pyramid has them; the backbone only where the config overrides its own. The extractor
+    """The pyramid has the config's; the backbone only where they override its own. The extractor
     of MnasFPN keeps its own."""
     pipeline = od_api_pipeline(extractor)
     message = pipeline.model.ssd.feature_extractor
     message.override_base_feature_extractor_hyperparams = override
     resolved = config.architecture(pipeline)
-    for part, expected in (
-        (resolved.feature_pyramid, extractor != MNASFPN),
-        (resolved.backbone, extractor != MNASFPN and override),
-    ):
-        assert part.HasField("conv_hyperparams") == expected
-        if expected:
-            assert part.conv_hyperparams == message.conv_hyperparams
+    if extractor == MNASFPN:
+        assert not resolved.feature_pyramid.HasField("conv_hyperparams")
+        assert not resolved.backbone.HasField("conv_hyperparams")
+        return
+    assert resolved.feature_pyramid.conv_hyperparams == message.conv_hyperparams
+    overridden = resolved.backbone.conv_hyperparams == message.conv_hyperparams
+    assert overridden == override
+
+
+# Decay and epsilon of the normalisation, Keras' L2 of kernels and of depthwise kernels, and the
+# initializer, as slim's and Keras' backbones have them in the OD API's code.
+MOBILENET_INITIALIZER = Initializer("truncated_normal", pytest.approx(0.09))
+BACKBONES_OWN = {
+    "ssd_mobilenet_v2": (0.9997, 1e-3, 2e-5, 0.0, MOBILENET_INITIALIZER),
+    "ssd_mobilenet_v2_fpn": (0.9997, 1e-3, 2e-5, 0.0, MOBILENET_INITIALIZER),
+    "ssd_mobilenet_v2_keras": (0.9997, 1e-3, 2e-5, 2e-5, MOBILENET_INITIALIZER),
+    "ssd_mobilenet_v2_fpn_keras": (0.9997, 1e-3, 2e-5, 2e-5, MOBILENET_INITIALIZER),
+    "ssd_mobilenet_v3_large": (0.9997, 1e-3, 2e-5, 0.0, MOBILENET_INITIALIZER),
+    "ssd_resnet50_v1_fpn": (0.997, 1e-5, 5e-5, 0.0, Initializer("truncated_normal", scale=2.0)),
+    "ssd_resnet50_v1_fpn_keras": (
+        0.997, 1e-5, 1e-4, 0.0, Initializer("truncated_normal", scale=1.0),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extractor", BACKBONES_OWN)
+def test_a_backbone_that_is_not_overridden_has_the_od_apis_hyperparams(extractor):
+    pipeline = od_api_pipeline(extractor, "override_base_feature_extractor_hyperparams: false")
+    backbone = config.architecture(pipeline).backbone
+    found = hyperparams.from_proto(backbone.conv_hyperparams)
+    assert (
+        found.batch_norm_momentum,
+        found.batch_norm_epsilon,
+        found.l2,
+        found.depthwise_l2,
+    ) == pytest.approx(BACKBONES_OWN[extractor][:4])
+    assert found.initializer == found.depthwise_initializer == BACKBONES_OWN[extractor][4]
+    assert found.batch_norm_scale
+
+
+def test_the_hyperparams_of_a_backbone_reach_its_layers():
+    pipeline = od_api_pipeline(
+        "ssd_mobilenet_v2", "override_base_feature_extractor_hyperparams: false"
+    )
+    outputs = network_outputs(config.architecture(pipeline), (300, 300), 90)
+    layers = {node.name: node for node in reachable(outputs)}
+    assert layers["backbone/layer_2/depthwise/batch_norm"].attrs["momentum"] == pytest.approx(
+        0.9997
+    )
+    assert layers["backbone/layer_2/depthwise/depthwise"].attrs["l2"] == 0
 
 
 def test_predictor_and_anchors_are_the_configs(coco_pipeline):
