@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -87,6 +87,7 @@ def load(
     readers: Collection[str] = READERS,
     architecture: str = "",
     fine_tune_checkpoint: str = "",
+    change: Callable[[pipeline_pb2.TrainEvalPipelineConfig], None] | None = None,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
     """The pipeline config in a text-proto file, checked.
 
@@ -96,6 +97,8 @@ def load(
       train_input, eval_input: record files or patterns, in place of the config's.
       label_map: path, in place of both readers'.
       fine_tune_checkpoint: in place of train_config's.
+      change: puts in what a command's other flags say, ahead of the checks: a flag is held to the
+        same rules as the field in whose place it stands.
       readers: the input readers that will be used; what is wrong with others does not matter.
 
     Raises:
@@ -110,6 +113,8 @@ def load(
         _replace_architecture(pipeline, load_architecture(architecture))
     if fine_tune_checkpoint:
         pipeline.train_config.fine_tune_checkpoint = fine_tune_checkpoint
+    if change:
+        change(pipeline)
     _drop_placeholder(pipeline.train_config)
     if problems := check(pipeline, readers):
         raise ConfigError(_report(problems, str(path), text))

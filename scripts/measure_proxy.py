@@ -46,9 +46,7 @@ flags.DEFINE_bool("resume", False, "Go on with the measurement in --model_dir.")
 
 
 def main() -> None:
-    pipeline = command.load_pipeline()
-    if FLAGS.seed is not None:
-        pipeline.search_config.seed = FLAGS.seed
+    pipeline = command.load_pipeline(change=apply_flags)
 
     from mnasdet.search import run_folder
 
@@ -61,6 +59,12 @@ def main() -> None:
         command.print_json(quality)
     else:
         print_quality(quality)
+
+
+def apply_flags(pipeline) -> None:
+    """Puts the flags in the place of the config's fields."""
+    if FLAGS.seed is not None:
+        pipeline.search_config.seed = FLAGS.seed
 
 
 def _long_num_steps(pipeline) -> int:

@@ -115,6 +115,7 @@ def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list
 
 def _full_training(pipeline):
     """The pipeline whose train_config is that of the full trainings."""
+    from mnasdet import config
     from mnasdet.protos import pipeline_pb2
     from mnasdet.search.scaled_models import with_checkpoints
     from mnasdet.training import checkpoints
@@ -132,6 +133,8 @@ def _full_training(pipeline):
         pretrained = checkpoints.find(Path(FLAGS.search_dir) / "pretrained")
         full.train_config.fine_tune_checkpoint = pretrained
     with_checkpoints(full)
+    if problems := config.check(full):
+        raise UserError("; ".join(problems))
     return full
 
 

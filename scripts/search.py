@@ -35,13 +35,12 @@ flags.DEFINE_enum(
 
 
 def main() -> None:
-    pipeline = command.load_pipeline()
-    apply_flags(pipeline)
+    pipeline = command.load_pipeline(change=apply_flags)
 
-    from mnasdet.search import run_folder
+    from mnasdet import files
 
     model_dir = Path(FLAGS.model_dir)
-    with run_folder.locked(model_dir):
+    with files.locked(model_dir):
         run(pipeline, model_dir)
 
 

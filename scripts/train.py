@@ -1,7 +1,8 @@
 """Trains a detector and evaluates it, in one process.
 
-Writes to --model_dir: checkpoints, the best one in best/, TensorBoard events, metrics.json. Run
-again, it goes on from the newest checkpoint.
+Writes to --model_dir: checkpoints, the best one in best/, TensorBoard events, metrics.json, and the
+config (pipeline.config), label map and architecture that were used. Run again, it goes on from the
+newest checkpoint. SIGTERM and Ctrl-C end it after the step in hand, which is saved.
 
   python scripts/train.py --pipeline_config_path=configs/mnasfpn_mobilenet_v2_bccd.config \\
     --model_dir=runs/bccd --train_input='data/bccd_train*' --eval_input='data/bccd_val*' \\
@@ -34,16 +35,22 @@ flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and the
 
 def main() -> None:
     pipeline = command.load_pipeline(
-        architecture=FLAGS.architecture, fine_tune_checkpoint=FLAGS.fine_tune_checkpoint
+        architecture=FLAGS.architecture,
+        fine_tune_checkpoint=FLAGS.fine_tune_checkpoint,
+        change=apply_flags,
     )
-    if FLAGS.num_train_steps:
-        pipeline.train_config.num_steps = FLAGS.num_train_steps
 
     from mnasdet.training import runtime, trainer
 
     runtime.use_threads()
     metrics = trainer.train(pipeline, FLAGS.model_dir, seed=FLAGS.seed)
     command.print_metrics(metrics)
+
+
+def apply_flags(pipeline) -> None:
+    """Puts the flags in the place of the config's fields."""
+    if FLAGS.num_train_steps:
+        pipeline.train_config.num_steps = FLAGS.num_train_steps
 
 
 def cli() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -24,22 +23,6 @@ Settings = Mapping[str, Any]
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps every other process out of a folder, which is made if missing.
-
-    Raises:
-      UserError: another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is at work in {folder}") from None
-        yield
-
-
-@contextlib.contextmanager
 def claimed(
     folder: Path, pipeline: pipeline_pb2.TrainEvalPipelineConfig, settings: Settings, resume: bool
 ) -> Iterator[None]:
@@ -57,7 +40,7 @@ def claimed(
       UserError: another process has the folder, or it holds a run and `resume` is not set, or
         another run, or something else.
     """
-    with locked(folder):
+    with files.locked(folder):
         whole = {**settings, "config_sha256": _digest(pipeline)}
         is_new = _check(folder, whole, resume)
         if is_new:

@@ -17,7 +17,7 @@ from mnasdet.search.proxy_task import of_architecture
 from mnasdet.search.trial_store import Trial
 from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.export import GRAPH_FILE, NUM_PARITY_IMAGES, export
-from mnasdet.training import checkpoints, trainer
+from mnasdet.training import checkpoints, run_files, trainer
 
 
 def finish(
@@ -82,6 +82,6 @@ def deploy(
 
 def _forget_another(folder: Path, architecture: architecture_pb2.Architecture) -> None:
     """A search that went on may have found a better one: its training starts anew."""
-    own = folder / checkpoints.ARCHITECTURE_FILE
+    own = folder / run_files.ARCHITECTURE_FILE
     if own.exists() and own.read_text() != text_format.MessageToString(architecture):
         shutil.rmtree(folder)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
+from absl import logging
 
 from mnasdet import config
+from mnasdet.data import input_pipeline
 from mnasdet.detectors import detector as detectors
 from mnasdet.detectors.network import num_exits
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.training import run_files
 
 # What a checkpoint holds, beside the state of the optimizer: the weights by name, and their moving
 # averages where the config asks for them.
 WEIGHTS, AVERAGES = "weights", "averages"
 
-# Written beside the checkpoints: what they are checkpoints of.
-ARCHITECTURE_FILE = "architecture.textproto"
+# Checkpoints are named NAME-STEP.
+NAME = "ckpt"
 
 # What only a detector that was trained with graph_rewriter has, by a part of the name.
 _RANGE = "/range"
@@ -37,22 +42,143 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
 
 def _key(root: str, name: str) -> str:
     """Where tf.train.Checkpoint keeps entry `name` of a dictionary: it escapes dots and slashes."""
-    escaped = name.replace(".", "..").replace("/", ".S")
-    return f"{root}/{escaped}/.ATTRIBUTES/VARIABLE_VALUE"
+    return f"{root}/{_escaped(name)}/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+def _escaped(name: str) -> str:
+    return name.replace(".", "..").replace("/", ".S")
+
+
+def _unescaped(key: str) -> str:
+    return key.split("/")[1].replace(".S", "/").replace("..", ".")
 
 
 def find(path: str | Path) -> str:
-    """The newest checkpoint of a folder, or the checkpoint itself, as TensorFlow names it."""
+    """Finds the newest sound checkpoint of a folder, or a checkpoint itself.
+
+    A damaged one is passed over with a warning: the one before it is nearly as good, and a run that
+    died while it saved has just that.
+
+    Args:
+      path: the folder, or the checkpoint with or without ".index".
+
+    Returns:
+      The checkpoint as TensorFlow names it, without an ending.
+
+    Raises:
+      CheckpointError: there is none, or none that is sound.
+    """
     path = Path(path)
     if path.is_dir():
-        newest = tf.train.latest_checkpoint(str(path))
-        if not newest:
-            raise CheckpointError(f"{path}: no checkpoint in this folder")
-        return newest
+        return _newest_sound(path)
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     if not Path(f"{prefix}.index").exists():
         raise CheckpointError(f"{path}: no such checkpoint (there is no {prefix}.index)")
     return str(prefix)
+
+
+def all_in(folder: Path) -> list[str]:
+    """The checkpoints of a folder by their step, oldest first, sound or not.
+
+    By the files and not by TensorFlow's `checkpoint` file, which an ill-timed end leaves empty.
+    """
+    steps = {}
+    for index in folder.glob(f"{NAME}-*.index"):
+        step = index.stem.removeprefix(f"{NAME}-")
+        if step.isdigit():
+            steps[int(step)] = str(index.with_suffix(""))
+    return [steps[step] for step in sorted(steps)]
+
+
+def _newest_sound(folder: Path) -> str:
+    found = all_in(folder)
+    if not found:
+        raise CheckpointError(f"{folder}: no checkpoint in this folder")
+    faults: list[str] = []
+    for prefix in reversed(found):
+        if not (fault := _fault(prefix)):
+            for damaged in faults:
+                logging.warning("%s; going back to %s", damaged, prefix)
+            return prefix
+        faults.append(f"{prefix}: {fault}")
+    raise CheckpointError(f"{faults[0]}; no checkpoint of the folder is sound")
+
+
+def _fault(prefix: str) -> str:
+    """Reads all of a checkpoint and returns what is wrong with it; empty if nothing is."""
+    try:
+        reader = _reader(prefix)
+        for key in reader.get_variable_to_shape_map():
+            value = _value(reader, key)
+            if key.startswith((WEIGHTS, AVERAGES)) and not np.isfinite(value).all():
+                return f"{_unescaped(key)} has values that are NaN or infinite"
+    except CheckpointError as error:
+        return str(error).removeprefix(f"{prefix}: ")
+    return ""
+
+
+def _reader(prefix: str) -> Any:
+    try:
+        return tf.train.load_checkpoint(prefix)
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{prefix}: not a readable checkpoint: {reason}") from None
+
+
+def _value(reader: Any, key: str) -> np.ndarray:
+    try:
+        return reader.get_tensor(key)
+    except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the checkpoint is damaged: {reason}") from None
+
+
+class Fit(NamedTuple):
+    """How the weights of a checkpoint fit a model.
+
+    Attributes:
+      fitting: each variable with its key in the checkpoint.
+      problems: one line for each variable that is missing there or has another shape.
+    """
+
+    fitting: list[tuple[tf.Variable, str]]
+    problems: list[str]
+
+
+def _fit(model: tf_keras.Model, reader: Any, parts: Collection[str] = ()) -> Fit:
+    shapes = reader.get_variable_to_shape_map()
+    root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
+    fit = Fit([], [])
+    for name, variable in variables_by_name(model).items():
+        if parts and name.partition("/")[0] not in parts:
+            continue
+        key = _key(root, name)
+        if key not in shapes:
+            fit.problems.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
+        elif shapes[key] != variable.shape.as_list():
+            fit.problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
+        else:
+            fit.fitting.append((variable, key))
+    return fit
+
+
+def _check_whole(model: tf_keras.Model, reader: Any, prefix: str, fit: Fit) -> None:
+    """Raises CheckpointError unless the checkpoint is one of just this model."""
+    quantized = any(_RANGE in name for name in variables_by_name(model))
+    if not quantized and any(_escaped(_RANGE) in key for key in reader.get_variable_to_shape_map()):
+        # Weights that were trained for int8 would pass for a float detector.
+        raise CheckpointError(
+            f"{prefix}: has ranges of activations{_LEARNT}; the config has no graph_rewriter"
+        )
+    if fit.problems:
+        raise _misfit(model, prefix, fit)
+
+
+def _misfit(model: tf_keras.Model, prefix: str, fit: Fit) -> CheckpointError:
+    return CheckpointError(
+        f"{prefix}: {len(fit.fitting)} of {len(variables_by_name(model))} variables match; "
+        f"{len(fit.problems)} do not, first: {fit.problems[0]}"
+    )
 
 
 def load_weights(
@@ -68,47 +194,48 @@ def load_weights(
       The number of variables loaded.
 
     Raises:
-      CheckpointError: variables do not fit (none at all for a warm start).
+      CheckpointError: variables do not fit (none at all for a warm start), or the file is damaged.
     """
     prefix = find(path)
+    reader = _reader(prefix)
+    fit = _fit(model, reader, parts)
+    if not partial:
+        _check_whole(model, reader, prefix, fit)
+    elif not fit.fitting and fit.problems:
+        raise _misfit(model, prefix, fit)
     try:
-        reader = tf.train.load_checkpoint(prefix)
-    except (tf.errors.OpError, ValueError) as error:
-        raise CheckpointError(f"{prefix}: not a readable checkpoint: {error}") from None
-    shapes = reader.get_variable_to_shape_map()
-    root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
-    fitting, problems = [], []
-    for name, variable in variables_by_name(model).items():
-        if parts and name.partition("/")[0] not in parts:
-            continue
-        key = _key(root, name)
-        if key not in shapes:
-            problems.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
-        elif shapes[key] != variable.shape.as_list():
-            problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
-        else:
-            fitting.append((variable, key))
-    if not partial and not any(_RANGE in name for name in variables_by_name(model)):
-        # Weights that were trained for int8 would pass for a float detector.
-        unread = [
-            key for key in shapes if key.startswith(root) and _RANGE.replace("/", ".S") in key
-        ]
-        if unread:
-            raise CheckpointError(
-                f"{prefix}: has ranges of activations{_LEARNT}; the config has no graph_rewriter"
-            )
-    if problems and (not partial or not fitting):
-        raise CheckpointError(
-            f"{prefix}: {len(fitting)} of {len(variables_by_name(model))} variables match; "
-            f"{len(problems)} do not, first: {problems[0]}"
-        )
-    try:
-        values = [reader.get_tensor(key) for _, key in fitting]
-    except (tf.errors.OpError, IndexError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{prefix}: the checkpoint is damaged: {error}") from None
-    for (variable, _), value in zip(fitting, values, strict=True):
+        values = [_value(reader, key) for _, key in fit.fitting]
+    except CheckpointError as error:
+        raise CheckpointError(f"{prefix}: {error}") from None
+    for (variable, _), value in zip(fit.fitting, values, strict=True):
         variable.assign(value)
-    return len(fitting)
+    return len(fit.fitting)
+
+
+def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path) -> str:
+    """Restores all of a training from the newest sound checkpoint of a folder.
+
+    Args:
+      checkpoint: a `Learner`'s.
+      model: the learner's network.
+
+    Returns:
+      The checkpoint's name.
+
+    Raises:
+      CheckpointError: it is not one of this network and this optimizer.
+    """
+    prefix = find(folder)
+    reader = _reader(prefix)
+    _check_whole(model, reader, prefix, _fit(model, reader))
+    try:
+        checkpoint.restore(prefix).assert_existing_objects_matched()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{prefix}: has not the state of this optimizer or its averages: {reason}"
+        ) from None
+    return prefix
 
 
 def load_architecture(
@@ -116,7 +243,7 @@ def load_architecture(
 ) -> architecture_pb2.Architecture:
     """What the checkpoints of a folder are checkpoints of: its own architecture.textproto, or,
     where there is none, the config's."""
-    own = Path(find(checkpoint_dir)).parent / ARCHITECTURE_FILE
+    own = Path(find(checkpoint_dir)).parent / run_files.ARCHITECTURE_FILE
     if own.exists():
         return config.load_architecture(str(own))
     return config.architecture(pipeline)
@@ -134,11 +261,13 @@ def load_detector(
         architecture says.
 
     Raises:
-      CheckpointError: the weights do not fit.
+      CheckpointError: the weights do not fit, or were trained for other classes.
       UserError: no predictor was trained at this exit.
     """
     prefix = find(checkpoint_dir)
-    architecture = load_architecture(pipeline, checkpoint_dir)
+    for reader in pipeline.eval_input_reader[:1]:
+        run_files.check_usable(Path(prefix).parent, pipeline, input_pipeline.label_map(reader))
+    architecture = load_architecture(pipeline, prefix)
     last = num_exits(architecture)
     if exit_ not in (0, last) and not (architecture.deep_supervision and 0 < exit_ < last):
         trained = f"1 to {last}" if architecture.deep_supervision else f"{last}, the last,"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -59,6 +60,8 @@ class Learner:
             self.model, train_config.update_trainable_variables, train_config.freeze_variables
         )
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        # Kept on the device: to read the loss after every step would make an accelerator wait.
+        self._bad_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="bad_step")
         self._pruner, self._clusters = self._compression(train_config)
         self._optimizer, self._schedule = optimizers.from_config(train_config.optimizer)
         # Ahead of the first step, which would be traced twice if it made variables.
@@ -140,7 +143,21 @@ class Learner:
             name: self._strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in values.items()
         }
+        is_bad = ~tf.math.is_finite(values["Loss/total_loss"]) & (self._bad_step == 0)
+        self._bad_step.assign(tf.where(is_bad, self.step, self._bad_step))
         return values | {"learning_rate": learning_rate}
+
+    def fault(self) -> str:
+        """Returns which step gave a loss, or which variable has a value, that is NaN or infinite;
+        empty if none. To be called before anything is evaluated or saved."""
+        if bad_step := int(self._bad_step):
+            return f"the loss became NaN or infinite at step {bad_step}"
+        variables = [*checkpoints.variables_by_name(self.model).values(), *self._averages.values()]
+        for variable in [*variables, *self._optimizer.variables()]:
+            if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
+                name = variable.name.removesuffix(":0")
+                return f"{name} became NaN or infinite, at step {int(self.step)} at the latest"
+        return ""
 
     def _replica_update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -275,6 +292,8 @@ def _swapped(averages: dict[str, tf.Variable], weights: dict[str, tf.Variable]):
     kept = {name: weights[name].numpy() for name in averages}
     for name, average in averages.items():
         weights[name].assign(average)
-    yield
-    for name, value in kept.items():
-        weights[name].assign(value)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            weights[name].assign(value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import time
 from pathlib import Path
 
 import tensorflow as tf
 from absl import logging
-from google.protobuf import text_format
 
 from mnasdet import config, files
 from mnasdet.data import input_pipeline
@@ -19,11 +18,20 @@ from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set
 from mnasdet.protos import architecture_pb2, pipeline_pb2, train_pb2
-from mnasdet.training import checkpoints, runtime, targets
+from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime, targets
+from mnasdet.training.interruption import StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
 
+# The folder of the best checkpoint.
+BEST = "best"
+
+_METRICS_FILE = "metrics.json"
 _LOG_EVERY = 50
+
+# Where the config names no number of steps: a killed training loses no more than this, and to save
+# takes a second of it.
+_SECONDS_BETWEEN_CHECKPOINTS = 300.0
 
 # The parts that each fine_tune_checkpoint_type takes over; none: all that fit.
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -36,7 +44,11 @@ _PARTS: dict[str, tuple[str, ...]] = {
 
 
 class DivergedError(UserError):
-    """The loss is no number any more."""
+    """The loss or a weight is NaN or infinite."""
+
+
+class StoppedError(UserError):
+    """A signal asked the training to stop; its last step is saved."""
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -53,11 +65,11 @@ def train(
     architecture: architecture_pb2.Architecture | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Trains for `train_config.num_steps`, from the newest checkpoint of `model_dir` on.
+    """Trains for `train_config.num_steps`, from the newest sound checkpoint of `model_dir` on.
 
     Args:
-      model_dir: gets checkpoints, the best one in best/, TensorBoard events, metrics.json and the
-        architecture; None writes nothing.
+      model_dir: gets checkpoints, the best one in best/, TensorBoard events, metrics.json, and
+        pipeline.config, label map and architecture as they were used; None writes nothing.
       architecture: in place of the config's own.
       seed: of the weights, the order of the images and their augmentation.
 
@@ -65,11 +77,30 @@ def train(
       COCO metrics of the last evaluation, with step and train_seconds (without evaluation).
 
     Raises:
-      DivergedError: the loss became NaN or infinite.
+      DivergedError: the loss or a weight became NaN or infinite.
+      StoppedError: SIGTERM or Ctrl-C ended a training that has a folder; it is saved.
+      CheckpointError: `model_dir` holds checkpoints of another training.
+      UserError: another process trains into `model_dir`.
     """
+    if not model_dir:
+        return _train(pipeline, None, architecture, seed)
+    with files.locked(Path(model_dir)):
+        return _train(pipeline, Path(model_dir), architecture, seed)
+
+
+def _train(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    model_dir: Path | None,
+    architecture: architecture_pb2.Architecture | None,
+    seed: int,
+) -> dict[str, float]:
     runtime.seed_everything(seed)
     train_config = pipeline.train_config
     architecture = architecture or config.architecture(pipeline)
+    labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
+    if model_dir and checkpoints.all_in(model_dir):
+        # Before a network is built: that takes seconds, and this one may not be wanted.
+        run_files.check_same(model_dir, pipeline, architecture, labels)
     with strategy().scope():
         detector = detectors.build(pipeline, architecture)
         warm_start(detector, train_config)
@@ -80,16 +111,20 @@ def train(
             keep_averages=pipeline.eval_config.use_moving_averages,
             quantization_delay=quantization_delay(pipeline),
         )
-        run = _Run(pipeline, detector, learner, model_dir)
-        run.start(architecture)
+        run = _Run(pipeline, detector, learner, labels, model_dir)
+        if model_dir:
+            run.resume(model_dir)
+            for folder in (model_dir, model_dir / BEST):
+                run_files.write(folder, pipeline, architecture, labels)
         start = int(learner.step)
         batches = iter(training_set(pipeline, detector, seed + start))
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
-    with input_pipeline.naming_damaged_images(*readers):
+    stopping = stop_request() if model_dir else contextlib.nullcontext(StopRequest())
+    with input_pipeline.naming_damaged_images(*readers), stopping as request:
         for step in range(start + 1, train_config.num_steps + 1):
             values = learner.update(next(batches))
             learner.average(step)
-            run.after_step(step, values)
+            run.after_step(step, values, request)
         return run.finish()
 
 
@@ -147,41 +182,33 @@ class _Run:
         pipeline: pipeline_pb2.TrainEvalPipelineConfig,
         detector: detectors.Detector,
         learner: Learner,
-        model_dir: str | Path | None,
+        labels: dict[int, str],
+        model_dir: Path | None,
     ):
         self._pipeline = pipeline
         self._config = pipeline.train_config
-        self._detector = detector
         self._learner = learner
-        self._model_dir = Path(model_dir) if model_dir else None
+        self._labels = labels
+        self._model_dir = model_dir
         self._evaluation_set = evaluation_set(pipeline)
-        self._categories = input_pipeline.label_map(pipeline.eval_input_reader[0])
         self._detect = tf.function(detector.detect, autograph=False)
-        self._summaries = Summaries(self._model_dir)
+        self._summaries = Summaries(model_dir)
         self._metrics: dict[str, float] = {}
         self._best: dict[str, float] = {}
-        self._evaluated_at = -1
         self._train_seconds = 0.0
+        self._restart_clock(0)
+        self._saved_at = time.monotonic()
 
-    def start(self, architecture: architecture_pb2.Architecture) -> None:
-        """Goes on from the newest checkpoint, if there is one."""
-        if self._model_dir:
-            self._model_dir.mkdir(parents=True, exist_ok=True)
-            self._manager = tf.train.CheckpointManager(
-                self._learner.checkpoint, str(self._model_dir), max_to_keep=2
-            )
-            self._manager.restore_or_initialize()
-            if self._manager.latest_checkpoint:
-                logging.info("going on from %s", self._manager.latest_checkpoint)
-                self._best = _read_json(self._model_dir / "metrics.json").get("best", {})
-            for folder in (self._model_dir, self._model_dir / "best"):
-                folder.mkdir(exist_ok=True)
-                (folder / checkpoints.ARCHITECTURE_FILE).write_text(
-                    text_format.MessageToString(architecture)
-                )
-        self._clock, self._clock_step = time.monotonic(), int(self._learner.step)
+    def resume(self, model_dir: Path) -> None:
+        """Goes on from the newest sound checkpoint of the folder, if it has any."""
+        if not checkpoints.all_in(model_dir):
+            return
+        prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
+        logging.info("going on from %s", prefix)
+        self._best = _read_best(model_dir / _METRICS_FILE)
+        self._restart_clock(int(self._learner.step))
 
-    def after_step(self, step: int, values: dict[str, tf.Tensor]) -> None:
+    def after_step(self, step: int, values: dict[str, tf.Tensor], request: StopRequest) -> None:
         last = step == self._config.num_steps
         if step == 1 or step % _LOG_EVERY == 0 or last:
             self._log(step, {name: float(value) for name, value in values.items()})
@@ -190,8 +217,13 @@ class _Run:
         if _due(step, self._config.eval_every_n_steps):
             self._evaluate(step)
             self._save(step)
-        elif _due(step, self._config.checkpoint_every_n_steps):
+        elif self._save_is_due(step) or request.signal_name:
             self._save(step)
+        if request.signal_name:
+            raise StoppedError(
+                f"stopped by {request.signal_name} after step {step} of {self._config.num_steps}, "
+                f"which is saved in {self._model_dir}; the same command goes on from there"
+            )
 
     def finish(self) -> dict[str, float]:
         step = int(self._learner.step)
@@ -200,11 +232,7 @@ class _Run:
         return self._metrics
 
     def _log(self, step: int, values: dict[str, float]) -> None:
-        if not math.isfinite(values["Loss/total_loss"]):
-            raise DivergedError(
-                f"training diverged: the loss is {values['Loss/total_loss']} at step {step}; "
-                "a lower learning rate, a longer warm-up or gradient clipping may help"
-            )
+        self._check_sound()
         seconds = time.monotonic() - self._clock
         speed = (step - self._clock_step) * self._config.batch_size / seconds
         self._train_seconds += seconds
@@ -223,16 +251,28 @@ class _Run:
         )
         self._summaries.scalars(step, values | {"images_per_second": speed})
 
+    def _check_sound(self) -> None:
+        """Raises DivergedError where the loss or a weight is NaN or infinite: such weights must not
+        be evaluated, and not be saved in the place of sound ones."""
+        if not (fault := self._learner.fault()):
+            return
+        advice = "a lower learning rate, a longer warm-up or gradient clipping may help"
+        kept = checkpoints.all_in(self._model_dir) if self._model_dir else []
+        if kept:
+            advice += f"; the same command goes on from {kept[-1]}, another --model_dir starts anew"
+        raise DivergedError(f"training diverged: {fault}; {advice}")
+
     def _restart_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.monotonic(), step
 
     def _evaluate(self, step: int) -> None:
+        self._check_sound()
         evaluation = self._pipeline.eval_config
         with self._learner.averaged_weights():
             self._metrics = evaluate(
                 self._detect,
                 self._evaluation_set,
-                self._categories,
+                self._labels,
                 evaluation.include_metrics_per_category,
             )
             if self._model_dir and evaluation.num_visualizations:
@@ -242,18 +282,23 @@ class _Run:
         self._summaries.scalars(step, self._metrics)
         self._restart_clock(step)
 
+    def _save_is_due(self, step: int) -> bool:
+        if self._config.checkpoint_every_n_steps:
+            return _due(step, self._config.checkpoint_every_n_steps)
+        return time.monotonic() - self._saved_at > _SECONDS_BETWEEN_CHECKPOINTS
+
     def _save(self, step: int) -> None:
+        self._saved_at = time.monotonic()
         if not self._model_dir:
             return
-        self._manager.save(step)
-        if self._metrics.get("step") == step and self._metrics[MAP] >= self._best.get(MAP, 0.0):
+        self._check_sound()
+        checkpoint_writer.save(self._learner.checkpoint, self._model_dir, step, max_to_keep=2)
+        if self._metrics.get("step") == step and self._metrics[MAP] >= self._best.get(MAP, -1.0):
+            best = self._model_dir / BEST
+            checkpoint_writer.save(self._learner.checkpoint, best, step, max_to_keep=1)
             self._best = self._metrics
-            best = tf.train.CheckpointManager(
-                self._learner.checkpoint, str(self._model_dir / "best"), max_to_keep=1
-            )
-            best.save(step)
         metrics = self._metrics | {"best": self._best}
-        files.write(self._model_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        files.write(self._model_dir / _METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
         self._restart_clock(step)
 
 
@@ -261,5 +306,12 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+def _read_best(path: Path) -> dict[str, float]:
+    """The metrics of the best checkpoint so far; none where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["best"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError):
+        logging.warning("%s is damaged: the best checkpoint is sought anew", path)
+        return {}

@@ -14,7 +14,7 @@ def folder(tmp_path_factory):
 
 def test_from_training_to_the_exported_file(tiny_config, folder):
     path = folder / "tiny.config"
-    path.write_text(tiny_config)
+    path.write_text(tiny_config.replace("total_steps: 8", "total_steps: 10"))
     pipeline = f"--pipeline_config_path={path}"
     trained = json.loads(
         run("train", pipeline, f"--model_dir={folder}/run", "--format=json").stdout
@@ -34,6 +34,10 @@ def test_from_training_to_the_exported_file(tiny_config, folder):
     again = run("train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=10")
     assert "going on from" in again.stderr
     assert "step = 10" in again.stdout
+    beyond = run(
+        "train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=12", status=1
+    )
+    assert "total_steps is 10; train_config.num_steps is 12" in beyond.stderr
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_moving_averages_are_what_is_evaluated_and_loaded(tiny_pipeline, tmp_pat
 def test_a_loss_that_is_no_number_ends_the_run(tiny_pipeline):
     cosine = tiny_pipeline.train_config.optimizer.momentum_optimizer.learning_rate
     cosine.cosine_decay_learning_rate.learning_rate_base = 1e20
-    with pytest.raises(trainer.DivergedError, match="training diverged: the loss is .* at step 8"):
+    with pytest.raises(trainer.DivergedError, match=r"training diverged: the loss became NaN or"):
         trainer.train(tiny_pipeline)
 
 

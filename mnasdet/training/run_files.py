@@ -1,0 +1,189 @@
+"""The files beside checkpoints that say what they are checkpoints of.
+
+A run that goes on, an evaluation and an export compare them with what they are asked for: weights
+of another network or of other classes load without an error and give plausible wrong boxes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from mnasdet import config, files, text_proto
+from mnasdet.data import label_map as label_maps
+from mnasdet.errors import CheckpointError, ConfigError
+from mnasdet.protos import architecture_pb2, pipeline_pb2
+
+ARCHITECTURE_FILE = "architecture.textproto"
+CONFIG_FILE = "pipeline.config"
+LABEL_MAP_FILE = "label_map.pbtxt"
+
+# What an architecture is called changes no weight.
+_NAMES = ("name", "source")
+
+
+def write(
+    folder: Path,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    architecture: architecture_pb2.Architecture,
+    labels: Mapping[int, str],
+) -> None:
+    """Writes the three files of a training."""
+    used = pipeline_pb2.TrainEvalPipelineConfig()
+    used.CopyFrom(pipeline)
+    # A search may name a database, with a password.
+    used.ClearField("search_config")
+    files.write(folder / ARCHITECTURE_FILE, text_format.MessageToString(architecture))
+    files.write(folder / CONFIG_FILE, text_format.MessageToString(used))
+    label_maps.save(folder / LABEL_MAP_FILE, labels)
+
+
+def check_same(
+    folder: Path,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    architecture: architecture_pb2.Architecture,
+    labels: Mapping[int, str],
+) -> None:
+    """Checks that a training may go on from the checkpoints of a folder.
+
+    The number of steps, learning rate, augmentation and data may have changed; files that an older
+    version did not write are not compared.
+
+    Raises:
+      CheckpointError: network, image size, classes, rounding or optimizer differ.
+    """
+    differences = [*_differing_labels(folder, labels)]
+    if (held := _architecture(folder)) is not None:
+        differences += _differing_fields(_unnamed(held), _unnamed(architecture), "architecture")
+    if (trained := _config(folder)) is not None:
+        differences += _differing_fields(_decisive(trained), _decisive(pipeline))
+    if differences:
+        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        raise CheckpointError(
+            f"{folder} holds checkpoints of another training: {differences[0]}{more}; choose "
+            f"another --model_dir, or start from them with --fine_tune_checkpoint={folder}"
+        )
+
+
+def check_usable(
+    folder: Path, pipeline: pipeline_pb2.TrainEvalPipelineConfig, labels: Mapping[int, str]
+) -> None:
+    """Checks that a config may evaluate or export the checkpoints of a folder, and warns where it
+    has another image size than they were trained at.
+
+    Raises:
+      CheckpointError: they were trained for other classes.
+    """
+    if differences := list(_differing_labels(folder, labels)):
+        raise CheckpointError(
+            f"{folder} was trained for other classes: {differences[0]}; use its own label map, "
+            f"{folder / LABEL_MAP_FILE}"
+        )
+    trained = _config(folder)
+    if trained is not None and config.image_size(trained) != config.image_size(pipeline):
+        sizes = ["x".join(map(str, config.image_size(one))) for one in (trained, pipeline)]
+        logging.warning("%s was trained at %s; the config has %s", folder, *sizes)
+
+
+def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
+    path = folder / LABEL_MAP_FILE
+    if not path.exists():
+        return
+    held = label_maps.load(path)
+    for class_id in sorted(held.keys() | labels.keys()):
+        there, here = (names.get(class_id, "no class") for names in (held, labels))
+        if there != here:
+            yield f"class {class_id} is {there!r} in the folder, {here!r} in the label map"
+
+
+def _architecture(folder: Path) -> architecture_pb2.Architecture | None:
+    path = folder / ARCHITECTURE_FILE
+    return config.load_architecture(str(path)) if path.exists() else None
+
+
+def _config(folder: Path) -> pipeline_pb2.TrainEvalPipelineConfig | None:
+    """The config that trained, where the folder has one that can be read."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        return text_proto.read(path, pipeline_pb2.TrainEvalPipelineConfig)
+    except ConfigError as error:
+        logging.warning("not compared with the config that trained: %s", error)
+        return None
+
+
+def _unnamed(architecture: architecture_pb2.Architecture) -> architecture_pb2.Architecture:
+    copy = architecture_pb2.Architecture()
+    copy.CopyFrom(architecture)
+    for name in _NAMES:
+        copy.ClearField(name)
+    return copy
+
+
+def _decisive(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """What of a config, beside the architecture, decides which variables a training has and what
+    its outputs mean."""
+    kept = pipeline_pb2.TrainEvalPipelineConfig()
+    ssd = kept.model.ssd
+    ssd.num_classes = pipeline.model.ssd.num_classes
+    ssd.image_resizer.CopyFrom(pipeline.model.ssd.image_resizer)
+    ssd.box_coder.CopyFrom(pipeline.model.ssd.box_coder)
+    optimizer = pipeline.train_config.optimizer.WhichOneof("optimizer")
+    if optimizer:
+        getattr(kept.train_config.optimizer, optimizer).SetInParent()
+    if pipeline.HasField("graph_rewriter"):
+        kept.graph_rewriter.SetInParent()
+    kept.eval_config.use_moving_averages = pipeline.eval_config.use_moving_averages
+    return kept
+
+
+def _differing_fields(there: Message, here: Message, path: str = "") -> Iterator[str]:
+    """One line for each field that two messages of one type do not share."""
+    for field in there.DESCRIPTOR.fields:
+        name = f"{path}.{field.name}" if path else field.name
+        held, wanted = (_entries(message, field) for message in (there, here))
+        if len(held) != len(wanted):
+            times = [_times(field, entries) for entries in (held, wanted)]
+            yield f"{name} is {times[0]} in the folder, {times[1]} in the config"
+        elif field.message_type is None:
+            if held != wanted:
+                texts = [_text(field, entries) for entries in (held, wanted)]
+                yield f"{name} is {texts[0]} in the folder, {texts[1]} in the config"
+        else:
+            for index, pair in enumerate(zip(held, wanted, strict=True)):
+                place = f"[{index}]" if field.is_repeated else ""
+                yield from _differing_fields(*pair, f"{name}{place}")
+
+
+def _entries(message: Message, field: FieldDescriptor) -> list[Any]:
+    """The values of a field: of a plain one its default, too; of a message only where it is set."""
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return list(value)
+    return [value] if field.message_type is None or message.HasField(field.name) else []
+
+
+def _times(field: FieldDescriptor, entries: list[Any]) -> str:
+    if field.is_repeated:
+        return f"there {len(entries)} times"
+    return "set" if entries else "not set"
+
+
+def _text(field: FieldDescriptor, entries: list[Any]) -> str:
+    """The entries as a config has them."""
+    texts = []
+    for entry in entries:
+        out = io.StringIO()
+        text_format.PrintFieldValue(field, entry, out)
+        texts.append(out.getvalue())
+    return f"[{', '.join(texts)}]" if field.is_repeated else texts[0]
