@@ -22,6 +22,7 @@ from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.text_faults.od_api import unknown_extractor
 
 # The backbones of the OD API's feature extractors. MobileNetV3's are those with fewer channels at
 # stride 32 (Howard et al., 2019, section 6.3).
@@ -233,10 +234,7 @@ def architecture(
 def _from_extractor(extractor: ssd_pb2.SsdFeatureExtractor) -> architecture_pb2.Architecture:
     """Backbone and feature pyramid that the OD API builds for a `feature_extractor` message."""
     if extractor.type not in _BACKBONES:
-        raise ConfigError(
-            f'model.ssd.feature_extractor.type is "{extractor.type}"; '
-            f"{nearest(extractor.type, _BACKBONES)} is supported; or give model.architecture_name"
-        )
+        raise ConfigError(unknown_extractor(extractor.type, _BACKBONES))
     backbone = text_format.Parse(_BACKBONES[extractor.type], architecture_pb2.Backbone())
     # The ResNets' pyramids never have separable convolutions there.
     separable = extractor.use_depthwise and not backbone.HasField("resnet")
