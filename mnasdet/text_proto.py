@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.text_faults.faults import (
+    MAX_TOLD,
     Fault,
     characters_faults,
     fields_faults,
@@ -25,9 +26,6 @@ from mnasdet.text_faults.tokens import tokens
 MessageT = TypeVar("MessageT", bound=Message)
 
 _QUOTED_CHARACTERS = 80
-
-# Problems that a report lists; nobody mends more before the next look.
-_MAX_LISTED = 50
 
 
 def read(
@@ -101,14 +99,17 @@ def _report(faults: list[Fault], text: str, name: str) -> str:
     if len(faults) == 1:
         token = faults[0].token
         return _placed(faults[0].problem, token.line, token.column, text, name)
-    lines = [f"  line {fault.token.line}: {fault.problem}" for fault in faults[:_MAX_LISTED]]
-    if len(faults) > _MAX_LISTED:
-        lines.append(f"  and {len(faults) - _MAX_LISTED} more")
+    lines = [f"  line {fault.token.line}: {fault.problem}" for fault in faults[:MAX_TOLD]]
+    if len(faults) > MAX_TOLD:
+        lines.append(f"  and {len(faults) - MAX_TOLD} more")
     return "\n".join([f"{len(faults)} problems in {name}:", *lines])
 
 
 def _placed(problem: str, line: int, column: int, text: str, name: str) -> str:
-    quoted = text.split("\n")[line - 1].strip()[:_QUOTED_CHARACTERS]
+    whole = text.split("\n")[line - 1]
+    # Of a long line, the part around the column.
+    start = column - _QUOTED_CHARACTERS // 2 if column > _QUOTED_CHARACTERS else 0
+    quoted = whole[start:].strip()[:_QUOTED_CHARACTERS]
     return f'{name}:{line}:{column}: {problem}  in "{quoted}"'
 
 

@@ -7,7 +7,6 @@ tokens, and knows what a message allows from its descriptor.
 from __future__ import annotations
 
 import difflib
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,10 @@ from mnasdet.text_faults.pasted import character_fault
 from mnasdet.text_faults.tokens import Token, is_field
 
 _OPENING, _CLOSING = ("{", "<"), ("}", ">")
+
+# Problems that are worth telling in full; nobody mends more before the next look, and to search
+# for what is nearest takes milliseconds.
+MAX_TOLD = 50
 
 # The field that holds the kind of a whole feature extractor.
 _EXTRACTOR = ("SsdFeatureExtractor", "type")
@@ -120,7 +123,8 @@ def _enter(walk: _Walk, token: Token) -> None:
             "around it; move it there",
         )
     else:
-        walk.report(token, no_field(token.text, message))
+        told = len(walk.faults) < MAX_TOLD
+        walk.report(token, no_field(token.text, message) if told else "")
 
 
 def _holder(messages: Sequence[Any], name: str) -> int | None:
@@ -136,7 +140,8 @@ def _check_value(walk: _Walk, token: Token) -> None:
     enum = walk.field.enum_type
     is_name = token.kind == "word" and not token.text.lstrip("-").isdigit()
     if enum and is_name and token.text not in enum.values_by_name:
-        walk.report(token, no_value(token.text, enum))
+        told = len(walk.faults) < MAX_TOLD
+        walk.report(token, no_value(token.text, enum) if told else "")
     owner = (walk.field.containing_type.name, walk.field.name)
     extractor = token.text[1:-1] if owner == _EXTRACTOR and token.kind == "string" else ""
     if cause := od_api.absent_extractor(extractor):
@@ -157,14 +162,11 @@ def no_value(name: str, enum: Any) -> str:
     return f'no value "{name}" in {enum.name}{_guess(name, allowed)}{_listed(name, allowed)}'
 
 
-# The same slip is often made many times, and difflib takes a millisecond.
-@functools.lru_cache(maxsize=256)
 def _guess(name: str, allowed: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, allowed, n=1)
     return f'; did you mean "{close[0]}"?' if close else ""
 
 
-@functools.lru_cache(maxsize=256)
 def _listed(name: str, allowed: tuple[str, ...]) -> str:
     """Returns all that is allowed, nearest first."""
     return f" (allowed: {nearest(name, allowed).removeprefix('one of ') if allowed else 'nothing'})"

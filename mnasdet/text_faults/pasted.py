@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from mnasdet.text_faults.tokens import Token
 
-_QUOTES = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a\u2032\u2033\u300c\u300d"
+# Curly, low, angled and corner quotes, and primes.
+_QUOTES = "".join(map(chr, [*range(0x2018, 0x2020), 0xAB, 0xBB, 0x2039, 0x203A, 0x2032, 0x2033]))
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212"
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060\u00ad\u202a\u202c"
 _ENTITY = re.compile(r"&(?:[a-z]+|#x?[0-9a-f]+)\b;?", re.IGNORECASE)
