@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnasdet.config_checks.architecture import smallest_image_size
+from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE, smallest_image_size
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
@@ -15,6 +15,9 @@ ARCHITECTURE_FIELDS = (
     "fpn",
     "num_layers",
 )
+
+# Objects365, iNaturalist and LVIS have 365 to 8142 classes.
+_MAX_CLASSES = 100_000
 
 # SSD has two features of the backbone and at most four extra layers.
 _SSD_LAYERS = (2, 6)
@@ -33,7 +36,7 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
     ssd = model.chosen("model")
     if not ssd:
         return
-    ssd.at_least("num_classes", 1)
+    ssd.counts(_MAX_CLASSES, "num_classes")
     if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
         _check_resizer(resizer, smallest_image_size(architecture) if architecture else 1)
         _check_padding(ssd.child("feature_extractor"), resizer)
@@ -58,11 +61,13 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
 
 def _check_resizer(resizer: Section, smallest: int) -> None:
     if resizer.message.DESCRIPTOR.name == "FixedShapeResizer":
-        resizer.at_least("height", smallest)
-        resizer.at_least("width", smallest)
+        for name in ("height", "width"):
+            resizer.at_least(name, smallest)
+            resizer.at_most(name, MAX_IMAGE_SIZE)
         return
     resizer.at_least("min_dimension", 1)
     resizer.at_least("max_dimension", smallest)
+    resizer.at_most("max_dimension", MAX_IMAGE_SIZE)
     resizer.ordered("min_dimension", "max_dimension")
     colors = len(resizer.message.per_channel_pad_value)
     if colors not in (0, 3):
@@ -96,7 +101,12 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
     else:
         extractor.within("num_layers", *_SSD_LAYERS)
     extractor.only("batch_norm_trainable", True)
-    extractor.only("use_explicit_padding", False)
+    extractor.require(
+        not message.use_explicit_padding,
+        "use_explicit_padding",
+        "only false is supported: TensorFlow pads by itself here, and a network trained with "
+        "true sees its images a pixel further on; set false to train a new one",
+    )
     extractor.only("replace_preprocessor_with_placeholder", False)
     if message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")

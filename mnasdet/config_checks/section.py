@@ -30,6 +30,16 @@ class Section:
         value = getattr(self.message, name)
         self.require(minimum <= value < math.inf, name, f"at least {minimum:g} is allowed")
 
+    def at_most(self, name: str, maximum: float) -> None:
+        value = getattr(self.message, name)
+        self.require(value <= maximum, name, f"at most {maximum:g} is allowed")
+
+    def counts(self, maximum: int, *names: str) -> None:
+        """Reports the fields that are not 1 to `maximum`."""
+        for name in names:
+            self.at_least(name, 1)
+            self.at_most(name, maximum)
+
     def positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self.message, name)
