@@ -15,13 +15,9 @@ def check_train(train: Section, starts: bool = True) -> None:
     """`starts`: it will train, so the checkpoint it starts from has to be there."""
     message = train.message
     train.at_least("batch_size", 1)
-    if message.HasField("num_steps"):
-        train.at_least("num_steps", 1)
-    else:
-        train.report(
-            "num_steps",
-            "is missing; the OD API then trains without end, here the number of steps is needed",
-        )
+    # The OD API trains without end where the field is missing.
+    endless = "" if message.HasField("num_steps") else "; it is missing, and training has to end"
+    train.require(message.num_steps >= 1, "num_steps", f"at least 1 is allowed{endless}")
     train.at_least("parallel_parts", 1)
     train.require(
         train.message.batch_size % max(train.message.parallel_parts, 1) == 0,

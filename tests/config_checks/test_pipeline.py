@@ -52,7 +52,7 @@ BAD = [
     ),
     (
         "eval_input_reader {} eval_input_reader {}",
-        "eval_input_reader is there 2 times; exactly one is needed",
+        "eval_input_reader[1] is a further one; exactly one is needed",
     ),
     (
         "train_input_reader { num_epochs: 1 }",
