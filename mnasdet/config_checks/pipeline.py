@@ -100,7 +100,7 @@ def _check_readers(root: Section, name: str) -> None:
             # The OD API evaluates on each in turn; one figure alone would pass for that of all.
             root.report(
                 f"{name}[1]",
-                "is a further one; exactly one is needed: keep one, and evaluate on the others with "
+                "is a further one; exactly one is needed: keep one, and evaluate on others with "
                 "--eval_input and --label_map",
             )
             return

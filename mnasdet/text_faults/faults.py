@@ -22,6 +22,9 @@ _OPENING, _CLOSING = ("{", "<"), ("}", ">")
 # for what is nearest takes milliseconds.
 MAX_TOLD = 50
 
+# Allowed names that are listed with a problem.
+_MAX_LISTED = 12
+
 # The field that holds the kind of a whole feature extractor.
 _EXTRACTOR = ("SsdFeatureExtractor", "type")
 
@@ -168,5 +171,7 @@ def _guess(name: str, allowed: tuple[str, ...]) -> str:
 
 
 def _listed(name: str, allowed: tuple[str, ...]) -> str:
-    """Returns all that is allowed, nearest first."""
-    return f" (allowed: {nearest(name, allowed).removeprefix('one of ') if allowed else 'nothing'})"
+    """Returns what is allowed, nearest first; of a long list only its start is of use."""
+    names = nearest(name, allowed).removeprefix("one of ").split(", ") if allowed else ["nothing"]
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f" (allowed: {', '.join(names[:_MAX_LISTED])}{more})"

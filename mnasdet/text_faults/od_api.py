@@ -89,6 +89,15 @@ _FIELDS = {
     # Of the training.
     "run_fine_tune_checkpoint_dummy_computation": ("builds the model early", _NO_EFFECT),
     "summarize_gradients": ("gradients for TensorBoard", _NO_EFFECT),
+    # One of its sample configs has these three, but no version of it reads them.
+    **dict.fromkeys(
+        (
+            "load_all_optimizer_checkpoint_vars",
+            "load_all_moving_average_checkpoint_vars",
+            "include_global_step",
+        ),
+        ("in a sample that it does not read itself", _NO_EFFECT),
+    ),
     "normalize_image": ("other pixel values", "remove it: images come as -1 to 1 already"),
     "random_resize_method": ("resizes by a random method", f"{_LEAVE_OUT} random_image_scale"),
     "resize_image": ("resizes every image", "remove it: image_resizer does that"),
