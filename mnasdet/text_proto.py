@@ -20,7 +20,7 @@ from mnasdet.text_faults.faults import (
     no_field,
     no_value,
 )
-from mnasdet.text_faults.pasted import path_faults
+from mnasdet.text_faults.pasted import path_faults, whole_fault
 from mnasdet.text_faults.tokens import tokens
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -85,6 +85,8 @@ def parse(
 def _faults(text: str, root: Any) -> list[Fault]:
     """Returns what is wrong with a text that protobuf does not read, the cause first."""
     found = list(tokens(text))
+    if problem := whole_fault(found):
+        return [Fault(found[0], problem)]
     # A string that is not closed swallows fields, and a wrong character looks like part of a name:
     # what else seems wrong then is a consequence.
     return (

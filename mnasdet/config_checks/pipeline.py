@@ -167,8 +167,8 @@ def _check_ids(reader: Section, num_classes: int, ids: set[int]) -> None:
     problem = f"model.ssd.num_classes is {num_classes}; {path} has ids up to {largest}"
     if largest > num_classes:
         reader.problems.append(problem)
-    elif 0 < largest < num_classes and reader.path == "train_input_reader":
-        # An evaluation may look at some of the classes, but training has to see all.
+    elif 0 < largest < num_classes and 0 not in ids and reader.path == "train_input_reader":
+        # Ids from 0 are a fault of the label map, which its own reading tells. An evaluation may look at some of the classes, but training has to see all.
         reader.problems.append(
             f"{problem}, so no example has the classes above; set num_classes to {largest} or name "
             "the label map of all classes"

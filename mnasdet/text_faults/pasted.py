@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mnasdet.text_faults.tokens import Token
 
@@ -23,6 +23,16 @@ _PATH_FIELDS = {"input_path", "label_map_path", "fine_tune_checkpoint", "path", 
 _DRIVE = re.compile(r"[A-Za-z]:\\(?!\\)")
 # Octal escapes from \200 on are how protobuf itself writes letters beyond ASCII.
 _ESCAPE = re.compile(r"\\(?![\\\"']|[2-3][0-7][0-7])")
+
+
+def whole_fault(found: Sequence[Token]) -> str:
+    """Returns what another kind of text a file has in place of a text proto; empty for none."""
+    start = "".join(token.text for token in found[:3]).lower()
+    if start.startswith(("<!doctype", "<html", "<?xml")):
+        return "this is a web page or XML; on GitHub, download the file with the button Raw"
+    if start.startswith(("{", "[")):
+        return "this is JSON or YAML; a text proto has fields, such as name: 1, at the start"
+    return ""
 
 
 def character_fault(token: Token) -> str:
