@@ -168,7 +168,8 @@ def _check_ids(reader: Section, num_classes: int, ids: set[int]) -> None:
     if largest > num_classes:
         reader.problems.append(problem)
     elif 0 < largest < num_classes and 0 not in ids and reader.path == "train_input_reader":
-        # Ids from 0 are a fault of the label map, which its own reading tells. An evaluation may look at some of the classes, but training has to see all.
+        # An evaluation may look at some of the classes, but training has to see all. Ids from 0
+        # are a fault of the label map itself, and another one than too few classes.
         reader.problems.append(
             f"{problem}, so no example has the classes above; set num_classes to {largest} or name "
             "the label map of all classes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import tensorflow as tf
 
@@ -71,9 +72,13 @@ def _decoding_problems(index: records.RecordIndex) -> list[str]:
                 parsed = records.parse(serialized)
                 decoded = decoded or bool(records.decode(parsed))
             except tf.errors.OpError as error:
-                reason = str(error.message).split("\n")[0]
-                return [f"{file}: record {number}: cannot be decoded: {reason}"]
+                return [f"{file}: record {number}: cannot be read: {_reason(error)}"]
     return []
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Returns the first line of TensorFlow's message without its names of nodes and devices."""
+    return re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message.split("\n")[0]).strip()
 
 
 def _different_names(

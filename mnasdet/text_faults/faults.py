@@ -48,6 +48,7 @@ class _Walk:
         self.messages = [root]
         self.lacks_brace = lacks_brace
         self.field: Any = None
+        self.opened_by: list[Any] = []
         self.faults: list[Fault] = []
 
     def report(self, token: Token, problem: str, is_cause: bool = False) -> None:
@@ -67,13 +68,15 @@ def fields_faults(found: Sequence[Token], root: Any) -> list[Fault]:
     in_list = False
     for token, previous, following in _with_neighbours(found):
         if token.text in _OPENING:
+            walk.opened_by.append(walk.field)
             walk.messages.append(walk.field.message_type if walk.field else None)
         elif token.text in _CLOSING:
             if len(walk.messages) == 1:
                 walk.report(token, f'a "{token.text}" too many')
                 break
             walk.messages.pop()
-            walk.field = None
+            # In a list of messages the next one is of the same field.
+            walk.field = walk.opened_by.pop()
         elif token.text in ("[", "]"):
             in_list = token.text == "["
         elif is_field(token, following):
@@ -113,7 +116,7 @@ def _enter(walk: _Walk, token: Token) -> None:
     if around is not None and walk.lacks_brace:
         # The fields below are those of the message around as well: the missing brace is the fault.
         walk.report(token, f'a "}}" is missing above; {message.name} has no field "{token.text}"')
-        del walk.messages[around + 1 :]
+        del walk.messages[around + 1 :], walk.opened_by[around:]
         walk.field = walk.messages[-1].fields_by_name[token.text]
         walk.lacks_brace = False
         return

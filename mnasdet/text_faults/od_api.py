@@ -29,9 +29,9 @@ _EXTRACTORS = (
     ("spaghettinet", "SpaghettiNet", "ssd_mobilenet_v3_large or ssd_mobilenet_v2_mnasfpn"),
     ("mobilenet_v1.*fpn", "MobileNetV1", "ssd_mobilenet_v2_fpn or ssd_mobilenet_v2_fpn_keras"),
     ("mobilenet_v1", "MobileNetV1", "ssd_mobilenet_v2 or ssd_mobilenet_v2_keras"),
-    ("mobilenet_v3_small", "this MobileNetV3-Small", "ssd_mobilenet_v3_small"),
+    ("mobilenet_v3_small_prune", "the pruned MobileNetV3-Small", "ssd_mobilenet_v3_small"),
     ("inception", "Inception", "ssd_mobilenet_v3_large or ssd_resnet50_v1_fpn"),
-    ("pnasnet|nas", "NASNet", "ssd_resnet101_v1_fpn or ssd_resnet50_v1_fpn"),
+    ("pnasnet", "PNASNet", "ssd_resnet101_v1_fpn or ssd_resnet50_v1_fpn"),
 )
 
 _DIFFERS = "the trained network differs without it"

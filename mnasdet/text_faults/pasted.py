@@ -96,7 +96,7 @@ def path_fault(field: str, string: str) -> str:
       string: with its quotes, as it stands in the text.
     """
     content = string[1:].rstrip(string[:1])
-    is_path = field in _PATH_FIELDS and _ESCAPE.search(content)
+    is_path = field in _PATH_FIELDS and _ESCAPE.search(content.replace("\\\\", ""))
     if not is_path and not _DRIVE.match(content):
         return ""
     plain = re.sub(r"\\+", "/", content)
