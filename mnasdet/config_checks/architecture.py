@@ -158,8 +158,8 @@ def _check_pyramid(pyramid: Section) -> None:
     kind = message.DESCRIPTOR.name
     if kind == "SsdLayers":
         if any(not 1 <= channels <= MAX_CHANNELS for channels in message.channels):
-            allowed = "at least 1" if min(message.channels) < 1 else f"at most {MAX_CHANNELS}"
-            pyramid.report("channels", f"is {list(message.channels)}; {allowed} each is allowed")
+            bound = "at least 1" if min(message.channels) < 1 else f"at most {MAX_CHANNELS}"
+            pyramid.report("channels", f"is {list(message.channels)}; {bound} each is allowed")
         return
     pyramid.counts(MAX_CHANNELS, "channels")
     pyramid.within("min_level", _FINEST, _COARSEST)

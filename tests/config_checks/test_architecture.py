@@ -274,6 +274,47 @@ BAD = [
         f"{SSD_ANCHORS.replace('.', ' { ')} {{ height_stride: [8, 16, 32, 64, 128, 256] }} }}",
         f"{SSD_ANCHORS}.height_stride and width_stride go together; give both or none",
     ),
+    # No upper bound is in the way of a published network; a slip would fill the memory.
+    (MNASFPN, "depth_multiplier: 99", "depth_multiplier is 99; at most 16 is allowed"),
+    (MNASFPN, "image_size: 2147483647", "image_size is 2147483647; at most 8192 is allowed"),
+    (
+        MNASFPN,
+        "feature_pyramid { mnasfpn { repeats: 2147483647 } }",
+        f"{PYRAMID}.repeats is 2147483647; at most 64 is allowed",
+    ),
+    (
+        MNASFPN,
+        block(0, "kernel_size: 101"),
+        f"{PYRAMID}.block[0].kernel_size is 101; at most 31 is allowed",
+    ),
+    (
+        MNASFPN,
+        "box_predictor { weight_shared_convolutional_box_predictor { "
+        "num_layers_before_predictor: 1000000 } }",
+        f"{SHARED}.num_layers_before_predictor is 1000000; at most 64 is allowed",
+    ),
+    (
+        CLASSIFIER,
+        lambda a: a.backbone.mnasnet.block[2].MergeFrom(
+            architecture_pb2.MnasNet.Block(repeats=9999)
+        ),
+        "backbone.mnasnet.block[2].repeats is 9999; at most 64 is allowed",
+    ),
+    (
+        MNASFPN,
+        "backbone { amoebanet_d { num_cells: 2147483647 } }",
+        "backbone.amoebanet_d.num_cells is 2147483647; at most 256 is allowed",
+    ),
+    (
+        SSDLITE,
+        "feature_pyramid { ssd_layers { channels: [512, 2147483647] } }",
+        "feature_pyramid.ssd_layers.channels is [512, 2147483647]; at most 8192 each is allowed",
+    ),
+    (
+        CLASSIFIER,
+        lambda a: a.backbone.mnasnet.block.extend([architecture_pb2.MnasNet.Block()] * 300),
+        "backbone.mnasnet.block is there 307 times; at most 256 are allowed",
+    ),
 ]
 
 

@@ -29,7 +29,8 @@ def test_all_unknown_fields_and_values_have_a_line_each():
     assert [line.split(" (allowed")[0] for line in lines[1:]] == [
         '  line 2: no field "num_stepz" in TrainConfig; did you mean "num_steps"?',
         '  line 2: no field "batch" in TrainConfig; did you mean "batch_size"?',
-        '  line 3: no field "random_flip" in PreprocessingStep; did you mean "random_vertical_flip"?',
+        '  line 3: no field "random_flip" in PreprocessingStep; did you mean '
+        '"random_vertical_flip"?',
         '  line 6: no field "num_class" in Ssd; did you mean "num_classes"?',
         '  line 6: no value "BILINEARR" in ResizeType; did you mean "BILINEAR"?',
         '  line 6: no field "hight" in FixedShapeResizer; did you mean "height"?',
