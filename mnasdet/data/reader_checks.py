@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+import numpy as np
 import tensorflow as tf
 
 from mnasdet.data import input_pipeline, records
@@ -64,15 +65,18 @@ def _decoding_problems(index: records.RecordIndex) -> list[str]:
     `records.check_records` looks at no pixels, and not with TensorFlow's own parser.
     """
     for file, usable in zip(index.files, index.usable, strict=True):
-        decoded = False
-        for number, serialized in enumerate(tf.data.TFRecordDataset(file).take(len(usable))):
-            if not usable[number]:
-                continue
-            try:
-                parsed = records.parse(serialized)
-                decoded = decoded or bool(records.decode(parsed))
-            except tf.errors.OpError as error:
-                return [f"{file}: record {number}: cannot be read: {_reason(error)}"]
+        mask = tf.data.Dataset.from_tensor_slices(usable)
+        looked_at = tf.data.Dataset.zip(tf.data.TFRecordDataset(file).take(len(usable)), mask)
+        good = looked_at.filter(lambda _, use: use).map(lambda serialized, _: serialized)
+        parsed, num_read = good.map(records.parse), 0
+        try:
+            for example in parsed.take(1):
+                records.decode(example)
+            for _ in parsed:
+                num_read += 1
+        except tf.errors.OpError as error:
+            number = np.flatnonzero(usable)[num_read]
+            return [f"{file}: record {number}: cannot be read: {_reason(error)}"]
     return []
 
 
