@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
+import tempfile
 
-import numpy as np
 import tensorflow as tf
 
-from mnasdet.data import input_pipeline, records
+from mnasdet.data import input_pipeline
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.protos import pipeline_pb2
 
-# Files up to this size are looked at from end to end, which takes seconds.
+# Files up to this size in all are looked at from end to end, which takes seconds.
 _MAX_BYTES = 500e6
 
 # Records of each file that are looked at where the files are larger.
@@ -25,64 +26,81 @@ def problems(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> list[str]:
     It reads small data sets completely and of large ones the first records of each file.
     """
     train, (evaluation,) = pipeline.train_input_reader, pipeline.eval_input_reader
+    resizer = ImageResizer.from_proto(pipeline.model.ssd.image_resizer)
     found = [
-        *reader_problems(train, pipeline.train_config.batch_size),
-        *reader_problems(evaluation, batch_size=1),
+        *reader_problems(train, resizer, pipeline.train_config.batch_size),
+        *reader_problems(evaluation, resizer, batch_size=1),
     ]
     # One file that both readers name has the same problem twice.
     return list(dict.fromkeys(found)) or _different_names(train, evaluation)
 
 
-def reader_problems(reader: pipeline_pb2.InputReader, batch_size: int) -> list[str]:
+def reader_problems(
+    reader: pipeline_pb2.InputReader, resizer: ImageResizer, batch_size: int
+) -> list[str]:
     """Returns what keeps training or evaluation from reading with this reader."""
     if reader.WhichOneof("input_reader") == "digits_input_reader":
         return []  # Made by mnasdet itself.
     try:
-        files, names = input_pipeline.input_files(reader), input_pipeline.label_map(reader)
+        files = input_pipeline.input_files(reader)
+        if sum(tf.io.gfile.stat(file).length for file in files) > _MAX_BYTES:
+            _read_first_records(reader, files, resizer)
+            return []
+        _read(reader, resizer)
     except DataError as error:
         return [str(error)]
-    small = sum(os.path.getsize(file) for file in files if os.path.exists(file)) <= _MAX_BYTES
-    index = records.check_records(
-        files, names, reader.max_number_of_boxes, limit=None if small else _FIRST
-    )
-    if index.problems and reader.bad_records == pipeline_pb2.InputReader.FATAL:
-        others = len(index.problems) - 1
-        return [index.problems[0] + (f"; and {others} more bad records" if others else "")]
-    if not index.num_usable:
-        first = f"; the first problem: {index.problems[0]}" if index.problems else ""
-        return [f"{', '.join(files)}: has no usable record{first}"]
-    if small and index.num_usable < batch_size:
-        return [
-            f"train_config.batch_size is {batch_size}; {index.num_usable} images are fewer than "
-            "that; lower it"
-        ]
-    return _decoding_problems(index)
+    num_images = int(tf.data.TFRecordDataset(files).reduce(0, lambda count, _: count + 1))
+    if num_images >= batch_size:
+        return []
+    few = f"{num_images} images are fewer than that; lower it"
+    return [f"train_config.batch_size is {batch_size}; {few}"]
 
 
-def _decoding_problems(index: records.RecordIndex) -> list[str]:
-    """Parses the records looked at, and decodes the first picture of each file.
+def _read(reader: pipeline_pb2.InputReader, resizer: ImageResizer) -> None:
+    """Checks all records of a reader and decodes the first picture.
 
-    `records.check_records` looks at no pixels, and not with TensorFlow's own parser.
+    Raises:
+      DataError: as in training.
     """
-    for file, usable in zip(index.files, index.usable, strict=True):
-        mask = tf.data.Dataset.from_tensor_slices(usable)
-        looked_at = tf.data.Dataset.zip(tf.data.TFRecordDataset(file).take(len(usable)), mask)
-        good = looked_at.filter(lambda _, use: use).map(lambda serialized, _: serialized)
-        parsed, num_read = good.map(records.parse), 0
+    with input_pipeline.naming_damaged_images(reader):
+        dataset = input_pipeline.evaluation_dataset(reader, resizer=resizer, batch_size=1)
+        for _ in dataset.take(1):
+            pass
+
+
+def _read_first_records(
+    reader: pipeline_pb2.InputReader, files: list[str], resizer: ImageResizer
+) -> None:
+    """Does the same with copies of the first records of each file."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = {}
+        for number, file in enumerate(files):
+            copy = os.path.join(folder, f"{number:05}")
+            copies[_copied(file, copy)] = file
+        first = pipeline_pb2.InputReader()
+        first.CopyFrom(reader)
+        first.tf_record_input_reader.input_path[:] = copies
         try:
-            for example in parsed.take(1):
-                records.decode(example)
-            for _ in parsed:
-                num_read += 1
-        except tf.errors.OpError as error:
-            number = np.flatnonzero(usable)[num_read]
-            return [f"{file}: record {number}: cannot be read: {_reason(error)}"]
-    return []
+            _read(first, resizer)
+        except DataError as error:
+            message = str(error)
+            for copy, file in copies.items():
+                message = message.replace(copy, file)
+            raise DataError(message) from None
 
 
-def _reason(error: tf.errors.OpError) -> str:
-    """Returns the first line of TensorFlow's message without its names of nodes and devices."""
-    return re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", error.message.split("\n")[0]).strip()
+def _copied(file: str, copy: str) -> str:
+    """Returns the path of a copy of the first records, or the file itself if it has none.
+
+    What is wrong with such a file shows at its start, so that nothing is read of it but that.
+    """
+    try:
+        with tf.io.TFRecordWriter(copy) as writer:
+            for record in itertools.islice(tf.data.TFRecordDataset(file), _FIRST):
+                writer.write(record.numpy())
+    except tf.errors.OpError:
+        return file
+    return copy
 
 
 def _different_names(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
-import itertools
 import os
 import re
 import uuid
@@ -231,20 +230,16 @@ def check_records(
     files: Sequence[str],
     label_map: Mapping[int, str],
     max_number_of_boxes: int,
-    limit: int | None = None,
 ) -> RecordIndex:
     """Looks once at every record, at its boxes, classes and the image's frame but not its pixels.
 
     A file is read up to its first unreadable record.
-
-    Args:
-      limit: records of each file to look at; None: all.
     """
     usable, problems, decoded_bytes = [], [], 0
     for file in tqdm(files, desc="checking records", unit="file", delay=2, disable=None):
         mask: list[bool] = []
         try:
-            for serialized in itertools.islice(_iterate(file), limit):
+            for serialized in _iterate(file):
                 try:
                     record = _checked(serialized, label_map, max_number_of_boxes)
                     decoded_bytes += record.height * record.width * 3

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from mnasdet.data import reader_checks, records
+from mnasdet.data import reader_checks
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.protos import pipeline_pb2
 
 NAMES = 'item { id: 1 name: "cat" } item { id: 3 name: "dog" }'
@@ -19,6 +19,8 @@ def pipeline(write_records, make_record, tmp_path):
     (tmp_path / "map.pbtxt").write_text(NAMES)
     config = pipeline_pb2.TrainEvalPipelineConfig()
     config.train_config.batch_size = 4
+    resizer = config.model.ssd.image_resizer.fixed_shape_resizer
+    resizer.height = resizer.width = 32
     for reader, name, count in (
         (config.train_input_reader, "train.record", 4),
         (config.eval_input_reader.add(), "val.record", 2),
@@ -35,7 +37,7 @@ def test_sound_data_has_no_problems(pipeline):
 
 def test_the_digits_are_not_looked_at(pipeline):
     reader = pipeline_pb2.InputReader(digits_input_reader=pipeline_pb2.DigitsInputReader())
-    assert reader_checks.reader_problems(reader, 8) == []
+    assert reader_checks.reader_problems(reader, ImageResizer((32, 32)), 8) == []
 
 
 def test_fewer_images_than_a_batch(pipeline):
@@ -62,7 +64,7 @@ def test_records_of_another_label_map(pipeline, tmp_path):
     assert (
         "record 0 (image 'train.record0'): class 'cat' has id 1 here, 3 in the label map" in train
     )
-    assert train.endswith("; and 3 more bad records")
+    assert "; and 3 more " in train
     assert "image 'val.record0'" in evaluation
 
 
@@ -104,11 +106,8 @@ def test_pixels_that_cannot_be_decoded(pipeline, write_records, make_record):
     damaged = make_record("b", encoded=with_damaged_pixels(make_record()))
     path = pipeline.train_input_reader.tf_record_input_reader.input_path
     path[:] = write_records([damaged] * 4, name="damaged.record")
-    assert not records.check_records(path, {1: "cat", 3: "dog"}, 100).problems
     (problem,) = reader_checks.problems(pipeline)
-    assert problem.startswith(f"{path[0]}: record 0: cannot be read: ")
-    assert "{{" not in problem
-    assert "\n" not in problem
+    assert problem.startswith(f"{path[0]}: record 0 (image 'b'): the pixels are damaged")
 
 
 def test_bad_records_that_may_be_skipped(pipeline, write_records, make_record):
@@ -134,20 +133,11 @@ def test_of_large_files_the_first_records_are_looked_at(
     paths = pipeline.train_input_reader.tf_record_input_reader.input_path
     paths[:] = write_records([*sound, outside], name="late.record")
     assert reader_checks.problems(pipeline) == []
-    paths.extend(write_records([*sound[:9], outside], name="early.record"))
+    (early,) = write_records([*sound[:9], outside], name="early.record")
+    paths.append(early)
     (problem,) = reader_checks.problems(pipeline)
-    assert "early.record-00000-of-00001: record 9 (image 'b')" in problem
-
-
-def test_a_list_of_another_type_than_the_parser_takes(pipeline, make_record, tmp_path):
-    example = records.to_example(make_record())
-    crowd = example.features.feature["image/object/is_crowd"]
-    crowd.float_list.value[:] = [0.0, 1.0]
-    path = tmp_path / "floats.record"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for _ in range(4):
-            writer.write(example.SerializeToString())
-    pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(path)]
+    assert problem.startswith(f"{early}: record 9 (image 'b')")
+    # What is not to be read at all.
+    Path(early).write_bytes(gzip.compress(Path(early).read_bytes()))
     (problem,) = reader_checks.problems(pipeline)
-    assert problem.startswith(f"{path}: record 0")
-    assert "image/object/is_crowd" in problem
+    assert problem.startswith(f"{early}: ")
