@@ -346,7 +346,7 @@ def test_check_of_a_given_architecture(coco_pipeline, architecture):
     assert config.check(coco_pipeline) == [
         "model.architecture.min_depth is 0; at least 1 is allowed",
         "model.architecture.anchor_generator.multiscale_anchor_generator.max_level is 7; 6 is "
-        "needed, the feature pyramid's",
+        "needed, as in the feature pyramid",
     ]
 
 

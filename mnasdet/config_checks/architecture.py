@@ -41,7 +41,7 @@ _MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
 
 
 def architecture_problems(architecture: architecture_pb2.Architecture) -> list[str]:
-    """All problems of an architecture; paths start at its own fields."""
+    """Returns all problems of an architecture; paths start at its own fields."""
     root = Section(architecture, "", [])
     root.positive("depth_multiplier")
     root.at_most("depth_multiplier", MAX_DEPTH_MULTIPLIER)
@@ -68,7 +68,7 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
 
 
 def levels(architecture: architecture_pb2.Architecture) -> range:
-    """The levels that predict, finest first; none where there is no feature pyramid."""
+    """Returns the levels that predict, finest first; none where there is no feature pyramid."""
     pyramid = architecture.feature_pyramid
     match name := pyramid.WhichOneof("feature_pyramid_oneof"):
         case None:
@@ -80,7 +80,7 @@ def levels(architecture: architecture_pb2.Architecture) -> range:
 
 
 def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
-    """Least side in pixels of an image.
+    """Returns the least side in pixels of an image.
 
     Cells merge features of different sizes, so each level has to be smaller than the one before;
     for all others it is enough that the backbone's coarsest feature is there.
@@ -117,6 +117,7 @@ def _check_mnasnet(backbone: Section) -> None:
         block.within("se_ratio", 0, 1)
         _check_kernel_size(block)
     strided = sum(block.message.stride == 2 for block in blocks)
+    # The stem has stride 2 as well. Pyramids and heads take the last feature of each stride.
     if strided != _COARSEST - 1:
         backbone.report(
             "block", f"has stride 2 {strided} times; {_COARSEST - 1} times is needed, for stride 32"
@@ -135,6 +136,7 @@ def _check_resnet(backbone: Section) -> None:
     depths = _BASIC_DEPTHS + _BOTTLENECK_DEPTHS
     message = backbone.message
     backbone.require(message.depth in depths, "depth", f"one of {list(depths)} is allowed")
+    # Basic blocks have no convolution in groups, and their width is fixed in the paper.
     if message.depth in _BASIC_DEPTHS:
         backbone.only("groups", 1)
         backbone.only("width_per_group", 64)
@@ -187,6 +189,7 @@ def _check_pyramid(pyramid: Section) -> None:
 
 def _check_block(block: Section, num_features: int) -> None:
     inputs = _checked_inputs(block, num_features)
+    # The gate multiplies one feature by a weight for each channel of the other.
     gated = block.message.merge == architecture_pb2.MnasFpn.SQUEEZE_EXCITE
     if gated and len(inputs) != 2:
         block.report("input", f"is {inputs}; SQUEEZE_EXCITE merges exactly 2")
@@ -206,7 +209,9 @@ def _checked_inputs(merge: Section, num_features: int) -> list[int]:
     inputs = list(merge.message.input)
     for index in inputs:
         if not 0 <= index < num_features:
-            merge.report("input", f"is {index}; 0 to {num_features - 1} is allowed, made before it")
+            merge.report(
+                "input", f"is {index}; 0 to {num_features - 1} is allowed, the features before it"
+            )
     if len(set(inputs)) < len(inputs):
         merge.report("input", f"is {inputs}; each feature at most once")
     return inputs
@@ -243,9 +248,11 @@ def _check_convolutional(predictor: Section) -> None:
         predictor.require(
             0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
         )
+    # A depthwise 1x1 convolution only scales each channel; a config with both is a slip.
     if message.use_depthwise and message.kernel_size == 1:
         predictor.report("kernel_size", "is 1; use_depthwise needs at least 3")
     predictor.only("box_code_size", _BOX_CODE_SIZE)
+    # Suppression applies post_processing's score_converter: a sigmoid here would be a second one.
     predictor.only("apply_sigmoid_to_scores", False)
     if message.HasField("box_encodings_clip_range"):
         predictor.child("box_encodings_clip_range").ordered("min", "max")
@@ -290,6 +297,7 @@ def _check_anchors(anchors: Section, levels_of_features: range) -> None:
         return
     anchors.positive("anchor_scale")
     anchors.counts(_MAX_ANCHORS, "scales_per_octave")
+    # Boxes are coded relative to the image throughout.
     anchors.only("normalize_coordinates", True)
     if levels_of_features:
         for name, level in (
@@ -297,7 +305,9 @@ def _check_anchors(anchors: Section, levels_of_features: range) -> None:
             ("max_level", levels_of_features[-1]),
         ):
             anchors.require(
-                getattr(message, name) == level, name, f"{level} is needed, the feature pyramid's"
+                getattr(message, name) == level,
+                name,
+                f"{level} is needed, as in the feature pyramid",
             )
 
 
@@ -307,7 +317,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
         anchors.require(
             message.num_layers == num_features,
             "num_layers",
-            f"{num_features} is needed, as many as features that predict",
+            f"{num_features} is needed, one for each feature that predicts",
         )
     anchors.positive("base_anchor_height", "base_anchor_width")
     anchors.at_least("interpolated_scale_aspect_ratio", 0)
@@ -331,7 +341,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
 
 
 def _numbers(values) -> list[float]:
-    """Of a message's floats, their own digits."""
+    """Returns floats as they were written: a float32 as a double has more digits."""
     return [float(f"{value:g}") for value in values]
 
 
@@ -341,6 +351,7 @@ def _check_hyperparams_of(part: Section) -> None:
 
 
 def check_hyperparams(hyperparams: Section) -> None:
+    """Checks the hyper-parameters of convolutions."""
     message = hyperparams.message
     hyperparams.require(message.op == type(message).CONV, "op", "only CONV is supported")
     if message.HasField("regularizer") and (
@@ -362,5 +373,5 @@ def check_hyperparams(hyperparams: Section) -> None:
         batch_norm.require(
             batch_norm.message.train,
             "train",
-            "only true is supported; model.ssd.freeze_batchnorm freezes all",
+            "only true is supported; to freeze batch normalisation set model.ssd.freeze_batchnorm",
         )

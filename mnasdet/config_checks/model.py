@@ -32,7 +32,11 @@ _CONVERTERS = {
 
 
 def check_model(model: Section, architecture: architecture_pb2.Architecture | None) -> None:
-    """`architecture`: what the model builds, as far as that is known."""
+    """Checks the ssd message.
+
+    Args:
+      architecture: what the model builds, as far as that is known.
+    """
     ssd = model.chosen("model")
     if not ssd:
         return
@@ -49,6 +53,8 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
         matcher.ordered("unmatched_threshold", "matched_threshold")
     ssd.selected("similarity_calculator", "region_similarity")
     ssd.within("negative_class_weight", 0, 1)
+    # Class 0 of the predictor is always the background's: losses, metadata and suppression count
+    # from there.
     ssd.only("add_background_class", True)
     ssd.only("explicit_background_class", False)
     if loss := ssd.needed("loss"):
@@ -86,7 +92,7 @@ def _check_padding(extractor: Section, resizer: Section) -> None:
     extractor.require(
         height % multiple == width % multiple == 0,
         "pad_to_multiple",
-        f"padding is not supported, so the images' {height}x{width} pixels have to be multiples",
+        f"images are not padded to it, so {height} and {width} pixels have to be multiples of it",
     )
 
 
@@ -100,6 +106,7 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
                 )
     else:
         extractor.within("num_layers", *_SSD_LAYERS)
+    # Freezing the batch normalisation of a part is not built; freeze_batchnorm freezes all.
     extractor.only("batch_norm_trainable", True)
     extractor.require(
         not message.use_explicit_padding,
@@ -107,6 +114,7 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
         "only false is supported: TensorFlow pads by itself here, and a network trained with "
         "true sees its images a pixel further on; set false to train a new one",
     )
+    # A network whose input is not what `input_pipeline.preprocess` makes would be wrong in silence.
     extractor.only("replace_preprocessor_with_placeholder", False)
     if message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")
@@ -143,7 +151,7 @@ def _check_loss(loss: Section) -> None:
 
 
 def _check_expected_sampling(ssd: Section) -> None:
-    """In its new place, in the loss, or in its old one."""
+    """Checks expected sampling in its new place, in the loss, and in its old one."""
     loss = ssd.child("loss")
     message = loss.message
     loss.require(
@@ -155,6 +163,7 @@ def _check_expected_sampling(ssd: Section) -> None:
         section.at_least("min_num_negative_samples", 0)
         section.at_least("desired_negative_sampling_ratio", 0)
     old = "use_expected_classification_loss_under_sampling"
+    # Beside one another, they would leave open whose numbers count.
     if message.expected_loss_weights and getattr(ssd.message, old):
         ssd.report(old, "is true beside loss.expected_loss_weights; remove one of them")
 
@@ -174,17 +183,20 @@ def _check_softmax(ssd: Section) -> None:
 
 def _check_post_processing(section: Section, loss: str | None) -> None:
     section.positive("logit_scale")
+    # With another converter scores are no probabilities: training is as it should be, and every
+    # threshold and mAP are off.
     if loss:
         needed = _CONVERTERS[loss]
         section.require(
             section.message.ScoreConverter.Name(section.message.score_converter) == needed,
             "score_converter",
-            f"{needed} is needed, what belongs to {loss}",
+            f"{needed} is needed beside the loss {loss}",
         )
     if nms := section.needed("batch_non_max_suppression"):
         nms.within("score_threshold", 0, 1)
         nms.within("iou_threshold", 0, 1)
         nms.at_least("max_detections_per_class", 1)
         nms.at_least("max_total_detections", 1)
+        # Suppression here gives a detection one class, in Keras as in TFLite's op.
         nms.only("max_classes_per_detection", 1)
         nms.only("soft_nms_sigma", 0)

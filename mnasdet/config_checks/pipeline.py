@@ -37,7 +37,7 @@ _OTHER_METRICS = {
     "lvis": "all classes of an image are taken as verified, which LVIS does not do",
 }
 
-# What the digits have: mnasdet/data/digits.py.
+# Classes of the digits: mnasdet/data/digits.py.
 _DIGITS_CLASSES = 10
 
 # Pixels; the smallest digit of them has eight.
@@ -49,7 +49,7 @@ def pipeline_problems(
     architecture: architecture_pb2.Architecture | None = None,
     readers: Collection[str] = READERS,
 ) -> list[str]:
-    """All problems of a config but those of the architecture.
+    """Returns all problems of a config but those of the architecture.
 
     Args:
       architecture: what the config builds, as far as that is known.
@@ -76,7 +76,7 @@ def _check_eval(evaluation: Section, has_moving_averages: bool) -> None:
     evaluation.require(
         has_moving_averages or not evaluation.message.use_moving_averages,
         "use_moving_averages",
-        "train_config.optimizer.use_moving_average keeps none",
+        "train_config.optimizer.use_moving_average is false, so there are none",
     )
     for metrics in evaluation.message.metrics_set:
         if metrics != _METRICS:
@@ -114,6 +114,7 @@ def _check_readers(root: Section, name: str) -> None:
 def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
     for name in ("sample_1_of_n_examples", "num_readers", "max_number_of_boxes"):
         reader.at_least(name, 1)
+    # Training ends by num_steps alone: passes over the data would be a second end beside it.
     if reader.path == "train_input_reader":
         reader.only("num_epochs", 0)
     else:

@@ -39,9 +39,20 @@ _NO_EFFECT = "it has no effect on the result; remove it"
 _BOXES_ONLY = "only boxes are detected here; remove it, unless masks or keypoints are the purpose"
 _LEAVE_OUT = "other augmentations stay as they are; remove this one, or use"
 
+_SHARED_PREDICTOR = "WeightSharedConvolutionalBoxPredictor"
+
 # Fields, by their names: what each does there, and what to do here. Where a name stands in several
-# messages it means the same in all of them.
+# messages it means the same in all of them; one that is supported in another message has its own
+# message in front.
 _FIELDS = {
+    f"{_SHARED_PREDICTOR}.use_dropout": ("drops features in training", _DIFFERS),
+    f"{_SHARED_PREDICTOR}.dropout_keep_probability": ("how many features it keeps", _DIFFERS),
+    f"{_SHARED_PREDICTOR}.box_code_size": ("numbers of a box", "remove it: it is always 4 here"),
+    f"{_SHARED_PREDICTOR}.score_converter": (
+        "scores in the network",
+        "remove it: post_processing's score_converter makes the scores",
+    ),
+    f"{_SHARED_PREDICTOR}.box_encodings_clip_range": ("limits the codes of boxes", _DIFFERS),
     # Of the model.
     "use_confidences_as_targets": ("targets from confidences", _DIFFERS),
     "implicit_example_weight": ("the weight of unconfirmed negatives", _DIFFERS),
@@ -186,9 +197,9 @@ def unknown_extractor(extractor: str, known: Iterable[str]) -> str:
 
 def unsupported_field(field: str, message: str) -> str:
     """Returns what to say of a field that only the OD API has; empty for a name it has not."""
-    if field not in _FIELDS:
+    does, remedy = _FIELDS.get(f"{message}.{field}") or _FIELDS.get(field, ("", ""))
+    if not does:
         return ""
-    does, remedy = _FIELDS[field]
     return (
         f'"{field}" of the TF Object Detection API ({does}) is not supported in {message}: {remedy}'
     )

@@ -128,7 +128,7 @@ BAD = [
     (
         MNASFPN,
         block(0, "input: 4"),
-        f"{PYRAMID}.block[0].input is 4; 0 to 3 is allowed, made before it",
+        f"{PYRAMID}.block[0].input is 4; 0 to 3 is allowed, the features before it",
     ),
     (
         MNASFPN,
@@ -240,8 +240,8 @@ BAD = [
     (
         FPN,
         "anchor_generator { multiscale_anchor_generator { min_level: 2 } }",
-        "anchor_generator.multiscale_anchor_generator.min_level is 2; 3 is needed, the feature "
-        "pyramid's",
+        "anchor_generator.multiscale_anchor_generator.min_level is 2; 3 is needed, as in the "
+        "feature pyramid",
     ),
     (
         FPN,
@@ -252,7 +252,7 @@ BAD = [
     (
         SSDLITE,
         f"{SSD_ANCHORS.replace('.', ' { ')} {{ num_layers: 5 }} }}",
-        f"{SSD_ANCHORS}.num_layers is 5; 6 is needed, as many as features that predict",
+        f"{SSD_ANCHORS}.num_layers is 5; 6 is needed, one for each feature that predicts",
     ),
     (
         SSDLITE,

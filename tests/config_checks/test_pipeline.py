@@ -30,8 +30,8 @@ BAD = [
     ("eval_config { batch_size: 0 }", "eval_config.batch_size is 0; at least 1 is allowed"),
     (
         "eval_config { use_moving_averages: true }",
-        "eval_config.use_moving_averages is true; train_config.optimizer.use_moving_average keeps "
-        "none",
+        "eval_config.use_moving_averages is true; train_config.optimizer.use_moving_average is "
+        "false, so there are none",
     ),
     (
         "eval_config { min_score_threshold: 50 }",

@@ -28,6 +28,16 @@ SUPPORTED = {name for message in MESSAGES.values() for name in message.fields_by
 def test_no_field_that_is_supported_is_called_unsupported():
     assert not SUPPORTED & od_api._FIELDS.keys()
     assert od_api.unsupported_field("num_steps", "TrainConfig") == ""
+    # Supported, but in another message.
+    assert od_api.unsupported_field("use_dropout", "ConvolutionalBoxPredictor") == ""
+    assert "drops features" in od_api.unsupported_field(
+        "use_dropout", "WeightSharedConvolutionalBoxPredictor"
+    )
+    for name in od_api._FIELDS:
+        message, _, field = name.rpartition(".")
+        if message:
+            (of_ours,) = [m for m in MESSAGES.values() if m.name == message]
+            assert field not in of_ours.fields_by_name
 
 
 @pytest.mark.parametrize("field", od_api._FIELDS)
