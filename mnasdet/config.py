@@ -22,6 +22,7 @@ from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.text_faults.od_api import unknown_extractor
 
 # Hyper-parameters that the OD API's backbones have of their own, unless the config overrides them.
 # Slim and Keras regularise differently: slim's L2 has a factor of 1/2, and TF1's MobileNets leave
@@ -261,10 +262,7 @@ def architecture(
 def _from_extractor(extractor: ssd_pb2.SsdFeatureExtractor) -> architecture_pb2.Architecture:
     """Backbone and feature pyramid that the OD API builds for a `feature_extractor` message."""
     if extractor.type not in _BACKBONES:
-        raise ConfigError(
-            f'model.ssd.feature_extractor.type is "{extractor.type}"; '
-            f"{nearest(extractor.type, _BACKBONES)} is supported; or give model.architecture_name"
-        )
+        raise ConfigError(unknown_extractor(extractor.type, _BACKBONES))
     network, hyperparams = _BACKBONES[extractor.type]
     backbone = text_format.Parse(network, architecture_pb2.Backbone())
     if hyperparams:

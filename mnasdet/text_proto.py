@@ -11,20 +11,21 @@ from typing import Any, TypeVar
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from mnasdet.errors import ConfigError, UserError, nearest
+from mnasdet.errors import ConfigError, UserError
+from mnasdet.text_faults.faults import (
+    MAX_TOLD,
+    Fault,
+    characters_faults,
+    fields_faults,
+    no_field,
+    no_value,
+)
+from mnasdet.text_faults.pasted import path_faults, whole_fault
+from mnasdet.text_faults.tokens import tokens
 
 MessageT = TypeVar("MessageT", bound=Message)
 
 _QUOTED_CHARACTERS = 80
-
-# Fields that SSD-family configs of the TF Object Detection API often have and that are not
-# supported where they stand there.
-_OD_API_FIELDS = """
-autoaugment_image bifpn calibration_config center_net clip_boxes equalization_loss faster_rcnn
-force_use_bias group_norm implicit_example_weight keypoint_box_coder
-l1_regularizer mask_head_config mean_stddev_box_coder random_resize_method summarize_gradients
-use_confidences_as_targets weight_regression_loss_by_score weighted_giou weighted_iou
-"""
 
 
 def read(
@@ -62,15 +63,56 @@ def parse(
     name: str,
     error: type[UserError] = ConfigError,
 ) -> MessageT:
-    """The message in `text`.
+    """Returns the message in `text`.
 
     Raises:
-      error: "`name`:line:column: what is wrong, what is allowed  in "the line"".
+      error: "`name`:line:column: what is wrong, what is allowed  in "the line"". Several problems
+        have a line each.
     """
     try:
-        return text_format.Parse(text, message_class())
+        message = text_format.Parse(text, message_class())
+        # "C:\new" is a valid string, but with a line break in it.
+        faults = [Fault(*fault) for fault in path_faults(tokens(text))] if "\\" in text else []
     except text_format.ParseError as problem:
-        raise error(_describe(problem, text, message_class.DESCRIPTOR, name)) from None
+        faults = _faults(text, message_class.DESCRIPTOR)
+        if not faults:
+            raise error(_describe(problem, text, message_class.DESCRIPTOR, name)) from None
+    if faults:
+        raise error(_report(faults, text, name)) from None
+    return message
+
+
+def _faults(text: str, root: Any) -> list[Fault]:
+    """Returns what is wrong with a text that protobuf does not read, the cause first."""
+    found = list(tokens(text))
+    if problem := whole_fault(found):
+        return [Fault(found[0], problem)]
+    # A string that is not closed swallows fields, and a wrong character looks like part of a name:
+    # what else seems wrong then is a consequence.
+    return (
+        [Fault(*fault) for fault in path_faults(found)]
+        or characters_faults(found)
+        or fields_faults(found, root)
+    )
+
+
+def _report(faults: list[Fault], text: str, name: str) -> str:
+    """Returns one line a problem, as `config.load` reports several."""
+    if len(faults) == 1:
+        token = faults[0].token
+        return _placed(faults[0].problem, token.line, token.column, text, name)
+    lines = [f"  line {fault.token.line}: {fault.problem}" for fault in faults[:MAX_TOLD]]
+    if len(faults) > MAX_TOLD:
+        lines.append(f"  and {len(faults) - MAX_TOLD} more")
+    return "\n".join([f"{len(faults)} problems in {name}:", *lines])
+
+
+def _placed(problem: str, line: int, column: int, text: str, name: str) -> str:
+    whole = text.split("\n")[line - 1]
+    # Of a long line, the part around the column.
+    start = column - _QUOTED_CHARACTERS // 2 if column > _QUOTED_CHARACTERS else 0
+    quoted = whole[start:].strip()[:_QUOTED_CHARACTERS]
+    return f'{name}:{line}:{column}: {problem}  in "{quoted}"'
 
 
 def _similar_file(path: Path) -> str:
@@ -82,22 +124,20 @@ def _similar_file(path: Path) -> str:
 
 
 def _describe(problem: text_format.ParseError, text: str, root: Any, name: str) -> str:
-    """Protobuf's own message, made to say what is allowed."""
-    line, column = problem.GetLine() or 1, problem.GetColumn() or 1
-    quoted = text.split("\n")[line - 1].strip()[:_QUOTED_CHARACTERS]
+    """Returns protobuf's own message, made to say what is allowed."""
     raw = re.sub(r"^\d+:\d+ : ", "", str(problem))
     # Where protobuf quotes the line as well, it does so in front.
     raw = re.sub(r"^'.*?': (?=[A-Z])", "", raw, flags=re.DOTALL)
     what = " ".join(_explain(raw, root).split())
-    return f'{name}:{line}:{column}: {what}  in "{quoted}"'
+    return _placed(what, problem.GetLine() or 1, problem.GetColumn() or 1, text, name)
 
 
 def _explain(raw: str, root: Any) -> str:
     pool = root.file.pool
     if match := re.match(r'Message type "(\S+)" has no field named "(.+)"', raw):
-        return _no_field(match[2], pool.FindMessageTypeByName(match[1]))
+        return no_field(match[2], pool.FindMessageTypeByName(match[1]))
     if match := re.match(r'Enum type "(\S+)" has no value (?:named|with number) (\S+)\.', raw):
-        return _no_value(match[2], pool.FindEnumTypeByName(match[1]))
+        return no_value(match[2], pool.FindEnumTypeByName(match[1]))
     if match := re.match(r'Message type "\S+?(\w+)" should not have multiple "(\w+)" fields', raw):
         return f'"{match[2]}" is set a second time in {match[1]}; keep one'
     if match := re.match(r'Field "(\w+)" is specified along with field "(\w+)"', raw):
@@ -107,28 +147,3 @@ def _explain(raw: str, root: Any) -> str:
     if raw.endswith("got }."):
         return 'a "}" too many'
     return raw[0].lower() + raw[1:].rstrip(".")
-
-
-def _no_field(field: str, message: Any) -> str:
-    allowed = list(message.fields_by_name)
-    if field in _OD_API_FIELDS.split():
-        return (
-            f'"{field}" of the TF Object Detection API is not supported in {message.name}; '
-            f"remove it{_listed(field, allowed)}"
-        )
-    return f'no field "{field}" in {message.name}{_guess(field, allowed)}{_listed(field, allowed)}'
-
-
-def _no_value(value: str, enum: Any) -> str:
-    allowed = list(enum.values_by_name)
-    return f'no value "{value}" in {enum.name}{_guess(value, allowed)}{_listed(value, allowed)}'
-
-
-def _guess(name: str, allowed: list[str]) -> str:
-    close = difflib.get_close_matches(name, allowed, n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
-
-
-def _listed(name: str, allowed: list[str]) -> str:
-    """All that is allowed, nearest first."""
-    return f" (allowed: {nearest(name, allowed).removeprefix('one of ') if allowed else 'nothing'})"

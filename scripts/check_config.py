@@ -1,4 +1,6 @@
-"""Checks a pipeline config: all problems at once, or "ok" and what it builds.
+"""Checks a pipeline config and the data it names: all problems at once, or "ok" and what it builds.
+
+Of the records it looks at all where they are few, and else at the first ones of each file.
 
   python scripts/check_config.py \\
     --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config \\
@@ -12,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from mnasdet.errors import CheckpointError, DataError
 from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
@@ -22,6 +25,7 @@ command.define_format_flag()
 
 def main() -> None:
     pipeline = command.load_pipeline()
+    check_data(pipeline)
     summary = summarize(pipeline)
     if FLAGS.format == "json":
         command.print_json(summary)
@@ -34,6 +38,39 @@ def main() -> None:
         for part, cost in value.items():
             costs = f"{cost['params']:,} params, {cost['multiply_adds']:,} multiply-adds"
             print(f"    {part + ':':<17} {costs}")
+
+
+def check_data(pipeline) -> None:
+    """Looks at the files that the config names, with the functions that training calls.
+
+    Raises:
+      DataError: what is wrong with record files, label maps, records or the checkpoint to start
+        from, one a line.
+    """
+    # Only here, so that a config with an error in it is answered before TensorFlow loads.
+    from mnasdet.data import reader_checks
+
+    problems = [*reader_checks.problems(pipeline), *_checkpoint_problems(pipeline.train_config)]
+    if len(problems) == 1:
+        raise DataError(f"{FLAGS.pipeline_config_path}: {problems[0]}")
+    if problems:
+        count = f"{len(problems)} problems in the data of {FLAGS.pipeline_config_path}:"
+        raise DataError("\n  ".join([count, *problems]))
+
+
+def _checkpoint_problems(train_config) -> list[str]:
+    path = train_config.fine_tune_checkpoint
+    if not path:
+        return []
+    from mnasdet.training import checkpoints, foreign_checkpoints
+
+    if foreign := foreign_checkpoints.describe(path):
+        return [f"train_config.fine_tune_checkpoint: {path}: {foreign}"]
+    try:
+        checkpoints.find(path)
+    except CheckpointError as error:
+        return [f"train_config.fine_tune_checkpoint: {error}"]
+    return []
 
 
 def _text(value: Any) -> str:

@@ -219,7 +219,8 @@ def test_an_unknown_extractor_answers_with_the_nearest():
     pipeline = od_api_pipeline("ssd_mobilenet_v2", 'type: "ssd_mobilenet_v1_fpn"')
     (problem,) = config.check(pipeline, readers=())
     assert problem.startswith(
-        'model.ssd.feature_extractor.type is "ssd_mobilenet_v1_fpn"; one of ssd_mobilenet_v2_fpn, '
+        'model.ssd.feature_extractor.type is "ssd_mobilenet_v1_fpn"; MobileNetV1 is not here; '
+        "nearest: ssd_mobilenet_v2_fpn or ssd_mobilenet_v2_fpn_keras; one of ssd_mobilenet_v2_fpn, "
     )
     assert problem.endswith(" is supported; or give model.architecture_name")
 
@@ -395,7 +396,7 @@ def test_check_of_a_given_architecture(coco_pipeline, architecture):
     assert config.check(coco_pipeline) == [
         "model.architecture.min_depth is 0; at least 1 is allowed",
         "model.architecture.anchor_generator.multiscale_anchor_generator.max_level is 7; 6 is "
-        "needed, the feature pyramid's",
+        "needed, as in the feature pyramid",
     ]
 
 

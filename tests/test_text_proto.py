@@ -14,8 +14,8 @@ BAD = {
         '  in "num_class: 3"',
     ],
     "train_config { summarize_gradients: true }": [
-        'my.config:1:16: "summarize_gradients" of the TF Object Detection API is not supported in '
-        "TrainConfig; remove it (allowed: "
+        'my.config:1:16: "summarize_gradients" of the TF Object Detection API (gradients for '
+        "TensorBoard) is not supported in TrainConfig: it has no effect on the result; remove it"
     ],
     "model {\n ssd { post_processing {\n score_converter: SIGMOD } } }": [
         'my.config:3:19: no value "SIGMOD" in ScoreConverter; did you mean "SIGMOID"? (allowed: '

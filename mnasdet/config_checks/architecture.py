@@ -25,13 +25,29 @@ _AMOEBANET_MIN_FILTERS = 16
 
 _BOX_CODE_SIZE = 4
 
+# Upper bounds. Each is several times what any published network has, so none is in the way; a slip
+# such as repeats: 2147483647 would otherwise build layers until the memory is full.
+MAX_CHANNELS = 8192  # The widest published layer here has 2048 (ResNet).
+MAX_REPEATS = 64  # NAS-FPN stacks 7, SpineNet and ResNet-152 repeat a block 36 times.
+MAX_IMAGE_SIZE = 8192  # EfficientDet-D7 takes 1536 pixels.
+_MAX_CELLS = 256  # AmoebaNet-D has 18.
+_MAX_EXPANSION = 64  # MnasNet has 6.
+MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).
+MAX_DEPTH_MULTIPLIER = 16
+_MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
+_MAX_ANCHORS = 64  # Scales or shapes at one place; RetinaNet has 9 in all.
+_MAX_GROUPS = 1024  # ResNeXt has 32.
+_MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
+
 
 def architecture_problems(architecture: architecture_pb2.Architecture) -> list[str]:
-    """All problems of an architecture; paths start at its own fields."""
+    """Returns all problems of an architecture; paths start at its own fields."""
     root = Section(architecture, "", [])
     root.positive("depth_multiplier")
-    root.at_least("min_depth", 1)
+    root.at_most("depth_multiplier", MAX_DEPTH_MULTIPLIER)
+    root.counts(MAX_CHANNELS, "min_depth")
     root.at_least("image_size", 0)
+    root.at_most("image_size", MAX_IMAGE_SIZE)
     if backbone := root.selected("backbone", "backbone_oneof"):
         _check_backbone(backbone)
         _check_hyperparams_of(root.child("backbone"))
@@ -52,7 +68,7 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
 
 
 def levels(architecture: architecture_pb2.Architecture) -> range:
-    """The levels that predict, finest first; none where there is no feature pyramid."""
+    """Returns the levels that predict, finest first; none where there is no feature pyramid."""
     pyramid = architecture.feature_pyramid
     match name := pyramid.WhichOneof("feature_pyramid_oneof"):
         case None:
@@ -64,7 +80,7 @@ def levels(architecture: architecture_pb2.Architecture) -> range:
 
 
 def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
-    """Least side in pixels of an image.
+    """Returns the least side in pixels of an image.
 
     Cells merge features of different sizes, so each level has to be smaller than the one before;
     for all others it is enough that the backbone's coarsest feature is there.
@@ -78,48 +94,60 @@ def _check_backbone(backbone: Section) -> None:
     match backbone.message.DESCRIPTOR.name:
         case "MobileNetV2":
             backbone.positive("depth_multiplier")
-            backbone.at_least("last_channels", 1)
+            backbone.at_most("depth_multiplier", MAX_DEPTH_MULTIPLIER)
+            backbone.counts(MAX_CHANNELS, "last_channels")
         case "MnasNet":
             _check_mnasnet(backbone)
         case "ResNet":
             _check_resnet(backbone)
         case "AmoebaNetD":
-            backbone.at_least("num_cells", 1)
+            backbone.counts(_MAX_CELLS, "num_cells")
             backbone.at_least("filters", _AMOEBANET_MIN_FILTERS)
+            backbone.at_most("filters", MAX_CHANNELS)
 
 
 def _check_mnasnet(backbone: Section) -> None:
-    backbone.at_least("stem_channels", 1)
-    backbone.at_least("last_channels", 1)
-    blocks = backbone.children("block")
+    backbone.counts(MAX_CHANNELS, "stem_channels", "last_channels")
+    blocks = _parts(backbone, "block")
     for block in blocks:
-        for name in ("repeats", "expansion", "channels"):
-            block.at_least(name, 1)
+        block.counts(MAX_REPEATS, "repeats")
+        block.counts(_MAX_EXPANSION, "expansion")
+        block.counts(MAX_CHANNELS, "channels")
         block.within("stride", 1, 2)
         block.within("se_ratio", 0, 1)
         _check_kernel_size(block)
     strided = sum(block.message.stride == 2 for block in blocks)
+    # The stem has stride 2 as well. Pyramids and heads take the last feature of each stride.
     if strided != _COARSEST - 1:
         backbone.report(
             "block", f"has stride 2 {strided} times; {_COARSEST - 1} times is needed, for stride 32"
         )
 
 
+def _parts(section: Section, name: str) -> list[Section]:
+    """Returns the parts that a repeated field lists, as many as a network can have."""
+    parts = section.children(name)
+    if len(parts) > _MAX_PARTS:
+        section.report(name, f"is there {len(parts)} times; at most {_MAX_PARTS} are allowed")
+    return parts[:_MAX_PARTS]
+
+
 def _check_resnet(backbone: Section) -> None:
     depths = _BASIC_DEPTHS + _BOTTLENECK_DEPTHS
     message = backbone.message
     backbone.require(message.depth in depths, "depth", f"one of {list(depths)} is allowed")
+    # Basic blocks have no convolution in groups, and their width is fixed in the paper.
     if message.depth in _BASIC_DEPTHS:
         backbone.only("groups", 1)
         backbone.only("width_per_group", 64)
     else:
-        backbone.at_least("groups", 1)
-        backbone.at_least("width_per_group", 1)
+        backbone.counts(_MAX_GROUPS, "groups", "width_per_group")
 
 
 def _check_classifier(root: Section) -> None:
     classifier = root.child("classifier")
     classifier.at_least("hidden_channels", 0)
+    classifier.at_most("hidden_channels", MAX_CHANNELS)
     dropout = classifier.message.dropout
     classifier.require(0 <= dropout < 1, "dropout", "0 to less than 1 is allowed")
     for name in ("feature_pyramid", "box_predictor", "anchor_generator"):
@@ -131,19 +159,20 @@ def _check_pyramid(pyramid: Section) -> None:
     message = pyramid.message
     kind = message.DESCRIPTOR.name
     if kind == "SsdLayers":
-        if any(channels < 1 for channels in message.channels):
-            pyramid.report("channels", f"is {list(message.channels)}; at least 1 each is allowed")
+        if any(not 1 <= channels <= MAX_CHANNELS for channels in message.channels):
+            bound = "at least 1" if min(message.channels) < 1 else f"at most {MAX_CHANNELS}"
+            pyramid.report("channels", f"is {list(message.channels)}; {bound} each is allowed")
         return
-    pyramid.at_least("channels", 1)
+    pyramid.counts(MAX_CHANNELS, "channels")
     pyramid.within("min_level", _FINEST, _COARSEST)
     pyramid.within("max_level", _COARSEST, _MAX_LEVEL)
     if kind == "Fpn":
         return
-    pyramid.at_least("repeats", 1)
+    pyramid.counts(MAX_REPEATS, "repeats")
     check = _check_block if kind == "MnasFpn" else _check_merging_cell
     name = "block" if kind == "MnasFpn" else "cell"
     allowed = range(message.min_level, min(message.max_level, _MAX_LEVEL) + 1)
-    merges = pyramid.children(name)
+    merges = _parts(pyramid, name)
     for index, merge in enumerate(merges, start=len(allowed)):
         check(merge, index)
         merge.require(merge.message.level in allowed, "level", f"one of {list(allowed)} is allowed")
@@ -160,12 +189,13 @@ def _check_pyramid(pyramid: Section) -> None:
 
 def _check_block(block: Section, num_features: int) -> None:
     inputs = _checked_inputs(block, num_features)
+    # The gate multiplies one feature by a weight for each channel of the other.
     gated = block.message.merge == architecture_pb2.MnasFpn.SQUEEZE_EXCITE
     if gated and len(inputs) != 2:
         block.report("input", f"is {inputs}; SQUEEZE_EXCITE merges exactly 2")
     elif len(inputs) < 2:
         block.report("input", f"is {inputs}; at least 2 features are merged")
-    block.at_least("expanded_channels", 1)
+    block.counts(_MAX_EXPANSION * MAX_CHANNELS, "expanded_channels")
     _check_kernel_size(block)
 
 
@@ -179,7 +209,9 @@ def _checked_inputs(merge: Section, num_features: int) -> list[int]:
     inputs = list(merge.message.input)
     for index in inputs:
         if not 0 <= index < num_features:
-            merge.report("input", f"is {index}; 0 to {num_features - 1} is allowed, made before it")
+            merge.report(
+                "input", f"is {index}; 0 to {num_features - 1} is allowed, the features before it"
+            )
     if len(set(inputs)) < len(inputs):
         merge.report("input", f"is {inputs}; each feature at most once")
     return inputs
@@ -190,33 +222,37 @@ def _check_drop_block(pyramid: Section) -> None:
     pyramid.require(
         0 < kept <= 1, "drop_block_keep_probability", "more than 0 and at most 1 is allowed"
     )
-    pyramid.at_least("drop_block_size", 1)
+    pyramid.counts(MAX_IMAGE_SIZE, "drop_block_size")
 
 
 def _check_predictor(predictor: Section) -> None:
     message = predictor.message
     predictor.at_least("num_layers_before_predictor", 0)
+    predictor.at_most("num_layers_before_predictor", _MAX_PREDICTOR_LAYERS)
     _check_kernel_size(predictor)
     if message.DESCRIPTOR.name == "ConvolutionalBoxPredictor":
         _check_convolutional(predictor)
     elif message.num_layers_before_predictor > 0:
-        predictor.at_least("depth", 1)
+        predictor.counts(MAX_CHANNELS, "depth")
     if hyperparams := predictor.needed("conv_hyperparams"):
         check_hyperparams(hyperparams)
 
 
 def _check_convolutional(predictor: Section) -> None:
     message = predictor.message
-    predictor.at_least("min_depth", 0)
-    predictor.at_least("max_depth", 0)
+    for name in ("min_depth", "max_depth"):
+        predictor.at_least(name, 0)
+        predictor.at_most(name, MAX_CHANNELS)
     if message.use_dropout:
         kept = message.dropout_keep_probability
         predictor.require(
             0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
         )
+    # A depthwise 1x1 convolution only scales each channel; a config with both is a slip.
     if message.use_depthwise and message.kernel_size == 1:
         predictor.report("kernel_size", "is 1; use_depthwise needs at least 3")
     predictor.only("box_code_size", _BOX_CODE_SIZE)
+    # Suppression applies post_processing's score_converter: a sigmoid here would be a second one.
     predictor.only("apply_sigmoid_to_scores", False)
     if message.HasField("box_encodings_clip_range"):
         predictor.child("box_encodings_clip_range").ordered("min", "max")
@@ -247,17 +283,21 @@ def _check_same_on_all_levels(
 def _check_kernel_size(section: Section) -> None:
     size = section.message.kernel_size
     section.require(size > 0 and size % 2 == 1, "kernel_size", "only odd sizes are allowed")
+    section.at_most("kernel_size", MAX_KERNEL_SIZE)
 
 
 def _check_anchors(anchors: Section, levels_of_features: range) -> None:
     message = anchors.message
     if any(not 0 < ratio < math.inf for ratio in message.aspect_ratios):
         anchors.report("aspect_ratios", f"is {_numbers(message.aspect_ratios)}; above 0")
+    if len(message.aspect_ratios) > _MAX_ANCHORS:
+        anchors.report("aspect_ratios", f"has {len(message.aspect_ratios)}; at most {_MAX_ANCHORS}")
     if message.DESCRIPTOR.name == "SsdAnchorGenerator":
         _check_ssd_anchors(anchors, len(levels_of_features))
         return
     anchors.positive("anchor_scale")
-    anchors.at_least("scales_per_octave", 1)
+    anchors.counts(_MAX_ANCHORS, "scales_per_octave")
+    # Boxes are coded relative to the image throughout.
     anchors.only("normalize_coordinates", True)
     if levels_of_features:
         for name, level in (
@@ -265,7 +305,9 @@ def _check_anchors(anchors: Section, levels_of_features: range) -> None:
             ("max_level", levels_of_features[-1]),
         ):
             anchors.require(
-                getattr(message, name) == level, name, f"{level} is needed, the feature pyramid's"
+                getattr(message, name) == level,
+                name,
+                f"{level} is needed, as in the feature pyramid",
             )
 
 
@@ -275,7 +317,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
         anchors.require(
             message.num_layers == num_features,
             "num_layers",
-            f"{num_features} is needed, as many as features that predict",
+            f"{num_features} is needed, one for each feature that predicts",
         )
     anchors.positive("base_anchor_height", "base_anchor_width")
     anchors.at_least("interpolated_scale_aspect_ratio", 0)
@@ -299,7 +341,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
 
 
 def _numbers(values) -> list[float]:
-    """Of a message's floats, their own digits."""
+    """Returns floats as they were written: a float32 as a double has more digits."""
     return [float(f"{value:g}") for value in values]
 
 
@@ -309,6 +351,7 @@ def _check_hyperparams_of(part: Section) -> None:
 
 
 def check_hyperparams(hyperparams: Section) -> None:
+    """Checks the hyper-parameters of convolutions."""
     message = hyperparams.message
     hyperparams.require(message.op == type(message).CONV, "op", "only CONV is supported")
     if message.HasField("regularizer") and (
@@ -330,5 +373,5 @@ def check_hyperparams(hyperparams: Section) -> None:
         batch_norm.require(
             batch_norm.message.train,
             "train",
-            "only true is supported; model.ssd.freeze_batchnorm freezes all",
+            "only true is supported; to freeze batch normalisation set model.ssd.freeze_batchnorm",
         )

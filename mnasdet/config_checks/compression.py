@@ -8,7 +8,7 @@ _MIN_CLUSTERS = 2
 
 
 def check_compression(root: Section) -> None:
-    """Of a whole pipeline config; alone and together."""
+    """Checks what a whole pipeline config says of compression, alone and together."""
     message, train = root.message, root.child("train_config")
     quantizes = message.HasField("graph_rewriter")
     if quantizes and (quantization := root.child("graph_rewriter").needed("quantization")):
@@ -33,12 +33,15 @@ def check_compression(root: Section) -> None:
 
 
 def _check_quantization(quantization: Section, num_steps: int) -> None:
+    # The int8 kernels that the export is for have 8 bits; trained for another grid, a network would
+    # lose on them what it learnt.
     quantization.only("weight_bits", 8)
     quantization.only("activation_bits", 8)
     quantization.only("symmetric", False)
     quantization.at_least("delay", 0)
     quantization.require(
-        quantization.message.delay < max(num_steps, 1),
+        # Without steps, which is a problem of its own, there is nothing to compare it with.
+        quantization.message.delay < num_steps or not num_steps,
         "delay",
         f"less than train_config.num_steps, {num_steps}, is needed, or nothing is rounded",
     )
@@ -57,6 +60,7 @@ def _check_pruning(pruning: Section, num_steps: int) -> None:
         f"more than begin_step, {message.begin_step}, and at most train_config.num_steps, "
         f"{num_steps}, is allowed",
     )
+    # Weights are chosen at begin_step + n * frequency: with a rest, never at the final sparsity.
     between = message.end_step - message.begin_step
     pruning.require(
         between <= 0 or between % max(message.frequency, 1) == 0,

@@ -1,9 +1,12 @@
-"""Whether the files are there that a config names."""
+"""Checks that the files are there that a config names."""
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
+import re
+import urllib.parse
 from collections.abc import Sequence
 
 from mnasdet.config_checks.section import Section
@@ -12,7 +15,7 @@ TO_BE_CONFIGURED = "PATH_TO_BE_CONFIGURED"
 
 
 def check_exists(section: Section, name: str, patterns: Sequence[str], remedy: str = "") -> bool:
-    """Whether a local file is there; what another file system holds shows on opening.
+    """Returns whether a local file is there; what another file system holds shows on opening.
 
     Args:
       patterns: of which one has to match; the first is the field's value.
@@ -23,9 +26,27 @@ def check_exists(section: Section, name: str, patterns: Sequence[str], remedy: s
     if TO_BE_CONFIGURED in path:
         section.report(name, f'is "{path}"{remedy or "; name the file or remove the field"}')
         return False
+    if path.startswith("file:"):
+        plain = re.sub("^file:/*", "/", urllib.parse.unquote(path))
+        section.report(name, f'is "{path}"; a path is needed, such as "{plain}"')
+        return False
     if "://" in path:
         return False
     if not any(os.path.exists(pattern) or glob.glob(pattern) for pattern in patterns):
-        section.report(name, f'is "{path}", which does not exist{remedy}')
+        section.report(name, f'is "{path}", which does not exist{remedy}{_near_miss(path)}')
         return False
     return True
+
+
+def _near_miss(path: str) -> str:
+    """Returns the file that was probably meant, for a message; empty where there is none."""
+    if path != path.strip():
+        return "; a space is at its start or end"
+    plain = urllib.parse.unquote(path)
+    if plain != path and os.path.exists(plain):
+        return f'; did you mean "{plain}"?'
+    folder, base = os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        return f'; there is no folder "{folder}" either'
+    close = difflib.get_close_matches(base, os.listdir(folder or "."), n=1)
+    return f'; did you mean "{os.path.join(folder, close[0])}"?' if close else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnasdet.config_checks.architecture import smallest_image_size
+from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE, smallest_image_size
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
@@ -15,6 +15,9 @@ ARCHITECTURE_FIELDS = (
     "fpn",
     "num_layers",
 )
+
+# Objects365, iNaturalist and LVIS have 365 to 8142 classes.
+_MAX_CLASSES = 100_000
 
 # SSD has two features of the backbone and at most four extra layers.
 _SSD_LAYERS = (2, 6)
@@ -29,11 +32,15 @@ _CONVERTERS = {
 
 
 def check_model(model: Section, architecture: architecture_pb2.Architecture | None) -> None:
-    """`architecture`: what the model builds, as far as that is known."""
+    """Checks the ssd message.
+
+    Args:
+      architecture: what the model builds, as far as that is known.
+    """
     ssd = model.chosen("model")
     if not ssd:
         return
-    ssd.at_least("num_classes", 1)
+    ssd.counts(_MAX_CLASSES, "num_classes")
     if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
         _check_resizer(resizer, smallest_image_size(architecture) if architecture else 1)
         _check_padding(ssd.child("feature_extractor"), resizer)
@@ -46,6 +53,8 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
         matcher.ordered("unmatched_threshold", "matched_threshold")
     ssd.selected("similarity_calculator", "region_similarity")
     ssd.within("negative_class_weight", 0, 1)
+    # Class 0 of the predictor is always the background's: losses, metadata and suppression count
+    # from there.
     ssd.only("add_background_class", True)
     ssd.only("explicit_background_class", False)
     if loss := ssd.needed("loss"):
@@ -58,11 +67,13 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
 
 def _check_resizer(resizer: Section, smallest: int) -> None:
     if resizer.message.DESCRIPTOR.name == "FixedShapeResizer":
-        resizer.at_least("height", smallest)
-        resizer.at_least("width", smallest)
+        for name in ("height", "width"):
+            resizer.at_least(name, smallest)
+            resizer.at_most(name, MAX_IMAGE_SIZE)
         return
     resizer.at_least("min_dimension", 1)
     resizer.at_least("max_dimension", smallest)
+    resizer.at_most("max_dimension", MAX_IMAGE_SIZE)
     resizer.ordered("min_dimension", "max_dimension")
     colors = len(resizer.message.per_channel_pad_value)
     if colors not in (0, 3):
@@ -81,7 +92,7 @@ def _check_padding(extractor: Section, resizer: Section) -> None:
     extractor.require(
         height % multiple == width % multiple == 0,
         "pad_to_multiple",
-        f"padding is not supported, so the images' {height}x{width} pixels have to be multiples",
+        f"images are not padded to it, so {height} and {width} pixels have to be multiples of it",
     )
 
 
@@ -95,8 +106,15 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
                 )
     else:
         extractor.within("num_layers", *_SSD_LAYERS)
+    # Freezing the batch normalisation of a part is not built; freeze_batchnorm freezes all.
     extractor.only("batch_norm_trainable", True)
-    extractor.only("use_explicit_padding", False)
+    extractor.require(
+        not message.use_explicit_padding,
+        "use_explicit_padding",
+        "only false is supported: TensorFlow pads by itself here, and a network trained with "
+        "true sees its images a pixel further on; set false to train a new one",
+    )
+    # A network whose input is not what `input_pipeline.preprocess` makes would be wrong in silence.
     extractor.only("replace_preprocessor_with_placeholder", False)
     if message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")
@@ -133,7 +151,7 @@ def _check_loss(loss: Section) -> None:
 
 
 def _check_expected_sampling(ssd: Section) -> None:
-    """In its new place, in the loss, or in its old one."""
+    """Checks expected sampling in its new place, in the loss, and in its old one."""
     loss = ssd.child("loss")
     message = loss.message
     loss.require(
@@ -145,6 +163,7 @@ def _check_expected_sampling(ssd: Section) -> None:
         section.at_least("min_num_negative_samples", 0)
         section.at_least("desired_negative_sampling_ratio", 0)
     old = "use_expected_classification_loss_under_sampling"
+    # Beside one another, they would leave open whose numbers count.
     if message.expected_loss_weights and getattr(ssd.message, old):
         ssd.report(old, "is true beside loss.expected_loss_weights; remove one of them")
 
@@ -164,17 +183,20 @@ def _check_softmax(ssd: Section) -> None:
 
 def _check_post_processing(section: Section, loss: str | None) -> None:
     section.positive("logit_scale")
+    # With another converter scores are no probabilities: training is as it should be, and every
+    # threshold and mAP are off.
     if loss:
         needed = _CONVERTERS[loss]
         section.require(
             section.message.ScoreConverter.Name(section.message.score_converter) == needed,
             "score_converter",
-            f"{needed} is needed, what belongs to {loss}",
+            f"{needed} is needed beside the loss {loss}",
         )
     if nms := section.needed("batch_non_max_suppression"):
         nms.within("score_threshold", 0, 1)
         nms.within("iou_threshold", 0, 1)
         nms.at_least("max_detections_per_class", 1)
         nms.at_least("max_total_detections", 1)
+        # Suppression here gives a detection one class, in Keras as in TFLite's op.
         nms.only("max_classes_per_detection", 1)
         nms.only("soft_nms_sigma", 0)

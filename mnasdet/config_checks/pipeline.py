@@ -6,6 +6,7 @@ problems show at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from mnasdet import text_proto
@@ -21,7 +22,22 @@ from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_
 READERS = ("train_input_reader", "eval_input_reader")
 _FLAGS = {"train_input_reader": "train_input", "eval_input_reader": "eval_input"}
 
-# What the digits have: mnasdet/data/digits.py.
+_METRICS = "coco_detection_metrics"
+
+# The OD API's other sets of metrics, by a part of the name, and what COCO's have in their place.
+_OTHER_METRICS = {
+    "pascal_voc": "its mAP@.50IOU is the figure nearest to Pascal VOC's mAP, which is at IoU 0.5",
+    "oid": "its mAP@.50IOU is the figure nearest to Open Images', without groups and hierarchy",
+    "open_images": "its mAP@.50IOU is the figure nearest to Open Images', without groups and "
+    "hierarchy",
+    "mask": "only boxes are detected here",
+    "panoptic": "only boxes are detected here",
+    "keypoint": "only boxes are detected here",
+    "calibration": "how well scores are calibrated is not measured here",
+    "lvis": "all classes of an image are taken as verified, which LVIS does not do",
+}
+
+# Classes of the digits: mnasdet/data/digits.py.
 _DIGITS_CLASSES = 10
 
 # Pixels; the smallest digit of them has eight.
@@ -33,7 +49,7 @@ def pipeline_problems(
     architecture: architecture_pb2.Architecture | None = None,
     readers: Collection[str] = READERS,
 ) -> list[str]:
-    """All problems of a config but those of the architecture.
+    """Returns all problems of a config but those of the architecture.
 
     Args:
       architecture: what the config builds, as far as that is known.
@@ -60,11 +76,19 @@ def _check_eval(evaluation: Section, has_moving_averages: bool) -> None:
     evaluation.require(
         has_moving_averages or not evaluation.message.use_moving_averages,
         "use_moving_averages",
-        "train_config.optimizer.use_moving_average keeps none",
+        "train_config.optimizer.use_moving_average is false, so there are none",
     )
     for metrics in evaluation.message.metrics_set:
-        if metrics != "coco_detection_metrics":
-            evaluation.report("metrics_set", f'has "{metrics}"; only "coco_detection_metrics"')
+        if metrics != _METRICS:
+            evaluation.report(
+                "metrics_set", f'has "{metrics}"; only "{_METRICS}"{_metrics_remedy(metrics)}'
+            )
+
+
+def _metrics_remedy(metrics: str) -> str:
+    """Returns what of COCO's metrics answers to another set; empty for an unknown one."""
+    remedies = [remedy for part, remedy in _OTHER_METRICS.items() if part in metrics]
+    return f" is supported: {remedies[0]}" if remedies else ""
 
 
 def _check_readers(root: Section, name: str) -> None:
@@ -72,8 +96,16 @@ def _check_readers(root: Section, name: str) -> None:
         sections = [section] if (section := root.needed(name)) else []
     else:
         sections = root.children(name)
-        if len(sections) != 1:
-            root.report(name, f"is there {len(sections)} times; exactly one is needed")
+        if len(sections) > 1:
+            # The OD API evaluates on each in turn; one figure alone would pass for that of all.
+            root.report(
+                f"{name}[1]",
+                "is a further one; exactly one is needed: keep one, and evaluate on others with "
+                "--eval_input and --label_map",
+            )
+            return
+        if not sections:
+            root.report(name, "is there 0 times; exactly one is needed")
             return
     for section in sections:
         _check_reader(section, f"--{_FLAGS[name]}", root.message.model.ssd.num_classes)
@@ -82,6 +114,7 @@ def _check_readers(root: Section, name: str) -> None:
 def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
     for name in ("sample_1_of_n_examples", "num_readers", "max_number_of_boxes"):
         reader.at_least(name, 1)
+    # Training ends by num_steps alone: passes over the data would be a second end beside it.
     if reader.path == "train_input_reader":
         reader.only("num_epochs", 0)
     else:
@@ -108,7 +141,11 @@ def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
         )
     for path in reader.message.tf_record_input_reader.input_path:
         records = reader.child("tf_record_input_reader")
-        check_exists(records, "input_path", [path], f"{flag} sets it")
+        there = check_exists(records, "input_path", [path], f"{flag} sets it")
+        if there and os.path.isdir(path):
+            records.report(
+                "input_path", f'is "{path}", a folder; name its files, as in "{path}/*.record*"'
+            )
     _check_label_map(reader, num_classes)
 
 
@@ -122,8 +159,19 @@ def _check_label_map(reader: Section, num_classes: int) -> None:
         except ConfigError as error:
             reader.problems.append(str(error))
             return
-        largest = max((item.id for item in label_map.item), default=0)
-        if largest > num_classes:
-            reader.problems.append(
-                f"model.ssd.num_classes is {num_classes}; {path} has ids up to {largest}"
-            )
+        _check_ids(reader, num_classes, {item.id for item in label_map.item})
+
+
+def _check_ids(reader: Section, num_classes: int, ids: set[int]) -> None:
+    """Compares num_classes with the largest id: ids may have gaps, as COCO's 80 up to 90 have."""
+    path, largest = reader.message.label_map_path, max(ids, default=0)
+    problem = f"model.ssd.num_classes is {num_classes}; {path} has ids up to {largest}"
+    if largest > num_classes:
+        reader.problems.append(problem)
+    elif 0 < largest < num_classes and 0 not in ids and reader.path == "train_input_reader":
+        # An evaluation may look at some of the classes, but training has to see all. Ids from 0
+        # are a fault of the label map itself, and another one than too few classes.
+        reader.problems.append(
+            f"{problem}, so no example has the classes above; set num_classes to {largest} or name "
+            "the label map of all classes"
+        )

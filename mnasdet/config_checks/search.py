@@ -5,9 +5,33 @@ from __future__ import annotations
 import math
 import re
 
+from mnasdet.config_checks.architecture import (
+    MAX_CHANNELS,
+    MAX_DEPTH_MULTIPLIER,
+    MAX_IMAGE_SIZE,
+    MAX_KERNEL_SIZE,
+    MAX_REPEATS,
+)
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.training import check_train
+
+# Blocks or cells between the inputs of a cell and its outputs: the papers have 2 to 5. A space of
+# thousands would take minutes to count.
+_MAX_INTERNAL = 64
+
+# The largest choice of each list; a larger one would only fail when a trial is built.
+_MOST = {
+    "channels": MAX_CHANNELS,
+    "expanded_channels": 64 * MAX_CHANNELS,
+    "repeats": MAX_REPEATS,
+    "kernel_sizes": MAX_KERNEL_SIZE,
+    "image_sizes": MAX_IMAGE_SIZE,
+    "depth_multipliers": MAX_DEPTH_MULTIPLIER,
+    "depth_offsets": MAX_REPEATS,
+    "width_factors": MAX_DEPTH_MULTIPLIER,
+    "expansions": 64,
+}
 
 _LIMITS = ("max_params", "max_multiply_adds", "max_latency_ms", "max_file_size")
 
@@ -64,6 +88,7 @@ def _check_space(space: Section) -> None:
             _check_choices(chosen, "channels")
             _check_choices(chosen, "repeats")
             chosen.at_least("num_internal_cells", 0)
+            chosen.at_most("num_internal_cells", _MAX_INTERNAL)
         case "MnasNetSpaceConfig":
             _check_mnasnet(chosen)
         case "JointSpaceConfig":
@@ -76,7 +101,9 @@ def _check_mnasfpn(space: Section) -> None:
         _check_choices(space, name)
     _check_choices(space, "kernel_sizes", odd=True)
     space.at_least("num_internal_blocks", 0)
+    space.at_most("num_internal_blocks", _MAX_INTERNAL)
     space.at_least("max_inputs", 2)
+    space.at_most("max_inputs", _MAX_INTERNAL)
 
 
 def _check_mnasnet(space: Section) -> None:
@@ -103,6 +130,9 @@ def _check_choices(
     choices = list(getattr(space.message, name))
     if any(choice <= above for choice in choices) or len(set(choices)) < len(choices):
         space.report(name, f"is {_shown(choices)}; {allowed}")
+    most = _MOST.get(name, math.inf)
+    if any(choice > most for choice in choices):
+        space.report(name, f"is {_shown(choices)}; at most {most:g} each is allowed")
     even = [choice for choice in choices if odd and choice % 2 == 0]
     if even:
         space.report(name, f"has {even[0]}; only odd sizes are allowed")

@@ -30,6 +30,16 @@ class Section:
         value = getattr(self.message, name)
         self.require(minimum <= value < math.inf, name, f"at least {minimum:g} is allowed")
 
+    def at_most(self, name: str, maximum: float) -> None:
+        value = getattr(self.message, name)
+        self.require(value <= maximum, name, f"at most {maximum:g} is allowed")
+
+    def counts(self, maximum: int, *names: str) -> None:
+        """Reports the fields that are not 1 to `maximum`."""
+        for name in names:
+            self.at_least(name, 1)
+            self.at_most(name, maximum)
+
     def positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self.message, name)
@@ -54,7 +64,7 @@ class Section:
         )
 
     def child(self, name: str) -> Section:
-        """A message inside, present or not."""
+        """Returns a message inside, present or not."""
         return Section(getattr(self.message, name), self.field(name), self.problems)
 
     def children(self, name: str) -> list[Section]:
@@ -65,14 +75,14 @@ class Section:
         ]
 
     def needed(self, name: str) -> Section | None:
-        """A message inside that has to be there."""
+        """Returns a message inside that has to be there, and reports a missing one."""
         if self.message.HasField(name):
             return self.child(name)
         self.report(name, "is missing")
         return None
 
     def chosen(self, oneof: str) -> Section | None:
-        """The message that is set of a oneof; one has to be."""
+        """Returns the message that is set in a oneof, and reports it if none is."""
         name = self.message.WhichOneof(oneof)
         if name:
             return self.child(name)
@@ -81,7 +91,7 @@ class Section:
         return None
 
     def selected(self, name: str, oneof: str) -> Section | None:
-        """What is set of the oneof that is all that message `name` has."""
+        """Returns the member that is set in the only oneof of message `name`."""
         section = self.needed(name)
         return section.chosen(oneof) if section else None
 
@@ -91,7 +101,7 @@ def _shown(message: Any, name: str) -> str:
 
 
 def _text(message: Any, name: str, value: Any) -> str:
-    """A value of the field as a config has it."""
+    """Returns a value of the field as it stands in a config."""
     descriptor = message.DESCRIPTOR.fields_by_name[name]
     if descriptor.enum_type:
         return descriptor.enum_type.values_by_number[value].name

@@ -12,10 +12,16 @@ _CHECKPOINT_TYPES = ("classification", "detection", "fine_tune", "full")
 
 
 def check_train(train: Section, starts: bool = True) -> None:
-    """`starts`: it will train, so the checkpoint it starts from has to be there."""
+    """Checks how to train.
+
+    Args:
+      starts: it will train, so the checkpoint it starts from has to be there.
+    """
     message = train.message
     train.at_least("batch_size", 1)
-    train.at_least("num_steps", 1)
+    # The OD API trains without end where the field is missing.
+    endless = "" if message.HasField("num_steps") else "; it is missing, and training has to end"
+    train.require(message.num_steps >= 1, "num_steps", f"at least 1 is allowed{endless}")
     train.at_least("parallel_parts", 1)
     train.require(
         train.message.batch_size % max(train.message.parallel_parts, 1) == 0,
@@ -24,6 +30,7 @@ def check_train(train: Section, starts: bool = True) -> None:
     )
     train.at_least("gradient_clipping_by_norm", 0)
     train.at_least("bias_grad_multiplier", 0)
+    # A box here has one class; with either field one box of a record may stand for several.
     train.only("merge_multiple_label_boxes", False)
     train.only("use_multiclass_scores", False)
     _check_fine_tuning(train, starts)
@@ -59,6 +66,7 @@ def _check_fine_tuning(train: Section, starts: bool) -> None:
 
 
 def _check_optimizer(optimizer: Section, num_steps: int) -> None:
+    # The default is true, as in the OD API, so that the decay counts also where it is not set.
     if optimizer.message.use_moving_average:
         optimizer.within("moving_average_decay", 0, 1)
     chosen = optimizer.chosen("optimizer")
@@ -100,6 +108,7 @@ def _check_cosine(rate: Section, num_steps: int) -> None:
     if message.warmup_steps:
         rate.ordered("warmup_learning_rate", "learning_rate_base")
     rate.ordered("warmup_steps", "total_steps")
+    # The schedule is 0 after its end: the steps after that would cost hours and change nothing.
     rate.require(
         message.total_steps >= num_steps,
         "total_steps",
@@ -108,7 +117,7 @@ def _check_cosine(rate: Section, num_steps: int) -> None:
     rate.require(
         message.warmup_steps + message.hold_base_rate_steps <= message.total_steps,
         "hold_base_rate_steps",
-        f"with warmup_steps at most total_steps, {message.total_steps}, is allowed",
+        f"together with warmup_steps at most total_steps, {message.total_steps}, is allowed",
     )
 
 
@@ -118,7 +127,8 @@ def _check_manual_steps(rate: Section) -> None:
     if not schedule and not rate.message.initial_learning_rate:
         rate.report("schedule", "is empty, and the initial rate is 0")
     if not schedule and rate.message.warmup:
-        rate.report("schedule", "is empty; warmup ends at its first step")
+        rate.report("schedule", "is empty, but warmup needs its first step")
+    # A rate out of order would never be reached.
     last = 0
     for step in schedule:
         step.positive("learning_rate")
@@ -218,7 +228,7 @@ def _check_padding(augmentation: Section) -> None:
 
 
 def _check_size_ratios(augmentation: Section) -> None:
-    """Of height and width; absent they are 1 and 2."""
+    """Checks the ratios of height and width; absent they are 1 and 2."""
     message = augmentation.message
     for name in ("min_padded_size_ratio", "max_padded_size_ratio"):
         if len(getattr(message, name)) not in (0, 2):

@@ -229,7 +229,7 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
     reader = _reader(prefix)
     _check_whole(model, reader, prefix, _fit(model, reader))
     try:
-        checkpoint.restore(prefix).assert_existing_objects_matched()
+        checkpoint.read(prefix).assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

@@ -128,7 +128,7 @@ BAD = [
     (
         MNASFPN,
         block(0, "input: 4"),
-        f"{PYRAMID}.block[0].input is 4; 0 to 3 is allowed, made before it",
+        f"{PYRAMID}.block[0].input is 4; 0 to 3 is allowed, the features before it",
     ),
     (
         MNASFPN,
@@ -240,8 +240,8 @@ BAD = [
     (
         FPN,
         "anchor_generator { multiscale_anchor_generator { min_level: 2 } }",
-        "anchor_generator.multiscale_anchor_generator.min_level is 2; 3 is needed, the feature "
-        "pyramid's",
+        "anchor_generator.multiscale_anchor_generator.min_level is 2; 3 is needed, as in the "
+        "feature pyramid",
     ),
     (
         FPN,
@@ -252,7 +252,7 @@ BAD = [
     (
         SSDLITE,
         f"{SSD_ANCHORS.replace('.', ' { ')} {{ num_layers: 5 }} }}",
-        f"{SSD_ANCHORS}.num_layers is 5; 6 is needed, as many as features that predict",
+        f"{SSD_ANCHORS}.num_layers is 5; 6 is needed, one for each feature that predicts",
     ),
     (
         SSDLITE,
@@ -273,6 +273,47 @@ BAD = [
         SSDLITE,
         f"{SSD_ANCHORS.replace('.', ' { ')} {{ height_stride: [8, 16, 32, 64, 128, 256] }} }}",
         f"{SSD_ANCHORS}.height_stride and width_stride go together; give both or none",
+    ),
+    # No upper bound is in the way of a published network; a slip would fill the memory.
+    (MNASFPN, "depth_multiplier: 99", "depth_multiplier is 99; at most 16 is allowed"),
+    (MNASFPN, "image_size: 2147483647", "image_size is 2147483647; at most 8192 is allowed"),
+    (
+        MNASFPN,
+        "feature_pyramid { mnasfpn { repeats: 2147483647 } }",
+        f"{PYRAMID}.repeats is 2147483647; at most 64 is allowed",
+    ),
+    (
+        MNASFPN,
+        block(0, "kernel_size: 101"),
+        f"{PYRAMID}.block[0].kernel_size is 101; at most 31 is allowed",
+    ),
+    (
+        MNASFPN,
+        "box_predictor { weight_shared_convolutional_box_predictor { "
+        "num_layers_before_predictor: 1000000 } }",
+        f"{SHARED}.num_layers_before_predictor is 1000000; at most 64 is allowed",
+    ),
+    (
+        CLASSIFIER,
+        lambda a: a.backbone.mnasnet.block[2].MergeFrom(
+            architecture_pb2.MnasNet.Block(repeats=9999)
+        ),
+        "backbone.mnasnet.block[2].repeats is 9999; at most 64 is allowed",
+    ),
+    (
+        MNASFPN,
+        "backbone { amoebanet_d { num_cells: 2147483647 } }",
+        "backbone.amoebanet_d.num_cells is 2147483647; at most 256 is allowed",
+    ),
+    (
+        SSDLITE,
+        "feature_pyramid { ssd_layers { channels: [512, 2147483647] } }",
+        "feature_pyramid.ssd_layers.channels is [512, 2147483647]; at most 8192 each is allowed",
+    ),
+    (
+        CLASSIFIER,
+        lambda a: a.backbone.mnasnet.block.extend([architecture_pb2.MnasNet.Block()] * 300),
+        "backbone.mnasnet.block is there 307 times; at most 256 are allowed",
     ),
 ]
 

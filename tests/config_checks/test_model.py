@@ -92,8 +92,8 @@ BAD = [
     ),
     (
         ssd("anchor_generator { multiscale_anchor_generator { max_level: 7 } }"),
-        "model.ssd.anchor_generator.multiscale_anchor_generator.max_level is 7; 6 is needed, the "
-        "feature pyramid's",
+        "model.ssd.anchor_generator.multiscale_anchor_generator.max_level is 7; 6 is needed, as in "
+        "the feature pyramid",
     ),
     (
         ssd("anchor_generator { multiscale_anchor_generator { aspect_ratios: [1, -2] } }"),
@@ -118,7 +118,7 @@ BAD = [
     ),
     (
         nested(EXTRACTOR, "pad_to_multiple: 33"),
-        f"{EXTRACTOR}.pad_to_multiple is 33; padding is not supported, so the images' 320x320 "
+        f"{EXTRACTOR}.pad_to_multiple is 33; images are not padded to it, so 320 and 320 "
         "pixels have to be multiples",
     ),
     (
@@ -167,14 +167,14 @@ BAD = [
     ),
     (
         ssd("post_processing { score_converter: IDENTITY }"),
-        "model.ssd.post_processing.score_converter is IDENTITY; SIGMOID is needed, what belongs to "
+        "model.ssd.post_processing.score_converter is IDENTITY; SIGMOID is needed beside the loss "
         "weighted_sigmoid_focal",
     ),
     (
         ssd(
             "encode_background_as_zeros: false loss { classification_loss { weighted_softmax {} } }"
         ),
-        "model.ssd.post_processing.score_converter is SIGMOID; SOFTMAX is needed, what belongs to "
+        "model.ssd.post_processing.score_converter is SIGMOID; SOFTMAX is needed beside the loss "
         "weighted_softmax",
     ),
     (
@@ -218,7 +218,7 @@ BAD = [
     (
         nested(PREDICTOR, "conv_hyperparams { batch_norm { train: false } }"),
         f"{PREDICTOR}.conv_hyperparams.batch_norm.train is false; only true is supported; "
-        "model.ssd.freeze_batchnorm freezes all",
+        "to freeze batch normalisation set model.ssd.freeze_batchnorm",
     ),
     (
         nested(EXTRACTOR, "fpn { max_level: 7 }"),

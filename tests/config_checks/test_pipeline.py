@@ -13,13 +13,25 @@ from tests.config_fragments import PREDICTOR, RATE, merge, the_problem
 BAD = [
     (
         'eval_config { metrics_set: "pascal_voc_detection_metrics" }',
-        'eval_config.metrics_set has "pascal_voc_detection_metrics"; only "coco_detection_metrics"',
+        'eval_config.metrics_set has "pascal_voc_detection_metrics"; only "coco_detection_metrics" '
+        "is supported: its mAP@.50IOU is the figure nearest to Pascal VOC's mAP, which is at IoU "
+        "0.5",
+    ),
+    (
+        'eval_config { metrics_set: "oid_V2_detection_metrics" }',
+        'eval_config.metrics_set has "oid_V2_detection_metrics"; only "coco_detection_metrics" is '
+        "supported: its mAP@.50IOU is the figure nearest to Open Images'",
+    ),
+    (
+        'train_input_reader { label_map_path: "file:///data/my%20map.pbtxt" }',
+        'train_input_reader.label_map_path is "file:///data/my%20map.pbtxt"; a path is needed, '
+        'such as "/data/my map.pbtxt"',
     ),
     ("eval_config { batch_size: 0 }", "eval_config.batch_size is 0; at least 1 is allowed"),
     (
         "eval_config { use_moving_averages: true }",
-        "eval_config.use_moving_averages is true; train_config.optimizer.use_moving_average keeps "
-        "none",
+        "eval_config.use_moving_averages is true; train_config.optimizer.use_moving_average is "
+        "false, so there are none",
     ),
     (
         "eval_config { min_score_threshold: 50 }",
@@ -52,7 +64,7 @@ BAD = [
     ),
     (
         "eval_input_reader {} eval_input_reader {}",
-        "eval_input_reader is there 2 times; exactly one is needed",
+        "eval_input_reader[1] is a further one; exactly one is needed",
     ),
     (
         "train_input_reader { num_epochs: 1 }",
@@ -150,3 +162,44 @@ def test_check_of_an_empty_config():
         "train_input_reader is missing",
         "eval_input_reader is there 0 times; exactly one is needed",
     ]
+
+
+def test_num_classes_and_the_largest_id_are_compared_both_ways(coco_pipeline, tmp_path):
+    def problems(ids, readers=("train_input_reader", "eval_input_reader")):
+        path = tmp_path / "ids.pbtxt"
+        path.write_text("".join(f'item {{ id: {i} name: "{i}" }}\n' for i in ids))
+        for reader in (coco_pipeline.train_input_reader, *coco_pipeline.eval_input_reader):
+            reader.label_map_path = str(path)
+        return config.check(coco_pipeline, readers)
+
+    # COCO's own ids have gaps.
+    assert problems([1, 13, 90]) == []
+    (few,) = problems([1, 91])
+    assert few == f"model.ssd.num_classes is 90; {tmp_path / 'ids.pbtxt'} has ids up to 91"
+    (many,) = problems([1])
+    assert many == (
+        f"model.ssd.num_classes is 90; {tmp_path / 'ids.pbtxt'} has ids up to 1, so no example has "
+        "the classes above; set num_classes to 1 or name the label map of all classes"
+    )
+    # An evaluation may look at some of the classes.
+    assert problems([1], ["eval_input_reader"]) == []
+
+
+def test_a_folder_and_a_near_miss_are_named(coco_pipeline, tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "my map.pbtxt").touch()
+    records = coco_pipeline.train_input_reader.tf_record_input_reader
+    records.input_path[:] = [str(tmp_path / "records")]
+    (problem,) = config.check(coco_pipeline)
+    assert problem == (
+        "train_input_reader.tf_record_input_reader.input_path is "
+        f'"{tmp_path}/records", a folder; name its files, as in "{tmp_path}/records/*.record*"'
+    )
+    for path, hint in {
+        "my%20map.pbtxt": f'did you mean "{tmp_path}/my map.pbtxt"?',
+        "my mapp.pbtxt": f'did you mean "{tmp_path}/my map.pbtxt"?',
+        "none/map.pbtxt": f'there is no folder "{tmp_path}/none" either',
+        "my map.pbtxt ": "a space is at its start or end",
+    }.items():
+        coco_pipeline.eval_input_reader[0].label_map_path = f"{tmp_path}/{path}"
+        assert config.check(coco_pipeline)[-1].endswith(f"; --label_map sets it; {hint}")

@@ -34,6 +34,14 @@ BAD = [
         f"{SPACE}.expanded_channels is [0, 16]; different values of at least 1 are allowed",
     ),
     (
+        nested(SPACE, "repeats: [3, 2147483647]"),
+        f"{SPACE}.repeats is [3, 2.14748e+09]; at most 64 each is allowed",
+    ),
+    (
+        nested(SPACE, "num_internal_blocks: 2147483647"),
+        f"{SPACE}.num_internal_blocks is 2147483647; at most 64 is allowed",
+    ),
+    (
         nested(SPACE, "kernel_sizes: [3, 4]"),
         f"{SPACE}.kernel_sizes has 4; only odd sizes are allowed",
     ),

@@ -47,8 +47,8 @@ BAD = [
     ),
     (
         nested(RATE, "cosine_decay_learning_rate { hold_base_rate_steps: 45001 }"),
-        f"{RATE}.cosine_decay_learning_rate.hold_base_rate_steps is 45001; with warmup_steps at "
-        "most total_steps, 50000, is allowed",
+        f"{RATE}.cosine_decay_learning_rate.hold_base_rate_steps is 45001; together with "
+        "warmup_steps at most total_steps, 50000, is allowed",
     ),
     (
         nested(RATE, "constant_learning_rate { learning_rate: 0 }"),
@@ -60,7 +60,7 @@ BAD = [
     ),
     (
         nested(RATE, "manual_step_learning_rate { warmup: true }"),
-        f"{RATE}.manual_step_learning_rate.schedule is empty; warmup ends at its first step",
+        f"{RATE}.manual_step_learning_rate.schedule is empty, but warmup needs its first step",
     ),
     (
         nested(RATE, "manual_step_learning_rate { initial_learning_rate: 0 }"),

@@ -1,9 +1,13 @@
 """scripts/check_config.py as a command."""
 
+import io
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from mnasdet.data.records import Record, ShardedWriter
 from tests.integration.commands import ROOT, run
 from tests.od_api_configs import config_text
 
@@ -15,15 +19,48 @@ def check_config(path, *arguments, status=0):
     return run("check_config", f"--pipeline_config_path={path}", *arguments, status=status)
 
 
+def write_records(path, num_images, class_id=1, name="person"):
+    """Writes records of one small picture with one box."""
+    picture = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(picture, "JPEG")
+    record = Record(
+        source_id="a",
+        filename="a.jpg",
+        encoded=picture.getvalue(),
+        image_format="jpeg",
+        height=16,
+        width=16,
+        boxes=np.array([[0, 0, 0.5, 0.5]], np.float32),
+        class_ids=np.array([class_id]),
+        class_names=[name],
+        area=np.array([64], np.float32),
+        is_crowd=np.array([False]),
+        difficult=np.array([False]),
+    )
+    with ShardedWriter(path, 1) as writer:
+        for _ in range(num_images):
+            writer.write(record)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Records for a batch of the COCO config, and a label map with gaps up to its 90 ids."""
+    folder = tmp_path_factory.mktemp("records")
+    write_records(folder / "train.record", 1024)
+    write_records(folder / "val.record", 1)
+    (folder / "label_map.pbtxt").write_text(
+        'item { id: 1 name: "person" } item { id: 90 name: "toothbrush" }'
+    )
+    return folder
+
+
 @pytest.fixture
-def inputs(tmp_path):
+def inputs(folder):
     """The flags that name the data."""
-    (tmp_path / "a.record").touch()
-    (tmp_path / "label_map.pbtxt").write_text('item { id: 1 name: "person" }')
     return [
-        f"--train_input={tmp_path}/*.record",
-        f"--eval_input={tmp_path}/a.record",
-        f"--label_map={tmp_path}/label_map.pbtxt",
+        f"--train_input={folder}/train.record*",
+        f"--eval_input={folder}/val.record-00000-of-00001",
+        f"--label_map={folder}/label_map.pbtxt",
     ]
 
 
@@ -88,3 +125,52 @@ def test_one_line_for_a_misspelt_field(tmp_path):
     done = check_config(path, status=1)
     assert len(done.stderr.splitlines()) == 1
     assert ':5: no field "num_class" in Ssd; did you mean "num_classes"?' in done.stderr
+
+
+def test_says_no_to_more_classes_than_the_label_map_has(tmp_path, inputs):
+    one = tmp_path / "one.pbtxt"
+    one.write_text('item { id: 1 name: "person" }')
+    done = check_config(COCO, *inputs[:2], f"--label_map={one}", status=1)
+    (line,) = done.stderr.splitlines()
+    assert f"model.ssd.num_classes is 90; {one} has ids up to 1" in line
+
+
+def test_says_no_to_a_folder_in_place_of_its_files(folder, inputs):
+    done = check_config(COCO, f"--train_input={folder}", *inputs[1:], status=1)
+    (line,) = done.stderr.splitlines()
+    assert f'is "{folder}", a folder; name its files, as in "{folder}/*.record*"' in line
+
+
+def test_says_no_to_what_training_would_not_read(tmp_path, inputs):
+    """All at once: a record with another label map's id, and a checkpoint of another program."""
+    write_records(tmp_path / "b.record", 1, class_id=2, name="bicycle")
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    path = tmp_path / "my.config"
+    path.write_text(
+        COCO.read_text().replace(
+            "num_steps: 50000", f'num_steps: 50000 fine_tune_checkpoint: "{tmp_path}/model.h5"'
+        )
+    )
+    records = f"--eval_input={tmp_path}/b.record*"
+    done = check_config(path, inputs[0], records, inputs[2], status=1)
+    assert done.stdout == ""
+    # Bad records are also named one by one in the log.
+    lines = done.stderr.splitlines()
+    first, *others = lines[[line.startswith("error:") for line in lines].index(True) :]
+    assert first == f"error: 2 problems in the data of {path}:"
+    assert others[0].startswith(f"  {tmp_path}/b.record-00000-of-00001: record 0 (image 'a'): ")
+    assert "id 2" in others[0]
+    assert others[1].startswith(
+        f"  train_config.fine_tune_checkpoint: {tmp_path}/model.h5: is a Keras file (HDF5); name a"
+    )
+
+
+def test_a_model_that_is_not_here_is_one_line(tmp_path):
+    path = tmp_path / "efficientdet.config"
+    text = config_text("ssd_mobilenet_v2_fpn_keras").replace(
+        "type: 'ssd_mobilenet_v2_fpn_keras'",
+        "type: 'ssd_efficientnet-b0_bifpn_keras' bifpn { min_level: 3 max_level: 7 }",
+    )
+    path.write_text(text)
+    (line,) = check_config(path, status=1).stderr.splitlines()
+    assert "EfficientDet is not here; nearest: ssd_mobilenet_v2_fpn_keras" in line
