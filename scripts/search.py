@@ -107,16 +107,22 @@ def run(pipeline, model_dir: Path) -> None:
 
 def search(pipeline, space, store, model_dir: Path):
     """All trials, finished."""
-    from mnasdet.reporting.progress import TrialProgress
+    from mnasdet.reporting.progress import TrialProgress, last_training
     from mnasdet.search import latency, limits, reward
     from mnasdet.search.controllers import factory as controllers
     from mnasdet.search.executors import factory as executors
     from mnasdet.search.search import Search
+    from mnasdet.search.training_queue import num_workers
 
     settings = pipeline.search_config
     unit = latency.unit(settings.latency)
     progress = TrialProgress(
-        settings.num_trials, space=space, summary_dir=model_dir / "tensorboard", unit=unit
+        settings.num_trials,
+        space=space,
+        summary_dir=model_dir / "tensorboard",
+        unit=unit,
+        num_workers=num_workers(settings.executor),
+        last_training=last_training(pipeline),
     )
     for trial in store.trials():
         if trial.is_finished:

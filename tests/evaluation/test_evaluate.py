@@ -153,7 +153,7 @@ def test_a_detector_that_finds_nothing_is_said_to_be_one(caplog):
 
 def test_the_baseline_is_only_there_where_it_is_asked_for():
     boxes = [[0.1, 0.2, 0.4, 0.6], [0.5, 0.2, 0.9, 0.6]]
-    truth = batch(boxes, [(1.0, 1.0), (0.5, 1.0)])
+    truth = batch(boxes, [(1.0, 1.0), (1.0, 1.0)])
     found = detections([[box] for box in boxes], [[0.9], [0.8]])
     assert BASELINE_MAP not in evaluate(lambda images: found, [truth], CATEGORIES)
     metrics = evaluate(lambda images: found, [truth], CATEGORIES, with_baseline=True)
