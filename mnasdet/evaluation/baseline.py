@@ -42,7 +42,7 @@ def is_level(metrics: Mapping[str, float]) -> bool:
       metrics: the model's, with those of `metrics`.
     """
     least = metrics[BASELINE_MAP] + margin(metrics[BASELINE_MAP])
-    return 0 <= metrics[BASELINE_MAP] and metrics[MAP] < least
+    return metrics[BASELINE_MAP] >= 0 and metrics[MAP] < least
 
 
 def verdict(metrics: Mapping[str, float]) -> str:
