@@ -8,19 +8,19 @@ class Detector:
     """Finds a box in the middle, one without height, and then only padding."""
 
     def detect(self, images):
-        boxes = np.zeros((len(images), 3, 4), np.float32)
+        boxes = np.zeros((images.shape[0], 3, 4), np.float32)
         boxes[:, 0] = [0.25, 0.25, 0.75, 0.75]
         boxes[:, 1] = [0.5, 0.25, 0.5, 0.75]
         return {
             "detection_boxes": boxes,
-            "detection_scores": np.tile(np.float32([0.9, 0.8, 0.0]), (len(images), 1)),
-            "detection_classes": np.tile(np.float32([4, 2, 0]), (len(images), 1)),
-            "num_detections": np.full(len(images), 2, np.int32),
+            "detection_scores": np.tile(np.float32([0.9, 0.8, 0.0]), (images.shape[0], 1)),
+            "detection_classes": np.tile(np.float32([4, 2, 0]), (images.shape[0], 1)),
+            "num_detections": np.full(images.shape[0], 2, np.int32),
         }
 
 
 def test_the_first_pictures_of_the_evaluation_set(tiny_pipeline):
-    found = examples.detect(tiny_pipeline, Detector(), count=3)
+    found = examples.judge(tiny_pipeline, Detector(), count=3).examples
     assert len(found) == 3
     first = found[0]
     assert first.image.shape == (64, 64, 3)
@@ -31,7 +31,7 @@ def test_the_first_pictures_of_the_evaluation_set(tiny_pipeline):
     assert first.scores == pytest.approx([0.9])
     assert len(first.truth_boxes) == len(first.truth_classes) > 0
     assert set(first.truth_classes) <= set(first.class_names)
-    assert len(examples.detect(tiny_pipeline, Detector(), count=99)) == 8
+    assert len(examples.judge(tiny_pipeline, Detector(), count=99).examples) == 8
 
 
 def test_padding_is_cut_off(tiny_pipeline):
@@ -39,7 +39,7 @@ def test_padding_is_cut_off(tiny_pipeline):
     resizer.keep_aspect_ratio_resizer.min_dimension = 48
     resizer.keep_aspect_ratio_resizer.max_dimension = 64
     resizer.keep_aspect_ratio_resizer.pad_to_max_dimension = True
-    first = examples.detect(tiny_pipeline, Detector(), count=1)[0]
+    first = examples.judge(tiny_pipeline, Detector(), count=1).examples[0]
     # 48 of 64 pixels in both directions are the picture.
     assert first.image.shape == (48, 48, 3)
     assert first.boxes[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0, 1.0])
