@@ -58,7 +58,7 @@ def apply_flags(pipeline) -> None:
 
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
-    from mnasdet.reporting import examples, report
+    from mnasdet.reporting import examples, facts, report
     from mnasdet.search import frontier_latency, latency, proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
@@ -82,7 +82,8 @@ def run(pipeline, model_dir: Path) -> None:
     report_path = model_dir / "report" / "index.html"
     # Before what takes long and may be interrupted.
     unit, device = latency.unit(settings.latency), latency.device_spec(settings.latency)
-    report.write(report_path, trials, search=description, space=space, unit=unit)
+    asked = facts.of_search(pipeline)
+    report.write(report_path, trials, search=description, space=space, unit=unit, facts=asked)
     frontier, best = results.frontier(trials), results.best(trials)
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
     results.write(model_dir, trials, measured_ms)
@@ -99,7 +100,9 @@ def run(pipeline, model_dir: Path) -> None:
         measured_ms=measured_ms,
         measured_note=latency.measured_elsewhere(settings.latency),
         unit=unit,
-        examples=examples.detect(trained, detector),
+        judged=examples.judge(trained, detector),
+        facts=asked,
+        noise=results.read_noise(model_dir),
     )
     print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
     print(f"report: {report_path}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -17,27 +16,8 @@ from mnasdet.evaluation.coco import CocoEvaluator
 from mnasdet.evaluation.evaluate import add_batch, evaluation_set, found_in_image, of_image
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import pictures
+from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import MOST_EXAMPLES, Example
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a detector does on an evaluation set.
-
-    Attributes:
-      examples: the first pictures with something in them.
-      threshold: the score with the highest F1 over all pictures.
-      metrics: COCO's, with the mAP of every class and the best constant boxes.
-      standard_error: of mAP, by the choice of the pictures; None where it is unknown.
-      num_images: of the set; `num_objects` without crowds.
-    """
-
-    examples: list[Example]
-    threshold: pictures.Threshold
-    metrics: dict[str, float]
-    standard_error: float | None
-    num_images: int
-    num_objects: int
 
 
 def judge(

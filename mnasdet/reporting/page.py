@@ -18,6 +18,10 @@ _POLICY = (
 )
 
 
+# Ticks of an axis that have room.
+_MOST_TICKS = 12
+
+
 def html(title: str, body: str) -> str:
     """The page, which draws its charts itself."""
     return (
@@ -61,6 +65,18 @@ def figure(x: str, y: str, legend: bool = False) -> go.Figure:
             "hoverlabel": {"align": "left"},
         }
     )
+
+
+def count_trials(figure: go.Figure, first: int, last: int, room: float = 0.0) -> go.Figure:
+    """Gives a chart an axis of whole trials.
+
+    Args:
+      first, last: that it shows, with `room` trials before and after them.
+    """
+    if room:
+        figure.update_xaxes(range=[first - room, last + room])
+    # Of more trials, plotly chooses whole numbers itself.
+    return figure.update_xaxes(dtick=1) if last - first <= _MOST_TICKS else figure
 
 
 def chart(title: str, figure: go.Figure, kind: str = "chart", height: int | None = None) -> str:

@@ -10,11 +10,13 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
-from mnasdet.evaluation.coco import MAP
+from mnasdet.evaluation.baseline import BASELINE_AP50, BASELINE_MAP
+from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.protos import search_pb2
 from mnasdet.reporting import page as pages
 from mnasdet.reporting import report
-from mnasdet.reporting.pictures import Example
+from mnasdet.reporting.judgement import Judgement
+from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search import results
 from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces import factory
@@ -64,6 +66,12 @@ def example():
     return Example(image, boxes, np.array([1, 2]), scores, boxes[:1], np.array([1]), {1: "cat"})
 
 
+def judged():
+    metrics = {MAP: 0.4, AP50: 0.6, BASELINE_MAP: 0.1, BASELINE_AP50: 0.3}
+    metrics |= {BY_CATEGORY + f"class {number}": number / 100 for number in range(30)}
+    return Judgement([example()], Threshold(0.3, 0.5, 40), metrics, 0.02, 40, 70)
+
+
 @pytest.fixture(scope="module")
 def page(space, tmp_path_factory):
     """Everything that a report may have."""
@@ -77,7 +85,7 @@ def page(space, tmp_path_factory):
         retrained={MAP: 0.4},
         benchmark={"median_ms": 12.0, "model_bytes": 10_000_000},
         measured_ms={trial.number: 1.03 * trial.latency_ms for trial in results.frontier(made)},
-        examples=[example()],
+        judged=judged(),
     )
     return path
 
