@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from mnasdet.evaluation import baseline, metric_text
 from mnasdet.evaluation.coco import BY_CATEGORY, METRICS
@@ -36,26 +37,29 @@ def content(metrics: Mapping[str, float] | None, set_: str = "") -> str:
     others = {
         name: value
         for name, value in metrics.items()
-        if name not in METRICS and not name.startswith((BY_CATEGORY, "ConstantBoxes_"))
+        if name not in METRICS
+        and not name.startswith((BY_CATEGORY, "ConstantBoxes_"))
+        # metrics.json repeats itself for the best checkpoint.
+        and not isinstance(value, Mapping)
     }
     kind = "verdict level" if _is_level(metrics) else "verdict"
     verdict = baseline.verdict(metrics)
+    named: dict[str, Any] = {**overall, **others}
+    folded = ""
+    if len(by_class) > _MOST_CLASSES:
+        folded = (
+            f"<details><summary>mAP of {len(by_class)} classes</summary>"
+            f"{page.details(by_class)}</details>"
+        )
+    elif by_class:
+        named["mAP by class"] = by_class
     return (
         (page.note(set_) if set_ else "")
         + (f'<p class="{kind}">{escape(verdict)}</p>' if verdict else "")
-        + page.details(overall | others)
-        + _classes(by_class)
+        + page.details(named)
+        + folded
     )
 
 
 def _is_level(metrics: Mapping[str, float]) -> bool:
     return bool(baseline.verdict(metrics)) and baseline.is_level(metrics)
-
-
-def _classes(by_class: Mapping[str, str]) -> str:
-    if not by_class:
-        return ""
-    table = page.details({"mAP by class": by_class})
-    if len(by_class) <= _MOST_CLASSES:
-        return table
-    return f"<details><summary>mAP of {len(by_class)} classes</summary>{table}</details>"

@@ -23,7 +23,7 @@ def content(benchmark: Mapping[str, Any] | None) -> str:
     rows = "".join(_row(name, timing) for name, timing in _timings(benchmark))
     return (
         page.note(_conditions(benchmark))
-        + f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>'
+        + f'<div class="wide"><table class="stack"><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>'
         + "</div><details><summary>all that was measured</summary>"
         + page.details(benchmark)
         + "</details>"
@@ -48,7 +48,10 @@ def _row(name: str, timing: Mapping[str, Any]) -> str:
         " to ".join(spread),
         f"{size / 1e6:.2f} MB" if size else "–",
     ]
-    shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    shown = "".join(
+        f'<td data-name="{column}">{escape(cell)}</td>'
+        for column, cell in zip(_COLUMNS[1:-1], cells, strict=True)
+    )
     ends = [f'<td class="text">{escape(text)}</td>' for text in (name, judged)]
     return f"<tr>{ends[0]}{shown}{ends[1]}</tr>"
 

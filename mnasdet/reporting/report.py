@@ -201,7 +201,7 @@ def _winner(
     if unit == "ms":
         measured = latency.measured if latency else None
         notes.append(latency_check.note(in_search, measured, benchmark, source))
-    if judged:
+    if judged and baseline.verdict(judged.metrics) and baseline.is_level(judged.metrics):
         notes.append(baseline.verdict(judged.metrics))
     told = "".join(page.note(text) for text in notes if text)
     return (
