@@ -205,8 +205,13 @@ def test_paper_has_every_chart_and_column(page, tmp_path):
     # A4 has 703 pixels between margins of 12 mm.
     assert 300 < json.loads(re.search("<title>(.*?)</title>", shown.dom)[1]) <= 703
     subprocess.run(
-        [browser(), *FLAGS, f"--user-data-dir={tmp_path / 'printer'}", f"--print-to-pdf={printed}"]
-        + [f"file://{page}"],
+        [
+            browser(),
+            *FLAGS,
+            f"--user-data-dir={tmp_path / 'printer'}",
+            f"--print-to-pdf={printed}",
+            f"file://{page}",
+        ],
         capture_output=True,
         timeout=60,
         check=True,

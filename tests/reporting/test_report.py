@@ -239,8 +239,14 @@ def test_a_benchmark_is_a_row_for_every_file(page):
         },
     )
     assert [row for row in parsed.rows if len(row) == 6 and row[0].startswith("detect")] == [
-        ["detect.tflite", "14.25", "9.500", "9.750 to 21.00", "2.50 MB"]
-        + ["noisy: its runs do not agree"],
+        [
+            "detect.tflite",
+            "14.25",
+            "9.500",
+            "9.750 to 21.00",
+            "2.50 MB",
+            "noisy: its runs do not agree",
+        ],
         ["detect_nms.tflite", "15.50", "–", "– to –", "–", "steady"],
     ]
     assert "On the machine that the search ran on (a CPU), 1 thread." in texts(parsed, "p")
