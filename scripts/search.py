@@ -11,6 +11,7 @@ Ctrl-C lets the children in training end first, twice drops them.
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -85,6 +86,11 @@ def run(pipeline, model_dir: Path) -> None:
     asked = facts.of_search(pipeline)
     report.write(report_path, trials, search=description, space=space, unit=unit, facts=asked)
     frontier, best = results.frontier(trials), results.best(trials)
+    print(
+        f"the trials are done; now {len(frontier)} networks of the frontier are measured, and "
+        f"trial {best.number} is retrained, exported and benchmarked",
+        file=sys.stderr,
+    )
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
     results.write(model_dir, trials, measured_ms)
     metrics, benchmark = winner.finish(children, best, model_dir / "best", device)

@@ -116,7 +116,7 @@ class CocoEvaluator:
             metrics |= self._by_category(evaluation)
         return metrics
 
-    def standard_error(self, num_resamples: int = 50, seed: int = 0) -> float | None:
+    def standard_error(self, num_resamples: int = 20, seed: int = 0) -> float | None:
         """Estimates by how much mAP depends on which images the set happens to have.
 
         It is the standard deviation of mAP over sets of as many images, drawn from these with

@@ -23,8 +23,9 @@ def content(benchmark: Mapping[str, Any] | None) -> str:
     rows = "".join(_row(name, timing) for name, timing in _timings(benchmark))
     return (
         page.note(_conditions(benchmark))
-        + f'<div class="wide"><table class="stack"><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>'
-        + "</div><details><summary>all that was measured</summary>"
+        + f'<div class="wide"><table class="stack"><thead><tr>{header}</tr></thead>'
+        + f"<tbody>{rows}</tbody></table></div>"
+        + "<details><summary>all that was measured</summary>"
         + page.details(benchmark)
         + "</details>"
     )

@@ -154,10 +154,11 @@ def _result(trial: Trial, unit: str) -> str:
     if trial.reward is None:
         reason = " ".join((trial.error or "for an unknown reason").split())
         return f"{trial.state.name}: {reason}"
-    mean_ap = trial.metrics[MAP]
+    # Of an evaluation set without objects, mAP is -1.
+    mean_ap = f"{trial.metrics[MAP]:.3f}" if trial.metrics[MAP] >= 0 else "-"
     assert trial.latency_ms is not None
     latency = page.latency(trial.latency_ms)
-    return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {latency} {unit}"
+    return f"reward {trial.reward:.4f}  mAP {mean_ap}  {latency} {unit}"
 
 
 def _duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 
 from mnasdet import files
 from mnasdet.architecture_string.conversion import to_string
-from mnasdet.evaluation import baseline
+from mnasdet.evaluation import baseline, metric_text
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import (
@@ -85,7 +85,7 @@ def write(
         standard_error=judged.standard_error if judged else None,
         num_images=judged.num_images if judged else 0,
     )
-    found = best and latencies.get(best.number)
+    found = latencies.get(best.number) if best else None
     metrics = {**(retrained or {}), **(judged.metrics if judged else {})}
     body = [
         _header(trials, search, facts),
@@ -191,7 +191,7 @@ def _winner(
     }
     confirmed = {}
     if retrained:
-        confirmed["mAP, retrained"] = f"{retrained[MAP]:.4f}"
+        confirmed["mAP, retrained"] = escape(metric_text.text(MAP, retrained[MAP]))
     if latency:
         confirmed["latency, on the frontier"] = _ms(latency.measured)
     if benchmark:

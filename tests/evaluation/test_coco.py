@@ -84,7 +84,7 @@ def test_the_standard_error_is_that_of_a_share():
         truth = (BOX, np.array([1]), np.array([1e4]), np.array([False]))
         judge.add(480, 640, *truth, found, np.ones(len(found)), np.full(len(found), 0.9))
     # mAP is the share of images with a hit: sqrt(0.5 * 0.5 / 200) = 0.035. The standard deviation
-    # of 50 draws is itself right to a tenth.
+    # of 20 draws is itself right to a sixth.
     assert judge.standard_error() == pytest.approx(0.0354, rel=0.3)
 
 

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from mnasdet.evaluation.baseline import BASELINE_MAP
+from mnasdet.evaluation.coco import BY_CATEGORY
 from mnasdet.reporting import examples
+from mnasdet.reporting.pictures import Example
 
 
 class Detector:
@@ -44,3 +47,27 @@ def test_padding_is_cut_off(tiny_pipeline):
     assert first.image.shape == (48, 48, 3)
     assert first.boxes[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1.0, 1.0])
     assert first.truth_boxes.max() <= 1.0
+
+
+def test_a_squeezed_picture_has_its_shape_again():
+    batch = {
+        "image": np.zeros((1, 60, 60, 3), np.float32),
+        "extent": np.ones((1, 2), np.float32),
+        "height": np.array([400]),
+        "width": np.array([900]),
+    }
+    nothing = np.zeros((0, 4))
+    empty = Example(np.zeros((0, 0, 3)), nothing, [], [], nothing, [], {})
+    # 40 x 90 pixels are as many as 60 x 60.
+    assert examples._with_image(empty, batch, 0).image.shape == (40, 90, 3)
+
+
+def test_the_whole_set_is_judged_whatever_is_shown(tiny_pipeline):
+    few, all_ = (examples.judge(tiny_pipeline, Detector(), count=count) for count in (1, 8))
+    assert (len(few.examples), len(all_.examples)) == (1, 8)
+    assert few.metrics == all_.metrics
+    assert few.threshold == all_.threshold
+    assert few.threshold.num_pictures == few.num_images == 8
+    assert few.num_objects == sum(len(example.truth_boxes) for example in all_.examples)
+    assert {BASELINE_MAP, BY_CATEGORY + "3"} <= few.metrics.keys()
+    assert few.standard_error is not None

@@ -89,6 +89,11 @@ def etas(lines):
     return [line.split("  ETA ")[1].split("  duplicates")[0] for line in lines]
 
 
+def test_a_map_that_cannot_be_measured_is_no_number():
+    (line,) = told(1, [(1, complete(0, 0.0, metrics={MAP: -1.0}))])
+    assert "reward 0.0000  mAP -  12.34 ms" in line
+
+
 def test_every_worker_has_a_first_training():
     steps = [(90, trained(0, 60)), (1, trained(1, 61)), (30, trained(2, 30)), (2, trained(3, 30))]
     # Two in 32 s when the two first ones are left out, and six are left.
