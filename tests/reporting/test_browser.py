@@ -173,7 +173,8 @@ def test_a_telephone_shows_all_of_it(page, tmp_path):
       const wide = [...document.querySelectorAll("body *")].filter((element) =>
         element.getBoundingClientRect().right > innerWidth + 1 &&
         !element.closest(".wide, .js-plotly-plot, details:not([open])"));
-      const cut = [...document.querySelectorAll(".stack, .tiles, .details")].filter(
+      const whole = ".wide:has(.stack, .members), .tiles, .details";
+      const cut = [...document.querySelectorAll(whole)].filter(
         (element) => element.scrollWidth > element.clientWidth + 1);
       parent.document.title = JSON.stringify(
         [innerWidth, document.documentElement.scrollWidth, wide.length, cut.length]);
