@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def pictures() -> list[Path]:
-    """The pictures that --images names, each once."""
+    """Returns the pictures that --images names, each once."""
     from mnasdet.evaluation.picture_files import pictures_in
 
     output_dir = Path(FLAGS.output_dir).resolve()
@@ -98,7 +98,7 @@ def pictures() -> list[Path]:
 
 
 def load():
-    """The detector, how it has pictures resized, and the names of its classes."""
+    """Returns the detector, how it has pictures resized, and the names of its classes."""
     from mnasdet.data.image_resizer import ImageResizer
 
     pipeline = own_pipeline()
@@ -124,8 +124,8 @@ def load():
 
 
 def own_pipeline():
-    """The config that --pipeline_config_path names, or that of the model's folder; None where a
-    TFLite file has none."""
+    """Loads the config that --pipeline_config_path names, or that of the model's folder; None where
+    a TFLite file has none."""
     from mnasdet import config
 
     path = FLAGS.pipeline_config_path or beside_model("pipeline.config")
@@ -140,7 +140,7 @@ def own_pipeline():
 
 
 def beside_model(name: str) -> Path | None:
-    """A file in the folder of the model or in the one above it: best/ lies in a run's folder."""
+    """Finds a file in the folder of the model or the one above it: best/ lies in a run's folder."""
     model = Path(FLAGS.checkpoint_dir or FLAGS.tflite_path)
     folder = model if model.is_dir() else model.parent
     for place in (folder, folder.resolve().parent):
@@ -159,7 +159,7 @@ def checkpoint_detector(pipeline):
 
 
 def class_names(pipeline) -> dict[int, str]:
-    """Those of --label_map, of the model's folder, of the TFLite file or of the config."""
+    """Returns those of --label_map, the model's folder, the TFLite file or the config."""
     from mnasdet.data import input_pipeline, label_map
 
     path = FLAGS.label_map or beside_model("label_map.pbtxt")
@@ -224,8 +224,10 @@ def detect_in(file: Path, detector, resizer, names, taken: set[str]) -> dict:
 
 
 def free_name(file: Path, taken: set[str]) -> str:
-    """The name of the drawn picture: a.jpg, a-2.jpg of the next a.*, and so on; without regard to
-    case, as some file systems are."""
+    """Returns the name of the drawn picture: a.jpg, then a-2.jpg of the next a.*, and so on.
+
+    Upper and lower case are the same, as in some file systems.
+    """
     name, number = f"{file.stem}.jpg", 1
     while name.lower() in taken:
         number += 1
