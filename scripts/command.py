@@ -107,8 +107,10 @@ def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
     if FLAGS.format == "json":
         print_json(metrics)
     else:
-        for name, value in metrics.items():
-            print(f"{name} = {value:.4f}" if isinstance(value, float) else f"{name} = {value}")
+        from mnasdet.evaluation import metric_text
+
+        for line in metric_text.lines(metrics):
+            print(line)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -5,6 +5,11 @@
   python scripts/evaluate.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --tflite_path=runs/bccd/tflite/detect.tflite
 
+Beside the COCO metrics and the mAP of every class stands what the best constant boxes reach: for
+each class one fixed box on every picture, chosen on the evaluation set itself (ConstantBoxes_…). A
+model that is level with them has learnt nothing but where objects usually are. In JSON, -1 stands
+for what cannot be measured, such as the mAP of large objects where there are none.
+
 A detector that was trained with a predictor after every repeat of its pyramid (deep_supervision)
 may stop at any of them: --every_exit gives the mAP of each and its latency on this host.
 """
@@ -46,6 +51,7 @@ def main() -> None:
         print_exits(evaluate_exits(pipeline))
         return
 
+    from mnasdet.evaluation import baseline
     from mnasdet.evaluation.evaluate import evaluate_pipeline
 
     if FLAGS.tflite_path:
@@ -57,7 +63,10 @@ def main() -> None:
 
         detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
         detect = compiled(detector)
-    command.print_metrics(evaluate_pipeline(pipeline, detect), FLAGS.output)
+    metrics = evaluate_pipeline(pipeline, detect, per_category=True, with_baseline=True)
+    if baseline.verdict(metrics):
+        metrics["ConstantBoxes_Level"] = baseline.is_level(metrics)
+    command.print_metrics(metrics, FLAGS.output)
 
 
 def compiled(detector):

@@ -163,7 +163,8 @@ def train(series, settings) -> None:
 
     left = proxy_measurement.unfinished(series)
     done = sum(len(one.trials) for one in series) - len(left)
-    progress = training_queue.QueueProgress([work(*which) for which in left], done)
+    workers = training_queue.num_workers(settings.executor)
+    progress = training_queue.QueueProgress([work(*which) for which in left], done, workers)
 
     def show(one, trial) -> None:
         name = f"{one.name} of architecture {trial.number}"
@@ -177,7 +178,7 @@ def train(series, settings) -> None:
         proxy_measurement.run(
             series,
             executor,
-            training_queue.num_workers(settings.executor),
+            workers,
             settings.limits.max_file_size,
             show,
         )

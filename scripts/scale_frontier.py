@@ -188,8 +188,9 @@ def train(scaled, executor_config, unit: str) -> None:
 
     left = [model for model in scaled.models if not model.is_finished]
     # All train for equally many steps on equally many images.
+    workers = num_workers(executor_config)
     progress = QueueProgress(
-        [model.multiply_adds for model in left], len(scaled.models) - len(left)
+        [model.multiply_adds for model in left], len(scaled.models) - len(left), workers
     )
 
     def show(model) -> None:
@@ -200,7 +201,7 @@ def train(scaled, executor_config, unit: str) -> None:
 
     executor = scaled_models.executor_from_config(executor_config)
     try:
-        scaled.train(executor, num_workers(executor_config), show)
+        scaled.train(executor, workers, show)
     except KeyboardInterrupt:
         raise UserError("interrupted; the same command with --resume goes on") from None
     finally:

@@ -11,6 +11,7 @@ Ctrl-C lets the children in training end first, twice drops them.
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def apply_flags(pipeline) -> None:
 
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
-    from mnasdet.reporting import examples, report
+    from mnasdet.reporting import examples, facts, report
     from mnasdet.search import frontier_latency, latency, proxy_task, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
@@ -81,8 +82,14 @@ def run(pipeline, model_dir: Path) -> None:
     report_path = model_dir / "report" / "index.html"
     # Before what takes long and may be interrupted.
     unit, device = latency.unit(settings.latency), latency.device_spec(settings.latency)
-    report.write(report_path, trials, search=description, space=space, unit=unit)
+    asked = facts.of_search(pipeline)
+    report.write(report_path, trials, search=description, space=space, unit=unit, facts=asked)
     frontier, best = results.frontier(trials), results.best(trials)
+    print(
+        f"the trials are done; now {len(frontier)} networks of the frontier are measured, and "
+        f"trial {best.number} is retrained, exported and benchmarked",
+        file=sys.stderr,
+    )
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
     results.write(model_dir, trials, measured_ms)
     metrics, benchmark = winner.finish(children, best, model_dir / "best", device)
@@ -98,7 +105,9 @@ def run(pipeline, model_dir: Path) -> None:
         measured_ms=measured_ms,
         measured_note=latency.measured_elsewhere(settings.latency),
         unit=unit,
-        examples=examples.detect(trained, detector),
+        judged=examples.judge(trained, detector),
+        facts=asked,
+        noise=results.read_noise(model_dir),
     )
     print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
     print(f"report: {report_path}")
@@ -106,16 +115,22 @@ def run(pipeline, model_dir: Path) -> None:
 
 def search(pipeline, space, store, model_dir: Path):
     """All trials, finished."""
-    from mnasdet.reporting.progress import TrialProgress
+    from mnasdet.reporting.progress import TrialProgress, last_training
     from mnasdet.search import latency, limits, reward
     from mnasdet.search.controllers import factory as controllers
     from mnasdet.search.executors import factory as executors
     from mnasdet.search.search import Search
+    from mnasdet.search.training_queue import num_workers
 
     settings = pipeline.search_config
     unit = latency.unit(settings.latency)
     progress = TrialProgress(
-        settings.num_trials, space=space, summary_dir=model_dir / "tensorboard", unit=unit
+        settings.num_trials,
+        space=space,
+        summary_dir=model_dir / "tensorboard",
+        unit=unit,
+        num_workers=num_workers(settings.executor),
+        last_training=last_training(pipeline),
     )
     for trial in store.trials():
         if trial.is_finished:

@@ -28,15 +28,28 @@ METRICS = (
 MAP = METRICS[0]
 
 
+AP50 = METRICS[1]
+BY_CATEGORY = "DetectionBoxes_PerformanceByCategory/mAP/"
+
+
 class CocoEvaluator:
-    """Collects images and computes the metrics once at the end."""
+    """Collects images and computes the metrics once at the end.
+
+    Attributes:
+      images, annotations, detections: of the images so far, in COCO's formats.
+    """
 
     def __init__(self, categories: dict[int, str]):
         """`categories`: id, from 1, to name."""
         self._categories = categories
-        self._images: list[dict] = []
-        self._annotations: list[dict] = []
-        self._detections: list[dict] = []
+        self.images: list[dict] = []
+        self.annotations: list[dict] = []
+        self.detections: list[dict] = []
+
+    @property
+    def num_objects(self) -> int:
+        """The boxes that a detector could find: all but crowds."""
+        return sum(not annotation["iscrowd"] for annotation in self.annotations)
 
     def add(
         self,
@@ -62,14 +75,14 @@ class CocoEvaluator:
           detected_classes: [detections], from 1.
           scores: [detections].
         """
-        image_id = len(self._images) + 1
-        self._images.append({"id": image_id, "height": height, "width": width})
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, "height": height, "width": width})
         for box, category, area, crowd in zip(
             _xywh(boxes, height, width), classes, areas, is_crowd, strict=True
         ):
-            self._annotations.append(
+            self.annotations.append(
                 {
-                    "id": len(self._annotations) + 1,
+                    "id": len(self.annotations) + 1,
                     "image_id": image_id,
                     "bbox": box,
                     "category_id": int(category),
@@ -80,7 +93,7 @@ class CocoEvaluator:
         for box, category, score in zip(
             _xywh(detected_boxes, height, width), detected_classes, scores, strict=True
         ):
-            self._detections.append(
+            self.detections.append(
                 {
                     "image_id": image_id,
                     "bbox": box,
@@ -90,39 +103,89 @@ class CocoEvaluator:
             )
 
     def metrics(self, per_category: bool = False) -> dict[str, float]:
-        """The twelve COCO metrics; -1 where there is nothing to measure.
+        """Computes the twelve COCO metrics; -1 where there is nothing to measure.
 
         Args:
           per_category: add DetectionBoxes_PerformanceByCategory/mAP/NAME for every class.
         """
-        if not self._detections:
-            return dict.fromkeys(METRICS, 0.0)
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO()
-            truth.dataset = {
-                "images": self._images,
-                "annotations": self._annotations,
-                "categories": [{"id": i, "name": n} for i, n in self._categories.items()],
-            }
-            truth.createIndex()
-            evaluation = COCOeval(truth, truth.loadRes(self._detections), "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
+        evaluation = self.judge(self.detections)
+        with _silence():
             evaluation.summarize()
         metrics = dict(zip(METRICS, map(float, evaluation.stats), strict=True))
         if per_category:
             metrics |= self._by_category(evaluation)
         return metrics
 
+    def standard_error(self, num_resamples: int = 20, seed: int = 0) -> float | None:
+        """Estimates by how much mAP depends on which images the set happens to have.
+
+        It is the standard deviation of mAP over sets of as many images, drawn from these with
+        replacement (a bootstrap). What another seed of the training does is not in it.
+
+        Returns:
+          None for less than two images or nothing to find.
+        """
+        if len(self.images) < 2 or not self.num_objects:
+            return None
+        evaluation = self.judge(self.detections, sizes=False)
+        # COCOeval lists its results by category, size and image.
+        per_image = np.array(evaluation.evalImgs, object).reshape(-1, len(self.images))
+        rng = np.random.default_rng(seed)
+        maps = []
+        for _ in range(num_resamples):
+            drawn = rng.integers(len(self.images), size=len(self.images))
+            evaluation.evalImgs = per_image[:, drawn].ravel().tolist()
+            with _silence():
+                evaluation.accumulate()
+            maps.append(mean_precision(evaluation.eval["precision"]))
+        # Of drawn images without any object.
+        maps = [value for value in maps if value >= 0]
+        return float(np.std(maps, ddof=1))
+
+    def judge(self, detections: Sequence[dict], sizes: bool = True) -> COCOeval:
+        """Matches detections, in COCO's format, with the truth of all images, and accumulates.
+
+        Args:
+          sizes: tell small, medium and large objects apart as well, which takes four times as long.
+        """
+        with _silence():
+            truth, found = COCO(), COCO()
+            truth.dataset = {
+                "images": self.images,
+                "annotations": self.annotations,
+                "categories": [{"id": i, "name": n} for i, n in self._categories.items()],
+            }
+            truth.createIndex()
+            # COCO.loadRes takes no empty list.
+            found = truth.loadRes(list(detections)) if detections else found
+            evaluation = COCOeval(truth, found, "bbox")
+            if not sizes:
+                params = evaluation.params
+                params.areaRng, params.areaRngLbl = params.areaRng[:1], params.areaRngLbl[:1]
+                params.maxDets = params.maxDets[-1:]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        return evaluation
+
     def _by_category(self, evaluation: COCOeval) -> dict[str, float]:
         # [thresholds, recalls, categories, areas, detections]: all areas, 100 detections.
         precision = evaluation.eval["precision"][:, :, :, 0, -1]
         by_category = {}
         for place, category in enumerate(evaluation.params.catIds):
-            measured = precision[:, :, place][precision[:, :, place] > -1]
-            name = f"DetectionBoxes_PerformanceByCategory/mAP/{self._categories[category]}"
-            by_category[name] = float(measured.mean()) if measured.size else -1.0
+            name = f"{BY_CATEGORY}{self._categories[category]}"
+            by_category[name] = mean_precision(precision[:, :, place])
         return by_category
+
+
+def mean_precision(precision: np.ndarray) -> float:
+    """Returns the mean of the part of COCOeval's precision that is measured; -1 for none."""
+    measured = precision[precision > -1]
+    return float(measured.mean()) if measured.size else -1.0
+
+
+def _silence() -> contextlib.redirect_stdout:
+    """pycocotools prints what it does."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def _xywh(boxes: np.ndarray, height: int, width: int) -> Sequence[list[float]]:

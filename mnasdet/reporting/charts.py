@@ -27,6 +27,12 @@ _MOST_SVG_POINTS = 1000
 
 _HOVER_CHARACTERS = 44
 
+# Trials before the first and after the last one, for steps that lie there.
+_ROOM = 0.5
+
+# Trials whose number is shown in whole ticks.
+_MOST_SMALL = 12
+
 
 class Chart(NamedTuple):
     """`note` says in words what there is to see."""
@@ -128,6 +134,9 @@ def _frontier(
             **marks(members),
         )
     )
+    slowest = max(trial.latency_ms or 0.0 for trial in complete)
+    last = members[-1]
+    _extend(figure, last.latency_ms or 0.0, slowest, last.metrics[MAP], _LINE, scatter)
     if best:
         figure.add_trace(
             scatter(
@@ -168,7 +177,8 @@ def _rewards(complete: Sequence[Trial]) -> go.Figure:
             hovertemplate="best up to " + hover,
         )
     )
-    return figure
+    _extend(figure, numbers[-1], numbers[-1] + _ROOM, max(rewards), _BEST, scatter)
+    return page.count_trials(figure, numbers[0], numbers[-1], _ROOM)
 
 
 def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Figure:
@@ -193,6 +203,7 @@ def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Fig
             hovertemplate="up to trial %{x}: %{y:.3f}<extra></extra>",
         )
     )
+    page.count_trials(figure, trials[0].number, trials[-1].number)
     return figure.update_yaxes(range=[0, 1.02])
 
 
@@ -222,7 +233,9 @@ def _unique(trials: Sequence[Trial]) -> go.Figure:
             hovertemplate="%{y} different of %{x} sampled<extra></extra>",
         )
     )
-    return figure
+    if len(trials) <= _MOST_SMALL:
+        figure.update_yaxes(dtick=1 if unique[-1] <= 6 else 2)
+    return page.count_trials(figure, 1, len(trials))
 
 
 def _hypervolume(complete: Sequence[Trial], unit: str) -> go.Figure:
@@ -244,7 +257,31 @@ def _hypervolume(complete: Sequence[Trial], unit: str) -> go.Figure:
             hovertemplate="up to trial %{x}: %{y:.4~g}<extra></extra>",
         )
     )
-    return figure
+    first, last = complete[0].number, complete[-1].number
+    _extend(figure, last, last + _ROOM, volumes[-1], _LINE)
+    return page.count_trials(figure, first, last, _ROOM)
+
+
+def _extend(
+    figure: go.Figure,
+    start: float,
+    end: float,
+    y: float,
+    color: str,
+    scatter: type[go.Scatter] | type[go.Scattergl] = go.Scatter,
+) -> None:
+    """Draws the level after the last step of a line of steps, which would end at the step."""
+    if end > start:
+        figure.add_trace(
+            scatter(
+                x=[start, end],
+                y=[y, y],
+                mode="lines",
+                line={"color": color, "width": 2},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
 
 
 def _scatter(points: Sequence[Trial]) -> type[go.Scatter] | type[go.Scattergl]:

@@ -24,7 +24,8 @@ def table(
         those that were measured.
       unit: of the latency source.
     """
-    columns = ["trial", "mAP", unit, *(["measured ms", "error"] if latencies else [])]
+    searched = "ms in the search" if latencies else unit
+    columns = ["trial", "mAP", searched, *(["measured ms", "error"] if latencies else [])]
     header = "".join(f'<th scope="col">{name}</th>' for name in columns)
     rows = "".join(
         f"<tr>{''.join(_cells(trial, latencies, unit))}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -38,6 +39,31 @@ def latencies(
         for trial in trials
         if trial.number in measured_ms and trial.latency_ms is not None
     }
+
+
+def note(
+    in_search: float, measured: float | None, benchmark: Mapping[str, Any] | None, source: str
+) -> str:
+    """Says why one network has several latencies.
+
+    Args:
+      in_search: what the reward went by, in ms; `source`: where it is from.
+      measured: of the frontier; None if it was not measured.
+      benchmark: of the trained file.
+    """
+    parts = [f"{page.latency(in_search)} ms in the search: {source or 'what the reward went by'}."]
+    if measured is not None:
+        parts.append(
+            f"{page.latency(measured)} ms on the frontier: the whole network with random weights, "
+            "measured after the search, the fastest of five turns."
+        )
+    if benchmark:
+        runs = f"{benchmark['num_runs']} runs" if "num_runs" in benchmark else "its runs"
+        parts.append(
+            f"{page.latency(benchmark['median_ms'])} ms of the trained file: the median of {runs}"
+            + (", which were noisy." if benchmark.get("noisy") else ".")
+        )
+    return "One network, latency by latency: " + " ".join(parts) if len(parts) > 1 else ""
 
 
 def section(latencies: Sequence[Latency], note: str = "") -> str:
@@ -102,7 +128,7 @@ def _scatter(latencies: Sequence[Latency]) -> go.Figure:
 def _errors(latencies: Sequence[Latency]) -> go.Figure:
     """Of every trial, the fastest first."""
     ordered = sorted(latencies, key=lambda latency: latency.measured)
-    figure = page.figure("trial, fastest first", "predicted too high by (%)")
+    figure = page.figure("trial, fastest first", "predicted - measured (% of measured)")
     figure.add_trace(
         go.Bar(
             x=[str(latency.trial) for latency in ordered],
@@ -113,4 +139,8 @@ def _errors(latencies: Sequence[Latency]) -> go.Figure:
         )
     )
     figure.update_xaxes(type="category")
-    return figure.update_yaxes(zeroline=True, zerolinecolor=_LINE)
+    # As much room below zero as above: bars of one sign alone do not tell which it is.
+    most = max(abs(100 * latency.error) for latency in ordered) or 1.0
+    return figure.update_yaxes(
+        zeroline=True, zerolinecolor=_LINE, zerolinewidth=1.5, range=[-1.15 * most, 1.15 * most]
+    )

@@ -26,6 +26,9 @@ _SCALE = f"linear-gradient(90deg, {_OPEN}, {_SETTLED})"
 _ROW, _AXIS = 15, 60
 _MOST_SHORT_ROWS = 16
 
+# Trials that a small chart has room for ticks of.
+_MOST_SMALL_TICKS = 6
+
 
 @dataclass(frozen=True)
 class _Course:
@@ -126,6 +129,7 @@ def _overview(
     )
     figure.update_yaxes(autorange="reversed", tickfont={"size": 10}, dtick=1, showgrid=False)
     figure.update_xaxes(showgrid=False)
+    page.count_trials(figure, course.last[0], course.last[-1])
     legend = f'<p class="scale">open<i style="background:{_SCALE}"></i>settled</p>'
     kind = "chart overview" + " long" * (len(rows) > _MOST_SHORT_ROWS)
     height = _ROW * len(rows) + _AXIS
@@ -193,4 +197,6 @@ def _shares(course: _Course, decision: Decision, index: int, palette: dict[Choic
         range=[0, 100], tickvals=[0, 50, 100], ticktext=["0", "50 %", "100 %"], fixedrange=True
     )
     figure.update_xaxes(nticks=4, showgrid=False)
+    if course.last[-1] - course.last[0] <= _MOST_SMALL_TICKS:
+        figure.update_xaxes(dtick=1)
     return page.chart(decision.name, figure, "chart mini")

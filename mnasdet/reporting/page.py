@@ -18,6 +18,10 @@ _POLICY = (
 )
 
 
+# Ticks of an axis that have room.
+_MOST_TICKS = 12
+
+
 def html(title: str, body: str) -> str:
     """The page, which draws its charts itself."""
     return (
@@ -63,6 +67,18 @@ def figure(x: str, y: str, legend: bool = False) -> go.Figure:
     )
 
 
+def count_trials(figure: go.Figure, first: int, last: int, room: float = 0.0) -> go.Figure:
+    """Gives a chart an axis of whole trials.
+
+    Args:
+      first, last: that it shows, with `room` trials before and after them.
+    """
+    if room:
+        figure.update_xaxes(range=[first - room, last + room])
+    # Of more trials, plotly chooses whole numbers itself.
+    return figure.update_xaxes(dtick=1) if last - first <= _MOST_TICKS else figure
+
+
 def chart(title: str, figure: go.Figure, kind: str = "chart", height: int | None = None) -> str:
     """A place for the chart, drawn when it is first seen.
 
@@ -77,6 +93,12 @@ def chart(title: str, figure: go.Figure, kind: str = "chart", height: int | None
         f'<div class="{kind}"{style} role="img" aria-label="{escape(title)}"></div>'
         f'<script type="application/json">{data}</script>'
     )
+
+
+def latency(value: float) -> str:
+    """Returns milliseconds, or billions of multiply-adds, with as many digits as tell trials
+    apart: tables of layers are right to about 1 %, and trials differ by less."""
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
 
 
 def tiles(values: Mapping[str, str]) -> str:

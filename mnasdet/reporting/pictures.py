@@ -7,11 +7,13 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from mnasdet.reporting import page
+from mnasdet.evaluation.boxes import covered, iou
+from mnasdet.reporting import labels, page
 
 MOST_EXAMPLES = 6
 
@@ -28,6 +30,9 @@ _MOST_DETECTIONS = 60
 # Labels of more boxes cover each other; they are tooltips then.
 _MOST_LABELS = 8
 
+# Of a label, in heights of its letters.
+_LINE_HEIGHT = 1.25
+
 _STEPS = np.arange(1, 20) / 20
 _USUAL_SCORE = 0.3
 _IOU = 0.5
@@ -38,10 +43,12 @@ class Example:
     """An image, what was detected and what is true.
 
     Attributes:
-      image: uint8 [height, width, 3].
+      image: uint8 [height, width, 3], in the shape that people see; empty where it is not shown.
       boxes: [n, 4] (ymin, xmin, ymax, xmax), normalised; `classes` and `scores` [n], best first.
       truth_boxes: [m, 4]; `truth_classes` [m].
       class_names: by class id.
+      truth_is_crowd: [m]; no crowds if left out. A crowd is not missed, and what is found in it is
+        neither right nor wrong.
     """
 
     image: np.ndarray
@@ -51,25 +58,47 @@ class Example:
     truth_boxes: np.ndarray
     truth_classes: np.ndarray
     class_names: Mapping[int, str]
+    truth_is_crowd: np.ndarray | None = None
+
+    @property
+    def is_object(self) -> np.ndarray:
+        """[m], whether a truth box is one that can be found: it is not a crowd."""
+        if self.truth_is_crowd is None:
+            return np.ones(len(self.truth_boxes), bool)
+        return ~self.truth_is_crowd.astype(bool)
 
 
-def section(examples: Sequence[Example] | None) -> str:
-    """The first few, truth and detections side by side; "" for none.
+class Threshold(NamedTuple):
+    """The score from which on detections have the highest F1, in how many pictures."""
 
-    The score from which on detections are shown can be changed; at first it is the one with the
-    highest F1 in these pictures.
+    score: float
+    f1: float
+    num_pictures: int
+
+
+def section(examples: Sequence[Example] | None, threshold: Threshold | None = None) -> str:
+    """Returns the first few, truth and detections side by side; "" for none.
+
+    Args:
+      threshold: the score from which on detections are shown at first, of the whole set; that of
+        these pictures if left out. The reader can change it.
     """
     shown = list(examples or [])[:MOST_EXAMPLES]
     if not shown:
         return ""
-    right = [matches(example) for example in shown]
-    score, f1 = best_score(shown, right)
+    score, f1, num_pictures = threshold or best_threshold(shown)
     note = (
         f"Green: right, with the class of a box that is there and an IoU of {_IOU:g} or more with "
-        "it; red: wrong, or found a second time."
+        "it; red: wrong, or found a second time; dashed yellow: missed."
     )
     if f1:
-        note += f" F1 is highest, {f1:.2f} in these pictures, from a score of {score:.2f} on."
+        where = f"all {num_pictures:,} pictures of the evaluation set" if threshold else "these"
+        note += (
+            f" Over {where} F1 is highest, {f1:.2f}, from a score of {score:.2f} on; the score is "
+            "chosen on the pictures that it is judged on."
+        )
+    if any(example.truth_is_crowd is not None and any(example.truth_is_crowd) for example in shown):
+        note += " Dotted: crowds, which count for nothing."
     if any(map(_is_dense, shown)):
         note += " Where there are many boxes, a label shows when you point at one."
     slider = (
@@ -77,63 +106,76 @@ def section(examples: Sequence[Example] | None) -> str:
         f'class="score" min="{_LEAST_SCORE}" max="0.95" step="0.05" value="{score:.2f}"></label>'
     )
     pictures = "".join(
-        _figure(example, found, score, f"picture-{number}")
-        for number, (example, found) in enumerate(zip(shown, right, strict=True))
+        _figure(example, score, f"picture-{number}") for number, example in enumerate(shown)
     )
     content = f'{page.note(note)}{slider}<div class="examples">{pictures}</div>'
     return page.section("What the best model finds", content)
 
 
 def matches(example: Example) -> np.ndarray:
-    """[n], whether each detection is right: it takes the box of its class that fits it best, of
-    those that no detection before it has taken."""
-    right = np.zeros(len(example.boxes), bool)
+    """Returns [n], whether each detection is right: it takes the box of its class that fits it
+    best, of those that no detection before it has taken."""
+    return _taken(example) >= 0
+
+
+def found_from(example: Example) -> np.ndarray:
+    """Returns [m], the score of the detection that finds each truth box; 0 for a missed one."""
+    taken = _taken(example)
+    scores = np.zeros(len(example.truth_boxes))
+    scores[taken[taken >= 0]] = example.scores[taken >= 0]
+    return scores
+
+
+def _taken(example: Example) -> np.ndarray:
+    """Returns [n], the index of the truth box that each detection takes; -1 for none."""
+    taken = np.full(len(example.boxes), -1)
     if not len(example.truth_boxes):
-        return right
-    overlap = _iou(example.boxes, example.truth_boxes)
-    overlap *= example.classes[:, None] == example.truth_classes[None]
-    for place in range(len(right)):
-        taken = int(overlap[place].argmax())
-        right[place] = overlap[place, taken] >= _IOU
-        if right[place]:
-            overlap[:, taken] = 0.0
-    return right
+        return taken
+    overlap = iou(example.boxes, example.truth_boxes) * _same_class(example)
+    overlap[:, ~example.is_object] = 0.0
+    for place in range(len(taken)):
+        best = int(overlap[place].argmax())
+        if overlap[place, best] >= _IOU:
+            taken[place] = best
+            overlap[:, best] = 0.0
+    return taken
 
 
-def best_score(examples: Sequence[Example], right: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The multiple of 0.05 from which on detections have the highest F1, and that F1; the usual
-    one where nothing is right.
+def counted(example: Example) -> np.ndarray:
+    """Returns [n], whether each detection is right or wrong: all but those that take no box and
+    lie in a crowd of their class, as COCO judges."""
+    crowds = covered(example.boxes, example.truth_boxes) * _same_class(example)
+    return matches(example) | ~(crowds[:, ~example.is_object] >= _IOU).any(axis=1)
 
-    Args:
-      right: `matches` of each example.
-    """
-    scores = np.concatenate([example.scores for example in examples])
-    is_right = np.concatenate(right)
-    num_true = sum(len(example.truth_boxes) for example in examples)
+
+def _same_class(example: Example) -> np.ndarray:
+    return example.classes[:, None] == example.truth_classes[None]
+
+
+def best_threshold(examples: Sequence[Example]) -> Threshold:
+    """Returns the multiple of 0.05 from which on detections have the highest F1; the usual one
+    where nothing is right."""
+    scores = np.concatenate([example.scores[counted(example)] for example in examples])
+    right = np.concatenate([matches(example)[counted(example)] for example in examples])
+    num_true = sum(int(example.is_object.sum()) for example in examples)
     f1 = [
-        2 * is_right[scores >= step].sum() / max(1, (scores >= step).sum() + num_true)
+        2 * right[scores >= step].sum() / max(1, (scores >= step).sum() + num_true)
         for step in _STEPS
     ]
     best = int(np.argmax(f1))
-    return (float(_STEPS[best]), float(f1[best])) if f1[best] else (_USUAL_SCORE, 0.0)
+    if not f1[best]:
+        return Threshold(_USUAL_SCORE, 0.0, len(examples))
+    return Threshold(float(_STEPS[best]), float(f1[best]), len(examples))
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """[n, m] of boxes [n, 4] and [m, 4]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12)
-
-
-def _figure(example: Example, right: np.ndarray, score: float, name: str) -> str:
+def _figure(example: Example, score: float, name: str) -> str:
     """The picture is in the page once: the second drawing uses that of the first."""
     height, width = example.image.shape[:2]
     image = f'<image id="{name}" width="{width}" height="{height}" href="{_data_uri(example)}"/>'
     drawings = {
         "truth": image + "".join(_truth(example)),
-        "detections": f'<use href="#{name}"/>' + "".join(_detections(example, right, score)),
+        "detections": f'<use href="#{name}"/>'
+        + "".join([*_missed(example, score), *_detections(example, score)]),
     }
     kind = "boxes dense" if _is_dense(example) else "boxes"
     shown = "".join(
@@ -150,37 +192,73 @@ def _is_dense(example: Example) -> bool:
 
 
 def _truth(example: Example) -> Iterator[str]:
-    for box, class_id in zip(example.truth_boxes, example.truth_classes, strict=True):
-        yield _box(example, box, _name(example, class_id), '<g class="true">')
+    names = [_name(example, class_id) for class_id in example.truth_classes]
+    corners = _label_corners(example, example.truth_boxes, names)
+    for box, name, corner, is_object in zip(
+        example.truth_boxes, names, corners, example.is_object, strict=True
+    ):
+        opening = '<g class="true">' if is_object else '<g class="true crowd">'
+        yield _box(example, box, name, opening, corner)
 
 
-def _detections(example: Example, right: np.ndarray, score: float) -> Iterator[str]:
+def _missed(example: Example, score: float) -> Iterator[str]:
+    """Every object's box; one that is found at the score is hidden."""
+    for place, own in enumerate(found_from(example).tolist()):
+        if example.is_object[place]:
+            label = f"missed: {_name(example, example.truth_classes[place])}"
+            kind = "missed" + " low" * (own >= score)
+            opening = f'<g class="{kind}" data-found="{own:.4f}">'
+            yield _box(example, example.truth_boxes[place], label, opening)
+
+
+def _detections(example: Example, score: float) -> Iterator[str]:
     """The best last, on top."""
+    right, counts = matches(example), counted(example)
     kept = np.flatnonzero(example.scores >= _LEAST_SCORE)[:_MOST_DETECTIONS]
-    for place in kept[::-1]:
+    names = [f"{_name(example, example.classes[i])} {example.scores[i]:.2f}" for i in kept]
+    corners = _label_corners(example, example.boxes[kept], names)
+    for place, label, corner in reversed(list(zip(kept, names, corners, strict=True))):
         own = float(example.scores[place])
-        kind = ("right" if right[place] else "wrong") + " low" * (own < score)
-        label = f"{_name(example, example.classes[place])} {own:.2f}"
+        kind = ("right" if right[place] else "wrong" if counts[place] else "in-crowd") + " low" * (
+            own < score
+        )
         opening = f'<g class="{kind}" data-score="{own:.4f}">'
-        yield _box(example, example.boxes[place], label, opening)
+        yield _box(example, example.boxes[place], label, opening, corner)
 
 
 def _name(example: Example, class_id: int) -> str:
     return example.class_names.get(int(class_id), f"class {class_id}")
 
 
-def _box(example: Example, box: np.ndarray, label: str, opening: str) -> str:
-    """The label stands above the box, or in it at the upper edge of the picture."""
+def _label_corners(
+    example: Example, boxes: np.ndarray, names: Sequence[str]
+) -> list[tuple[float, float]]:
+    """Where labels stand: the left upper corners, in pixels, in the order of the boxes."""
+    height, width = example.image.shape[:2]
+    line = _line(example)
+    sizes = [(labels.text_width(name, line), _LINE_HEIGHT * line) for name in names]
+    pixels = (boxes * [height, width, height, width]).tolist()
+    return labels.places(pixels, sizes, width, height)
+
+
+def _box(
+    example: Example,
+    box: np.ndarray,
+    label: str,
+    opening: str,
+    corner: tuple[float, float] | None = None,
+) -> str:
+    """`corner`: of the label, which is a tooltip alone without it."""
     height, width = example.image.shape[:2]
     top, left, bottom, right = (box * [height, width, height, width]).tolist()
-    line = _line(example)
-    baseline = top - 0.25 * line if top > 1.2 * line else top + line
-    anchor = "end" if left > 0.75 * width else "start"
+    text = ""
+    if corner:
+        text = (
+            f'<text x="{corner[0]:.1f}" y="{corner[1] + _line(example):.1f}">{escape(label)}</text>'
+        )
     return (
         f'{opening}<title>{escape(label)}</title><rect x="{left:.1f}" y="{top:.1f}" '
-        f'width="{right - left:.1f}" height="{bottom - top:.1f}"/>'
-        f'<text x="{right if anchor == "end" else left:.1f}" y="{baseline:.1f}" '
-        f'text-anchor="{anchor}">{escape(label)}</text></g>'
+        f'width="{right - left:.1f}" height="{bottom - top:.1f}"/>{text}</g>'
     )
 
 

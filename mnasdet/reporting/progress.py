@@ -6,11 +6,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import TextIO
 
 from mnasdet.evaluation.coco import MAP
+from mnasdet.protos import pipeline_pb2
+from mnasdet.reporting import page
 from mnasdet.reporting.running_figures import RunningFigures
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.pace import Pace
+from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 
@@ -25,6 +29,8 @@ class TrialProgress:
         stream: TextIO | None = None,
         summary_dir: Path | None = None,
         unit: str = "ms",
+        num_workers: int = 1,
+        last_training: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -33,13 +39,18 @@ class TrialProgress:
         stream: gets the lines; standard error by default.
         summary_dir: gets TensorBoard's event files.
         unit: of the latency source.
+        num_workers: children that train at once.
+        last_training: the work of the retraining that follows, in trainings of a child.
         clock: seconds; the time elapsed starts now.
         """
         self._num_trials = num_trials
         self._stream = stream or sys.stderr
         self._unit = unit
-        self._clock = clock
-        self._start = clock()
+        self._pace = Pace(num_workers, clock)
+        self._last_training = last_training
+        self._num_workers = num_workers
+        # Of the children of this run, without their evaluation.
+        self._train_seconds: list[float] = []
         self._replayed = self._finished = 0
         self._figures = RunningFigures(space)
         self._writer = None
@@ -61,28 +72,47 @@ class TrialProgress:
             self._print_replayed()
         self._figures.add(trial)
         self._finished += 1
+        trained = trial.duplicate_of is None and trial.state is not TrialState.REJECTED
+        self._pace.add(trained=trained)
+        if trained and "train_seconds" in trial.metrics:
+            self._train_seconds.append(trial.metrics["train_seconds"])
         self._print(self._line(trial))
         self._summarize(trial)
 
     def _line(self, trial: Trial) -> str:
         done = self._replayed + self._finished
-        elapsed = self._clock() - self._start
-        # Only this run's pace counts: nobody knows how long the computer slept before it.
-        remaining = elapsed / self._finished * max(0, self._num_trials - done)
         figures = self._figures
-        best = f"{figures.best.reward:.4f} (#{figures.best.number})" if figures.best else "-"
+        best = f"{figures.best.reward:.4f} (trial {figures.best.number})" if figures.best else "-"
         return "  ".join(
             [
-                f"trial {done}/{self._num_trials}",
+                f"trial {trial.number} ({done} of {self._num_trials} done)",
                 _result(trial, self._unit),
                 f"best {best}",
-                f"elapsed {_duration(elapsed)}",
-                f"ETA {_duration(remaining)}",
+                f"elapsed {_duration(self._pace.elapsed)}",
+                f"ETA {self._eta(max(0, self._num_trials - done))}",
                 f"duplicates {figures.duplicates}",
                 f"failures {figures.failures}",
                 *([f"rejected {figures.rejected}"] if figures.rejected else []),
             ]
         )
+
+    def _eta(self, num_left: int) -> str:
+        """Returns the time of the trials that are left and of the retraining, "-" as long as it
+        cannot be told.
+
+        Only this run's pace counts: nobody knows how long the computer slept before it.
+        """
+        remaining = self._pace.remaining(num_left)
+        if remaining is None:
+            return "-"
+        if not self._last_training:
+            return _duration(remaining)
+        # The first child of every worker waits for TensorFlow.
+        known = self._train_seconds[self._num_workers :] or self._train_seconds
+        if not known:
+            return f"{_duration(remaining)} and then the retraining"
+        last = self._last_training * median(known)
+        return f"{_duration(remaining + last)}, {_duration(last)} of it the retraining"
 
     def _print_replayed(self) -> None:
         self._print(f"resumed: {self._replayed} trial{'s' * (self._replayed != 1)} done")
@@ -110,14 +140,25 @@ class TrialProgress:
         self._writer.flush()
 
 
+def last_training(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> float:
+    """Returns the work of a search's retraining in trainings of a child: the images that each
+    sees."""
+    search_config = pipeline.search_config
+    last = child = pipeline.train_config
+    if search_config.HasField("retrain_config"):
+        last = search_config.retrain_config
+    return last.num_steps * last.batch_size / max(1, child.num_steps * child.batch_size)
+
+
 def _result(trial: Trial, unit: str) -> str:
     if trial.reward is None:
         reason = " ".join((trial.error or "for an unknown reason").split())
         return f"{trial.state.name}: {reason}"
-    mean_ap = trial.metrics[MAP]
-    # Milliseconds have one digit to look at, multiply-adds of a mobile network are below one.
-    latency = f"{trial.latency_ms:.1f}" if unit == "ms" else f"{trial.latency_ms:.3f}"
-    return f"reward {trial.reward:.4f}  mAP {mean_ap:.3f}  {latency} {unit}"
+    # Of an evaluation set without objects, mAP is -1.
+    mean_ap = f"{trial.metrics[MAP]:.3f}" if trial.metrics[MAP] >= 0 else "-"
+    assert trial.latency_ms is not None
+    latency = page.latency(trial.latency_ms)
+    return f"reward {trial.reward:.4f}  mAP {mean_ap}  {latency} {unit}"
 
 
 def _duration(seconds: float) -> str:

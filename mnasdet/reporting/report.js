@@ -61,6 +61,17 @@ function draw(chart) {
   );
 }
 
+// Charts have the size of the screen; on paper they would be cut.
+const PAGE_WIDTH = 680;
+function resizeCharts(width) {
+  document.body.style.width = width ? width + "px" : "";
+  for (const chart of document.querySelectorAll(".js-plotly-plot")) {
+    if (chart.offsetParent) Plotly.relayout(chart, { width: chart.clientWidth, ...theme() });
+  }
+}
+addEventListener("beforeprint", () => resizeCharts(PAGE_WIDTH));
+addEventListener("afterprint", () => resizeCharts(0));
+
 dark.addEventListener("change", () => {
   for (const chart of document.querySelectorAll(".js-plotly-plot")) {
     Plotly.relayout(chart, theme());
@@ -102,6 +113,9 @@ for (const slider of document.querySelectorAll("input.score")) {
     slider.previousElementSibling.textContent = Number(slider.value).toFixed(2);
     for (const box of section.querySelectorAll("[data-score]")) {
       box.classList.toggle("low", Number(box.dataset.score) < Number(slider.value));
+    }
+    for (const box of section.querySelectorAll("[data-found]")) {
+      box.classList.toggle("low", Number(box.dataset.found) >= Number(slider.value));
     }
   });
 }

@@ -12,9 +12,12 @@ from google.protobuf import text_format
 
 from mnasdet import files
 from mnasdet.architecture_string.conversion import to_string
+from mnasdet.evaluation import baseline, metric_text
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import (
+    accuracy_table,
+    benchmark_table,
     frontier_table,
     graphs,
     latency_check,
@@ -22,10 +25,12 @@ from mnasdet.reporting import (
     page,
     pictures,
     reasons,
+    spread,
     trial_table,
 )
 from mnasdet.reporting.charts import Chart, charts
-from mnasdet.reporting.pictures import Example
+from mnasdet.reporting.judgement import Judgement
+from mnasdet.reporting.latency_check import Latency
 from mnasdet.search import results
 from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
@@ -46,7 +51,9 @@ def write(
     measured_ms: Mapping[int, float] | None = None,
     measured_note: str = "",
     unit: str = "ms",
-    examples: Sequence[Example] | None = None,
+    judged: Judgement | None = None,
+    facts: Mapping[str, str] | None = None,
+    noise: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the report, however far the search has come. What is not given is left out.
 
@@ -59,21 +66,34 @@ def write(
       measured_ms: latencies by trial number, of some trials.
       measured_note: what to know of them.
       unit: of the latency source, to which measurements compare only in ms.
-      examples: what the best model finds.
+      judged: what the best model does on the evaluation set.
+      facts: names and values of what the search was asked to do, as of `facts.of_search`.
+      noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
     """
     best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
     members = results.frontier(trials)
     strings = _strings(trials, members)
     size = search.get("image_size")
+    facts = facts or {}
     drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
     latencies = latency_check.latencies(trials, measured_ms if unit == "ms" else None)
     frontier = frontier_table.table(members, strings, drawings, latencies, unit)
     drawn = charts(trials, best, strings, space, unit)
+    told = spread.verdict(
+        trials,
+        noise=noise,
+        standard_error=judged.standard_error if judged else None,
+        num_images=judged.num_images if judged else 0,
+    )
+    found = latencies.get(best.number) if best else None
+    metrics = {**(retrained or {}), **(judged.metrics if judged else {})}
     body = [
-        _header(trials, search),
-        _winner(best, strings, benchmark, retrained, unit),
-        _frontier(drawn, frontier),
-        pictures.section(examples),
+        _header(trials, search, facts),
+        _winner(best, strings, found, benchmark, retrained, judged, unit, facts.get("latency", "")),
+        _frontier(drawn, frontier, told),
+        pictures.section(judged.examples, judged.threshold) if judged else "",
+        page.section("Retrained", accuracy_table.content(metrics, _set(judged))),
+        page.section("Benchmark", benchmark_table.content(benchmark)),
         _small_charts(drawn),
         marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
         latency_check.section(list(latencies.values()), measured_note),
@@ -83,9 +103,7 @@ def write(
         body.append(page.section("Trials", trial_table.table(trials, best, strings, unit)))
     body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
     body.append(page.section("Rejected", _rejected(trials)))
-    body.append(page.section("About this search", page.details(search)))
-    body.append(page.section("Retrained", page.details(retrained)))
-    body.append(page.section("Benchmark", page.details(benchmark)))
+    body.append(page.section("About this search", _about(trials, search, facts)))
     files.write(path, page.html("mnasdet search", "".join(body)))
 
 
@@ -106,43 +124,95 @@ def _parsed(trial: Trial) -> architecture_pb2.Architecture:
     return text_format.Parse(trial.architecture, architecture_pb2.Architecture())
 
 
-def _header(trials: Sequence[Trial], search: Mapping[str, Any]) -> str:
+def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> str:
     counts = {name: f"{count:,} {name}" for name, count in results.counts(trials).items() if count}
     space = search.get("search_space", "Architecture")
+    lines = [" · ".join(counts.values()) or "no trials", _dates(trials)]
+    lines += [f"{name}: {facts[name]}" for name in ("reward", "evaluation set") if name in facts]
     return (
         '<header><p class="eyebrow">mnasdet</p>'
         f"<h1>{escape(str(space))} search</h1>"
-        f'<p class="soft">{" · ".join(counts.values()) or "no trials"}</p></header>'
+        + "".join(f'<p class="soft">{escape(line)}</p>' for line in lines if line)
+        + "</header>"
+    )
+
+
+def _dates(trials: Sequence[Trial]) -> str:
+    """From the first trial's start to the last one's end; "" while none is finished."""
+    starts = [trial.started for trial in trials if trial.started]
+    ends = [trial.finished for trial in trials if trial.finished]
+    if not starts or not ends:
+        return ""
+    first, last = min(starts), max(ends)
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{first:%Y-%m-%d %H:%M} to {end} UTC"
+
+
+def _about(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+    """What it was asked to do, and search.json folded away."""
+    asked = {**facts, **({"trials from": _dates(trials)} if _dates(trials) else {})}
+    versions = search.get("versions")
+    if isinstance(versions, Mapping):
+        asked["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    held = page.details(search)
+    if held:
+        held = f"<details><summary>search.json</summary>{held}</details>"
+    return page.details(asked) + held
+
+
+def _set(judged: Judgement | None) -> str:
+    if judged is None:
+        return ""
+    return (
+        f"On the evaluation set: {judged.num_images:,} pictures, {judged.num_objects:,} objects "
+        "(crowds left out)."
     )
 
 
 def _winner(
     best: Trial | None,
     strings: Mapping[int, str],
+    latency: Latency | None,
     benchmark: Mapping[str, Any] | None,
     retrained: Mapping[str, float] | None,
+    judged: Judgement | None,
     unit: str,
+    source: str,
 ) -> str:
     if best is None:
         return page.section("No result yet", "<p>No trial is complete.</p>")
+    in_search = best.latency_ms or 0.0
     found = {
         "reward": f"{best.reward:.4f}",
         "mAP, proxy task": f"{best.metrics[MAP]:.4f}",
-        **({"latency": f"{best.latency_ms:.4g} <small>ms</small>"} if unit == "ms" else {}),
+        **({"latency, in the search": _ms(in_search)} if unit == "ms" else {}),
         "multiply-adds": _large(best.metrics.get("multiply_adds")),
         "parameters": _large(best.metrics.get("params")),
     }
     confirmed = {}
     if retrained:
-        confirmed["mAP, retrained"] = f"{retrained[MAP]:.4f}"
+        confirmed["mAP, retrained"] = escape(metric_text.text(MAP, retrained[MAP]))
+    if latency:
+        confirmed["latency, on the frontier"] = _ms(latency.measured)
     if benchmark:
-        confirmed["latency, measured"] = f"{benchmark['median_ms']:.4g} <small>ms</small>"
+        confirmed["latency, trained file"] = _ms(benchmark["median_ms"])
         confirmed["TFLite file"] = f"{_large(benchmark.get('model_bytes'))}<small>B</small>"
+    notes = []
+    if unit == "ms":
+        measured = latency.measured if latency else None
+        notes.append(latency_check.note(in_search, measured, benchmark, source))
+    if judged and baseline.verdict(judged.metrics) and baseline.is_level(judged.metrics):
+        notes.append(baseline.verdict(judged.metrics))
+    told = "".join(page.note(text) for text in notes if text)
     return (
         '<section class="winner"><p class="eyebrow">Best reward</p>'
-        f"<h2>Trial {best.number}</h2>{page.tiles(found)}{page.tiles(confirmed)}"
+        f"<h2>Trial {best.number}</h2>{page.tiles(found)}{page.tiles(confirmed)}{told}"
         f"<code>{escape(strings[best.number])}</code></section>"
     )
+
+
+def _ms(value: float) -> str:
+    return f"{page.latency(value)} <small>ms</small>"
 
 
 def _large(value: float | None) -> str:
@@ -155,13 +225,14 @@ def _large(value: float | None) -> str:
     return f"{value:.3g} "
 
 
-def _frontier(drawn: Sequence[Chart], members: str) -> str:
-    """The first chart, and the table of the frontier's members."""
+def _frontier(drawn: Sequence[Chart], members: str, told: str) -> str:
+    """The first chart, what its spread is worth, and the table of the frontier's members."""
     if not drawn:
         return ""
     chart = drawn[0]
     large = page.chart(chart.title, chart.figure, "chart large")
-    return page.section(chart.title, page.note(chart.note) + large + members)
+    told = page.note(told) if told else ""
+    return page.section(chart.title, page.note(chart.note) + large + told + members)
 
 
 def _small_charts(drawn: Sequence[Chart]) -> str:

@@ -131,6 +131,13 @@ def read_measured_ms(model_dir: Path) -> dict[int, float]:
     return {m["trial"]: m["measured_ms"] for m in members if m.get("measured_ms") is not None}
 
 
+def read_noise(model_dir: Path) -> dict[str, Any] | None:
+    """Returns what the seed does to a child's mAP, if a proxy_quality.json of scripts/measure_proxy
+    was put into the folder."""
+    path = model_dir / "proxy_quality.json"
+    return json.loads(path.read_text())["noise"] if path.exists() else None
+
+
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
     return {
         "trials": len(trials),

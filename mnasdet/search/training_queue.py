@@ -12,6 +12,7 @@ from typing import TextIO, TypeVar
 from mnasdet.protos import search_pb2
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import Executor
+from mnasdet.search.pace import Pace
 
 _T = TypeVar("_T")
 
@@ -46,12 +47,14 @@ def outcomes(
 
 
 class QueueProgress:
-    """One line for every training that ends, with the time that the rest will take."""
+    """One line for every training that ends, with the time that the rest will take: "-" until
+    every worker has done a first training and one more is done."""
 
     def __init__(
         self,
         works: Iterable[float],
         num_done: int = 0,
+        num_workers: int = 1,
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -59,26 +62,28 @@ class QueueProgress:
         """Args:
         works: of the trainings to come, in any unit: twice the work takes twice the time.
         num_done: trainings of an earlier run.
+        num_workers: trainings that run at once.
         stream: gets the lines; standard error by default.
         clock: seconds; the time elapsed starts now.
         """
         works = list(works)
         self._num_trainings, self._done = num_done + len(works), num_done
-        self._work, self._work_done = sum(works), 0.0
+        self._work = sum(works)
+        self._pace = Pace(num_workers, clock)
         self._stream = stream or sys.stderr
-        self._clock = clock
-        self._start = clock()
         if num_done:
             self._print(f"resumed: {num_done} of {self._num_trainings} trainings are done")
 
     def __call__(self, work: float, result: str) -> None:
         self._done += 1
-        self._work_done += work
-        elapsed = self._clock() - self._start
-        remaining = elapsed * (self._work / self._work_done - 1)
+        self._work -= work
+        self._pace.add(work)
+        left = self._work if self._done < self._num_trainings else 0.0
+        remaining = self._pace.remaining(left)
+        eta = "-" if remaining is None else _duration(remaining)
         self._print(
             f"training {self._done}/{self._num_trainings}  {result}  "
-            f"elapsed {_duration(elapsed)}  ETA {_duration(remaining)}"
+            f"elapsed {_duration(self._pace.elapsed)}  ETA {eta}"
         )
 
     def _print(self, line: str) -> None:

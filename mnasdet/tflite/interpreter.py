@@ -11,6 +11,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from mnasdet.errors import UserError
+from mnasdet.tflite import metadata
 
 # What `export` writes beside a graph of raw predictions.
 ANCHORS_FILE = "anchors.npy"
@@ -103,21 +104,34 @@ def detection_function(
     """Images [batch, height, width, 3] to detections, as `Detector.detect` gives them.
 
     Args:
-      pipeline: TrainEvalPipelineConfig, for the post-processing.
+      pipeline: TrainEvalPipelineConfig, for the post-processing; None will do for a graph with
+        non-maximum suppression.
       path: a graph of `export`: with non-maximum suppression, or with its anchors beside it.
     """
     from mnasdet import config
 
     model = TfliteModel(path)
-    height, width = config.image_size(pipeline)
+    has_suppression = model.output_names == sorted(NMS_OUTPUTS)
+    if pipeline is None and not has_suppression:
+        raise UserError(
+            f"{path}: gives raw predictions, and only the pipeline config says how to read them: "
+            "give --pipeline_config_path, or export with --nms"
+        )
+    height, width = config.image_size(pipeline) if pipeline is not None else model.image_size
     if model.image_size != (height, width):
         raise UserError(
             f"{path}: takes images of {model.image_size[0]}x{model.image_size[1]}, the pipeline "
             f"config has {height}x{width}; use the config that it was exported with"
         )
-    if model.output_names == sorted(NMS_OUTPUTS):
+    if has_suppression:
         return lambda images: _as_of_detector(model.predict(images))
     return _from_raw(pipeline, model, Path(path).with_name(ANCHORS_FILE))
+
+
+def labels(path: str | os.PathLike) -> dict[int, str]:
+    """Returns the class names that a graph of `export` holds, by class id; none without any."""
+    has_suppression = TfliteModel(path).output_names == sorted(NMS_OUTPUTS)
+    return metadata.read_labels(path, background=not has_suppression)
 
 
 def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ OpenCV and a sound library (mediapipe).
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +92,22 @@ def label_file(names: Mapping[int, str], background: str | None = None) -> bytes
     if background is not None:
         lines.insert(0, background)
     return ("\n".join(lines) + "\n").encode()
+
+
+def read_labels(path: str | os.PathLike, background: bool) -> dict[int, str]:
+    """Returns the class names in a TFLite file by class id, from 1; none where it has none.
+
+    Args:
+      background: the first line is the background's.
+    """
+    if not zipfile.is_zipfile(path):
+        return {}
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return {}
+        lines = archive.read(LABELS_FILE).decode().splitlines()
+    names = enumerate(lines, start=0 if background else 1)
+    return {number: name for number, name in names if number and name != _NO_LABEL}
 
 
 def encode(model: Model) -> bytes:

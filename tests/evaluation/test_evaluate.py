@@ -3,6 +3,7 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet.errors import DataError
+from mnasdet.evaluation.baseline import BASELINE_MAP
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set, first_images
 from mnasdet.protos import pipeline_pb2
@@ -118,3 +119,44 @@ def test_images_of_the_training_set_are_not_augmented():
     others = first_images(pipeline, 2, training=True)
     assert others.shape == (2, 32, 32, 3)
     assert (others != images[:2]).any()
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("crowd", "said"),
+    [
+        (None, "the evaluation set has no object: there is nothing to measure"),
+        (True, "the evaluation set has no object that is not a crowd: "),
+    ],
+)
+def test_a_set_without_objects_is_said_to_be_one(caplog, crowd, said):
+    box = [0.1, 0.2, 0.4, 0.6]
+    truth = batch([box], [(1.0, 1.0)])
+    truth["num_boxes"] = np.array([0 if crowd is None else 1])
+    truth["is_crowd"][:] = bool(crowd)
+    metrics = evaluate(lambda images: detections([[box]], [[0.9]]), [truth], CATEGORIES)
+    assert metrics[MAP] == -1.0
+    assert len(warnings(caplog)) == 1
+    assert warnings(caplog)[0].startswith(said)
+
+
+def test_a_detector_that_finds_nothing_is_said_to_be_one(caplog):
+    box = [0.1, 0.2, 0.4, 0.6]
+    found = detections([[box]], [[0.9]], num_detections=[0])
+    metrics = evaluate(lambda images: found, [batch([box], [(1.0, 1.0)])], CATEGORIES)
+    assert metrics[MAP] == 0.0
+    assert "found nothing in 1 images" in warnings(caplog)[0]
+
+
+def test_the_baseline_is_only_there_where_it_is_asked_for():
+    boxes = [[0.1, 0.2, 0.4, 0.6], [0.5, 0.2, 0.9, 0.6]]
+    truth = batch(boxes, [(1.0, 1.0), (1.0, 1.0)])
+    found = detections([[box] for box in boxes], [[0.9], [0.8]])
+    assert BASELINE_MAP not in evaluate(lambda images: found, [truth], CATEGORIES)
+    metrics = evaluate(lambda images: found, [truth], CATEGORIES, with_baseline=True)
+    # One box hits one picture of two: the first, with precision 1 up to recall 0.5.
+    assert metrics[BASELINE_MAP] == pytest.approx(51 / 101)
+    assert metrics[MAP] > 0.99

@@ -65,6 +65,22 @@ def test_a_search_writes_all_its_files(whole):
         assert list((folder / name).iterdir()), name
     lines = [line for line in done.stderr.splitlines() if line.startswith("trial ")]
     assert len(lines) == 4
+    # Lines have the numbers of the store, and no end is told before the retraining.
+    assert sorted(line.split()[1] for line in lines) == ["0", "1", "2", "3"]
+    assert [line.split("(")[1].split(" done")[0] for line in lines] == [
+        f"{number} of 4" for number in range(1, 5)
+    ]
+    assert not any("ETA 0s" in line for line in lines)
+    assert "is retrained, exported and benchmarked" in done.stderr
+    report = (folder / "report" / "index.html").read_text()
+    for told in (
+        "mnasfpn: mAP × latency^-0.3",
+        f"--pipeline_config_path={config}",
+        "validation: 1 file, 8 pictures",
+        "mAP by class",
+        "one fixed box per class on every picture",
+    ):
+        assert told in report, told
     frontier = json.loads((folder / "pareto.json").read_text())
     assert 1 <= len(frontier) <= 4
     assert all(member["measured_ms"] > 0 for member in frontier)

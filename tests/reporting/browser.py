@@ -13,7 +13,7 @@ from PIL import Image
 # Debian's, and what others call it.
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 
-_FLAGS = (
+FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -68,7 +68,7 @@ def show(page, folder, width=1200, height=3000, dark=False, script=""):
     result = subprocess.run(
         [
             browser(),
-            *_FLAGS,
+            *FLAGS,
             f"--user-data-dir={folder / 'profile'}",
             f"--blink-settings=preferredColorScheme={0 if dark else 1}",
             f"--window-size={width},{height}",

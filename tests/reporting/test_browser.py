@@ -4,21 +4,25 @@ import dataclasses
 import datetime
 import json
 import re
+import subprocess
+from html import escape
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
-from mnasdet.evaluation.coco import MAP
+from mnasdet.evaluation.baseline import BASELINE_AP50, BASELINE_MAP
+from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.protos import search_pb2
 from mnasdet.reporting import page as pages
 from mnasdet.reporting import report
-from mnasdet.reporting.pictures import Example
+from mnasdet.reporting.judgement import Judgement
+from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search import results
 from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces import factory
-from tests.reporting.browser import browser, show
+from tests.reporting.browser import FLAGS, browser, show
 
 START = datetime.datetime(2026, 1, 5, 10)
 
@@ -64,6 +68,12 @@ def example():
     return Example(image, boxes, np.array([1, 2]), scores, boxes[:1], np.array([1]), {1: "cat"})
 
 
+def judged():
+    metrics = {MAP: 0.4, AP50: 0.6, BASELINE_MAP: 0.1, BASELINE_AP50: 0.3}
+    metrics |= {BY_CATEGORY + f"class {number}": number / 100 for number in range(30)}
+    return Judgement([example()], Threshold(0.3, 0.5, 40), metrics, 0.02, 40, 70)
+
+
 @pytest.fixture(scope="module")
 def page(space, tmp_path_factory):
     """Everything that a report may have."""
@@ -77,7 +87,7 @@ def page(space, tmp_path_factory):
         retrained={MAP: 0.4},
         benchmark={"median_ms": 12.0, "model_bytes": 10_000_000},
         measured_ms={trial.number: 1.03 * trial.latency_ms for trial in results.frontier(made)},
-        examples=[example()],
+        judged=judged(),
     )
     return path
 
@@ -139,6 +149,75 @@ def test_dark_and_narrow_with_everything_opened_and_clicked(page, tmp_path):
     assert drawn(seen) == (7, 7)
     scored = re.findall(r'<g class="([^"]*)" data-score', shown.dom)
     assert scored == ["wrong low", "right low"]
+
+
+def test_the_score_shows_what_is_missed(page, tmp_path):
+    script = """
+      const slider = document.querySelector("input.score");
+      const states = [0.3, 0.95].map((score) => {
+        slider.value = score;
+        slider.dispatchEvent(new Event("input"));
+        return document.querySelector("[data-found]").getAttribute("class");
+      });
+      document.title = JSON.stringify(states);
+    """
+    shown = show(page, tmp_path, script=script)
+    # The cat is found with 0.9.
+    assert json.loads(re.search("<title>(.*?)</title>", shown.dom)[1]) == ["missed low", "missed"]
+
+
+def test_a_telephone_shows_all_of_it(page, tmp_path):
+    """Only what scrolls by itself is wider than 375 pixels. Browsers have no windows that narrow,
+    but frames."""
+    script = """
+      const wide = [...document.querySelectorAll("body *")].filter((element) =>
+        element.getBoundingClientRect().right > innerWidth + 1 &&
+        !element.closest(".wide, .js-plotly-plot, details:not([open])"));
+      const whole = ".wide:has(.stack, .members), .tiles, .details";
+      const cut = [...document.querySelectorAll(whole)].filter(
+        (element) => element.scrollWidth > element.clientWidth + 1);
+      parent.document.title = JSON.stringify(
+        [innerWidth, document.documentElement.scrollWidth, wide.length, cut.length]);
+    """
+    inner = page.read_text("utf-8").replace("</body>", f"<script>{script}</script></body>")
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        '<!DOCTYPE html><html><head><title></title></head><body style="margin:0">'
+        f'<iframe width="375" height="4000" srcdoc="{escape(inner)}"></iframe></body></html>',
+        "utf-8",
+    )
+    shown = show(outer, tmp_path, width=600)
+    width, scrolled, wide, cut = json.loads(re.search("<title>(.*?)</title>", shown.dom)[1])
+    assert width == 375
+    assert scrolled <= 375
+    assert (wide, cut) == (0, 0)
+
+
+def test_paper_has_every_chart_and_column(page, tmp_path):
+    printed = tmp_path / "page.pdf"
+    script = """
+      dispatchEvent(new Event("beforeprint"));
+      const widths = [...document.querySelectorAll(".js-plotly-plot .main-svg")].map((svg) =>
+        svg.getBoundingClientRect().width);
+      document.title = JSON.stringify(Math.max(...widths));
+    """
+    shown = show(page, tmp_path, script=script)
+    assert shown.console == []
+    # A4 has 703 pixels between margins of 12 mm.
+    assert 300 < json.loads(re.search("<title>(.*?)</title>", shown.dom)[1]) <= 703
+    subprocess.run(
+        [
+            browser(),
+            *FLAGS,
+            f"--user-data-dir={tmp_path / 'printer'}",
+            f"--print-to-pdf={printed}",
+            f"file://{page}",
+        ],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert printed.read_bytes().startswith(b"%PDF")
 
 
 def test_many_trials_are_drawn_without_webgl(space, tmp_path):

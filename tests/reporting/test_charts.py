@@ -36,18 +36,31 @@ TRIALS = [
 
 
 def test_frontier():
-    scatter, line, star = drawn(TRIALS, TRIALS[3])["Accuracy and latency"].data
+    scatter, line, level, star = drawn(TRIALS, TRIALS[3])["Accuracy and latency"].data
     assert (scatter.x, scatter.y) == ((10, 20, 15, 10), (0.2, 0.1, 0.3, 0.2))
     assert scatter.type == "scatter"
     assert (line.x, line.y, line.line.shape) == ((10, 15), (0.2, 0.3), "hv")
+    # Out to the slowest trial.
+    assert (level.x, level.y) == ((15, 20), (0.3, 0.3))
     assert tuple(star.customdata[0]) == (3, 0.13, "c3 r1 |")
 
 
 def test_reward_and_running_best():
-    points, best = drawn(TRIALS)["Reward"].data
+    points, best, level = drawn(TRIALS)["Reward"].data
     assert points.x == (0, 2, 3, 4)
     assert points.y == (0.10, 0.05, 0.13, 0.10)
     assert best.y == (0.10, 0.10, 0.13, 0.13)
+    assert (level.x, level.y) == ((4, 4.5), (0.13, 0.13))
+
+
+def test_ticks_are_whole_trials():
+    figures = drawn(TRIALS)
+    for title in ("Reward", "Hypervolume", "Different architectures"):
+        assert figures[title].layout.xaxis.dtick == 1, title
+    # A step at the last trial is seen.
+    assert figures["Reward"].layout.xaxis.range == (-0.5, 4.5)
+    many = drawn([trial(i, 0.2, 10.0, 0.1) for i in range(40)])
+    assert many["Reward"].layout.xaxis.dtick is None
 
 
 def test_different_architectures_of_those_sampled():
@@ -57,9 +70,10 @@ def test_different_architectures_of_those_sampled():
 
 
 def test_hypervolume_by_hand():
-    (line,) = drawn(TRIALS)["Hypervolume"].data
+    line, level = drawn(TRIALS)["Hypervolume"].data
     # Down to mAP 0 and out to 20 ms: 0.2 * 10, and 0.1 * 5 more by trial 3.
     assert [round(volume, 6) for volume in line.y] == [2.0, 2.0, 2.5, 2.5]
+    assert (level.x, level.y) == ((4, 4.5), (line.y[-1],) * 2)
 
 
 def test_charts_over_trials_need_two():

@@ -49,11 +49,48 @@ def test_without_any_truth_all_is_wrong():
 
 def test_the_score_with_the_best_f1():
     shown = example([A, FAR, B], [1, 1, 2], [0.9, 0.62, 0.42])
-    right = [pictures.matches(shown)]
     # From 0.65 on 2 * 1 / (1 + 2), from 0.05 on 2 * 2 / (3 + 2).
-    assert pictures.best_score([shown], right) == (0.05, 0.8)
+    assert pictures.best_threshold([shown]) == (0.05, 0.8, 1)
     wrong = example([FAR], [1], [0.9])
-    assert pictures.best_score([wrong], [pictures.matches(wrong)]) == (0.3, 0.0)
+    assert pictures.best_threshold([wrong]) == (0.3, 0.0, 1)
+    # From 0.45 on 2 * 1 / (3 + 4), from 0.05 on 2 * 2 / (4 + 4); from 0.65 on 2 * 1 / (2 + 4).
+    assert pictures.best_threshold([shown, wrong]) == (0.05, 0.5, 2)
+
+
+def test_the_score_of_all_pictures_not_of_those_shown():
+    shown = [example([A, FAR], [1, 1], [0.9, 0.2])]
+    section = pictures.section(shown, pictures.Threshold(0.15, 0.4321, 1234))
+    assert "Over all 1,234 pictures of the evaluation set F1 is highest, 0.43" in section
+    assert 'value="0.15"' in section
+    assert 'class="wrong" data-score="0.2000"' in section
+
+
+def test_what_is_missed_at_a_score():
+    shown = example([A, FAR], [1, 1], [0.4, 0.2])
+    assert pictures.found_from(shown).tolist() == [0.4, 0.0]
+    (_, found) = drawings(pictures.section([shown], pictures.Threshold(0.5, 0.1, 9)))
+    missed = [g for g in found.findall(f"{SVG}g") if g.get("data-found")]
+    assert [(g.get("class"), g.get("data-found")) for g in missed] == [
+        ("missed", "0.4000"),
+        ("missed", "0.0000"),
+    ]
+    (_, found) = drawings(pictures.section([shown], pictures.Threshold(0.4, 0.1, 9)))
+    assert [g.get("class") for g in found.findall(f"{SVG}g")][:2] == ["missed low", "missed"]
+
+
+def test_a_crowd_is_neither_found_nor_missed():
+    # The first takes the single cat, the second lies in the crowd of cats, the third is a dog.
+    inside = [0.5, 0.5, 0.7, 0.7]
+    shown = example([A, inside, inside], [1, 1, 2], [0.9, 0.8, 0.7], truth_classes=(1, 1))
+    shown = dataclasses.replace(shown, truth_is_crowd=np.array([False, True]))
+    assert pictures.matches(shown).tolist() == [True, False, False]
+    assert pictures.counted(shown).tolist() == [True, False, True]
+    # From 0.75 on one of one is right, and one of one is found.
+    assert pictures.best_threshold([shown]) == (0.75, 1.0, 1)
+    truth, found = drawings(pictures.section([shown]))
+    assert [g.get("class") for g in truth.findall(f"{SVG}g")] == ["true", "true crowd"]
+    kinds = [g.get("class") for g in found.findall(f"{SVG}g")]
+    assert kinds == ["missed low", "wrong low", "in-crowd", "right"]
 
 
 def drawings(section):
@@ -83,10 +120,12 @@ def test_truth_and_detections_side_by_side():
     groups = found.findall(f"{SVG}g")
     # From 0.25 on F1 is highest: 2 / 3 by the first detection alone. The best is drawn last.
     assert [(group.get("class"), group.get("data-score")) for group in groups] == [
+        ("missed low", None),
+        ("missed", None),
         ("wrong low", "0.2000"),
         ("right", "0.9000"),
     ]
-    assert groups[1].find(f"{SVG}text").text == "cat 0.90"
+    assert groups[3].find(f"{SVG}text").text == "cat 0.90"
     # One picture, used twice.
     assert section.count("data:image/jpeg") == 1
     assert found.find(f"{SVG}use").get("href") == "#" + truth.find(f"{SVG}image").get("id")

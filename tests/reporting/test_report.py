@@ -9,9 +9,11 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
-from mnasdet.evaluation.coco import MAP
+from mnasdet.evaluation.baseline import BASELINE_AP50, BASELINE_MAP
+from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.reporting import report
-from mnasdet.reporting.pictures import Example
+from mnasdet.reporting.judgement import Judgement
+from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search.trial_store import Trial, TrialState
 from tests.reporting.coins import Coins
 
@@ -24,6 +26,21 @@ EXAMPLE = Example(
     np.zeros((0, 4)),
     np.zeros(0, int),
     {1: "cat"},
+)
+JUDGED = Judgement(
+    examples=[EXAMPLE],
+    threshold=Threshold(0.3, 0.5, 40),
+    metrics={
+        MAP: 0.4125,
+        AP50: 0.6,
+        "DetectionBoxes_Precision/mAP (large)": -1.0,
+        BASELINE_MAP: 0.39,
+        BASELINE_AP50: 0.61,
+        BY_CATEGORY + "cat": 0.4375,
+    },
+    standard_error=0.02,
+    num_images=40,
+    num_objects=70,
 )
 START = datetime.datetime(2026, 1, 5, 10)
 VOID = {"meta", "br", "input"}
@@ -139,7 +156,8 @@ def test_a_whole_report(page):
         },
         retrained={MAP: 0.4125},
         measured_ms={0: 12.0, 1: 12.5},
-        examples=[EXAMPLE],
+        judged=JUDGED,
+        facts={"reward": "tunas, target 8 ms", "command": "mnasdet-search --seed=7"},
     )
     assert texts(parsed, "h1") == ["mnasfpn search"]
     assert "5 trials · 3 complete · 1 failed · 1 rejected · 1 duplicates" in texts(parsed, "p")
@@ -147,6 +165,8 @@ def test_a_whole_report(page):
         "Trial 3",
         "Accuracy and latency",
         "What the best model finds",
+        "Retrained",
+        "Benchmark",
         "Reward",
         "Entropy of the proposals",
         "Hypervolume",
@@ -158,12 +178,17 @@ def test_a_whole_report(page):
         "Failures",
         "Rejected",
         "About this search",
-        "Retrained",
-        "Benchmark",
     ]
     shown = set(texts(parsed, "dd"))
-    assert {"0.1003", "0.3030", "15 ", "920 ", "2.5 ", "0.4125", "17.25 ", "9.88 "} <= shown
+    assert {"0.1003", "0.3030", "15.00 ", "920 ", "2.5 ", "0.4125", "17.25 ", "9.88 "} <= shown
     assert {"7", "1.87e+32", "2.20.0", "a CPU"} <= shown
+    assert {"tunas, target 8 ms", "mnasdet-search --seed=7", "tensorflow 2.20.0"} <= shown
+    assert {"- (no large objects, over 96² pixels)", "0.4375"} <= shown
+    notes = texts(parsed, "p")
+    assert "2026-01-05 10:00 to 10:01 UTC" in notes
+    assert "reward: tunas, target 8 ms" in notes
+    assert any(note.startswith("Hardly better than one fixed box") for note in notes)
+    assert any("all 40 pictures of the evaluation set F1 is highest, 0.50" in n for n in notes)
     assert "40×40×48" in texts(parsed, "text")
     # Five of the search, two overviews and a chart a decision, two on latency.
     assert len(parsed.figures) == 11
@@ -183,6 +208,51 @@ def test_members_of_the_frontier(page):
     assert parsed.tags.count("svg") == 3
 
 
+def test_every_latency_of_a_network_is_named(page):
+    parsed = page(
+        [complete(0)],
+        measured_ms={0: 12.5},
+        benchmark={"median_ms": 14.25, "num_runs": 100, "noisy": True},
+        facts={"latency": "the sum over a table"},
+    )
+    assert (
+        "One network, latency by latency: 12.00 ms in the search: the sum over a table. 12.50 ms "
+        "on the frontier: the whole network with random weights, measured after the search, the "
+        "fastest of five turns. 14.25 ms of the trained file: the median of 100 runs, which were "
+        "noisy."
+    ) in texts(parsed, "p")
+    assert {"ms in the search", "measured ms"} <= {*texts(parsed, "th")}
+
+
+def test_a_benchmark_is_a_row_for_every_file(page):
+    parsed = page(
+        [complete(0)],
+        benchmark={
+            "median_ms": 14.25,
+            "min_ms": 9.5,
+            "p10_ms": 9.75,
+            "p90_ms": 21.0,
+            "model_bytes": 2_504_025,
+            "noisy": True,
+            "provenance": {"device": "host", "cpu": "a CPU", "num_threads": 1},
+            "detect_nms.tflite": {"median_ms": 15.5, "noisy": False},
+        },
+    )
+    assert [row for row in parsed.rows if len(row) == 6 and row[0].startswith("detect")] == [
+        [
+            "detect.tflite",
+            "14.25",
+            "9.500",
+            "9.750 to 21.00",
+            "2.50 MB",
+            "noisy: its runs do not agree",
+        ],
+        ["detect_nms.tflite", "15.50", "–", "– to –", "–", "steady"],
+    ]
+    assert "On the machine that the search ran on (a CPU), 1 thread." in texts(parsed, "p")
+    assert "all that was measured" in texts(parsed, "summary")
+
+
 def test_rows(page):
     trials = [
         complete(0),
@@ -200,7 +270,7 @@ def test_rows(page):
 
 
 def test_nothing_is_loaded_from_anywhere(page):
-    loaded = page([complete(0)], examples=[EXAMPLE]).loaded
+    loaded = page([complete(0)], judged=JUDGED).loaded
     assert [address.split(",")[0] for address in loaded] == [
         "data:image/jpeg;base64",
         "#picture-0",
@@ -214,10 +284,16 @@ def test_what_comes_from_outside_is_escaped(page):
         search={"search_space": EVIL, "versions": {EVIL: EVIL}},
         benchmark={"median_ms": 1.0, EVIL: EVIL, "provenance": {EVIL: EVIL}},
         retrained={MAP: 0.1, EVIL: 0.5},
-        examples=[dataclasses.replace(EXAMPLE, class_names={1: EVIL})],
+        facts={"reward": EVIL, "evaluation set": f"{EVIL}: 1 file", "latency": EVIL},
+        judged=dataclasses.replace(
+            JUDGED,
+            examples=[dataclasses.replace(EXAMPLE, class_names={1: EVIL})],
+            metrics=JUDGED.metrics | {BY_CATEGORY + EVIL: 0.25},
+        ),
     )
     assert not any("alert" in script for script in texts(parsed, "script"))
     assert texts(parsed, "b") == [EVIL] * 2
+    assert f"{EVIL}: 1 file" in texts(parsed, "dd")
     assert EVIL in texts(parsed, "dt")
     assert EVIL in texts(parsed, "dd")
     # The figure, plotly.js and the page's own.

@@ -59,13 +59,28 @@ def test_side_by_side_every_task_has_its_own_outcome():
 
 
 def test_what_a_queue_prints():
-    stream, seconds = io.StringIO(), iter([100.0, 110.0, 3730.0])
+    stream, seconds = io.StringIO(), iter([100.0, 110.0, 3730.0, 8000.0])
     progress = QueueProgress([1, 4, 5], 2, stream=stream, clock=lambda: next(seconds))
     progress(1, "small  mAP 0.5")
     progress(4, "large  FAILED: why")
+    progress(5, "huge  mAP 0.6")
     assert stream.getvalue().splitlines() == [
         "resumed: 2 of 5 trainings are done",
-        # A tenth of the work in 10 s, then half of it in 3630 s.
-        "training 3/5  small  mAP 0.5  elapsed 0:00:10  ETA 0:01:30",
-        "training 4/5  large  FAILED: why  elapsed 1:00:30  ETA 1:00:30",
+        # The first has TensorFlow's start in it; the second does 4 of 9 in 3620 s.
+        "training 3/5  small  mAP 0.5  elapsed 0:00:10  ETA -",
+        "training 4/5  large  FAILED: why  elapsed 1:00:30  ETA 1:15:25",
+        "training 5/5  huge  mAP 0.6  elapsed 2:11:40  ETA 0:00:00",
+    ]
+
+
+def test_a_queue_goes_by_what_follows_the_first_of_every_worker():
+    stream, seconds = io.StringIO(), iter([0.0, 50.0, 60.0, 80.0])
+    progress = QueueProgress([1] * 5, num_workers=2, stream=stream, clock=lambda: next(seconds))
+    for _ in range(3):
+        progress(1, "")
+    # One in the 20 s after the second, and two are left.
+    assert [line.split("ETA ")[1] for line in stream.getvalue().splitlines()] == [
+        "-",
+        "-",
+        "0:00:40",
     ]

@@ -153,3 +153,21 @@ def test_pixels_have_limits_of_their_own():
     (image,) = root.tables(3)[0].tables(2)
     assert image.table(5).vector(0, Float32Flags) == [255.0]
     assert image.table(5).vector(1, Float32Flags) == [0.0]
+
+
+@pytest.mark.parametrize("background", [None, "background"])
+def test_labels_are_read_as_they_were_written(tmp_path, background):
+    names = {1: "Katze", 3: "犬"}
+    path = tmp_path / "a.tflite"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(metadata.LABELS_FILE, metadata.label_file(names, background))
+    assert metadata.read_labels(path, background=background is not None) == names
+
+
+def test_a_file_without_labels(tmp_path):
+    path = tmp_path / "a.tflite"
+    path.write_bytes(b"....TFL3")
+    assert metadata.read_labels(path, background=False) == {}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other.txt", "cat")
+    assert metadata.read_labels(path, background=False) == {}

@@ -1,0 +1,45 @@
+"""Metrics as lines of text, in which pycocotools' -1 has a meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mnasdet.evaluation import baseline
+from mnasdet.evaluation.coco import BY_CATEGORY, METRICS
+
+# COCO's sizes: the area of an object in square pixels of the original picture.
+_SIZES = {
+    "(small)": "no small objects, under 32² pixels",
+    "(medium)": "no medium objects, 32² to 96² pixels",
+    "(large)": "no large objects, over 96² pixels",
+}
+
+
+def lines(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Yields "NAME = VALUE" for every metric, and how the model compares with constant boxes."""
+    for name, value in metrics.items():
+        yield f"{name} = {text(name, value)}"
+    if verdict := baseline.verdict(metrics):
+        yield verdict
+
+
+def text(name: str, value: float) -> str:
+    """Returns a metric with four decimals, or what there is not where it is -1."""
+    if not isinstance(value, float):
+        return str(value)
+    if value != -1:
+        return f"{value:.4f}"
+    return f"- ({_absent(name)})" if _is_of_coco(name) else f"{value:.4f}"
+
+
+def _is_of_coco(name: str) -> bool:
+    return name in METRICS or name.startswith((BY_CATEGORY, "ConstantBoxes_"))
+
+
+def _absent(name: str) -> str:
+    if name.startswith(BY_CATEGORY):
+        return "no objects of this class"
+    for size, meaning in _SIZES.items():
+        if name.endswith(size):
+            return meaning
+    return "no objects to find"

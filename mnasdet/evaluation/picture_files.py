@@ -1,0 +1,43 @@
+"""Pictures as people have them: files of any kind and orientation. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mnasdet.errors import DataError
+
+# Pillow's modes of 16 bits a pixel, which its conversion to RGB would cut at 255.
+_DEEP_MODES = ("I;16", "I;16L", "I;16B")
+
+
+def read_picture(path: str | os.PathLike) -> np.ndarray:
+    """Reads a picture as uint8 [height, width, 3], turned as its EXIF orientation says.
+
+    Raises:
+      DataError: why it cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode in _DEEP_MODES:
+                deep = np.asarray(upright)
+                upright = Image.fromarray((deep // 257).astype(np.uint8))
+            return np.array(upright.convert("RGB"))
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture that Pillow knows") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def pictures_in(folder: str | os.PathLike) -> list[Path]:
+    """Returns the pictures in a folder and the folders in it, sorted; hidden files are left out."""
+    known = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if file.suffix.lower() in known and not file.name.startswith(".") and file.is_file()
+    )

@@ -1,0 +1,107 @@
+"""What a search was asked to do, in words: the reward, the data, the trainings, the command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from mnasdet.data import input_pipeline
+from mnasdet.protos import pipeline_pb2, search_pb2, train_pb2
+from mnasdet.search import latency
+
+# To count boxes, all records are read; of larger sets that takes minutes.
+_MOST_COUNTED_BYTES = 2_000_000_000
+
+
+def of_search(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, arguments: Sequence[str] | None = None
+) -> dict[str, str]:
+    """Returns names and values for people.
+
+    Args:
+      arguments: of the command; those of this process if left out.
+    """
+    settings = pipeline.search_config
+    program, *flags = sys.argv if arguments is None else arguments
+    retraining = settings.HasField("retrain_config")
+    return {
+        "reward": reward(settings.reward, latency.unit(settings.latency)),
+        "latency": latency_source(settings.latency),
+        "training set": data_set(pipeline.train_input_reader),
+        "evaluation set": data_set(pipeline.eval_input_reader[0]),
+        "classes": f"{pipeline.model.ssd.num_classes}",
+        "a child's training": _training(pipeline.train_config),
+        "the best one's training": _training(
+            settings.retrain_config if retraining else pipeline.train_config
+        ),
+        "command": shlex.join([Path(program).name, *flags]),
+    }
+
+
+def reward(config: search_pb2.RewardConfig, unit: str) -> str:
+    """Returns the kind and the formula, with the target where it has one."""
+    name = config.WhichOneof("reward_oneof")
+    if name == "mnasfpn":
+        return f"mnasfpn: mAP × latency^{config.mnasfpn.exponent:g}, no target"
+    if name == "mnasnet":
+        own = config.mnasnet
+        return (
+            f"mnasnet: mAP × (latency / target)^w, target {own.target_latency_ms:g} {unit}, "
+            f"w {own.alpha:g} up to it, {own.beta:g} above"
+        )
+    if name == "tunas":
+        own_tunas = config.tunas
+        return (
+            f"tunas: mAP + {own_tunas.beta:g} × |latency / target - 1|, target "
+            f"{own_tunas.target_latency_ms:g} {unit}"
+        )
+    return "multi_objective: mAP; the controller weighs latency itself"
+
+
+def latency_source(config: search_pb2.LatencyConfig) -> str:
+    """Returns what latency the search went by."""
+    match config.WhichOneof("latency_oneof"):
+        case "multiply_adds":
+            return "multiply-adds in place of milliseconds"
+        case "host":
+            return "whole networks, measured on the machine that the search ran on"
+        case "adb":
+            return "whole networks, measured on a phone"
+    path = config.latency_table.path
+    table = Path(path).name if path else "this machine's own"
+    return f"the sum over a table of single layers ({table})"
+
+
+def data_set(reader: pipeline_pb2.InputReader) -> str:
+    """Returns files, pictures and boxes: "data/a-*.record: 2 files, 100 pictures, 240 boxes"."""
+    if reader.WhichOneof("input_reader") == "digits_input_reader":
+        split = pipeline_pb2.DigitsInputReader.Split.Name(reader.digits_input_reader.split)
+        name = f"embedded digits, {split.lower()}"
+    else:
+        name = ", ".join(reader.tf_record_input_reader.input_path)
+    files = input_pipeline.input_files(reader)
+    counted = f"{len(files)} file{'s' * (len(files) != 1)}"
+    if sum(tf.io.gfile.stat(file).length for file in files) <= _MOST_COUNTED_BYTES:
+        pictures, boxes = _count(files)
+        counted += f", {pictures:,} pictures, {boxes:,} boxes"
+    return f"{name}: {counted}"
+
+
+def _count(files: Sequence[str]) -> tuple[int, int]:
+    """Counts records and their boxes."""
+    features = {"image/object/bbox/xmin": tf.io.VarLenFeature(tf.float32)}
+    batches = tf.data.TFRecordDataset(list(files)).batch(64)
+    pictures = boxes = 0
+    for batch in batches:
+        pictures += int(tf.shape(batch)[0])
+        parsed = tf.io.parse_example(batch, features)
+        boxes += len(parsed["image/object/bbox/xmin"].values)
+    return pictures, boxes
+
+
+def _training(config: train_pb2.TrainConfig) -> str:
+    return f"{config.num_steps:,} steps of {config.batch_size} pictures"
