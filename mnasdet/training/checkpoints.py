@@ -17,7 +17,7 @@ from mnasdet.detectors import detector as detectors
 from mnasdet.detectors.network import num_exits
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.training import run_files
+from mnasdet.training import foreign_checkpoints, run_files
 
 # What a checkpoint holds, beside the state of the optimizer: the weights by name, and their moving
 # averages where the config asks for them.
@@ -73,7 +73,8 @@ def find(path: str | Path) -> str:
         return _newest_sound(path)
     prefix = path.with_suffix("") if path.suffix == ".index" else path
     if not Path(f"{prefix}.index").exists():
-        raise CheckpointError(f"{path}: no such checkpoint (there is no {prefix}.index)")
+        missing = f"no such checkpoint (there is no {prefix}.index)"
+        raise CheckpointError(f"{path}: {foreign_checkpoints.describe(path) or missing}")
     return str(prefix)
 
 
@@ -93,7 +94,8 @@ def all_in(folder: Path) -> list[str]:
 def _newest_sound(folder: Path) -> str:
     found = all_in(folder)
     if not found:
-        raise CheckpointError(f"{folder}: no checkpoint in this folder")
+        foreign = foreign_checkpoints.describe(folder)
+        raise CheckpointError(f"{folder}: {foreign or 'no checkpoint in this folder'}")
     faults: list[str] = []
     for prefix in reversed(found):
         if not (fault := _fault(prefix)):
@@ -175,6 +177,8 @@ def _check_whole(model: tf_keras.Model, reader: Any, prefix: str, fit: Fit) -> N
 
 
 def _misfit(model: tf_keras.Model, prefix: str, fit: Fit) -> CheckpointError:
+    if not fit.fitting and (foreign := foreign_checkpoints.describe(prefix)):
+        return CheckpointError(f"{prefix}: {foreign}")
     return CheckpointError(
         f"{prefix}: {len(fit.fitting)} of {len(variables_by_name(model))} variables match; "
         f"{len(fit.problems)} do not, first: {fit.problems[0]}"

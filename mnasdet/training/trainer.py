@@ -227,7 +227,8 @@ class _Run:
 
     def finish(self) -> dict[str, float]:
         step = int(self._learner.step)
-        self._evaluate(step)
+        # A search's children are compared with one another; what is kept, with no detector at all.
+        self._evaluate(step, with_baseline=self._model_dir is not None)
         self._save(step)
         return self._metrics
 
@@ -265,7 +266,7 @@ class _Run:
     def _restart_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.monotonic(), step
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, with_baseline: bool = False) -> None:
         self._check_sound()
         evaluation = self._pipeline.eval_config
         with self._learner.averaged_weights():
@@ -274,6 +275,7 @@ class _Run:
                 self._evaluation_set,
                 self._labels,
                 evaluation.include_metrics_per_category,
+                with_baseline=with_baseline,
             )
             if self._model_dir and evaluation.num_visualizations:
                 self._summaries.detections(step, self._evaluation_set, self._detect, evaluation)
