@@ -76,12 +76,12 @@ def deploy(
       The benchmark's result for detect.tflite, and as "nms" that for detect_nms.tflite.
     """
     detector = checkpoints.load_detector(pipeline, folder)
-    files_of = {
-        "images": first_images(pipeline, NUM_PARITY_IMAGES),
-        "labels": label_map(pipeline.eval_input_reader[0]),
-    }
-    export(detector, folder, **files_of)
-    described = export(detector, folder, nms=True, graph_name=NMS_GRAPH_FILE, **files_of)
+    images = first_images(pipeline, NUM_PARITY_IMAGES)
+    labels = label_map(pipeline.eval_input_reader[0])
+    export(detector, folder, images=images, labels=labels)
+    described = export(
+        detector, folder, images=images, labels=labels, nms=True, graph_name=NMS_GRAPH_FILE
+    )
     if accuracy.is_quick(pipeline):
         described["accuracy"] = accuracy.compare(
             detector,

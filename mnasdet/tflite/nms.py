@@ -5,8 +5,8 @@ function that says what it implements. It becomes a graph of its own here, which
 network's: whatever that is quantised to, scores and boxes stay float32. As one graph, int8 would
 leave 256 different scores.
 
-The operation's time grows with the scores above its threshold, and a config's threshold, which is for
-COCO's metrics, lets nearly all of them through. So a file gets a threshold of its own, and the
+The operation's time grows with the scores above its threshold, and a config's threshold, which is
+for COCO's metrics, lets nearly all of them through. So a file gets a threshold of its own, and the
 operation only the locations with the best scores. With 90 classes, 6885 anchors and the config's
 1e-8 it took 260 ms behind a network of 8 ms.
 """
