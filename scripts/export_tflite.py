@@ -50,7 +50,7 @@ flags.DEFINE_bool(
 flags.DEFINE_float(
     "nms_score_threshold",
     None,
-    "Of --nms: what scores less is no detection. The config's if left out, but at least 0.01: all "
+    "Of --nms: what scores less is no detection. The config's if left out, but at least 0.02: all "
     "that is above costs time.",
     lower_bound=0.0,
     upper_bound=1.0,

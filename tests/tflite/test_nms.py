@@ -100,7 +100,7 @@ def test_finds_what_tensorflow_finds(with_suppression, anchors, post_processing)
     ids=["regular", "softmax", "fast"],
 )
 def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, post_processing):
-    """Twenty for four detections. The background's scores, the highest of all, do not count."""
+    """Forty for four detections. The background's scores, the highest of all, do not count."""
     raw = np.random.default_rng(2).normal(0, 2, (NUM_ANCHORS, 9)).astype(np.float32)
     raw[:, 4] += 9
     graph = with_suppression(post_processing)
@@ -108,7 +108,7 @@ def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, 
     scores = np.exp(raw[:, 4:])
     if post_processing.score_converter == "softmax":
         scores = scores / scores.sum(axis=1, keepdims=True)
-    best = np.argsort(-scores[:, 1:].max(axis=1))[:20]
+    best = np.argsort(-scores[:, 1:].max(axis=1))[:40]
     expected = post_processing(raw[None, best, :4], raw[None, best, 4:], anchors[best])
     assert found["num_detections"] == expected["num_detections"] == 4
     np.testing.assert_allclose(found["detection_scores"], expected["detection_scores"], rtol=1e-5)
@@ -119,17 +119,17 @@ def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, 
     subgraph = schema.Model.GetRootAs(graph).Subgraphs(0)
     last = subgraph.Operators(subgraph.OperatorsLength() - 1)
     shapes = [subgraph.Tensors(last.Inputs(i)).ShapeAsNumpy().tolist() for i in range(3)]
-    assert shapes == [[1, 20, 4], [1, 20, NUM_CLASSES + 1], [20, 4]]
+    assert shapes == [[1, 40, 4], [1, 40, NUM_CLASSES + 1], [40, 4]]
 
 
 @pytest.mark.parametrize(
     ("config", "arguments", "expected"),
     [
-        ({}, {}, (0.01, False)),
+        ({}, {}, (0.02, False)),
         ({"score_threshold": 0.3}, {}, (0.3, False)),
         ({"score_threshold": 0.3}, {"score_threshold": 0.0}, (0.0, False)),
-        ({"class_agnostic": True}, {}, (0.01, True)),
-        ({"class_agnostic": True}, {"nms_type": "regular"}, (0.01, False)),
+        ({"class_agnostic": True}, {}, (0.02, True)),
+        ({"class_agnostic": True}, {"nms_type": "regular"}, (0.02, False)),
         ({}, {"nms_type": "fast", "score_threshold": 0.5}, (0.5, True)),
     ],
 )
