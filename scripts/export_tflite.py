@@ -18,7 +18,7 @@ int8 and int16x8 take the ranges of activations from pictures of the training se
 
 from __future__ import annotations
 
-from absl import flags
+from absl import flags, logging
 
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.scripts import command
@@ -122,6 +122,7 @@ def main() -> None:
         kind["calibration_images"] = first_images(
             pipeline, FLAGS.num_calibration_images, training=bool(trained_on)
         )
+    logging.info("exporting quantization %s", FLAGS.quantization)
     description = export(
         detector,
         FLAGS.output_dir,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from google.protobuf import text_format
 
 from mnasdet import config, files
@@ -76,6 +77,7 @@ def deploy(
       The benchmark's result for detect.tflite, and as "nms" that for detect_nms.tflite.
     """
     detector = checkpoints.load_detector(pipeline, folder)
+    logging.info("exporting to %s", folder)
     images = first_images(pipeline, NUM_PARITY_IMAGES)
     labels = label_map(pipeline.eval_input_reader[0])
     export(detector, folder, images=images, labels=labels)
@@ -91,6 +93,7 @@ def deploy(
             others=(),
         )
         write_description(folder, described)
+    logging.info("timing %s and %s", GRAPH_FILE, NMS_GRAPH_FILE)
     with (device or DeviceSpec()).open() as opened:
         timing = opened.benchmark(folder / GRAPH_FILE)
         timing["nms"] = opened.benchmark(folder / NMS_GRAPH_FILE)

@@ -129,7 +129,12 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
     assert (
         "mAP drops by 0.0000, from Keras' 0.0000 to 0.0000; --max_map_drop allows -0.5" in message
     )
-    for step in ("exporting quantization fp16", "evaluating Keras", "evaluating quantization int8"):
+    for step in (
+        "exporting quantization int8",
+        "exporting quantization fp16",
+        "evaluating Keras",
+        "evaluating quantization int8",
+    ):
         assert step in done.stderr
     assert "suppression: fast, scores above 0.005; " in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-4:]] == [
