@@ -57,7 +57,10 @@ def define_repeats() -> None:
     flags.DEFINE_integer("repeats", 3, "Executions, at least.", lower_bound=2)
     flags.DEFINE_integer("max_repeats", 10, "Executions, at most.", lower_bound=2)
     flags.DEFINE_float(
-        "max_spread", 0.05, "(p90 - p10) / median of the executions up to which they agree."
+        "max_spread",
+        0.05,
+        "(p90 - p10) / median of the executions up to which they agree. Where they or the runs "
+        "differ by more than twice as much, the result is noisy.",
     )
     flags.DEFINE_float("max_secs", 150.0, "No run is begun behind this.", lower_bound=0.1)
     flags.DEFINE_bool("enable_op_profiling", False, "Time every operator as well.")

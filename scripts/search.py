@@ -1,9 +1,10 @@
 """Searches detector architectures for a device, trains the best one and measures it.
 
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
-tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite, benchmark.json), pipeline.config,
-and pretrained/ if the config asks for it. A search that was interrupted goes on with --resume;
-Ctrl-C lets the children in training end first, twice drops them.
+tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite of raw predictions,
+detect_nms.tflite for phone apps, benchmark.json), pipeline.config, and pretrained/ if the config
+asks for it. A search that was interrupted goes on with --resume; Ctrl-C lets the children in
+training end first, twice drops them.
 
   python scripts/search.py --pipeline_config_path=configs/quickstart.config \\
     --model_dir=runs/quickstart
@@ -110,6 +111,7 @@ def run(pipeline, model_dir: Path) -> None:
         noise=results.read_noise(model_dir),
     )
     print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
+    print_files(model_dir / "best", benchmark)
     print(f"report: {report_path}")
 
 
@@ -169,10 +171,20 @@ def print_frontier(frontier, measured_ms, best, metrics, benchmark, unit: str) -
             f"{trial.metrics['multiply_adds'] / 1e6:8.1f} M multiply-adds  "
             f"{trial.metrics['params'] / 1e6:6.3f} M params"
         )
-    print(
-        f"trial {best.number}, retrained: mAP {metrics[MAP]:.4f}, "
-        f"{benchmark['median_ms']:.3f} ms measured"
-    )
+    print(f"trial {best.number}, retrained: mAP {metrics[MAP]:.4f}")
+
+
+def print_files(folder: Path, benchmark) -> None:
+    """Prints where the TFLite files of the best trial are, and what each took when measured."""
+    from mnasdet.tflite import export
+    from mnasdet.tflite.repeats import typical_ms
+
+    for name, result, content in (
+        (export.GRAPH_FILE, benchmark, "raw predictions"),
+        (export.NMS_GRAPH_FILE, benchmark["nms"], "detections, for phone apps"),
+    ):
+        noisy = ", noisy" if result["noisy"] else ""
+        print(f"{folder / name}: {content}; {typical_ms(result):.3f} ms measured{noisy}")
 
 
 def cli() -> None:

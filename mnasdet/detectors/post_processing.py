@@ -47,7 +47,7 @@ class PostProcessing:
     def __call__(
         self, box_encodings: tf.Tensor, class_logits: tf.Tensor, anchors: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Detections, best first, padded with zeros.
+        """Detections, best first, padded with zeros. All of them have an area inside the image.
 
         Args:
           box_encodings: [batch, anchors, 4].
@@ -61,8 +61,11 @@ class PostProcessing:
         """
         box_encodings, scores = self.prepare(box_encodings, class_logits)
         boxes = box_coder.decode(box_encodings, anchors, self.box_scales)
+        # No threshold lets this score through. Dropped after the suppression, boxes outside of the
+        # image would have taken places among the `max_detections`.
+        scores = tf.where(_has_area(boxes)[..., None], scores[..., 1:], scores.dtype.min)
         suppress = self._suppress_all if self.class_agnostic else self._suppress_per_class
-        boxes, scores, classes, count = suppress(boxes, scores[..., 1:])
+        boxes, scores, classes, count = suppress(boxes, scores)
         valid = tf.sequence_mask(count, self.max_detections, tf.float32)
         return {
             "detection_boxes": boxes * valid[..., None],
@@ -110,6 +113,12 @@ class PostProcessing:
         classes = tf.cast(tf.argmax(scores, axis=-1), tf.float32)
         kept = [tf.gather(x, indices, batch_dims=1) for x in (boxes, best, classes)]
         return tf.clip_by_value(kept[0], 0.0, 1.0), kept[1], kept[2], count
+
+
+def _has_area(boxes: tf.Tensor) -> tf.Tensor:
+    """Tells of each box [..., 4] whether any of it is left once it is clipped to the image."""
+    clipped = tf.clip_by_value(boxes, 0.0, 1.0)
+    return tf.reduce_all(clipped[..., :2] < clipped[..., 2:], axis=-1)
 
 
 def from_config(

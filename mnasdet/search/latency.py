@@ -99,8 +99,8 @@ class WholeNetworks:
                     measured = network_latency(sheet.outputs, device)
                     if measured.noisy:
                         logging.warning(
-                            "%.4g ms are noisy: the executions did not agree, their interquartile "
-                            "range is %.2g ms",
+                            "%.4g ms are noisy: the runs differ; of the executions' medians the "
+                            "interquartile range is %.2g ms",
                             measured.latency_ms,
                             measured.iqr_ms,
                         )

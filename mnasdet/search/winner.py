@@ -7,16 +7,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from google.protobuf import text_format
 
 from mnasdet import config, files
 from mnasdet.data.input_pipeline import label_map
-from mnasdet.evaluation.evaluate import first_images
+from mnasdet.evaluation.coco import MAP
+from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.proxy_task import of_architecture
 from mnasdet.search.trial_store import Trial
+from mnasdet.tflite import accuracy
 from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.export import GRAPH_FILE, NUM_PARITY_IMAGES, export
+from mnasdet.tflite.export import (
+    GRAPH_FILE,
+    NMS_GRAPH_FILE,
+    NUM_PARITY_IMAGES,
+    export,
+    write_description,
+)
 from mnasdet.training import checkpoints, run_files, trainer
 
 
@@ -29,8 +38,7 @@ def finish(
     """Retrains the trial's architecture, or goes on doing so, then exports and benchmarks it.
 
     Args:
-      folder: gets pipeline.config, checkpoints, metrics.json, detect.tflite, export.json and
-        benchmark.json.
+      folder: gets pipeline.config, checkpoints, metrics.json and the files of `deploy`.
       device: that is measured on; this machine if left out.
 
     Returns:
@@ -39,7 +47,6 @@ def finish(
     architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
     _forget_another(folder, architecture)
     retrained = retraining(pipeline, architecture)
-    files.write(folder / "pipeline.config", text_format.MessageToString(retrained))
     metrics = trainer.train(retrained, folder, seed=trial.seed)
     return metrics, deploy(retrained, folder, device)
 
@@ -61,21 +68,34 @@ def deploy(
     """Exports the detector that was trained into a folder, as float32, and benchmarks it.
 
     Args:
-      folder: gets detect.tflite, export.json and benchmark.json.
+      folder: gets detect.tflite with export.json, detect_nms.tflite, which apps open as it is, with
+        export_nms.json, and benchmark.json.
       device: that is measured on; this machine if left out.
 
     Returns:
-      The benchmark's result.
+      The benchmark's result for detect.tflite, and as "nms" that for detect_nms.tflite.
     """
     detector = checkpoints.load_detector(pipeline, folder)
-    export(
-        detector,
-        folder,
-        images=first_images(pipeline, NUM_PARITY_IMAGES),
-        labels=label_map(pipeline.eval_input_reader[0]),
+    logging.info("exporting to %s", folder)
+    images = first_images(pipeline, NUM_PARITY_IMAGES)
+    labels = label_map(pipeline.eval_input_reader[0])
+    export(detector, folder, images=images, labels=labels)
+    described = export(
+        detector, folder, images=images, labels=labels, nms=True, graph_name=NMS_GRAPH_FILE
     )
+    if accuracy.is_quick(pipeline):
+        described["accuracy"] = accuracy.compare(
+            detector,
+            pipeline,
+            folder / NMS_GRAPH_FILE,
+            lambda detect: evaluate_pipeline(pipeline, detect)[MAP],
+            others=(),
+        )
+        write_description(folder, described)
+    logging.info("timing %s and %s", GRAPH_FILE, NMS_GRAPH_FILE)
     with (device or DeviceSpec()).open() as opened:
         timing = opened.benchmark(folder / GRAPH_FILE)
+        timing["nms"] = opened.benchmark(folder / NMS_GRAPH_FILE)
     files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")
     return timing
 

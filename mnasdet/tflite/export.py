@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 import mnasdet
 from mnasdet import files
@@ -20,9 +22,15 @@ from mnasdet.tflite import detector_metadata, graph_file, layer_errors, metadata
 from mnasdet.tflite import nms as suppression
 from mnasdet.tflite.convert import FULL_QUANTIZATIONS, convert
 from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel, to_pixels
+from mnasdet.tflite.picture_latency import latencies_ms
 
 GRAPH_FILE = "detect.tflite"
-DESCRIPTION_FILE = "export.json"
+# The file with suppression where both are in one folder.
+NMS_GRAPH_FILE = "detect_nms.tflite"
+_DESCRIPTION_FILES = {GRAPH_FILE: "export.json", NMS_GRAPH_FILE: "export_nms.json"}
+
+# A file whose suppression takes longer than its network is warned of.
+_SLOW = 2.0
 
 # Enough to see a difference, few enough to take no time.
 NUM_PARITY_IMAGES = 20
@@ -39,26 +47,38 @@ def export(
     quantization: str = "none",
     input_type: str = "float32",
     nms: bool = False,
+    nms_score_threshold: float | None = None,
+    nms_type: str | None = None,
     calibration_images: np.ndarray | None = None,
     labels: Mapping[int, str] | None = None,
     with_layer_errors: bool = False,
+    graph_name: str = GRAPH_FILE,
 ) -> dict[str, Any]:
     """Writes detect.tflite, anchors.npy (of a graph without suppression) and, last, export.json.
 
     Args:
-      images: [batch, height, width, 3] float32 in [-1, 1] to compare the graph with Keras on; two
-        of random noise where none are given.
+      images: [batch, height, width, 3] float32 in [-1, 1] to compare the graph with Keras on, and
+        to time one with suppression on; two of random noise, and no times, where none are given.
       quantization: one of `convert.QUANTIZATIONS`.
       input_type: one of `convert.INPUT_TYPES`; uint8 takes pixels.
       nms: the graph ends with non-maximum suppression and gives detections.
+      nms_score_threshold, nms_type: of the suppression, as `nms.of_file` takes them.
       calibration_images: like `images`, for int8 and int16x8.
       labels: class id to name, for the file's metadata.
       with_layer_errors: look for the layers that quantisation to int8 or int16x8 harms most.
+      graph_name: `GRAPH_FILE`, or `NMS_GRAPH_FILE` with export_nms.json.
 
     Returns:
       What export.json holds: input, outputs, anchors, box_coder_scales, parity with Keras (the
-      largest absolute difference of each raw output), sizes in bytes, seconds, versions.
+      largest absolute difference of each raw output), sizes in bytes, seconds, versions; of a graph
+      with suppression also what suppresses, and latency_ms of the file and of its network alone.
     """
+    timed = nms and images is not None
+    if nms:
+        post_processing = suppression.of_file(
+            detector.post_processing, nms_score_threshold, nms_type
+        )
+        detector = dataclasses.replace(detector, post_processing=post_processing)
     if images is None:
         shape = (2, *detector.image_size, 3)
         images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
@@ -71,18 +91,20 @@ def export(
     )
     graph = _finished(heads, detector, nms=nms, input_type=input_type, labels=labels)
     conversion_seconds = time.perf_counter() - start
-    written = {GRAPH_FILE: graph}
+    written = {graph_name: graph}
     if not nms:
         anchors = io.BytesIO()
         np.save(anchors, detector.anchors)
         written[ANCHORS_FILE] = anchors.getvalue()
     description = (
-        {"graph": GRAPH_FILE, "quantization": quantization, "nms": nms}
+        {"graph": graph_name, "quantization": quantization, "nms": nms}
         | _describe(graph, detector, quantization, nms)
         | {"parity": _parity(heads, detector, images)}
         | {"bytes": {name: len(content) for name, content in written.items()}}
         | {"conversion_seconds": round(conversion_seconds, 3)}
     )
+    if timed:
+        description["latency_ms"] = _latency_ms(graph, heads, images)
     if quantization in FULL_QUANTIZATIONS and calibration_images is not None:
         description["num_calibration_images"] = len(calibration_images)
     if quantization in FULL_QUANTIZATIONS and with_layer_errors:
@@ -97,9 +119,22 @@ def export(
 
 
 def write_description(output_dir: str | os.PathLike, description: dict[str, Any]) -> None:
-    """Writes export.json."""
+    """Writes export.json, or export_nms.json for `NMS_GRAPH_FILE`."""
     text = json.dumps(description, indent=2) + "\n"
-    files.write(Path(output_dir) / DESCRIPTION_FILE, text)
+    files.write(Path(output_dir) / _DESCRIPTION_FILES[description["graph"]], text)
+
+
+def _latency_ms(graph: bytes, heads: bytes, images: np.ndarray) -> dict[str, float]:
+    """Returns what the file takes for a picture, and its network alone; warns of a slow one."""
+    file_ms, network_ms = (round(ms, 4) for ms in latencies_ms([graph, heads], images))
+    if file_ms > _SLOW * network_ms:
+        logging.warning(
+            "the suppression takes longer than the network: with it %.3f ms, without %.3f ms; a "
+            "higher --nms_score_threshold or --nms_type=fast makes it faster",
+            file_ms,
+            network_ms,
+        )
+    return {"with_suppression": file_ms, "network": network_ms}
 
 
 def _finished(
@@ -143,7 +178,8 @@ def _describe(graph: bytes, detector: Detector, quantization: str, nms: bool) ->
         "num_classes": detector.num_classes,
     }
     if nms:
-        return described
+        post_processing, num_anchors = detector.post_processing, len(detector.anchors)
+        return described | {"suppression": suppression.describe(post_processing, num_anchors)}
     return described | {
         "anchors": {
             "file": ANCHORS_FILE,

@@ -21,7 +21,7 @@ class Measured:
       latency_ms: the median over several executions of each one's median; of its mean on a device
         that tells no median.
       iqr_ms: interquartile range of the executions' medians.
-      noisy: whether they never agreed.
+      noisy: whether the executions or their runs differ too much to rely on the median.
     """
 
     latency_ms: float

@@ -10,6 +10,10 @@ import numpy as np
 
 from mnasdet.errors import ConfigError
 
+# Times `Repeats.max_spread`: above it a user cannot rely on the median. By default that is a tenth,
+# what two networks that are compared differ by.
+_NOISY = 2.0
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -17,8 +21,8 @@ class Repeats:
 
     Attributes:
       min_repeats, max_repeats: executions; at least two.
-      max_spread: (p90 - p10) / median of the executions' own medians up to which they agree. For
-        binaries that print no median the means stand in.
+      max_spread: (p90 - p10) / median of the executions' own medians up to which they agree, and no
+        more are needed. For binaries that print no median the means stand in.
     """
 
     min_repeats: int = 3
@@ -42,7 +46,8 @@ def repeated(execute: Callable[[], dict[str, Any]], repeats: Repeats) -> dict[st
     Returns:
       The keys of `benchmark_model.read`, every figure as the median over the executions, num_runs
       as their sum; repeats_ms, the median of every execution, and iqr_ms, their interquartile
-      range; spread, and noisy: whether it exceeds the bound.
+      range; spread, of the executions, and run_spread, of the runs within them; and noisy, whether
+      either is above twice `max_spread`.
     """
     results: list[dict[str, Any]] = []
     spread = float("inf")
@@ -56,16 +61,34 @@ def repeated(execute: Callable[[], dict[str, Any]], repeats: Repeats) -> dict[st
         spread = float((p90 - p10) / median) if median else 0.0
     last = results[-1]
     figures = {
-        name: [result[name] for result in results] for name in last if name.endswith(("_ms", "_mb"))
+        name: _median([result[name] for result in results])
+        for name in last
+        if name.endswith(("_ms", "_mb"))
     }
+    run_spread = _run_spread(figures)
     return last | {
-        **{name: _median(values) for name, values in figures.items()},
+        **figures,
         "num_runs": sum(result["num_runs"] for result in results),
         "repeats_ms": typical,
         "iqr_ms": float(p75 - p25),
         "spread": spread,
-        "noisy": spread > repeats.max_spread,
+        "run_spread": run_spread,
+        "noisy": max(spread, run_spread or 0.0) > _NOISY * repeats.max_spread,
     }
+
+
+def _run_spread(figures: dict[str, float | None]) -> float | None:
+    """Returns (p90 - p10) / median of the runs, (p95 - p5) / median of a binary that prints those,
+    and None for one that prints no percentiles.
+
+    It tells what the agreement of the executions does not: a machine that runs at half its speed in
+    every second run gives the same median in each execution.
+    """
+    for low, high in (("p10_ms", "p90_ms"), ("p5_ms", "p95_ms")):
+        fast, median, slow = figures[low], figures["median_ms"], figures[high]
+        if fast is not None and slow is not None and median:
+            return (slow - fast) / median
+    return None
 
 
 def typical_ms(result: dict[str, Any]) -> float:

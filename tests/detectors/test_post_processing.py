@@ -79,6 +79,33 @@ def test_class_agnostic_against_numpy():
     )
 
 
+OUTSIDE = {
+    "right of the image": [0.2, 1.1, 0.4, 1.3],
+    "above the image": [-0.3, 0.2, 0.0, 0.4],
+    "of no height": [0.5, 0.2, 0.5, 0.4],
+}
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+@pytest.mark.parametrize("where", OUTSIDE)
+def test_boxes_without_area_take_no_places(class_agnostic, where):
+    """Two places: the best two boxes are outside, one of the next two is cut at the edge."""
+    anchors = np.array(
+        [OUTSIDE[where], OUTSIDE[where], [0.9, 0.9, 1.1, 1.2], [0.1, 0.1, 0.3, 0.3]], np.float32
+    )
+    scores = tf.constant([[[0, 0.9, 0.1], [0, 0.1, 0.8], [0, 0.7, 0.1], [0, 0.1, 0.6]]])
+    nms = PostProcessing(
+        score_converter="identity", class_agnostic=class_agnostic, max_detections=2
+    )
+    found = nms(tf.zeros((1, 4, 4)), scores, anchors)
+    np.testing.assert_allclose(found["detection_scores"], [[0.7, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(
+        found["detection_boxes"][0], [[0.9, 0.9, 1, 1], [0.1, 0.1, 0.3, 0.3]], atol=1e-6
+    )
+    np.testing.assert_array_equal(found["detection_classes"], [[1, 2]])
+    np.testing.assert_array_equal(found["num_detections"], [2])
+
+
 def test_limits_and_score_threshold():
     boxes, scores = random_boxes()
     nms = PostProcessing(score_threshold=0.5, max_detections=5, max_detections_per_class=3)

@@ -57,6 +57,9 @@ def test_a_search_writes_all_its_files(whole):
         "pareto.json",
         "report/index.html",
         "best/detect.tflite",
+        "best/export.json",
+        "best/detect_nms.tflite",
+        "best/export_nms.json",
         "best/benchmark.json",
         "pipeline.config",
     ):
@@ -85,6 +88,10 @@ def test_a_search_writes_all_its_files(whole):
     assert 1 <= len(frontier) <= 4
     assert all(member["measured_ms"] > 0 for member in frontier)
     assert f"report: {folder}/report/index.html" in done.stdout
+    timed = json.loads((folder / "best" / "benchmark.json").read_text())
+    for name, result in (("detect.tflite", timed), ("detect_nms.tflite", timed["nms"])):
+        (line,) = [x for x in done.stdout.splitlines() if x.startswith(f"{folder}/best/{name}: ")]
+        assert f"; {result['median_ms']:.3f} ms measured" in line
     described = json.loads((folder / "search.json").read_text())
     assert described["counts"]["trials"] == 4
 

@@ -118,6 +118,8 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
         "--quantization=int8",
         "--input_type=uint8",
         "--nms",
+        "--nms_score_threshold=0.005",
+        "--nms_type=fast",
         "--num_calibration_images=3",
         "--layer_errors",
         "--max_map_drop=-0.5",
@@ -127,6 +129,14 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
     assert (
         "mAP drops by 0.0000, from Keras' 0.0000 to 0.0000; --max_map_drop allows -0.5" in message
     )
+    for step in (
+        "exporting quantization int8",
+        "exporting quantization fp16",
+        "evaluating Keras",
+        "evaluating quantization int8",
+    ):
+        assert step in done.stderr
+    assert "suppression: fast, scores above 0.005; " in done.stdout
     assert [line.split()[0] for line in done.stdout.splitlines()[-4:]] == [
         "keras", "none", "fp16", "int8",
     ]  # fmt: skip
@@ -135,6 +145,9 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
     assert description["num_calibration_images"] == 3
     assert description["input"]["dtype"] == "uint8"
     assert len(description["layer_errors"]) == 5
+    assert description["suppression"]["type"] == "fast"
+    assert description["suppression"]["score_threshold"] == 0.005
+    assert set(description["latency_ms"]) == {"with_suppression", "network"}
     accuracy = description["accuracy"]
     assert accuracy["int8"]["bytes"] == (output / "detect.tflite").stat().st_size
     assert accuracy["none"]["bytes"] > max(accuracy[x]["bytes"] for x in ("fp16", "int8"))
@@ -207,6 +220,11 @@ def test_latency_table_of_a_phone_and_given_architectures(phone, tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
+        (
+            "export_tflite",
+            ["--checkpoint_dir=a", "--output_dir=a", "--pipeline_config_path=a", "--nms_type=fast"],
+            "--nms_type: needs --nms",
+        ),
         ("benchmark_tflite", ["--graph=a", "--device=adb"], "--device=adb: needs --benchmark_bi"),
         ("benchmark_tflite", ["--graph=a.tflite"], "a.tflite: no such file"),
         ("build_latency_table", ["--device=adb"], "--device=adb: needs --benchmark_binary"),

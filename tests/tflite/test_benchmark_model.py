@@ -262,6 +262,34 @@ def test_repeats_that_do_not_agree_are_noisy():
     assert result["noisy"]
 
 
+def runs(median_ms, p10_ms, p90_ms, p5_ms=None, p95_ms=None):
+    """One execution with these figures of its runs."""
+    figures = read(NEW, 0, Options(), "")
+    named = {"median_ms": median_ms, "p10_ms": p10_ms, "p90_ms": p90_ms}
+    return figures | named | {"p5_ms": p5_ms, "p95_ms": p95_ms}
+
+
+@pytest.mark.parametrize(
+    ("executions", "run_spread", "noisy"),
+    [
+        # All medians agree, though the machine was half as fast in most of the runs.
+        ([runs(63.2, 38.0, 75.8)] * 3, 37.8 / 63.2, True),
+        # The medians differ by 0.057, a little more than it takes to stop early.
+        ([runs(ms, 9.59, 10.1) for ms in (9.5, 9.8, 10.2)], 0.51 / 9.8, False),
+        ([runs(ms, ms - 0.1, ms + 0.1) for ms in (9.0, 10.0, 11.0)], 0.2 / 10.0, True),
+        ([runs(10.0, 9.6, 10.5)] * 2, 0.09, False),
+        ([runs(10.0, 9.6, 10.7)] * 2, 0.11, True),
+        ([runs(10.0, None, None, 9.5, 10.7)] * 2, 0.12, True),
+        ([runs(10.0, None, None)] * 2, None, False),
+    ],
+)
+def test_noisy_is_what_cannot_be_relied_on(executions, run_spread, noisy):
+    count = len(executions)
+    result = repeated(itertools.cycle(executions).__next__, Repeats(count, max_repeats=count))
+    assert result["run_spread"] == (run_spread and pytest.approx(run_spread))
+    assert result["noisy"] == noisy
+
+
 def test_repeats_have_to_be_at_least_two():
     with pytest.raises(ConfigError, match="--repeats=1, --max_repeats=10"):
         Repeats(min_repeats=1)

@@ -90,6 +90,55 @@ def test_finds_what_tensorflow_finds(with_suppression, anchors, post_processing)
             np.testing.assert_allclose(got, of_keras[image, :count], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "post_processing",
+    [
+        PostProcessing(max_detections=4, score_threshold=0.3),
+        PostProcessing(max_detections=4, score_converter="softmax"),
+        PostProcessing(max_detections=4, class_agnostic=True),
+    ],
+    ids=["regular", "softmax", "fast"],
+)
+def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, post_processing):
+    """Forty for four detections. The background's scores, the highest of all, do not count."""
+    raw = np.random.default_rng(2).normal(0, 2, (NUM_ANCHORS, 9)).astype(np.float32)
+    raw[:, 4] += 9
+    graph = with_suppression(post_processing)
+    found = TfliteModel(graph).predict(raw.reshape(1, NUM_ANCHORS, 3, 3))
+    scores = np.exp(raw[:, 4:])
+    if post_processing.score_converter == "softmax":
+        scores = scores / scores.sum(axis=1, keepdims=True)
+    best = np.argsort(-scores[:, 1:].max(axis=1))[:40]
+    expected = post_processing(raw[None, best, :4], raw[None, best, 4:], anchors[best])
+    assert found["num_detections"] == expected["num_detections"] == 4
+    np.testing.assert_allclose(found["detection_scores"], expected["detection_scores"], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.clip(found["detection_boxes"], 0, 1), expected["detection_boxes"], atol=1e-5
+    )
+    np.testing.assert_array_equal(found["detection_classes"] + 1, expected["detection_classes"])
+    subgraph = schema.Model.GetRootAs(graph).Subgraphs(0)
+    last = subgraph.Operators(subgraph.OperatorsLength() - 1)
+    shapes = [subgraph.Tensors(last.Inputs(i)).ShapeAsNumpy().tolist() for i in range(3)]
+    assert shapes == [[1, 40, 4], [1, 40, NUM_CLASSES + 1], [40, 4]]
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "expected"),
+    [
+        ({}, {}, (0.02, False)),
+        ({"score_threshold": 0.3}, {}, (0.3, False)),
+        ({"score_threshold": 0.3}, {"score_threshold": 0.0}, (0.0, False)),
+        ({"class_agnostic": True}, {}, (0.02, True)),
+        ({"class_agnostic": True}, {"nms_type": "regular"}, (0.02, False)),
+        ({}, {"nms_type": "fast", "score_threshold": 0.5}, (0.5, True)),
+    ],
+)
+def test_a_file_has_a_suppression_of_its_own(config, arguments, expected):
+    own = nms.of_file(PostProcessing(iou_threshold=0.4, **config), **arguments)
+    assert (own.score_threshold, own.class_agnostic) == expected
+    assert own.iou_threshold == 0.4
+
+
 def test_two_boxes_one_of_them_suppressed(heads):
     """By hand: two anchors overlap by 0.81, a third lies elsewhere."""
     anchors = np.full((NUM_ANCHORS, 4), [0.9, 0.9, 1.0, 1.0], np.float32)
