@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import Image
 from tqdm import tqdm
 
 from mnasdet.data import label_map as label_maps
-from mnasdet.data import records
-from mnasdet.errors import DataError
+from mnasdet.data import pictures, records
+from mnasdet.errors import DataError, nearest
+
+# More lost boxes than this share, and what is left teaches that objects are background.
+MAX_LOST_SHARE = 0.5
+
+# What annotations were drawn on, where a picture has an EXIF orientation.
+ORIENTATIONS = ("auto", "upright", "stored")
+
+# InputReader.max_number_of_boxes where a config does not set it.
+_DEFAULT_MAX_BOXES = 100
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,9 @@ class AnnotatedObject:
 
     Attributes:
       name: says in messages which of the image's objects it is.
-      box: (ymin, xmin, ymax, xmax) in pixels.
+      box: (ymin, xmin, ymax, xmax) in pixels, or in shares of the image where that says so.
       area: square pixels; None takes the box's.
+      derived: says what the box was made from; "" for a box that is the annotation's own.
     """
 
     name: str
@@ -34,6 +44,7 @@ class AnnotatedObject:
     area: float | None = None
     is_crowd: bool = False
     difficult: bool = False
+    derived: str = ""
 
 
 @dataclass
@@ -45,7 +56,11 @@ class AnnotatedImage:
       filename: relative to the folder of the images.
       size: (height, width) in pixels that the annotation states, if it does.
       problems: what was wrong with single objects, which are left out of `objects`.
+      unknown_classes: the names among those problems that are no class.
       fault: what makes the whole image unusable.
+      unread_objects: objects that are in neither list, as the image is unusable.
+      normalised: whether the boxes are shares of the image, within [0, 1].
+      other_names: names that the picture may have where none is called `filename`.
     """
 
     name: str
@@ -53,30 +68,73 @@ class AnnotatedImage:
     size: tuple[int, int] | None = None
     objects: list[AnnotatedObject] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unknown_classes: list[str] = field(default_factory=list)
     fault: str = ""
+    unread_objects: int = 0
+    normalised: bool = False
+    other_names: Sequence[str] = ()
 
     @property
-    def source_id(self) -> str:
-        """The file name without its ending: the same for every format of annotations."""
-        return str(PurePosixPath(self.filename).with_suffix(""))
+    def num_objects(self) -> int:
+        """All objects of the annotation, good and bad."""
+        return len(self.objects) + len(self.problems) + self.unread_objects
 
 
 @dataclass
 class Summary:
-    """What a conversion wrote and left out."""
+    """What a conversion wrote and left out.
+
+    Attributes:
+      paths: the record files.
+      skipped_boxes: those of skipped images too.
+      notes: says how often something was cut, turned, converted or understood.
+      causes: why boxes were skipped, with numbers and names left out, to how often.
+      examples: the first message of every cause.
+    """
 
     paths: list[str]
     images: int = 0
     boxes: int = 0
+    empty_images: int = 0
     skipped_images: int = 0
     skipped_boxes: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    unknown_classes: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    most_boxes: int = 0
+
+    def skip(self, image: AnnotatedImage, whole: bool) -> None:
+        """Counts the boxes, or the whole image, that is left out."""
+        self.skipped_images += whole
+        self.unknown_classes.update(image.unknown_classes)
+        lost = [*image.problems]
+        if whole:
+            others = image.num_objects - len(lost)
+            lost += [image.fault] * others
+        self.skipped_boxes += len(lost)
+        for problem in lost:
+            cause = re.sub(r"'[^']*'|\d[\d.]*", "_", problem)
+            self.causes[cause] += 1
+            self.examples.setdefault(cause, f"{image.name}: {problem}")
 
     def __str__(self) -> str:
         where = self.paths[0] + (f" .. {self.paths[-1]}" if len(self.paths) > 1 else "")
-        return (
-            f"wrote {self.images} images with {self.boxes} boxes to {where}; "
-            f"left out {self.skipped_images} images and {self.skipped_boxes} boxes"
-        )
+        parts = [
+            f"wrote {self.images} images with {self.boxes} boxes to {where}",
+            f"left out {self.skipped_images} images and {self.skipped_boxes} boxes",
+        ]
+        if self.unknown_classes:
+            parts[-1] += f" (unknown classes: {_counted(self.unknown_classes)})"
+        if self.empty_images:
+            parts.append(f"{self.empty_images} images have no box and are background")
+        parts += [f"{text}: {count}" for text, count in self.notes.items()]
+        if self.most_boxes > _DEFAULT_MAX_BOXES:
+            parts.append(
+                f"an image has {self.most_boxes} boxes: set max_number_of_boxes: "
+                f"{self.most_boxes} in the input reader"
+            )
+        return "; ".join(parts)
 
 
 def convert(
@@ -89,35 +147,46 @@ def convert(
     num_shards: int,
     label_map_output: str | os.PathLike[str],
     skip_bad: bool,
+    max_lost_share: float = MAX_LOST_SHARE,
+    drawn_on: str = "auto",
 ) -> Summary:
     """Writes the images to OUTPUT_PATH-00000-of-0000N and so on, and the label map.
+
+    An image that loses all its boxes is left out: written, it would say that its objects are
+    background.
 
     Args:
       total: number of images, for the progress bar on standard error.
       skip_bad: log what is bad and leave it out (a bad box alone, without its image), instead of
         ending with the first.
+      max_lost_share: the share of the boxes that may be left out.
+      drawn_on: one of ORIENTATIONS; "auto" asks the stated size and the boxes.
 
     Raises:
-      DataError: when something is bad and not skipped, when nothing is left, or when the output
-        cannot be written.
+      DataError: when something is bad and not skipped, when too many boxes are lost, when nothing
+        is left, or when the output cannot be written.
     """
     if not Path(images_dir).is_dir():
         raise DataError(f"{images_dir}: the folder of the images does not exist")
     _check_label_map_output(label_map_output, names)
     writer = records.ShardedWriter(output_path, num_shards)
     summary = Summary(writer.paths)
-    seen: set[str] = set()
+    folder = pictures.Folder(images_dir)
     with writer:
-        for image in tqdm(images, total=total, unit="image", desc=Path(output_path).name):
-            record = None if image.fault else _record(image, Path(images_dir), names, seen)
+        for image, source_id in _located(images, folder, summary):
+            record = None
+            if not image.fault:
+                record = _record(image, folder.path, names, source_id, drawn_on, summary)
             _report(image, skip_bad)
-            summary.skipped_boxes += len(image.problems)
+            summary.skip(image, whole=record is None)
             if record is None:
-                summary.skipped_images += 1
                 continue
             writer.write(record)
             summary.images += 1
             summary.boxes += len(record.boxes)
+            summary.empty_images += not len(record.boxes)
+            summary.most_boxes = max(summary.most_boxes, len(record.boxes))
+        _check_losses(summary, names, max_lost_share)
         if not summary.images:
             raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
         label_maps.save(label_map_output, names)
@@ -133,6 +202,30 @@ def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, st
         )
 
 
+def _check_losses(summary: Summary, names: Mapping[int, str], max_lost_share: float) -> None:
+    annotated = summary.boxes + summary.skipped_boxes
+    if summary.skipped_boxes <= max_lost_share * annotated:
+        return
+    cause, count = summary.causes.most_common(1)[0]
+    message = (
+        f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this one: "
+        f"{summary.examples[cause]}"
+    )
+    if summary.unknown_classes:
+        message += (
+            f"; the annotations have {_counted(summary.unknown_classes)}, which are unknown; "
+            f"expected {nearest(next(iter(summary.unknown_classes)), names.values())}"
+        )
+    raise DataError(
+        f"{message} (mend the cause, or let --max_lost_boxes=1 write what is left; "
+        "nothing was written)"
+    )
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(f"{name!r} {count} times" for name, count in counter.most_common(20))
+
+
 def _report(image: AnnotatedImage, skip_bad: bool) -> None:
     problems = [*image.problems, *([image.fault] if image.fault else [])]
     for problem in problems:
@@ -142,62 +235,144 @@ def _report(image: AnnotatedImage, skip_bad: bool) -> None:
         logging.warning("left out: %s", message)
 
 
+def _located(
+    images: Iterable[AnnotatedImage], folder: pictures.Folder, summary: Summary
+) -> Iterable[tuple[AnnotatedImage, str]]:
+    """Gives every image the name of its file, and a source_id that no other image has.
+
+    All names are looked at before the first image is written: of two annotations for one file
+    nobody knows which is its own.
+    """
+    held = list(images)
+    for image in held:
+        if not image.fault:
+            _locate(image, folder, summary)
+    good = [image for image in held if not image.fault]
+    claims = Counter(image.filename for image in good)
+    stems = Counter(pictures.without_ending(name) for name in claims)
+    for image in good:
+        if claims[image.filename] > 1:
+            image.fault = f"{claims[image.filename]} annotations are of {image.filename!r}"
+    for image in tqdm(held, unit="image", desc=folder.path.name):
+        stem = pictures.without_ending(image.filename)
+        yield image, stem if stems[stem] == 1 else image.filename
+
+
+def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) -> None:
+    faults = []
+    for name in (image.filename, *image.other_names):
+        try:
+            found, understood = folder.find(name)
+        except ValueError as error:
+            faults.append(str(error))
+            continue
+        if understood or faults:
+            summary.notes["names that mean a file of a slightly different name"] += 1
+        image.filename = found
+        return
+    image.fault = faults[0]
+
+
 def _record(
-    image: AnnotatedImage, folder: Path, names: Mapping[int, str], seen: set[str]
+    image: AnnotatedImage,
+    folder: Path,
+    names: Mapping[int, str],
+    source_id: str,
+    drawn_on: str,
+    summary: Summary,
 ) -> records.Record | None:
     """The record of an image; None with `image.fault` set where there can be none."""
     try:
-        encoded = (folder / image.filename).read_bytes()
-        image_format, height, width = records.image_header(encoded)
-        _decode(encoded)
-        if image.size not in (None, (height, width)):
+        picture = pictures.load(folder / image.filename)
+        if picture.orientation != 1:
+            picture = _oriented(image, picture, drawn_on, summary)
+        if image.size not in (None, (picture.height, picture.width)):
             raise ValueError(
-                f"the annotation says (height, width) {image.size}, the image has {height, width}"
+                f"the annotation says (height, width) {image.size}, the image has "
+                f"{picture.height, picture.width}"
             )
-        if image.source_id in seen:
-            raise ValueError(f"an image of the name {image.source_id!r} came before")
     except OSError as error:
         image.fault = f"the image {folder / image.filename} cannot be read: {error.strerror}"
         return None
     except ValueError as error:
         image.fault = f"{folder / image.filename}: {error}"
         return None
-    seen.add(image.source_id)
-    objects = []
+    scale = (picture.height, picture.width) * 2 if image.normalised else (1.0,) * 4
+    boxes: list[records.Box] = []
+    objects, notes = [], Counter[str]()
     for item in image.objects:
-        if fault := records.box_fault(item.box, height, width):
-            image.problems.append(f"{item.name}: box {fault}")
-        else:
-            objects.append(item)
-    boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
-    boxes = np.clip(boxes / (height, width, height, width), 0.0, 1.0)
+        box = np.multiply(item.box, scale)
+        try:
+            boxes.append(records.cut(box, picture.height, picture.width, notes))
+        except ValueError as error:
+            image.problems.append(f"{item.name}: box {error}")
+            continue
+        objects.append(item)
+        if item.derived:
+            notes[item.derived] += 1
+    if image.num_objects and not objects:
+        image.fault = "none of its boxes is left"
+        image.objects.clear()
+        return None
+    # Those with a problem are counted there.
+    image.objects[:] = objects
+    if picture.converted:
+        notes[f"images converted from {picture.converted}"] += 1
+    summary.notes.update(notes)
+    sides = np.array([box.sides for box in boxes], np.float64).reshape(-1, 4)
+    sides /= (picture.height, picture.width) * 2
     return records.Record(
-        source_id=image.source_id,
+        source_id=source_id,
         filename=image.filename,
-        encoded=encoded,
-        image_format=image_format,
-        height=height,
-        width=width,
-        boxes=boxes.astype(np.float32),
+        encoded=picture.encoded,
+        image_format=picture.image_format,
+        height=picture.height,
+        width=picture.width,
+        boxes=sides.astype(np.float32),
         class_ids=np.array([item.class_id for item in objects], np.int64),
         class_names=[names[item.class_id] for item in objects],
-        area=np.array([_area(item) for item in objects], np.float32),
+        area=np.array([_area(*pair) for pair in zip(objects, boxes, strict=True)], np.float32),
         is_crowd=np.array([item.is_crowd for item in objects], bool),
         difficult=np.array([item.difficult for item in objects], bool),
     )
 
 
-def _area(item: AnnotatedObject) -> float:
-    if item.area is not None:
-        return item.area
-    ymin, xmin, ymax, xmax = item.box
-    return (ymax - ymin) * (xmax - xmin)
+def _oriented(
+    image: AnnotatedImage, picture: pictures.Picture, drawn_on: str, summary: Summary
+) -> pictures.Picture:
+    """The picture as its boxes were drawn, where EXIF's orientation makes two of it."""
+    stored = (picture.height, picture.width)
+    if drawn_on == "auto":
+        drawn_on = _drawn_on(image, stored, picture.upright_size)
+    if drawn_on == "stored":
+        summary.notes["images with an EXIF orientation that were annotated as stored"] += 1
+        return picture
+    summary.notes["images turned upright, as their EXIF orientation says"] += 1
+    # Some writers read the size from the file and the boxes from a screen.
+    if image.size == stored:
+        image.size = picture.upright_size
+    return pictures.upright(picture)
 
 
-def _decode(encoded: bytes) -> None:
-    """A converter runs once, so it can afford to look at every pixel."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image is damaged: {error}") from None
+def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int, int]) -> str:
+    """Which of the two sizes the boxes of an image fit: "upright" or "stored".
+
+    Tools for annotation show pictures upright, and most state that size. A stated size that is the
+    stored one is not trusted without a box that fits one size alone.
+    """
+    if stored == upright or image.size != stored:
+        return "upright"
+    fits_stored, fits_upright = (
+        all(item.box[2] <= size[0] + 1 and item.box[3] <= size[1] + 1 for item in image.objects)
+        for size in (stored, upright)
+    )
+    if fits_stored != fits_upright:
+        return "stored" if fits_stored else "upright"
+    raise ValueError(
+        f"EXIF turns the picture from {stored} to {upright} (height, width), and its boxes fit "
+        "both; say what they were drawn on with --drawn_on=upright or --drawn_on=stored"
+    )
+
+
+def _area(item: AnnotatedObject, box: records.Box) -> float:
+    return box.area if item.area is None else item.area * box.kept

@@ -178,4 +178,4 @@ def test_real_coco(tmp_path):
     assert sum(record.is_crowd.sum() for record in read) == 5
     areas = sorted(area for record in read for area in record.area)
     np.testing.assert_allclose(areas, sorted(a["area"] for a in content["annotations"]), rtol=1e-6)
-    assert records.check_records(summary.paths, names, 100).problems == ()
+    assert record_index.check_records(summary.paths, names, 100).problems == ()

@@ -30,7 +30,7 @@ def test_records_are_good():
         9: "8",
         10: "9",
     }
-    index = records.check_records([str(path)], names, 5)
+    index = record_index.check_records([str(path)], names, 5)
     assert index.problems == ()
     assert index.num_usable == 20
 
@@ -103,7 +103,7 @@ def test_makers_at_once(cache):
     code = (
         "from mnasdet.data import digits, records;"
         "(path,), _ = digits.records('train', 30, 32);"
-        "index = records.check_records([str(path)], digits.NAMES, 9);"
+        "index = record_index.check_records([str(path)], digits.NAMES, 9);"
         "assert index.num_usable == 30, index.problems"
     )
     makers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

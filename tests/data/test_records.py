@@ -105,7 +105,7 @@ def test_shards_take_turns(make_record, write_records):
         "test.record-00000-of-00002",
         "test.record-00001-of-00002",
     ]
-    index = records.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, 100)
     assert [mask.tolist() for mask in index.usable] == [[True] * 3, [True] * 2]
     assert index.num_usable == 5
     assert index.problems == ()
@@ -148,7 +148,7 @@ BAD_RECORDS = [
 @pytest.mark.parametrize(("changes", "message"), BAD_RECORDS)
 def test_bad_records_are_named(make_record, write_records, changes, message):
     paths = write_records([make_record("good"), make_record("evil", **changes)])
-    index = records.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, 100)
     assert index.usable[0].tolist() == [True, False]
     (problem,) = index.problems
     assert problem.startswith(f"{paths[0]}: record 1 (image 'evil'): ")
@@ -158,7 +158,7 @@ def test_bad_records_are_named(make_record, write_records, changes, message):
 def test_rounding_is_no_fault(make_record, write_records):
     boxes = np.array([[0, 0, 1.0 + 1e-6, 1], [-1e-6, 0.2, 0.5, 0.7]], np.float32)
     paths = write_records([make_record(boxes=boxes)])
-    assert records.check_records(paths, NAMES, 100).problems == ()
+    assert record_index.check_records(paths, NAMES, 100).problems == ()
     parsed = records.parse(records.to_example(make_record(boxes=boxes)).SerializeToString())
     assert parsed["boxes"].numpy().min() == 0
     assert parsed["boxes"].numpy().max() == 1
@@ -166,12 +166,12 @@ def test_rounding_is_no_fault(make_record, write_records):
 
 def test_stated_size_of_another_image(make_record, write_records, encode_image):
     paths = write_records([make_record(encoded=encode_image(41, 60))])
-    (problem,) = records.check_records(paths, NAMES, 100).problems
+    (problem,) = record_index.check_records(paths, NAMES, 100).problems
     assert "image/height is 40 but the image has 41" in problem
 
 
 def test_too_many_boxes(make_record, write_records):
-    index = records.check_records(write_records([make_record()]), NAMES, 1)
+    index = record_index.check_records(write_records([make_record()]), NAMES, 1)
     assert "2 boxes, more than max_number_of_boxes: 1" in index.problems[0]
 
 
@@ -179,20 +179,20 @@ def test_too_many_boxes(make_record, write_records):
 def test_truncated_image(make_record, write_records, image_format):
     record = make_record(image_format=image_format)
     short = make_record(encoded=record.encoded[:-40], image_format=image_format)
-    index = records.check_records(write_records([short]), NAMES, 100)
+    index = record_index.check_records(write_records([short]), NAMES, 100)
     assert f"the {image_format} is cut short" in index.problems[0]
 
 
 def test_stray_marker_in_a_jpeg(make_record, write_records):
     encoded = bytearray(make_record().encoded)
     encoded[-20:-18] = b"\xff\x3b"
-    index = records.check_records(write_records([make_record(encoded=bytes(encoded))]), NAMES, 100)
+    index = record_index.check_records(write_records([make_record(encoded=bytes(encoded))]), NAMES, 100)
     assert "pixels are damaged" in index.problems[0]
 
 
 def test_other_image_format(make_record, write_records, encode_image):
     bmp = make_record(encoded=encode_image(40, 60, "BMP"))
-    index = records.check_records(write_records([bmp]), NAMES, 100)
+    index = record_index.check_records(write_records([bmp]), NAMES, 100)
     assert "the image is BMP; JPEG and PNG can be read" in index.problems[0]
 
 
@@ -207,7 +207,7 @@ def test_truncated_record_file(make_record, write_records):
     (path,) = write_records([make_record(str(i)) for i in range(3)])
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[:-7])
-    index = records.check_records([path], NAMES, 100)
+    index = record_index.check_records([path], NAMES, 100)
     assert index.usable[0].tolist() == [True, True]
     assert index.problems == (
         f"{path}: record 2: the file is damaged or cut short; nothing from here on can be read",
@@ -217,7 +217,7 @@ def test_truncated_record_file(make_record, write_records):
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "picture.record"
     path.write_bytes(b"this is no TFRecord file at all")
-    index = records.check_records([str(path)], NAMES, 100)
+    index = record_index.check_records([str(path)], NAMES, 100)
     assert "no TFRecord file" in index.problems[0]
     assert index.num_usable == 0
 
@@ -226,6 +226,6 @@ def test_record_that_is_no_example(tmp_path):
     path = str(tmp_path / "x.record")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(b"\xff\xff\xff")
-    assert records.check_records([path], NAMES, 100).problems == (
+    assert record_index.check_records([path], NAMES, 100).problems == (
         f"{path}: record 0: is no tf.train.Example",
     )
