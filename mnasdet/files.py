@@ -64,13 +64,10 @@ def decode(content: bytes, kind: str) -> str:
     Raises:
       ValueError: when the bytes are no text, or not in the encoding that they should have.
     """
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            break
-    else:
-        encoding = _declared_encoding(content)
-        if b"\0" in content:
-            raise ValueError(f"is a binary file; a {kind} is needed")
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), "")
+    if not marked and b"\0" in content:
+        raise ValueError(f"is a binary file; a {kind} is needed")
+    encoding = marked or _declared_encoding(content)
     try:
         return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections import Counter
@@ -26,6 +27,9 @@ ORIENTATIONS = ("auto", "upright", "stored")
 # InputReader.max_number_of_boxes where a config does not set it.
 _DEFAULT_MAX_BOXES = 100
 
+# A message lists at most as many classes.
+_LISTED_CLASSES = 20
+
 
 @dataclass(frozen=True)
 class AnnotatedObject:
@@ -35,7 +39,7 @@ class AnnotatedObject:
       name: says in messages which of the image's objects it is.
       box: (ymin, xmin, ymax, xmax) in pixels, or in shares of the image where that says so.
       area: square pixels; None takes the box's.
-      derived: says what the box was made from; "" for a box that is the annotation's own.
+      notes: what the summary counts of it, such as a box that was made from a polygon.
     """
 
     name: str
@@ -44,7 +48,7 @@ class AnnotatedObject:
     area: float | None = None
     is_crowd: bool = False
     difficult: bool = False
-    derived: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -60,7 +64,6 @@ class AnnotatedImage:
       fault: what makes the whole image unusable.
       unread_objects: objects that are in neither list, as the image is unusable.
       normalised: whether the boxes are shares of the image, within [0, 1].
-      other_names: names that the picture may have where none is called `filename`.
     """
 
     name: str
@@ -72,7 +75,6 @@ class AnnotatedImage:
     fault: str = ""
     unread_objects: int = 0
     normalised: bool = False
-    other_names: Sequence[str] = ()
 
     @property
     def num_objects(self) -> int:
@@ -103,6 +105,7 @@ class Summary:
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     most_boxes: int = 0
+    remarks: Sequence[str] = ()
 
     def skip(self, image: AnnotatedImage, whole: bool) -> None:
         """Counts the boxes, or the whole image, that is left out."""
@@ -129,6 +132,7 @@ class Summary:
         if self.empty_images:
             parts.append(f"{self.empty_images} images have no box and are background")
         parts += [f"{text}: {count}" for text, count in self.notes.items()]
+        parts += self.remarks
         if self.most_boxes > _DEFAULT_MAX_BOXES:
             parts.append(
                 f"an image has {self.most_boxes} boxes: set max_number_of_boxes: "
@@ -149,6 +153,7 @@ def convert(
     skip_bad: bool,
     max_lost_share: float = MAX_LOST_SHARE,
     drawn_on: str = "auto",
+    remarks: Sequence[str] = (),
 ) -> Summary:
     """Writes the images to OUTPUT_PATH-00000-of-0000N and so on, and the label map.
 
@@ -161,6 +166,7 @@ def convert(
         ending with the first.
       max_lost_share: the share of the boxes that may be left out.
       drawn_on: one of ORIENTATIONS; "auto" asks the stated size and the boxes.
+      remarks: what the reader of the annotations has to say of the whole file, for the summary.
 
     Raises:
       DataError: when something is bad and not skipped, when too many boxes are lost, when nothing
@@ -170,7 +176,7 @@ def convert(
         raise DataError(f"{images_dir}: the folder of the images does not exist")
     _check_label_map_output(label_map_output, names)
     writer = records.ShardedWriter(output_path, num_shards)
-    summary = Summary(writer.paths)
+    summary = Summary(writer.paths, remarks=remarks)
     folder = pictures.Folder(images_dir)
     with writer:
         for image, source_id in _located(images, folder, summary):
@@ -212,9 +218,10 @@ def _check_losses(summary: Summary, names: Mapping[int, str], max_lost_share: fl
         f"{summary.examples[cause]}"
     )
     if summary.unknown_classes:
+        met = summary.unknown_classes.most_common(1)[0][0]
         message += (
-            f"; the annotations have {_counted(summary.unknown_classes)}, which are unknown; "
-            f"expected {nearest(next(iter(summary.unknown_classes)), names.values())}"
+            f"; unknown classes are {_counted(summary.unknown_classes)}; expected "
+            f"{expected(met, names.values())}"
         )
     raise DataError(
         f"{message} (mend the cause, or let --max_lost_boxes=1 write what is left; "
@@ -223,7 +230,18 @@ def _check_losses(summary: Summary, names: Mapping[int, str], max_lost_share: fl
 
 
 def _counted(counter: Counter[str]) -> str:
-    return ", ".join(f"{name!r} {count} times" for name, count in counter.most_common(20))
+    return ", ".join(
+        f"{name!r} {count} times" for name, count in counter.most_common(_LISTED_CLASSES)
+    )
+
+
+def expected(name: str, names: Iterable[str]) -> str:
+    """The classes for a message, nearest first: all, or the nearest of many."""
+    names = list(names)
+    if len(names) <= _LISTED_CLASSES:
+        return nearest(name, names)
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
+    return f"one of {len(names)} classes" + (f", such as {', '.join(close)}" if close else "")
 
 
 def _report(image: AnnotatedImage, skip_bad: bool) -> None:
@@ -252,25 +270,23 @@ def _located(
     stems = Counter(pictures.without_ending(name) for name in claims)
     for image in good:
         if claims[image.filename] > 1:
-            image.fault = f"{claims[image.filename]} annotations are of {image.filename!r}"
+            image.fault = (
+                f"{claims[image.filename]} annotations are of {image.filename!r}; which one is its "
+                "own cannot be known"
+            )
     for image in tqdm(held, unit="image", desc=folder.path.name):
         stem = pictures.without_ending(image.filename)
         yield image, stem if stems[stem] == 1 else image.filename
 
 
 def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) -> None:
-    faults = []
-    for name in (image.filename, *image.other_names):
-        try:
-            found, understood = folder.find(name)
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        if understood or faults:
+    try:
+        image.filename, understood = folder.find(image.filename)
+    except ValueError as error:
+        image.fault = str(error)
+    else:
+        if understood:
             summary.notes["names that mean a file of a slightly different name"] += 1
-        image.filename = found
-        return
-    image.fault = faults[0]
 
 
 def _record(
@@ -301,15 +317,14 @@ def _record(
     boxes: list[records.Box] = []
     objects, notes = [], Counter[str]()
     for item in image.objects:
-        box = np.multiply(item.box, scale)
         try:
+            box = _sorted_corners(np.multiply(item.box, scale).tolist(), notes)
             boxes.append(records.cut(box, picture.height, picture.width, notes))
         except ValueError as error:
             image.problems.append(f"{item.name}: box {error}")
             continue
         objects.append(item)
-        if item.derived:
-            notes[item.derived] += 1
+        notes.update(item.notes)
     if image.num_objects and not objects:
         image.fault = "none of its boxes is left"
         image.objects.clear()
@@ -337,6 +352,15 @@ def _record(
     )
 
 
+def _sorted_corners(box: Sequence[float], notes: Counter[str]) -> Sequence[float]:
+    """A box that was dragged from the lower right has its corners exchanged in some tools."""
+    ymin, xmin, ymax, xmax = box
+    if (ymin <= ymax and xmin <= xmax) or not np.isfinite(box).all():
+        return box
+    notes["boxes whose corners were exchanged"] += 1
+    return min(ymin, ymax), min(xmin, xmax), max(ymin, ymax), max(xmin, xmax)
+
+
 def _oriented(
     image: AnnotatedImage, picture: pictures.Picture, drawn_on: str, summary: Summary
 ) -> pictures.Picture:
@@ -360,7 +384,7 @@ def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int
     Tools for annotation show pictures upright, and most state that size. A stated size that is the
     stored one is not trusted without a box that fits one size alone.
     """
-    if stored == upright or image.size != stored:
+    if stored == upright or image.size != stored or not image.objects:
         return "upright"
     fits_stored, fits_upright = (
         all(item.box[2] <= size[0] + 1 and item.box[3] <= size[1] + 1 for item in image.objects)

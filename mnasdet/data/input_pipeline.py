@@ -132,8 +132,7 @@ def evaluation_dataset(
 def naming_damaged_images(*readers: pipeline_pb2.InputReader) -> Iterator[None]:
     """Around what draws from data sets of the readers: says which image could not be decoded.
 
-    What `record_index.check_records` looks at is not enough to know that, and TensorFlow's own error
-    names none.
+    What `check_records` looks at is not enough to know that, and TensorFlow's own error names none.
 
     Raises:
       DataError: in place of that error.
