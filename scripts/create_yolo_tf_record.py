@@ -33,9 +33,9 @@ flags.DEFINE_string(
 def main() -> None:
     from mnasdet.data import yolo
 
-    names, num_keypoints = yolo.classes(FLAGS.classes_file)
+    names, keypoint_values = yolo.classes(FLAGS.classes_file)
     labels_dir = FLAGS.labels_dir or yolo.labels_folder(FLAGS.images_dir)
-    images, remarks = yolo.read(FLAGS.images_dir, labels_dir, names, num_keypoints)
+    images, remarks = yolo.read(FLAGS.images_dir, labels_dir, names, keypoint_values)
     command.write_records(images, len(images), names, remarks)
 
 

@@ -60,6 +60,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         images.append(image)
     for image_id, annotations in by_image.items():
         fault = f"{len(annotations)} annotations are of an image that is not in 'images'"
+        if image_id is None:
+            fault = f"{len(annotations)} annotations have no image_id"
         name = f"{path}: image id {shown(image_id)}"
         images.append(AnnotatedImage(name, "", fault=fault, unread_objects=len(annotations)))
     return names, images, remarks

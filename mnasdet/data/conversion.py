@@ -104,6 +104,7 @@ class Summary:
     unknown_classes: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    first_problem: str = ""
     most_boxes: int = 0
     remarks: Sequence[str] = ()
 
@@ -112,6 +113,9 @@ class Summary:
         self.skipped_images += whole
         self.unknown_classes.update(image.unknown_classes)
         lost = [*image.problems]
+        self.first_problem = self.first_problem or next(
+            (f"{image.name}: {text}" for text in (*lost, image.fault) if text), ""
+        )
         if whole:
             others = image.num_objects - len(lost)
             lost += [image.fault] * others
@@ -192,9 +196,12 @@ def convert(
             summary.boxes += len(record.boxes)
             summary.empty_images += not len(record.boxes)
             summary.most_boxes = max(summary.most_boxes, len(record.boxes))
-        _check_losses(summary, names, max_lost_share)
+        _check_losses(summary, max_lost_share)
         if not summary.images:
-            raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
+            raise DataError(
+                f"{images_dir}: no image is left to write, {total} were annotated"
+                + (f"; the first problem: {summary.first_problem}" if total else "")
+            )
         label_maps.save(label_map_output, names)
     return summary
 
@@ -208,7 +215,7 @@ def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, st
         )
 
 
-def _check_losses(summary: Summary, names: Mapping[int, str], max_lost_share: float) -> None:
+def _check_losses(summary: Summary, max_lost_share: float) -> None:
     annotated = summary.boxes + summary.skipped_boxes
     if summary.skipped_boxes <= max_lost_share * annotated:
         return
@@ -218,11 +225,7 @@ def _check_losses(summary: Summary, names: Mapping[int, str], max_lost_share: fl
         f"{summary.examples[cause]}"
     )
     if summary.unknown_classes:
-        met = summary.unknown_classes.most_common(1)[0][0]
-        message += (
-            f"; unknown classes are {_counted(summary.unknown_classes)}; expected "
-            f"{expected(met, names.values())}"
-        )
+        message += f"; unknown classes: {_counted(summary.unknown_classes)}"
     raise DataError(
         f"{message} (mend the cause, or let --max_lost_boxes=1 write what is left; "
         "nothing was written)"
@@ -286,7 +289,7 @@ def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) ->
         image.fault = str(error)
     else:
         if understood:
-            summary.notes["names that mean a file of a slightly different name"] += 1
+            summary.notes["pictures found under a slightly different name"] += 1
 
 
 def _record(
@@ -384,7 +387,7 @@ def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int
     Tools for annotation show pictures upright, and most state that size. A stated size that is the
     stored one is not trusted without a box that fits one size alone.
     """
-    if stored == upright or image.size != stored or not image.objects:
+    if stored == upright or not image.objects or image.size not in (None, stored):
         return "upright"
     fits_stored, fits_upright = (
         all(item.box[2] <= size[0] + 1 and item.box[3] <= size[1] + 1 for item in image.objects)
@@ -392,6 +395,8 @@ def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int
     )
     if fits_stored != fits_upright:
         return "stored" if fits_stored else "upright"
+    if image.size is None:
+        return "upright"
     raise ValueError(
         f"EXIF turns the picture from {stored} to {upright} (height, width), and its boxes fit "
         "both; say what they were drawn on with --drawn_on=upright or --drawn_on=stored"

@@ -94,9 +94,10 @@ def _parsed(path: str, text: str) -> list[string_int_label_map_pb2.StringIntLabe
     try:
         proto = text_proto.parse(text, message, path, DataError)
     except DataError as error:
-        if " a second time in " in str(error):
-            raise DataError(f"{error}; {_EXPECTED}: two share one pair of braces") from None
-        raise
+        shared = (
+            "; two classes share one pair of braces" if " a second time in " in str(error) else ""
+        )
+        raise DataError(f"{error}{shared}; {_EXPECTED}") from None
     # As in the OD API, which allows id 0 under this name alone.
     return [
         item

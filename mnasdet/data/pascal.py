@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
@@ -186,7 +187,7 @@ def _object(
     class_name = _text(item, "name")
     class_id = ids.get(class_name) or display_ids.get(class_name)
     if class_id is None:
-        allowed = expected(class_name, dict.fromkeys([*ids, *display_ids]))
+        allowed = _expected(class_name, tuple(dict.fromkeys([*ids, *display_ids])))
         message = f"class {shown(class_name)!r} is unknown; expected {allowed}"
         raise _UnknownClass(message, shown(class_name))
     try:
@@ -197,6 +198,10 @@ def _object(
     if class_name not in ids:
         notes = (*notes, _BY_DISPLAY_NAME)
     return AnnotatedObject(name, class_id, box, difficult=difficult, notes=notes)
+
+
+# Nearest of a thousand names, for thousands of objects of one class that is not among them.
+_expected = functools.lru_cache(maxsize=256)(expected)
 
 
 def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:

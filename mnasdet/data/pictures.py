@@ -25,6 +25,9 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".
 # 300 MB of decoded pixels: a phone's 12000 x 8300.
 MAX_PIXELS = 100_000_000
 
+# To look for the nearest of 100,000 names takes a second.
+_MAX_SUGGESTIONS = 20
+
 # TensorFlow decodes these to the colours that people see. It shows 16 bits a channel as the upper
 # eight, which are black where a camera uses twelve.
 _PLAIN_MODES = ("RGB", "L", "P", "1", "LA", "RGBA")
@@ -73,6 +76,7 @@ class Folder:
         self.path = Path(path)
         self._root = self.path.resolve()
         self._by_name: dict[str, list[str]] | None = None
+        self._suggestions_left = _MAX_SUGGESTIONS
 
     def find(self, name: str) -> tuple[str, bool]:
         """Returns the file that a name means.
@@ -121,6 +125,9 @@ class Folder:
         return Path(name).as_posix()
 
     def _near(self, parts: list[str]) -> str:
+        if not self._suggestions_left:
+            return ""
+        self._suggestions_left -= 1
         stems = {Path(name).name: name for name in self._walk()}
         close = difflib.get_close_matches(parts[-1] if parts else "", stems, n=1)
         return f"; did you mean {stems[close[0]]!r}?" if close else ""

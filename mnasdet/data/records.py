@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import uuid
 from collections import Counter
@@ -173,7 +174,7 @@ def cut(box: Sequence[float], height: float, width: float, notes: Counter[str]) 
     ymin, xmin, ymax, xmax = map(float, box)
     text = f"[ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g}]"
     # Written so that not-a-number fails.
-    if not (ymin < ymax and xmin < xmax and np.isfinite(box).all()):
+    if not (ymin < ymax and xmin < xmax and max(map(abs, box)) < math.inf):
         raise ValueError(f"{text} has no size: min must be below max")
     sides = (max(ymin, 0.0), max(xmin, 0.0), min(ymax, float(height)), min(xmax, float(width)))
     inside = max(sides[2] - sides[0], 0.0) * max(sides[3] - sides[1], 0.0)
@@ -305,8 +306,10 @@ def _check_stated_size(features: Mapping[str, tf.train.Feature], height: int, wi
 
 def _areas(stated: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """The stated areas; those of the boxes for what is no area in pixels (see values.area)."""
-    of_boxes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) * np.float32(height * width)
     usable = np.isfinite(stated) & (stated > 1)
+    if usable.all():
+        return stated.astype(np.float32)
+    of_boxes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) * np.float32(height * width)
     return np.where(usable, stated, of_boxes).astype(np.float32)
 
 

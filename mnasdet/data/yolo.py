@@ -28,7 +28,7 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
     """Reads the names of the classes.
 
     Returns:
-      Class id, one above YOLO's, to name; the keypoints that follow every box.
+      Class id, one above YOLO's, to name; how many numbers of keypoints follow every box.
 
     Raises:
       DataError: when the file has no classes.
@@ -53,9 +53,18 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
         if not isinstance(number, int) or number < 0 or not name or name in names.values():
             raise DataError(f"{path}: class {shown(number)}: {shown(name)!r}: no name, or twice")
         names[number + 1] = name
-    shape = content.get("kpt_shape")
-    num_keypoints = shape[0] * shape[1] if isinstance(shape, list) and len(shape) == 2 else 0
-    return dict(sorted(names.items())), num_keypoints
+    return dict(sorted(names.items())), _keypoint_values(content.get("kpt_shape"), path)
+
+
+def _keypoint_values(shape: Any, path: str | os.PathLike[str]) -> int:
+    """The numbers of all keypoints after a box, of kpt_shape: [keypoints, 2 or 3]."""
+    if shape is None:
+        return 0
+    try:
+        keypoints, numbers = [values.whole(value) for value in shape]
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: kpt_shape {shown(shape)}: expected [keypoints, 2]") from None
+    return keypoints * numbers
 
 
 def labels_folder(images_dir: str | os.PathLike[str]) -> Path:
@@ -73,7 +82,7 @@ def read(
     images_dir: str | os.PathLike[str],
     labels_dir: str | os.PathLike[str],
     names: Mapping[int, str],
-    num_keypoints: int = 0,
+    keypoint_values: int = 0,
 ) -> tuple[list[AnnotatedImage], list[str]]:
     """Reads the labels of all pictures of a folder; what is wrong with one is noted in it.
 
@@ -97,7 +106,7 @@ def read(
         stem = without_ending(picture)
         image = AnnotatedImage(str(Path(images_dir, picture)), picture, normalised=True)
         if stem in unused:
-            _read_objects(image, Path(labels_dir, f"{stem}.txt"), names, num_keypoints)
+            _read_objects(image, Path(labels_dir, f"{stem}.txt"), names, keypoint_values)
         else:
             missing += 1
         images.append(image)
@@ -117,7 +126,7 @@ def _without_picture(file: Path) -> AnnotatedImage:
 
 
 def _read_objects(
-    image: AnnotatedImage, file: Path, names: Mapping[int, str], num_keypoints: int
+    image: AnnotatedImage, file: Path, names: Mapping[int, str], keypoint_values: int
 ) -> None:
     image.name = f"{file} ({image.filename})"
     try:
@@ -131,13 +140,13 @@ def _read_objects(
             continue
         name = f"line {number}"
         try:
-            image.objects.append(_object(name, line.split(), names, num_keypoints))
+            image.objects.append(_object(name, line.split(), names, keypoint_values))
         except ValueError as error:
             image.problems.append(f"{name}: {error}")
 
 
 def _object(
-    name: str, words: list[str], names: Mapping[int, str], num_keypoints: int
+    name: str, words: list[str], names: Mapping[int, str], keypoint_values: int
 ) -> AnnotatedObject:
     try:
         class_id = values.whole(words[0]) + 1
@@ -146,8 +155,8 @@ def _object(
         raise ValueError(f"{problem} is no number; {_EXPECTED}") from None
     if class_id not in names:
         raise ValueError(f"class {class_id - 1} is not in the classes 0 to {max(names) - 1}")
-    if num_keypoints:
-        numbers = numbers[: len(numbers) - num_keypoints]
+    if keypoint_values:
+        numbers = numbers[: len(numbers) - keypoint_values]
     box, notes = _box(numbers)
     if max(box) > _LARGEST_SHARE:
         raise ValueError(f"{shown(' '.join(words))} are pixels; expected shares of the image")
