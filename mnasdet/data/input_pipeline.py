@@ -219,7 +219,7 @@ def _index(reader: pipeline_pb2.InputReader) -> record_index.RecordIndex:
     if index.problems and reader.bad_records == pipeline_pb2.InputReader.FATAL:
         others = len(index.problems) - 1
         raise DataError(
-            index.problems[0] + (f"; and {others} more bad records" if others else "") + _REMEDY
+            index.problems[0] + (f"; and {others} more problems" if others else "") + _REMEDY
         )
     if not index.num_usable:
         raise DataError(

@@ -143,8 +143,8 @@ def _check_boxes(record: records.Record, max_number_of_boxes: int) -> None:
             "raise it in the input reader"
         )
     # Of most boxes: a single one may be wrong for another reason.
-    furthest = record.boxes.max(initial=0)
-    if furthest > _LARGEST_SHARE and np.median(record.boxes.max(axis=1)) > _LARGEST_SHARE:
+    outside = record.boxes.max(axis=1, initial=0) > _LARGEST_SHARE
+    if 2 * outside.sum() > len(outside):
         raise ValueError(
             f"its boxes are pixel coordinates (xmax {record.boxes[0, 3]:g}); divide them by the "
             "image's height and width when the records are written"

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mnasdet.data import digits, label_map, records
+from mnasdet.data import digits, label_map, record_index, records
 from mnasdet.errors import DataError
 
 
@@ -101,7 +101,7 @@ def test_a_killed_maker_does_no_harm(cache):
 
 def test_makers_at_once(cache):
     code = (
-        "from mnasdet.data import digits, records;"
+        "from mnasdet.data import digits, record_index;"
         "(path,), _ = digits.records('train', 30, 32);"
         "index = record_index.check_records([str(path)], digits.NAMES, 9);"
         "assert index.num_usable == 30, index.problems"
