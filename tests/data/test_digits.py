@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from mnasdet.data import digits, label_map, record_index, records
+from mnasdet.data import digits, label_map, record_index
 from mnasdet.errors import DataError
 
 

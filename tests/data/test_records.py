@@ -306,7 +306,9 @@ def test_truncated_image(make_record, write_records, image_format):
 def test_stray_marker_in_a_jpeg(make_record, write_records):
     encoded = bytearray(make_record().encoded)
     encoded[-20:-18] = b"\xff\x3b"
-    index = record_index.check_records(write_records([make_record(encoded=bytes(encoded))]), NAMES, 100)
+    index = record_index.check_records(
+        write_records([make_record(encoded=bytes(encoded))]), NAMES, 100
+    )
     assert "pixels are damaged" in index.problems[0]
 
 
