@@ -128,9 +128,11 @@ class Folder:
         if not self._suggestions_left:
             return ""
         self._suggestions_left -= 1
-        stems = {Path(name).name: name for name in self._walk()}
-        close = difflib.get_close_matches(parts[-1] if parts else "", stems, n=1)
-        return f"; did you mean {stems[close[0]]!r}?" if close else ""
+        asked = parts[-1] if parts else ""
+        names = {name.rpartition("/")[2]: name for name in self._walk()}
+        same = [name for name in names if without_ending(name) == without_ending(asked)]
+        close = same or difflib.get_close_matches(asked, names, n=1)
+        return f"; did you mean {names[close[0]]!r}?" if close else ""
 
     def _files(self) -> dict[str, list[str]]:
         """The files by their folded paths with and without their endings, and by "*/" and name."""
