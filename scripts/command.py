@@ -50,7 +50,7 @@ def define_record_flags() -> None:
     flags.DEFINE_float(
         "max_lost_boxes",
         0.5,
-        "The share of all boxes that may be left out; above it nothing is written.",
+        "The share of boxes, and of images, that may be left out; above it nothing is written.",
         lower_bound=0.0,
         upper_bound=1.0,
     )

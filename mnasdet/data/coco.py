@@ -12,7 +12,7 @@ from typing import Any
 
 from mnasdet import files
 from mnasdet.data import values
-from mnasdet.data.conversion import AnnotatedImage, AnnotatedObject
+from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.data.geometry import FROM_POLYGON, FROM_TURNED_BOX, around_points, around_turned_box
 from mnasdet.data.values import shown
 from mnasdet.errors import DataError

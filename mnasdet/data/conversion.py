@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections import Counter
@@ -16,9 +15,10 @@ from tqdm import tqdm
 
 from mnasdet.data import label_map as label_maps
 from mnasdet.data import pictures, records
-from mnasdet.errors import DataError, nearest
+from mnasdet.data.annotations import LISTED_CLASSES, AnnotatedImage, AnnotatedObject
+from mnasdet.errors import DataError
 
-# More lost boxes than this share, and what is left teaches that objects are background.
+# A larger share of lost boxes is a mistake in the whole data set, not in some annotations.
 MAX_LOST_SHARE = 0.5
 
 # What annotations were drawn on, where a picture has an EXIF orientation.
@@ -26,60 +26,6 @@ ORIENTATIONS = ("auto", "upright", "stored")
 
 # InputReader.max_number_of_boxes where a config does not set it.
 _DEFAULT_MAX_BOXES = 100
-
-# A message lists at most as many classes.
-_LISTED_CLASSES = 20
-
-
-@dataclass(frozen=True)
-class AnnotatedObject:
-    """One object as its annotation has it.
-
-    Attributes:
-      name: says in messages which of the image's objects it is.
-      box: (ymin, xmin, ymax, xmax) in pixels, or in shares of the image where that says so.
-      area: square pixels; None takes the box's.
-      notes: what the summary counts of it, such as a box that was made from a polygon.
-    """
-
-    name: str
-    class_id: int
-    box: tuple[float, float, float, float]
-    area: float | None = None
-    is_crowd: bool = False
-    difficult: bool = False
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class AnnotatedImage:
-    """One image as its annotation file has it.
-
-    Attributes:
-      name: says in messages which image and annotation it is.
-      filename: relative to the folder of the images.
-      size: (height, width) in pixels that the annotation states, if it does.
-      problems: what was wrong with single objects, which are left out of `objects`.
-      unknown_classes: the names among those problems that are no class.
-      fault: what makes the whole image unusable.
-      unread_objects: objects that are in neither list, as the image is unusable.
-      normalised: whether the boxes are shares of the image, within [0, 1].
-    """
-
-    name: str
-    filename: str
-    size: tuple[int, int] | None = None
-    objects: list[AnnotatedObject] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    unknown_classes: list[str] = field(default_factory=list)
-    fault: str = ""
-    unread_objects: int = 0
-    normalised: bool = False
-
-    @property
-    def num_objects(self) -> int:
-        """All objects of the annotation, good and bad."""
-        return len(self.objects) + len(self.problems) + self.unread_objects
 
 
 @dataclass
@@ -168,7 +114,7 @@ def convert(
       total: number of images, for the progress bar on standard error.
       skip_bad: log what is bad and leave it out (a bad box alone, without its image), instead of
         ending with the first.
-      max_lost_share: the share of the boxes that may be left out.
+      max_lost_share: the share of the boxes, and of the images, that may be left out.
       drawn_on: one of ORIENTATIONS; "auto" asks the stated size and the boxes.
       remarks: what the reader of the annotations has to say of the whole file, for the summary.
 
@@ -198,10 +144,7 @@ def convert(
             summary.most_boxes = max(summary.most_boxes, len(record.boxes))
         _check_losses(summary, max_lost_share)
         if not summary.images:
-            raise DataError(
-                f"{images_dir}: no image is left to write, {total} were annotated"
-                + (f"; the first problem: {summary.first_problem}" if total else "")
-            )
+            raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
         label_maps.save(label_map_output, names)
     return summary
 
@@ -217,13 +160,21 @@ def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, st
 
 def _check_losses(summary: Summary, max_lost_share: float) -> None:
     annotated = summary.boxes + summary.skipped_boxes
-    if summary.skipped_boxes <= max_lost_share * annotated:
+    images = summary.images + summary.skipped_images
+    if summary.skipped_boxes > max_lost_share * annotated:
+        cause, count = summary.causes.most_common(1)[0]
+        message = (
+            f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this "
+            f"one: {summary.examples[cause]}"
+        )
+    # Of an annotation that cannot be read nobody knows the boxes.
+    elif summary.skipped_images > max_lost_share * images:
+        message = (
+            f"{summary.skipped_images} of {images} images would be left out, the first for this: "
+            f"{summary.first_problem}"
+        )
+    else:
         return
-    cause, count = summary.causes.most_common(1)[0]
-    message = (
-        f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this one: "
-        f"{summary.examples[cause]}"
-    )
     if summary.unknown_classes:
         message += f"; unknown classes: {_counted(summary.unknown_classes)}"
     raise DataError(
@@ -234,17 +185,8 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
 
 def _counted(counter: Counter[str]) -> str:
     return ", ".join(
-        f"{name!r} {count} times" for name, count in counter.most_common(_LISTED_CLASSES)
+        f"{name!r} {count} times" for name, count in counter.most_common(LISTED_CLASSES)
     )
-
-
-def expected(name: str, names: Iterable[str]) -> str:
-    """The classes for a message, nearest first: all, or the nearest of many."""
-    names = list(names)
-    if len(names) <= _LISTED_CLASSES:
-        return nearest(name, names)
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
-    return f"one of {len(names)} classes" + (f", such as {', '.join(close)}" if close else "")
 
 
 def _report(image: AnnotatedImage, skip_bad: bool) -> None:

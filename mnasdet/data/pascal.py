@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from mnasdet import files as text_files
 from mnasdet.data import values
-from mnasdet.data.conversion import AnnotatedImage, AnnotatedObject, expected
+from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject, expected
 from mnasdet.data.geometry import (
     FROM_POLYGON,
     FROM_TURNED_BOX,

@@ -11,7 +11,7 @@ import yaml
 
 from mnasdet import files
 from mnasdet.data import values
-from mnasdet.data.conversion import AnnotatedImage, AnnotatedObject
+from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.data.geometry import FROM_POLYGON, Sides, around_points
 from mnasdet.data.pictures import Folder, without_ending
 from mnasdet.data.values import shown

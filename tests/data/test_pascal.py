@@ -208,6 +208,14 @@ def test_classes_that_no_object_has_are_an_error(folder):
     assert not list((folder / "out").glob("*"))
 
 
+def test_too_many_unreadable_annotations_are_an_error(folder):
+    for name in "bc":
+        (folder / f"{name}.xml").write_text("no XML")
+    files = [folder / f"{name}.xml" for name in "abc"]
+    with pytest.raises(DataError, match="2 of 3 images would be left out.*b.xml: no XML"):
+        convert(files, {1: "cat", 2: "dog"}, folder, folder / "out")
+
+
 def test_unknown_classes_are_counted_by_name(folder):
     summary = convert([folder / "a.xml"], {1: "dog"}, folder, folder / "out")
     assert "left out 0 images and 1 boxes (unknown classes: 'cat' 1 times)" in str(summary)
