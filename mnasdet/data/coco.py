@@ -132,7 +132,7 @@ def _categories(
 ) -> tuple[dict[int, str], int]:
     """Class id to name, and what is added to the file's ids."""
     found = [_category(category, path) for category in categories]
-    above = {category.get("supercategory") for category in categories}
+    above = {values.text(category.get("supercategory")) for category in categories}
     kept = []
     for category, (class_id, name) in zip(categories, found, strict=True):
         if class_id == 0 and name.casefold() in _BACKGROUND:
@@ -159,7 +159,8 @@ def _categories(
 
 
 def _category(category: dict, path: str | os.PathLike[str]) -> tuple[int, str]:
-    name = values.text(category.get("name"))
+    name = category.get("name")
+    name = values.text(str(name) if type(name) is int else name)  # The digits, for one.
     if not name:
         raise DataError(f"{path}: category id {shown(category.get('id'))} has no name")
     try:
@@ -231,12 +232,19 @@ def _box(annotation: dict) -> tuple[tuple[float, float, float, float], tuple[str
     attributes = annotation.get("attributes")
     # CVAT's: degrees, clockwise, about the centre of a box that it exports as if it stood upright.
     rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
-    if rotation and (degrees := values.number(rotation)) % 360:
+    if rotation and (degrees := _degrees(rotation)) % 360:
         return around_turned_box(box, math.radians(degrees)), (FROM_TURNED_BOX,)
     for key in ("angle", "rotation", "theta"):
         if annotation.get(key):
             raise ValueError(f"is a turned box ({key} {shown(annotation[key])}); only upright ones")
     return box, ()
+
+
+def _degrees(rotation: Any) -> float:
+    try:
+        return values.number(rotation)
+    except ValueError as problem:
+        raise ValueError(f"rotation is {problem}, expected degrees") from None
 
 
 def _polygon_points(segmentation: Any) -> list[float]:

@@ -81,7 +81,7 @@ class Summary:
             parts[-1] += f" (unknown classes: {_counted(self.unknown_classes)})"
         if self.empty_images:
             parts.append(f"{self.empty_images} images have no box and are background")
-        parts += [f"{text}: {count}" for text, count in self.notes.items()]
+        parts += [f"{text}: {count}" for text, count in self.notes.items() if count]
         parts += self.remarks
         if self.most_boxes > _DEFAULT_MAX_BOXES:
             parts.append(
@@ -166,6 +166,11 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
         message = (
             f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this "
             f"one: {summary.examples[cause]}"
+        )
+    elif summary.notes[records.CUT_FAR] > max_lost_share * summary.boxes:
+        message = (
+            f"{summary.notes[records.CUT_FAR]} of {summary.boxes} boxes reach far outside of their "
+            "images; COCO's bbox is [x, y, width, height], Pascal VOC's are two corners"
         )
     # Of an annotation that cannot be read nobody knows the boxes.
     elif summary.skipped_images > max_lost_share * images:
@@ -264,6 +269,7 @@ def _record(
     for item in image.objects:
         try:
             box = _sorted_corners(np.multiply(item.box, scale).tolist(), notes)
+            _check_pixels(box, picture)
             boxes.append(records.cut(box, picture.height, picture.width, notes))
         except ValueError as error:
             image.problems.append(f"{item.name}: box {error}")
@@ -304,6 +310,12 @@ def _sorted_corners(box: Sequence[float], notes: Counter[str]) -> Sequence[float
         return box
     notes["boxes whose corners were exchanged"] += 1
     return min(ymin, ymax), min(xmin, xmax), max(ymin, ymax), max(xmin, xmax)
+
+
+def _check_pixels(box: Sequence[float], picture: pictures.Picture) -> None:
+    """Boxes that are shares of the image would all be in its first pixel."""
+    if max(box) <= 1.0 and min(picture.height, picture.width) > 2:
+        raise ValueError(f"{[round(side, 4) for side in box]} is a share of the image, not pixels")
 
 
 def _oriented(

@@ -23,6 +23,10 @@ ROUNDING_PIXELS = 0.5
 # A box with less of its area than this inside the image is somewhere else than its object.
 LEAST_INSIDE = 0.25
 
+# A box that loses more than the rest of its area is counted by itself: many of them are a mistake.
+MUCH_INSIDE = 0.75
+CUT_FAR = "boxes cut at the edge of their image by more than a quarter"
+
 _BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _CLASS_KEY = "image/object/class/label"
 _TEXT_KEY = "image/object/class/text"
@@ -184,7 +188,9 @@ def cut(box: Sequence[float], height: float, width: float, notes: Counter[str]) 
             f"{text} reaches outside the image of height {height:g} and width {width:g} with "
             f"{1 - kept:.0%} of its area"
         )
-    if max(-ymin, -xmin, ymax - height, xmax - width) > ROUNDING_PIXELS:
+    if kept < MUCH_INSIDE:
+        notes[CUT_FAR] += 1
+    elif max(-ymin, -xmin, ymax - height, xmax - width) > ROUNDING_PIXELS:
         notes["boxes cut at the edge of their image"] += 1
     return Box(sides, kept)
 

@@ -85,6 +85,8 @@ BAD_OBJECTS = [
     ({"bbox": None}, "annotation id 1: bbox None"),
     ({"bbox": [float("nan"), 10, 3, 4]}, "annotation id 1: bbox .*nan"),
     ({"bbox": [1, 2, 3, "4px"]}, "annotation id 1: bbox .*4px"),
+    ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "annotation id 1: box .* is a share of the image, not pix"),
+    ({"attributes": {"rotation": "x"}}, "annotation id 1: rotation is 'x', expected degrees"),
     ({"bbox": [True, 10, 3, 4]}, "annotation id 1: bbox .*True"),
     ({"bbox": [1, 2, 30, 10**400]}, "annotation id 1: bbox .*inf"),
     ({"category_id": 7}, "annotation id 1: category_id 7 is not in 'categories'"),
@@ -151,7 +153,11 @@ def test_spellings_of_a_size(convert, content, size):
 # Boxes that are mended: bbox, what is read (ymin, xmin, ymax, xmax) in 40 x 60 pixels, the note.
 MENDED = [
     ({"bbox": [50, 10, 11, 20]}, [10, 50, 30, 60], "boxes cut at the edge of their image"),
-    ({"bbox": [-20, -10, 40, 30]}, [0, 0, 20, 20], "boxes cut at the edge of their image"),
+    (
+        {"bbox": [-20, -10, 40, 30]},
+        [0, 0, 20, 20],
+        "boxes cut at the edge of their image by more than a quarter",
+    ),
     ({"bbox": [45, 30, -30, -20]}, [10, 15, 30, 45], "boxes whose corners were exchanged"),
     (
         {"bbox": [], "segmentation": [[15, 10, 45, 10, 30, 30]]},
@@ -268,6 +274,16 @@ def test_too_many_lost_boxes_are_an_error(convert, content, tmp_path):
     assert "--max_lost_boxes=1" in str(caught.value)
     assert not list((tmp_path / "out").glob("*"))
     assert convert(content, max_lost_share=1).boxes == 1
+
+
+def test_corners_in_place_of_sizes_are_an_error(convert, content):
+    """Boxes of two corners reach far outside when they are read as a corner and a size."""
+    content["annotations"] = [
+        content["annotations"][0] | {"id": i, "bbox": [20 + i, 10, 50 + i, 35]} for i in range(3)
+    ]
+    with pytest.raises(DataError, match=r"3 of 3 boxes reach far outside .* is .x, y, width, hei"):
+        convert(content)
+    assert convert(content, max_lost_share=1).boxes == 3
 
 
 @pytest.mark.parametrize(
