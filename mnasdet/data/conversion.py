@@ -21,9 +21,6 @@ from mnasdet.errors import DataError
 # A larger share of lost boxes is a mistake in the whole data set, not in some annotations.
 MAX_LOST_SHARE = 0.5
 
-# What annotations were drawn on, where a picture has an EXIF orientation.
-ORIENTATIONS = ("auto", "upright", "stored")
-
 # InputReader.max_number_of_boxes where a config does not set it.
 _DEFAULT_MAX_BOXES = 100
 
@@ -115,7 +112,8 @@ def convert(
       skip_bad: log what is bad and leave it out (a bad box alone, without its image), instead of
         ending with the first.
       max_lost_share: the share of the boxes, and of the images, that may be left out.
-      drawn_on: one of ORIENTATIONS; "auto" asks the stated size and the boxes.
+      drawn_on: what the boxes of pictures with an EXIF orientation were drawn on: "upright" or
+        "stored"; "auto" asks the stated size and the boxes.
       remarks: what the reader of the annotations has to say of the whole file, for the summary.
 
     Raises:
@@ -182,10 +180,8 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
         return
     if summary.unknown_classes:
         message += f"; unknown classes: {_counted(summary.unknown_classes)}"
-    raise DataError(
-        f"{message} (mend the cause, or let --max_lost_boxes=1 write what is left; "
-        "nothing was written)"
-    )
+    others = ", or let --max_lost_boxes=1 write what is left" if summary.images else ""
+    raise DataError(f"{message} (mend the cause{others}; nothing was written)")
 
 
 def _counted(counter: Counter[str]) -> str:
