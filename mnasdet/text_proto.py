@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from mnasdet import text_files
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.text_faults.faults import (
     MAX_TOLD,
@@ -39,22 +38,7 @@ def read(
 
 def read_text(path: str | os.PathLike, error: type[UserError] = ConfigError) -> str:
     """The text of a file that must have some; raises `error` with one line."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise error(f"{path}: no such file{_similar_file(path)}") from None
-    except IsADirectoryError:
-        raise error(f"{path}: is a directory; name a text-proto file in it") from None
-    except UnicodeDecodeError:
-        raise error(f"{path}: is a binary file; a text proto is needed") from None
-    except OSError as problem:
-        raise error(f"{path}: {problem.strerror}") from None
-    if "\0" in text:
-        raise error(f"{path}: is a binary file; a text proto is needed")
-    if not text.strip():
-        raise error(f"{path}: is empty")
-    return text
+    return text_files.read_text(path, error, "text proto")
 
 
 def parse(
@@ -113,14 +97,6 @@ def _placed(problem: str, line: int, column: int, text: str, name: str) -> str:
     start = column - _QUOTED_CHARACTERS // 2 if column > _QUOTED_CHARACTERS else 0
     quoted = whole[start:].strip()[:_QUOTED_CHARACTERS]
     return f'{name}:{line}:{column}: {problem}  in "{quoted}"'
-
-
-def _similar_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; there is no folder {path.parent} either"
-    names = [other.name for other in path.parent.iterdir() if other.is_file()]
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
 def _describe(problem: text_format.ParseError, text: str, root: Any, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,21 @@ def define_record_flags() -> None:
         ["skip", "fatal"],
         "What a broken image or box does: be left out and counted, or end the run.",
     )
+    flags.DEFINE_float(
+        "max_lost_boxes",
+        0.5,
+        "The share of boxes, and of images, that may be left out; above it nothing is written.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_enum(
+        "drawn_on",
+        "auto",
+        ["auto", "upright", "stored"],
+        "What the boxes of pictures with an EXIF orientation were drawn on: the upright picture, "
+        "which is then written, or the stored one; by default what the stated size and the boxes "
+        "say.",
+    )
 
 
 def load_pipeline(
@@ -71,13 +86,16 @@ def default_num_classes(architecture) -> int:
     return 1000 if architecture.HasField("classifier") else 90
 
 
-def write_records(images, total: int, names: Mapping[int, str]) -> None:
+def write_records(
+    images, total: int, names: Mapping[int, str], remarks: Sequence[str] = ()
+) -> None:
     """Writes TFRecords and a label map as the flags of `define_record_flags` say, and prints what
     became of the images.
 
     Args:
       images: AnnotatedImages, `total` of them.
       names: of the classes, by id.
+      remarks: what the summary says of the whole annotations.
     """
     from mnasdet.data import conversion
 
@@ -91,6 +109,9 @@ def write_records(images, total: int, names: Mapping[int, str]) -> None:
         label_map_output=FLAGS.label_map_output
         or Path(FLAGS.output_path).parent / "label_map.pbtxt",
         skip_bad=FLAGS.bad_records == "skip",
+        max_lost_share=FLAGS.max_lost_boxes,
+        drawn_on=FLAGS.drawn_on,
+        remarks=remarks,
     )
     print(summary)
 

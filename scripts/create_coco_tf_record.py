@@ -1,7 +1,8 @@
 """Writes sharded TFRecords, with the OD API's feature names, from COCO annotations.
 
-The category ids are kept, and crowd regions too, marked as such. An image's source_id is its file
-name without the ending. What is broken is logged with its file and id, left out and counted.
+The category ids are kept, and crowd regions too, marked as such; ids that start at 0 become one
+higher. An image's source_id is its file name without the ending. What is broken is logged with its
+file and id, left out and counted; so is an image whose boxes are all broken.
 
   python scripts/create_coco_tf_record.py --images_dir=coco/val2017 \\
     --annotations=coco/annotations/instances_val2017.json --output_path=data/coco_val.record \\
@@ -23,8 +24,8 @@ flags.DEFINE_string("annotations", None, "COCO's instances_*.json.", required=Tr
 def main() -> None:
     from mnasdet.data import coco
 
-    names, images = coco.read(FLAGS.annotations)
-    command.write_records(images, len(images), names)
+    names, images, remarks = coco.read(FLAGS.annotations)
+    command.write_records(images, len(images), names, remarks)
 
 
 def cli() -> None:

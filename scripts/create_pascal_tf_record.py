@@ -1,9 +1,9 @@
 """Writes sharded TFRecords, with the OD API's feature names, from Pascal VOC annotations.
 
 Give the classes' order where it matters: ids count from 1 in the order of --classes, or are those
-of --label_map; without either, in alphabetical order over all of --annotations_dir. An image's
-source_id is its file name without the ending. What is broken is logged with its file, left out and
-counted.
+of --label_map, by name or display_name; without either, in alphabetical order over all of
+--annotations_dir. An image's source_id is its file name without the ending. What is broken is
+logged with its file, left out and counted; so is an image whose boxes are all broken.
 
   python scripts/create_pascal_tf_record.py --images_dir=VOC/JPEGImages \\
     --annotations_dir=VOC/Annotations --image_set=VOC/ImageSets/Main/train.txt \\
@@ -35,13 +35,14 @@ def main() -> None:
     from mnasdet.data import label_map, pascal
 
     files = pascal.annotation_files(FLAGS.annotations_dir, FLAGS.image_set)
+    ids: tuple[dict[str, int] | None, dict[str, int]] = (None, {})
     if FLAGS.label_map:
-        names = label_map.load(FLAGS.label_map)
+        names, ids = label_map.load(FLAGS.label_map), label_map.load_ids(FLAGS.label_map)
     elif FLAGS.classes:
         names = pascal.listed_classes(FLAGS.classes)
     else:
         names = pascal.class_names(FLAGS.annotations_dir)
-    images = pascal.read(files, names)
+    images = pascal.read(files, names, *ids)
     command.write_records(images, len(files), names)
 
 

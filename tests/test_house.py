@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground. A file imports from its own folder and from floors below.
 FLOORS = [
-    ["protos", "errors", "files"],
+    ["protos", "errors", "files", "text_files"],
     ["text_faults"],
     ["text_proto", "architecture_string"],
     ["config_checks"],

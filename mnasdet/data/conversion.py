@@ -2,81 +2,90 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import Image
 from tqdm import tqdm
 
 from mnasdet.data import label_map as label_maps
-from mnasdet.data import records
+from mnasdet.data import pictures, records
+from mnasdet.data.annotations import LISTED_CLASSES, AnnotatedImage, AnnotatedObject
 from mnasdet.errors import DataError
 
+# A larger share of lost boxes is a mistake in the whole data set, not in some annotations.
+MAX_LOST_SHARE = 0.5
 
-@dataclass(frozen=True)
-class AnnotatedObject:
-    """One object as its annotation has it.
-
-    Attributes:
-      name: says in messages which of the image's objects it is.
-      box: (ymin, xmin, ymax, xmax) in pixels.
-      area: square pixels; None takes the box's.
-    """
-
-    name: str
-    class_id: int
-    box: tuple[float, float, float, float]
-    area: float | None = None
-    is_crowd: bool = False
-    difficult: bool = False
-
-
-@dataclass
-class AnnotatedImage:
-    """One image as its annotation file has it.
-
-    Attributes:
-      name: says in messages which image and annotation it is.
-      filename: relative to the folder of the images.
-      size: (height, width) in pixels that the annotation states, if it does.
-      problems: what was wrong with single objects, which are left out of `objects`.
-      fault: what makes the whole image unusable.
-    """
-
-    name: str
-    filename: str
-    size: tuple[int, int] | None = None
-    objects: list[AnnotatedObject] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    fault: str = ""
-
-    @property
-    def source_id(self) -> str:
-        """The file name without its ending: the same for every format of annotations."""
-        return str(PurePosixPath(self.filename).with_suffix(""))
+# InputReader.max_number_of_boxes where a config does not set it.
+_DEFAULT_MAX_BOXES = 100
 
 
 @dataclass
 class Summary:
-    """What a conversion wrote and left out."""
+    """What a conversion wrote and left out.
+
+    Attributes:
+      paths: the record files.
+      skipped_boxes: those of skipped images too.
+      notes: says how often something was cut, turned, converted or understood.
+      causes: why boxes were skipped, with numbers and names left out, to how often.
+      examples: the first message of every cause.
+    """
 
     paths: list[str]
     images: int = 0
     boxes: int = 0
+    empty_images: int = 0
     skipped_images: int = 0
     skipped_boxes: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    unknown_classes: Counter[str] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    first_problem: str = ""
+    most_boxes: int = 0
+    remarks: Sequence[str] = ()
+
+    def skip(self, image: AnnotatedImage, whole: bool) -> None:
+        """Counts the boxes, or the whole image, that is left out."""
+        self.skipped_images += whole
+        self.unknown_classes.update(image.unknown_classes)
+        lost = [*image.problems]
+        self.first_problem = self.first_problem or next(
+            (f"{image.name}: {text}" for text in (*lost, image.fault) if text), ""
+        )
+        if whole:
+            others = image.num_objects - len(lost)
+            lost += [image.fault] * others
+        self.skipped_boxes += len(lost)
+        for problem in lost:
+            cause = re.sub(r"'[^']*'|\d[\d.]*", "_", problem)
+            self.causes[cause] += 1
+            self.examples.setdefault(cause, f"{image.name}: {problem}")
 
     def __str__(self) -> str:
         where = self.paths[0] + (f" .. {self.paths[-1]}" if len(self.paths) > 1 else "")
-        return (
-            f"wrote {self.images} images with {self.boxes} boxes to {where}; "
-            f"left out {self.skipped_images} images and {self.skipped_boxes} boxes"
-        )
+        parts = [
+            f"wrote {self.images} images with {self.boxes} boxes to {where}",
+            f"left out {self.skipped_images} images and {self.skipped_boxes} boxes",
+        ]
+        if self.unknown_classes:
+            parts[-1] += f" (unknown classes: {_counted(self.unknown_classes)})"
+        if self.empty_images:
+            parts.append(f"{self.empty_images} images have no box and are background")
+        parts += [f"{text}: {count}" for text, count in self.notes.items() if count]
+        parts += self.remarks
+        if self.most_boxes > _DEFAULT_MAX_BOXES:
+            parts.append(
+                f"an image has {self.most_boxes} boxes: set max_number_of_boxes: "
+                f"{self.most_boxes} in the input reader"
+            )
+        return "; ".join(parts)
 
 
 def convert(
@@ -89,35 +98,49 @@ def convert(
     num_shards: int,
     label_map_output: str | os.PathLike[str],
     skip_bad: bool,
+    max_lost_share: float = MAX_LOST_SHARE,
+    drawn_on: str = "auto",
+    remarks: Sequence[str] = (),
 ) -> Summary:
     """Writes the images to OUTPUT_PATH-00000-of-0000N and so on, and the label map.
+
+    An image that loses all its boxes is left out: written, it would say that its objects are
+    background.
 
     Args:
       total: number of images, for the progress bar on standard error.
       skip_bad: log what is bad and leave it out (a bad box alone, without its image), instead of
         ending with the first.
+      max_lost_share: the share of the boxes, and of the images, that may be left out.
+      drawn_on: what the boxes of pictures with an EXIF orientation were drawn on: "upright" or
+        "stored"; "auto" asks the stated size and the boxes.
+      remarks: what the reader of the annotations has to say of the whole file, for the summary.
 
     Raises:
-      DataError: when something is bad and not skipped, when nothing is left, or when the output
-        cannot be written.
+      DataError: when something is bad and not skipped, when too many boxes are lost, when nothing
+        is left, or when the output cannot be written.
     """
     if not Path(images_dir).is_dir():
         raise DataError(f"{images_dir}: the folder of the images does not exist")
     _check_label_map_output(label_map_output, names)
     writer = records.ShardedWriter(output_path, num_shards)
-    summary = Summary(writer.paths)
-    seen: set[str] = set()
+    summary = Summary(writer.paths, remarks=remarks)
+    folder = pictures.Folder(images_dir)
     with writer:
-        for image in tqdm(images, total=total, unit="image", desc=Path(output_path).name):
-            record = None if image.fault else _record(image, Path(images_dir), names, seen)
+        for image, source_id in _located(images, folder, summary):
+            record = None
+            if not image.fault:
+                record = _record(image, folder.path, names, source_id, drawn_on, summary)
             _report(image, skip_bad)
-            summary.skipped_boxes += len(image.problems)
+            summary.skip(image, whole=record is None)
             if record is None:
-                summary.skipped_images += 1
                 continue
             writer.write(record)
             summary.images += 1
             summary.boxes += len(record.boxes)
+            summary.empty_images += not len(record.boxes)
+            summary.most_boxes = max(summary.most_boxes, len(record.boxes))
+        _check_losses(summary, max_lost_share)
         if not summary.images:
             raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
         label_maps.save(label_map_output, names)
@@ -133,6 +156,40 @@ def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, st
         )
 
 
+def _check_losses(summary: Summary, max_lost_share: float) -> None:
+    annotated = summary.boxes + summary.skipped_boxes
+    images = summary.images + summary.skipped_images
+    if summary.skipped_boxes > max_lost_share * annotated:
+        cause, count = summary.causes.most_common(1)[0]
+        message = (
+            f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this "
+            f"one: {summary.examples[cause]}"
+        )
+    elif summary.notes[records.CUT_FAR] > max_lost_share * summary.boxes:
+        message = (
+            f"{summary.notes[records.CUT_FAR]} of {summary.boxes} boxes reach far outside of their "
+            "images; COCO's bbox is [x, y, width, height], Pascal VOC's are two corners"
+        )
+    # Of an annotation that cannot be read nobody knows the boxes.
+    elif summary.skipped_images > max_lost_share * images:
+        message = (
+            f"{summary.skipped_images} of {images} images would be left out, the first for this: "
+            f"{summary.first_problem}"
+        )
+    else:
+        return
+    if summary.unknown_classes:
+        message += f"; unknown classes: {_counted(summary.unknown_classes)}"
+    others = ", or let --max_lost_boxes=1 write what is left" if summary.images else ""
+    raise DataError(f"{message} (mend the cause{others}; nothing was written)")
+
+
+def _counted(counter: Counter[str]) -> str:
+    return ", ".join(
+        f"{name!r} {count} times" for name, count in counter.most_common(LISTED_CLASSES)
+    )
+
+
 def _report(image: AnnotatedImage, skip_bad: bool) -> None:
     problems = [*image.problems, *([image.fault] if image.fault else [])]
     for problem in problems:
@@ -142,62 +199,159 @@ def _report(image: AnnotatedImage, skip_bad: bool) -> None:
         logging.warning("left out: %s", message)
 
 
+def _located(
+    images: Iterable[AnnotatedImage], folder: pictures.Folder, summary: Summary
+) -> Iterable[tuple[AnnotatedImage, str]]:
+    """Gives every image the name of its file, and a source_id that no other image has.
+
+    All names are looked at before the first image is written: of two annotations for one file
+    nobody knows which is its own.
+    """
+    held = list(images)
+    for image in held:
+        if not image.fault:
+            _locate(image, folder, summary)
+    good = [image for image in held if not image.fault]
+    claims = Counter(image.filename for image in good)
+    stems = Counter(pictures.without_ending(name) for name in claims)
+    for image in good:
+        if claims[image.filename] > 1:
+            image.fault = (
+                f"{claims[image.filename]} annotations are of {image.filename!r}; which one is its "
+                "own cannot be known"
+            )
+    for image in tqdm(held, unit="image", desc=folder.path.name):
+        stem = pictures.without_ending(image.filename)
+        yield image, stem if stems[stem] == 1 else image.filename
+
+
+def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) -> None:
+    try:
+        image.filename, understood = folder.find(image.filename)
+    except ValueError as error:
+        image.fault = str(error)
+    else:
+        if understood:
+            summary.notes["pictures found under a slightly different name"] += 1
+
+
 def _record(
-    image: AnnotatedImage, folder: Path, names: Mapping[int, str], seen: set[str]
+    image: AnnotatedImage,
+    folder: Path,
+    names: Mapping[int, str],
+    source_id: str,
+    drawn_on: str,
+    summary: Summary,
 ) -> records.Record | None:
     """The record of an image; None with `image.fault` set where there can be none."""
     try:
-        encoded = (folder / image.filename).read_bytes()
-        image_format, height, width = records.image_header(encoded)
-        _decode(encoded)
-        if image.size not in (None, (height, width)):
+        picture = pictures.load(folder / image.filename)
+        if picture.orientation != 1:
+            picture = _oriented(image, picture, drawn_on, summary)
+        if image.size not in (None, (picture.height, picture.width)):
             raise ValueError(
-                f"the annotation says (height, width) {image.size}, the image has {height, width}"
+                f"the annotation says (height, width) {image.size}, the image has "
+                f"{picture.height, picture.width}"
             )
-        if image.source_id in seen:
-            raise ValueError(f"an image of the name {image.source_id!r} came before")
     except OSError as error:
         image.fault = f"the image {folder / image.filename} cannot be read: {error.strerror}"
         return None
     except ValueError as error:
         image.fault = f"{folder / image.filename}: {error}"
         return None
-    seen.add(image.source_id)
-    objects = []
+    scale = (picture.height, picture.width) * 2 if image.normalised else (1.0,) * 4
+    boxes: list[records.Box] = []
+    objects, notes = [], Counter[str]()
     for item in image.objects:
-        if fault := records.box_fault(item.box, height, width):
-            image.problems.append(f"{item.name}: box {fault}")
-        else:
-            objects.append(item)
-    boxes = np.array([item.box for item in objects], np.float64).reshape(-1, 4)
-    boxes = np.clip(boxes / (height, width, height, width), 0.0, 1.0)
+        try:
+            box = _sorted_corners(np.multiply(item.box, scale).tolist(), notes)
+            _check_pixels(box, picture)
+            boxes.append(records.cut(box, picture.height, picture.width, notes))
+        except ValueError as error:
+            image.problems.append(f"{item.name}: box {error}")
+            continue
+        objects.append(item)
+        notes.update(item.notes)
+    if image.num_objects and not objects:
+        image.fault = "none of its boxes is left"
+        image.objects.clear()
+        return None
+    # Those with a problem are counted there.
+    image.objects[:] = objects
+    if picture.converted:
+        notes[f"images converted from {picture.converted}"] += 1
+    summary.notes.update(notes)
+    sides = np.array([box.sides for box in boxes], np.float64).reshape(-1, 4)
+    sides /= (picture.height, picture.width) * 2
     return records.Record(
-        source_id=image.source_id,
+        source_id=source_id,
         filename=image.filename,
-        encoded=encoded,
-        image_format=image_format,
-        height=height,
-        width=width,
-        boxes=boxes.astype(np.float32),
+        encoded=picture.encoded,
+        image_format=picture.image_format,
+        height=picture.height,
+        width=picture.width,
+        boxes=sides.astype(np.float32),
         class_ids=np.array([item.class_id for item in objects], np.int64),
         class_names=[names[item.class_id] for item in objects],
-        area=np.array([_area(item) for item in objects], np.float32),
+        area=np.array([_area(*pair) for pair in zip(objects, boxes, strict=True)], np.float32),
         is_crowd=np.array([item.is_crowd for item in objects], bool),
         difficult=np.array([item.difficult for item in objects], bool),
     )
 
 
-def _area(item: AnnotatedObject) -> float:
-    if item.area is not None:
-        return item.area
-    ymin, xmin, ymax, xmax = item.box
-    return (ymax - ymin) * (xmax - xmin)
+def _sorted_corners(box: Sequence[float], notes: Counter[str]) -> Sequence[float]:
+    """A box that was dragged from the lower right has its corners exchanged in some tools."""
+    ymin, xmin, ymax, xmax = box
+    if (ymin <= ymax and xmin <= xmax) or not np.isfinite(box).all():
+        return box
+    notes["boxes whose corners were exchanged"] += 1
+    return min(ymin, ymax), min(xmin, xmax), max(ymin, ymax), max(xmin, xmax)
 
 
-def _decode(encoded: bytes) -> None:
-    """A converter runs once, so it can afford to look at every pixel."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image is damaged: {error}") from None
+def _check_pixels(box: Sequence[float], picture: pictures.Picture) -> None:
+    """Boxes that are shares of the image would all be in its first pixel."""
+    if max(box) <= 1.0 and min(picture.height, picture.width) > 2:
+        raise ValueError(f"{[round(side, 4) for side in box]} is a share of the image, not pixels")
+
+
+def _oriented(
+    image: AnnotatedImage, picture: pictures.Picture, drawn_on: str, summary: Summary
+) -> pictures.Picture:
+    """The picture as its boxes were drawn, where EXIF's orientation makes two of it."""
+    stored = (picture.height, picture.width)
+    if drawn_on == "auto":
+        drawn_on = _drawn_on(image, stored, picture.upright_size)
+    if drawn_on == "stored":
+        summary.notes["images with an EXIF orientation that were annotated as stored"] += 1
+        return picture
+    summary.notes["images turned upright, as their EXIF orientation says"] += 1
+    # Some writers read the size from the file and the boxes from a screen.
+    if image.size == stored:
+        image.size = picture.upright_size
+    return pictures.upright(picture)
+
+
+def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int, int]) -> str:
+    """Which of the two sizes the boxes of an image fit: "upright" or "stored".
+
+    Tools for annotation show pictures upright, and most state that size. A stated size that is the
+    stored one is not trusted without a box that fits one size alone.
+    """
+    if stored == upright or not image.objects or image.size not in (None, stored):
+        return "upright"
+    fits_stored, fits_upright = (
+        all(item.box[2] <= size[0] + 1 and item.box[3] <= size[1] + 1 for item in image.objects)
+        for size in (stored, upright)
+    )
+    if fits_stored != fits_upright:
+        return "stored" if fits_stored else "upright"
+    if image.size is None:
+        return "upright"
+    raise ValueError(
+        f"EXIF turns the picture from {stored} to {upright} (height, width), and its boxes fit "
+        "both; say what they were drawn on with --drawn_on=upright or --drawn_on=stored"
+    )
+
+
+def _area(item: AnnotatedObject, box: records.Box) -> float:
+    return box.area if item.area is None else item.area * box.kept

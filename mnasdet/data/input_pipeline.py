@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from mnasdet.data import augmentation, digits, records
+from mnasdet.data import augmentation, digits, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
@@ -132,8 +132,7 @@ def evaluation_dataset(
 def naming_damaged_images(*readers: pipeline_pb2.InputReader) -> Iterator[None]:
     """Around what draws from data sets of the readers: says which image could not be decoded.
 
-    What `records.check_records` looks at is not enough to know that, and TensorFlow's own error
-    names none.
+    What `check_records` looks at is not enough to know that, and TensorFlow's own error names none.
 
     Raises:
       DataError: in place of that error.
@@ -178,11 +177,21 @@ def label_map(reader: pipeline_pb2.InputReader) -> dict[int, str]:
     Raises:
       DataError: when the label map is missing or not valid.
     """
+    return label_maps.load(_label_map_path(reader))
+
+
+def _class_ids(reader: pipeline_pb2.InputReader) -> dict[str, int]:
+    """The class ids by all names that the label map has for them."""
+    by_name, by_display_name = label_maps.load_ids(_label_map_path(reader))
+    return by_display_name | by_name
+
+
+def _label_map_path(reader: pipeline_pb2.InputReader) -> str:
     if reader.WhichOneof("input_reader") == "digits_input_reader":
-        return label_maps.load(_digits(reader)[1])
+        return str(_digits(reader)[1])
     if not reader.label_map_path:
         raise DataError("label_map_path of the input reader is empty; name a label map")
-    return label_maps.load(reader.label_map_path)
+    return reader.label_map_path
 
 
 def _digits(reader: pipeline_pb2.InputReader):
@@ -195,17 +204,22 @@ def _source(reader: pipeline_pb2.InputReader) -> str:
     return ", ".join(reader.tf_record_input_reader.input_path) or "digits_input_reader"
 
 
-def _index(reader: pipeline_pb2.InputReader) -> records.RecordIndex:
+def _index(reader: pipeline_pb2.InputReader) -> record_index.RecordIndex:
     """The records to use; bad ones are reported as the reader says."""
     stamps = []
     for file in input_files(reader):
         stat = tf.io.gfile.stat(file)
         stamps.append((file, stat.length, stat.mtime_nsec))
-    index = _checked(tuple(stamps), tuple(label_map(reader).items()), reader.max_number_of_boxes)
+    index = _checked(
+        tuple(stamps),
+        tuple(label_map(reader).items()),
+        tuple(_class_ids(reader).items()),
+        reader.max_number_of_boxes,
+    )
     if index.problems and reader.bad_records == pipeline_pb2.InputReader.FATAL:
         others = len(index.problems) - 1
         raise DataError(
-            index.problems[0] + (f"; and {others} more bad records" if others else "") + _REMEDY
+            index.problems[0] + (f"; and {others} more problems" if others else "") + _REMEDY
         )
     if not index.num_usable:
         raise DataError(
@@ -220,25 +234,36 @@ def _index(reader: pipeline_pb2.InputReader) -> records.RecordIndex:
 def _checked(
     stamps: tuple[tuple[str, int, int], ...],
     names: tuple[tuple[int, str], ...],
+    ids: tuple[tuple[str, int], ...],
     max_number_of_boxes: int,
-) -> records.RecordIndex:
+) -> record_index.RecordIndex:
     """Checks the records, once for every state of the files, and logs what is bad."""
     files = [file for file, _, _ in stamps]
-    index = records.check_records(files, dict(names), max_number_of_boxes)
+    index = record_index.check_records(files, dict(names), max_number_of_boxes, dict(ids))
     for problem in index.problems[:_MAX_NAMED]:
         logging.warning("bad record: %s", problem)
     if index.problems:
         logging.warning(
-            "%d bad records, %d good ones in %d files",
+            "%d problems; %d records of %d files can be used",
             len(index.problems),
             index.num_usable,
             len(files),
+        )
+    for note, count in index.notes.items():
+        logging.warning("%s: %s: %d", files[0] + (" ..." if files[1:] else ""), note, count)
+    if index.num_usable and index.num_objects == index.num_crowds:
+        logging.warning(
+            "%s: no record has an object that is not a crowd (%d images, %d crowds): there is "
+            "nothing to learn or to find, and mAP will be -1",
+            ", ".join(files[:3]),
+            index.num_usable,
+            index.num_crowds,
         )
     return index
 
 
 def _parsed(
-    reader: pipeline_pb2.InputReader, index: records.RecordIndex, shuffle_seed: int | None
+    reader: pipeline_pb2.InputReader, index: record_index.RecordIndex, shuffle_seed: int | None
 ) -> tf.data.Dataset:
     """The usable records, parsed and not decoded; files in random order if there is a seed."""
     counts = np.array([len(mask) for mask in index.usable], np.int64)
@@ -248,14 +273,16 @@ def _parsed(
     good = np.flatnonzero(used)
     used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
 
+    contents = {key: tf.constant(value) for key, value in index.contents.items()}
+
     @tf.autograph.experimental.do_not_convert
     def read(file: tf.Tensor) -> tf.data.Dataset:
         first, count = tf.constant(starts)[file], tf.constant(counts)[file]
         dataset = tf.data.TFRecordDataset(tf.constant(index.files)[file]).take(count)
-        if used.all():
-            return dataset
-        mask = tf.data.Dataset.from_tensor_slices(tf.constant(used)[first : first + count])
-        return tf.data.Dataset.zip(dataset, mask).filter(lambda _, use: use).map(lambda x, _: x)
+        dataset = tf.data.Dataset.zip(dataset, tf.data.Dataset.range(first, first + count))
+        return (
+            dataset if used.all() else dataset.filter(lambda _, number: tf.constant(used)[number])
+        )
 
     files = tf.data.Dataset.range(len(index.files))
     if shuffle_seed is not None and len(index.files) > 1:
@@ -266,7 +293,7 @@ def _parsed(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    dataset = _map(dataset, records.parse)
+    dataset = _map(dataset, lambda serialized, n: records.parse(serialized, n, contents))
     return _sound(dataset) if reader.bad_records == pipeline_pb2.InputReader.SKIP else dataset
 
 
@@ -275,7 +302,7 @@ def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
     damaged: set[bytes] = set()
 
     def look(encoded: bytes, source_id: bytes) -> bool:
-        sound = _can_be_decoded(encoded)
+        sound = pictures.can_be_decoded(encoded)
         if not sound and source_id not in damaged:
             damaged.add(source_id)
             name = source_id.decode("utf-8", "replace")
@@ -297,18 +324,10 @@ def _first_damaged(reader: pipeline_pb2.InputReader) -> str:
         for number, serialized in enumerate(dataset.as_numpy_iterator()):
             example = tf.train.Example.FromString(serialized)
             encoded = example.features.feature["image/encoded"].bytes_list.value[:1]
-            if usable[number] and not _can_be_decoded(*encoded):
+            if usable[number] and not pictures.can_be_decoded(*encoded):
                 name = records.source_id(example)
                 return f"{file}: record {number} (image {name!r}): {_DAMAGED}"
     return ""
-
-
-def _can_be_decoded(encoded: bytes) -> bool:
-    try:
-        tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    except tf.errors.InvalidArgumentError:
-        return False
-    return True
 
 
 def _map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter
 from collections.abc import Mapping
 
 from google.protobuf import text_format
@@ -11,35 +13,58 @@ from mnasdet import files, text_proto
 from mnasdet.errors import DataError
 from mnasdet.protos import string_int_label_map_pb2
 
+_EXPECTED = "expected item { id: 1 name: 'cat' } for every class"
+
 
 def load(path: str | os.PathLike[str]) -> dict[int, str]:
     """Reads a label map.
 
     Returns:
       Class id, from 1, to the name shown to people; ids in ascending order, with gaps where the
-      file has them.
+      file has them. Two classes of one display_name are told apart by their names.
 
     Raises:
       DataError: when the file is missing or is no valid label map.
     """
-    proto = text_proto.read(path, string_int_label_map_pb2.StringIntLabelMap, DataError)
-    if not proto.item:
-        raise DataError(f"{path}: the label map has no item; expected item {{ id: 1 name: 'cat' }}")
+    items = _items(path)
+    shared = Counter(item.display_name or item.name for item in items)
     names: dict[int, str] = {}
-    for position, item in enumerate(proto.item, start=1):
+    ids: dict[str, int] = {}
+    for position, item in enumerate(items, start=1):
         name = item.display_name or item.name
+        if shared[name] > 1 and item.display_name and item.name:
+            name = f"{item.display_name} ({item.name})"
         where = f"{path}: item {position}" + (f" ({name!r})" if name else "")
         if not name:
             raise DataError(f"{where}: has neither a name nor a display_name")
         if item.id < 1:
             met = f"id {item.id}" if item.HasField("id") else "no id"
-            raise DataError(f"{where}: {met}; ids start at 1, 0 is the background")
+            raise DataError(f"{where}: {met}; ids start at 1, 0 is the background: add 1 to all")
         if item.id in names:
             raise DataError(f"{where}: id {item.id} is already that of {names[item.id]!r}")
-        if name in names.values():
-            raise DataError(f"{where}: the name is already that of id {ids_of(names)[name]}")
-        names[item.id] = name
+        if name in ids:
+            raise DataError(f"{where}: the name is already that of id {ids[name]}")
+        names[item.id], ids[name] = name, item.id
+    if not names:
+        raise DataError(f"{path}: the label map has no item; {_EXPECTED}")
     return dict(sorted(names.items()))
+
+
+def load_ids(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """Reads the ids that annotations and records mean when they have the name of a class.
+
+    Returns:
+      The ids by `name`, and those by a display_name that is no name and means one class only.
+
+    Raises:
+      DataError: as `load`.
+    """
+    shown = ids_of(load(path))
+    items = _items(path)
+    by_name = {item.name: item.id for item in items if item.name}
+    shared = Counter(item.display_name for item in items)
+    shown |= {item.display_name: item.id for item in items if shared[item.display_name] == 1}
+    return by_name, {name: id_ for name, id_ in shown.items() if name and name not in by_name}
 
 
 def save(path: str | os.PathLike[str], names: Mapping[int, str]) -> None:
@@ -53,3 +78,33 @@ def save(path: str | os.PathLike[str], names: Mapping[int, str]) -> None:
 def ids_of(names: Mapping[int, str]) -> dict[str, int]:
     """The label map turned round: name to class id."""
     return {name: class_id for class_id, name in names.items()}
+
+
+def _items(path: str | os.PathLike[str]) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
+    """The items of a label map, without the one that may name the background."""
+    return _parsed(str(path), text_proto.read_text(path, DataError))
+
+
+# Protobuf takes seconds for the text of 100,000 classes, and several readers share one file.
+@functools.lru_cache(maxsize=4)
+def _parsed(path: str, text: str) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
+    if text.lstrip().startswith(("{", "[")):
+        raise DataError(f"{path}: is JSON, not a label map; {_EXPECTED}")
+    message = string_int_label_map_pb2.StringIntLabelMap
+    try:
+        proto = text_proto.parse(text, message, path, DataError)
+    except DataError as error:
+        shared = (
+            "; two classes share one pair of braces" if " a second time in " in str(error) else ""
+        )
+        raise DataError(f"{error}{shared}; {_EXPECTED}") from None
+    # As in the OD API, which allows id 0 under this name alone.
+    return [
+        item
+        for item in proto.item
+        if not (item.id == 0 and item.HasField("id") and _names_background(item))
+    ]
+
+
+def _names_background(item: string_int_label_map_pb2.StringIntLabelMapItem) -> bool:
+    return "background" in (item.name, item.display_name)

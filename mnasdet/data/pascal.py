@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mnasdet.data.conversion import AnnotatedImage, AnnotatedObject
+from mnasdet import text_files
+from mnasdet.data import values
+from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject, expected
+from mnasdet.data.geometry import (
+    FROM_POLYGON,
+    FROM_TURNED_BOX,
+    Sides,
+    around_points,
+    around_turned_box,
+)
 from mnasdet.data.label_map import ids_of
-from mnasdet.errors import DataError, nearest
+from mnasdet.data.pictures import without_ending
+from mnasdet.data.values import shown
+from mnasdet.errors import DataError
+
+_BY_DISPLAY_NAME = "boxes whose class is a display_name of the label map"
+# What may follow a name in ImageSets/Main: whether the image shows a class.
+_FLAG = re.compile(r"\s+-?[01]$")
+_OTHER_FORMATS = {".json": "create_coco_tf_record", ".txt": "create_yolo_tf_record"}
+
+
+class _UnknownClass(ValueError):
+    """A class that is not to be read; its name is the second argument."""
 
 
 def annotation_files(
@@ -29,16 +52,32 @@ def annotation_files(
     if not image_set:
         files = sorted(folder.glob("*.xml"))
         if not files:
-            raise DataError(f"{folder}: has no *.xml")
+            raise DataError(f"{folder}: has no *.xml{_other_format(folder)}")
         return files
-    try:
-        lines = Path(image_set).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{image_set}: the image set cannot be read: {error}") from None
-    names = [line.split()[0] for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"{image_set}: the image set names no image")
-    return [folder / f"{name}.xml" for name in names]
+    lines = text_files.read_text(image_set, DataError, "image set").splitlines()
+    named = [_annotation_file(folder, line.strip()) for line in lines if line.strip()]
+    return list(dict.fromkeys(named))
+
+
+def _other_format(folder: Path) -> str:
+    for ending, command in _OTHER_FORMATS.items():
+        if any(folder.glob(f"*{ending}")):
+            return f" but *{ending}; {command} may be the command for it"
+    return ""
+
+
+def _annotation_file(folder: Path, line: str) -> Path:
+    """The XML file that a line of an image set means.
+
+    Names may have blanks, or be those of pictures or paths.
+    """
+    names = [line, _FLAG.sub("", line), line.split()[0]]
+    names += [re.split(r"[\\/]", name)[-1] for name in names[:2]]
+    for name in names:
+        for stem in (name, without_ending(name), name.removesuffix(".xml")):
+            if stem and ".." not in stem and (folder / f"{stem}.xml").is_file():
+                return folder / f"{stem}.xml"
+    return folder / f"{_FLAG.sub('', line)}.xml"
 
 
 def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
@@ -49,8 +88,8 @@ def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
     names: set[str] = set()
     for file in annotation_files(annotations_dir):
         try:
-            root = ElementTree.parse(file).getroot()
-        except (OSError, ElementTree.ParseError):
+            root = _root(file)
+        except ValueError:
             continue  # Reported when the image's turn comes.
         names.update(name for item in root.iter("object") if (name := _text(item, "name")))
     if not names:
@@ -64,56 +103,151 @@ def listed_classes(classes: Sequence[str]) -> dict[int, str]:
     Raises:
       DataError: when a name is empty or comes twice.
     """
-    for position, name in enumerate(classes):
-        if not name or name in classes[:position]:
+    names: dict[str, int] = {}
+    for name in classes:
+        if not name or name in names:
             raise DataError(f"--classes: {name!r} is empty or comes twice")
-    return dict(enumerate(classes, start=1))
+        names[name] = len(names) + 1
+    return {class_id: name for name, class_id in names.items()}
 
 
-def read(files: Sequence[Path], names: Mapping[int, str]) -> Iterator[AnnotatedImage]:
+def read(
+    files: Sequence[Path],
+    names: Mapping[int, str],
+    ids: Mapping[str, int] | None = None,
+    display_ids: Mapping[str, int] | None = None,
+) -> Iterator[AnnotatedImage]:
     """Reads the annotations one by one; what is wrong with one is noted in it.
 
     The coordinates are taken as they are, without a shift of one pixel; `folder` and `path` of
     the XML, which seldom survive a move, are not looked at.
+
+    Args:
+      ids: class ids by the names in the annotations; those of `names` without.
+      display_ids: further names of the classes, which count where `ids` has none.
     """
+    ids = ids_of(names) if ids is None else ids
     for file in files:
         try:
-            yield _image(file, ElementTree.parse(file).getroot(), ids_of(names))
-        except OSError as error:
-            fault = f"the annotation cannot be read: {error.strerror}"
-            yield AnnotatedImage(str(file), filename="", fault=fault)
-        except ElementTree.ParseError as error:
-            yield AnnotatedImage(str(file), filename="", fault=f"no XML: {error}")
+            yield _image(file, _root(file), ids, display_ids or {})
         except ValueError as error:
             yield AnnotatedImage(str(file), filename="", fault=str(error))
 
 
-def _image(file: Path, root: ElementTree.Element, ids: dict[str, int]) -> AnnotatedImage:
+def _root(file: Path) -> ElementTree.Element:
+    """The root of an XML file, in whatever encoding, its tags without namespaces.
+
+    Raises:
+      ValueError: when it is no XML.
+    """
+    if file.exists() and not file.is_file():
+        raise ValueError("is no ordinary file")
+    try:
+        # From text: the XML parser itself knows no encoding of several bytes but Unicode's.
+        text = text_files.read_text(file, ValueError, "XML text")
+        root = ElementTree.fromstring(text.lstrip())
+    except ElementTree.ParseError as error:
+        raise ValueError(f"no XML: {error}") from None
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix(f"{file}: ")) from None
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def _image(
+    file: Path, root: ElementTree.Element, ids: Mapping[str, int], display_ids: Mapping[str, int]
+) -> AnnotatedImage:
     filename = _text(root, "filename")
+    if root.tag == "annotations":
+        raise ValueError("is CVAT's own XML; export as Pascal VOC or COCO")
     if root.tag != "annotation" or not filename:
         raise ValueError("no Pascal VOC annotation: expected <annotation> with a <filename>")
-    image = AnnotatedImage(f"{file} ({filename})", filename)
+    image = AnnotatedImage(f"{file} ({shown(filename)})", filename)
     size = root.find("size")
     if size is not None:
-        image.size = (int(_number(size, "height")), int(_number(size, "width")))
+        try:
+            image.size = values.size(_text(size, "height"), _text(size, "width"))
+        except ValueError as problem:
+            image.fault = f"<size>: {problem}"
     for position, item in enumerate(root.iter("object"), start=1):
         name = f"object {position}"
         try:
-            image.objects.append(_object(name, item, ids))
+            image.objects.append(_object(name, item, ids, display_ids))
         except ValueError as error:
-            image.problems.append(f"{name}: {error}")
+            image.problems.append(f"{name}: {error.args[0]}")
+            if isinstance(error, _UnknownClass):
+                image.unknown_classes.append(error.args[1])
     return image
 
 
-def _object(name: str, item: ElementTree.Element, ids: dict[str, int]) -> AnnotatedObject:
-    class_name, box = _text(item, "name"), item.find("bndbox")
+def _object(
+    name: str, item: ElementTree.Element, ids: Mapping[str, int], display_ids: Mapping[str, int]
+) -> AnnotatedObject:
+    class_name = _text(item, "name")
+    class_id = ids.get(class_name) or display_ids.get(class_name)
+    if class_id is None:
+        allowed = _expected(class_name, tuple(dict.fromkeys([*ids, *display_ids])))
+        message = f"class {shown(class_name)!r} is unknown; expected {allowed}"
+        raise _UnknownClass(message, shown(class_name))
+    try:
+        difficult = values.flag(_text(item, "difficult"))
+    except ValueError as problem:
+        raise ValueError(f"<difficult> is {problem}") from None
+    box, notes = _box(item)
     if class_name not in ids:
-        raise ValueError(f"class {class_name!r} is unknown; expected {nearest(class_name, ids)}")
-    if box is None:
-        raise ValueError("has no <bndbox>")
-    ymin, xmin, ymax, xmax = (_number(box, side) for side in ("ymin", "xmin", "ymax", "xmax"))
-    difficult = _text(item, "difficult") == "1"
-    return AnnotatedObject(name, ids[class_name], (ymin, xmin, ymax, xmax), difficult=difficult)
+        notes = (*notes, _BY_DISPLAY_NAME)
+    return AnnotatedObject(name, class_id, box, difficult=difficult, notes=notes)
+
+
+# Nearest of a thousand names, for thousands of objects of one class that is not among them.
+_expected = functools.lru_cache(maxsize=256)(expected)
+
+
+def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:
+    """The box of an object, and what to say of how it was found."""
+    upright, turned, polygon = item.find("bndbox"), item.find("robndbox"), item.find("polygon")
+    if upright is not None and _text(upright, "xmin"):
+        ymin, xmin, ymax, xmax = (
+            _number(upright, side) for side in ("ymin", "xmin", "ymax", "xmax")
+        )
+        box = (ymin, xmin, ymax, xmax)
+        if radians := _rotation(item):
+            return around_turned_box(box, radians), (FROM_TURNED_BOX,)
+        return box, ()
+    if turned is not None:
+        x, y, width, height, radians = (
+            _number(turned, tag) for tag in ("cx", "cy", "w", "h", "angle")
+        )
+        if abs(radians) > 2 * math.pi:
+            raise ValueError(f"<angle> is {radians:g}, expected radians")
+        box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+        return around_turned_box(box, radians), (FROM_TURNED_BOX,)
+    if polygon is not None:
+        return _around_polygon(polygon), (FROM_POLYGON,)
+    raise ValueError("has no <bndbox>")
+
+
+def _around_polygon(polygon: ElementTree.Element) -> Sides:
+    """The box around <x1>, <y1>, <x2> ... or around LabelMe's <pt><x>, <y>."""
+    points: dict[str, list[float]] = {"x": [], "y": []}
+    for element in polygon.iter():
+        if re.fullmatch(r"[xy][0-9]*", element.tag):
+            points[element.tag[0]].append(_value(element.text or "", element.tag))
+    if len(points["x"]) < 3 or len(points["x"]) != len(points["y"]):
+        raise ValueError(f"<polygon> has {len(points['x'])} x and {len(points['y'])} y")
+    return around_points(points["x"], points["y"])
+
+
+def _rotation(item: ElementTree.Element) -> float:
+    """The angle in radians of a box that is turned about its centre, as CVAT exports it."""
+    for attribute in item.iter("attribute"):
+        if _text(attribute, "name") == "rotation" and _text(attribute, "value"):
+            return math.radians(_number(attribute, "value") % 360)
+    for element in item.iter("angle"):
+        if angle := _value(element.text or "0", "angle"):
+            raise ValueError(f"is a turned box (<angle> {angle:g}); only upright ones can be read")
+    return 0.0
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -121,8 +255,11 @@ def _text(element: ElementTree.Element, tag: str) -> str:
 
 
 def _number(element: ElementTree.Element, tag: str) -> float:
-    text = _text(element, tag)
+    return _value(_text(element, tag), tag)
+
+
+def _value(text: str, tag: str) -> float:
     try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"<{tag}> is {text!r}, expected a number of pixels") from None
+        return values.number(text.strip())
+    except ValueError as problem:
+        raise ValueError(f"<{tag}> is {problem}, expected a number of pixels") from None

@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import io
+import math
 import os
-import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
-from PIL import Image
-from tqdm import tqdm
 
-from mnasdet.data.label_map import ids_of
+from mnasdet.data import pictures
 from mnasdet.errors import DataError
-
-IMAGE_FORMATS = ("jpeg", "png")
 
 # Annotations are rounded: what reaches outside the image by less than this is cut off silently.
 ROUNDING_PIXELS = 0.5
 
+# A box with less of its area than this inside the image is somewhere else than its object.
+LEAST_INSIDE = 0.25
+
+# A box that loses more than the rest of its area is counted by itself: many of them are a mistake.
+MUCH_INSIDE = 0.75
+CUT_FAR = "boxes cut at the edge of their image by more than a quarter"
+
 _BOX_KEYS = tuple(f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax"))
 _CLASS_KEY = "image/object/class/label"
-
-# In a JPEG's scan 0xFF is followed by a stuffed zero, a restart marker or fill, between the scans
-# of a progressive one by another segment. TensorFlow's decoder gives up at anything else.
-_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]")
-# 10 microseconds a record, where a TFRecordDataset in eager mode takes up to a millisecond.
-# Unwrapped, it does not print that it is deprecated.
-_iterate = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
-
-_PNG_END = b"IEND\xaeB`\x82"
+_TEXT_KEY = "image/object/class/text"
 
 
 @dataclass(frozen=True)
@@ -70,24 +63,21 @@ class Record:
 
 
 @dataclass(frozen=True)
-class RecordIndex:
-    """What `check_records` found.
+class Box:
+    """A box within its image.
 
     Attributes:
-      files: the record files.
-      usable: for every file [readable records] bool.
-      problems: one line for every bad record, or the unreadable rest of a file.
-      decoded_bytes: of all usable images as uint8 pixels.
+      sides: (ymin, xmin, ymax, xmax) in pixels.
+      kept: the share of its area that was inside the image.
     """
 
-    files: tuple[str, ...]
-    usable: tuple[np.ndarray, ...]
-    problems: tuple[str, ...]
-    decoded_bytes: int
+    sides: tuple[float, float, float, float]
+    kept: float
 
     @property
-    def num_usable(self) -> int:
-        return sum(int(mask.sum()) for mask in self.usable)
+    def area(self) -> float:
+        ymin, xmin, ymax, xmax = self.sides
+        return (ymax - ymin) * (xmax - xmin)
 
 
 def to_example(record: Record) -> tf.train.Example:
@@ -114,199 +104,130 @@ def to_example(record: Record) -> tf.train.Example:
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def from_example(example: tf.train.Example) -> Record:
+def from_example(
+    example: tf.train.Example,
+    ids: Mapping[str, int] | None = None,
+    notes: Counter[str] | None = None,
+) -> Record:
     """The record of an example, also of one that a converter of the OD API wrote.
+
+    Args:
+      ids: class ids by the names that the texts of classes may be. A text that is among them
+        counts, whatever the label beside it says, as in the OD API; any other leaves its label,
+        or 0 where there is none.
+      notes: counts the boxes whose ids come from texts against their labels.
 
     Raises:
       ValueError: when features are missing or do not fit together, or the image is broken.
     """
     features = example.features.feature
-    encoded = features["image/encoded"].bytes_list.value
-    if not encoded or not encoded[0]:
-        raise ValueError("image/encoded is missing")
-    image_format, height, width = image_header(encoded[0])
-    for key, actual in (("image/height", height), ("image/width", width)):
-        stated = features[key].int64_list.value
-        if stated and stated[0] != actual:
-            raise ValueError(f"{key} is {stated[0]} but the image has {actual}")
-    class_ids = np.array(features[_CLASS_KEY].int64_list.value, np.int64)
-    sides = [_values(features[key].float_list.value, key, len(class_ids)) for key in _BOX_KEYS]
-    boxes = np.array(sides, np.float32).T
+    encoded = _bytes_of(features, "image/encoded")
+    if len(encoded) != 1 or not encoded[0]:
+        raise ValueError("image/encoded is missing" if not any(encoded) else "has several images")
+    image_format, height, width = pictures.header(encoded[0])
+    _check_stated_size(features, height, width)
+    labels, texts = _numbers_of(features, _CLASS_KEY), _bytes_of(features, _TEXT_KEY)
+    names = [text.decode("utf-8", "replace") for text in texts]
+    counted_by = _CLASS_KEY if len(labels) or not names else _TEXT_KEY
+    count = len(labels) or len(names)
 
-    def optional(key: str) -> np.ndarray:
-        key = f"image/object/{key}"
-        value = features[key].int64_list.value or [0] * len(class_ids)
-        return np.array(_values(value, key, len(class_ids)), bool)
+    def values(key: str, needed: bool = False) -> np.ndarray:
+        found = _numbers_of(features, key)
+        if len(found) != count and (needed or len(found)):
+            raise ValueError(f"{key} has {len(found)} values but {counted_by} has {count}")
+        return found if len(found) else np.zeros(count)
 
-    area = features["image/object/area"].float_list.value
-    if area:
-        areas = np.array(_values(area, "image/object/area", len(class_ids)), np.float32)
-    else:
-        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) * np.float32(height * width)
-    names = features["image/object/class/text"].bytes_list.value
+    if len(names) not in (0, count):
+        raise ValueError(f"{_TEXT_KEY} has {len(names)} values but {counted_by} has {count}")
+    boxes = np.array([values(key, needed=True) for key in _BOX_KEYS], np.float32).T
+    class_ids = _whole(values(_CLASS_KEY), _CLASS_KEY)
+    if names and ids:
+        stated = class_ids if len(labels) else None
+        class_ids = _ids_of_texts(names, stated, ids, Counter() if notes is None else notes)
     return Record(
         source_id=source_id(example),
-        filename=_text(features["image/filename"]),
+        filename=_text(features, "image/filename"),
         encoded=encoded[0],
         image_format=image_format,
         height=height,
         width=width,
         boxes=boxes,
         class_ids=class_ids,
-        class_names=[name.decode("utf-8", "replace") for name in names],
-        area=areas,
-        is_crowd=optional("is_crowd"),
-        difficult=optional("difficult"),
+        class_names=names,
+        area=_areas(values("image/object/area"), boxes, height, width),
+        is_crowd=values("image/object/is_crowd") != 0,
+        difficult=values("image/object/difficult") != 0,
     )
 
 
 def source_id(example: tf.train.Example) -> str:
     """image/source_id, or image/filename where there is none."""
     features = example.features.feature
-    return _text(features["image/source_id"]) or _text(features["image/filename"])
+    return _text(features, "image/source_id") or _text(features, "image/filename")
 
 
-def image_header(encoded: bytes) -> tuple[str, int, int]:
-    """Format ("jpeg" or "png"), height and width of an encoded image, without decoding its pixels.
+def cut(box: Sequence[float], height: float, width: float, notes: Counter[str]) -> Box:
+    """Cuts a box (ymin, xmin, ymax, xmax) in pixels at the edges of its image.
+
+    Args:
+      notes: counts the boxes that lose more than a rounding error.
 
     Raises:
-      ValueError: when it is no JPEG or PNG, or not whole.
+      ValueError: when the box has no size or lies mostly outside.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            # MPO is a JPEG with more pictures behind it, as telephones write it.
-            image_format = (image.format or "").lower().replace("mpo", "jpeg")
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ValueError("the image is damaged or no image at all") from None
-    if image_format not in IMAGE_FORMATS:
-        raise ValueError(f"the image is {image_format.upper()}; JPEG and PNG can be read")
-    # A thumbnail has an end mark of its own: that of the image follows the last scan's start.
-    scan = encoded.rfind(b"\xff\xda") if image_format == "jpeg" else 0
-    end = encoded.rfind(b"\xff\xd9" if image_format == "jpeg" else _PNG_END)
-    if end < scan:
-        raise ValueError(f"the {image_format.upper()} is cut short")
-    if image_format == "jpeg" and _JPEG_STRAY_MARKER.search(encoded, scan + 2, end):
-        raise ValueError("the JPEG's pixels are damaged")
-    return image_format, height, width
-
-
-def box_fault(box: Sequence[float], height: float, width: float) -> str:
-    """What is wrong with a box (ymin, xmin, ymax, xmax) in pixels; empty when nothing is."""
-    ymin, xmin, ymax, xmax = box
+    ymin, xmin, ymax, xmax = map(float, box)
     text = f"[ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g}]"
-    low, high = -ROUNDING_PIXELS, ROUNDING_PIXELS
-    if ymin < low or xmin < low or ymax > height + high or xmax > width + high:
-        return f"{text} reaches outside the image of height {height:g} and width {width:g}"
     # Written so that not-a-number fails.
-    if not (max(ymin, 0.0) < min(ymax, height) and max(xmin, 0.0) < min(xmax, width)):
-        return f"{text} has no size: min must be below max"
-    return ""
-
-
-def record_fault(record: Record, label_map: Mapping[int, str], max_number_of_boxes: int) -> str:
-    """What is wrong with the boxes and classes of a record; empty when nothing is."""
-    if len(record.boxes) > max_number_of_boxes:
-        return (
-            f"{len(record.boxes)} boxes, more than max_number_of_boxes: {max_number_of_boxes}; "
-            "raise it in the input reader"
+    if not (ymin < ymax and xmin < xmax and max(map(abs, box)) < math.inf):
+        raise ValueError(f"{text} has no size: min must be below max")
+    sides = (max(ymin, 0.0), max(xmin, 0.0), min(ymax, float(height)), min(xmax, float(width)))
+    inside = max(sides[2] - sides[0], 0.0) * max(sides[3] - sides[1], 0.0)
+    kept = inside / ((ymax - ymin) * (xmax - xmin))
+    if not kept >= LEAST_INSIDE:
+        raise ValueError(
+            f"{text} reaches outside the image of height {height:g} and width {width:g} with "
+            f"{1 - kept:.0%} of its area"
         )
-    scale = (record.height, record.width, record.height, record.width)
-    ids = ids_of(label_map)
-    for position, box in enumerate((record.boxes * scale).tolist(), start=1):
-        if fault := box_fault(box, record.height, record.width):
-            return f"box {position} {fault}"
-    for position, class_id in enumerate(record.class_ids.tolist(), start=1):
-        if class_id not in label_map:
-            return f"box {position}: class id {class_id} is not in the label map"
-    # Names may differ from the label map's (a display name), but not be those of another class.
-    for name, class_id in zip(record.class_names, record.class_ids.tolist(), strict=False):
-        if ids.get(name, class_id) != class_id:
-            return f"class {name!r} has id {class_id} here, {ids[name]} in the label map"
-    return ""
+    if kept < MUCH_INSIDE:
+        notes[CUT_FAR] += 1
+    elif max(-ymin, -xmin, ymax - height, xmax - width) > ROUNDING_PIXELS:
+        notes["boxes cut at the edge of their image"] += 1
+    return Box(sides, kept)
 
 
-def check_records(
-    files: Sequence[str],
-    label_map: Mapping[int, str],
-    max_number_of_boxes: int,
-) -> RecordIndex:
-    """Looks once at every record, at its boxes, classes and the image's frame but not its pixels.
+def parse(
+    serialized: tf.Tensor, number: tf.Tensor, contents: Mapping[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Reads a record that `check_records` found usable. Runs in Dataset.map.
 
-    A file is read up to its first unreadable record.
-    """
-    usable, problems, decoded_bytes = [], [], 0
-    for file in tqdm(files, desc="checking records", unit="file", delay=2, disable=None):
-        mask: list[bool] = []
-        try:
-            for serialized in _iterate(file):
-                try:
-                    record = _checked(serialized, label_map, max_number_of_boxes)
-                    decoded_bytes += record.height * record.width * 3
-                    mask.append(True)
-                except ValueError as error:
-                    problems.append(f"{file}: record {len(mask)}{error}")
-                    mask.append(False)
-        except tf.errors.OpError as error:
-            problems.append(f"{file}: record {len(mask)}: {_read_fault(error, len(mask))}")
-        usable.append(np.array(mask, bool))
-    return RecordIndex(tuple(files), tuple(usable), tuple(problems), decoded_bytes)
+    Only the image is read from the record: its objects are those that the check found good, so
+    there are no two readers which could differ.
 
-
-def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Reads a record that `check_records` found good. Runs in Dataset.map.
+    Args:
+      number: counts the readable records of all files.
+      contents: those of the index.
 
     Returns:
       encoded: the image's bytes. boxes: [N, 4] float32 within [0, 1]. classes: [N] int32.
-      is_crowd: [N] bool. area: [N] float32, below 0 where the record has none. source_id: string.
+      is_crowd: [N] bool. area: [N] float32. source_id: string.
     """
-    sparse_float, sparse_int = tf.io.VarLenFeature(tf.float32), tf.io.VarLenFeature(tf.int64)
-    features = tf.io.parse_single_example(
-        serialized,
-        {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string),
-            "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/filename": tf.io.FixedLenFeature([], tf.string, ""),
-            _CLASS_KEY: sparse_int,
-            "image/object/is_crowd": sparse_int,
-            "image/object/area": sparse_float,
-            **dict.fromkeys(_BOX_KEYS, sparse_float),
-        },
-    )
-    classes = tf.cast(features[_CLASS_KEY].values, tf.int32)
-    name = features["image/source_id"]
-    return {
-        "encoded": features["image/encoded"],
-        "boxes": tf.clip_by_value(tf.stack([features[key].values for key in _BOX_KEYS], 1), 0, 1),
-        "classes": classes,
-        "is_crowd": _or_else(features["image/object/is_crowd"].values, classes, 0) != 0,
-        "area": _or_else(features["image/object/area"].values, classes, -1.0),
-        "source_id": tf.where(name == "", features["image/filename"], name),
-    }
+    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    encoded = tf.io.parse_single_example(serialized, features)["image/encoded"]
+    first, end = contents["splits"][number], contents["splits"][number + 1]
+    objects = {key: contents[key][first:end] for key in ("boxes", "classes", "is_crowd", "area")}
+    return {"encoded": encoded, **objects, "source_id": contents["source_id"][number]}
 
 
 def decode(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Decodes the image of a parsed record. Runs in Dataset.map.
 
     Returns:
-      image: [height, width, 3] uint8, with `height` and `width` int32; the rest as it was, areas
-      filled in.
+      image: [height, width, 3] uint8, with `height` and `width` int32; the rest as it was.
     """
     image = tf.io.decode_image(parsed["encoded"], channels=3, expand_animations=False)
     height, width = tf.unstack(tf.shape(image)[:2])
-    boxes = parsed["boxes"]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    box_area = sides[:, 0] * sides[:, 1] * tf.cast(height * width, tf.float32)
-    return {
-        "image": image,
-        "boxes": boxes,
-        "classes": parsed["classes"],
-        "is_crowd": parsed["is_crowd"],
-        "area": tf.where(parsed["area"] < 0, box_area, parsed["area"]),
-        "source_id": parsed["source_id"],
-        "height": height,
-        "width": width,
-    }
+    rest = {key: value for key, value in parsed.items() if key != "encoded"}
+    return {"image": image, **rest, "height": height, "width": width}
 
 
 class ShardedWriter:
@@ -377,44 +298,73 @@ class ShardedWriter:
         return DataError(f"{self._path}: the records cannot be written: {reason}")
 
 
-def _checked(serialized: bytes, label_map: Mapping[int, str], max_number_of_boxes: int) -> Record:
-    """The record; ValueError says which image it is and what is wrong with it."""
-    try:
-        example = tf.train.Example.FromString(serialized)
-    except DecodeError:
-        raise ValueError(": is no tf.train.Example") from None
-    try:
-        record = from_example(example)
-        if fault := record_fault(record, label_map, max_number_of_boxes):
-            raise ValueError(fault)
-    except ValueError as error:
-        raise ValueError(f" (image {source_id(example)!r}): {error}") from None
-    return record
+def _check_stated_size(features: Mapping[str, tf.train.Feature], height: int, width: int) -> None:
+    stated = [_numbers_of(features, key)[:1].tolist() for key in ("image/height", "image/width")]
+    for key, found, actual in zip(("height", "width"), stated, (height, width), strict=True):
+        if found and found[0] != actual:
+            exchanged = height != width and stated == [[width], [height]]
+            cause = "; they are exchanged, or an EXIF orientation was applied to the boxes"
+            raise ValueError(
+                f"image/{key} is {found[0]:g} but the image has {actual}"
+                + (cause if exchanged else "")
+            )
 
 
-def _read_fault(error: tf.errors.OpError, num_read: int) -> str:
-    if not isinstance(error, tf.errors.DataLossError):
-        return error.message
-    if num_read == 0:
-        return "the file is damaged, cut short or no TFRecord file"
-    return "the file is damaged or cut short; nothing from here on can be read"
+def _areas(stated: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The stated areas; those of the boxes for what is no area in pixels (see values.area)."""
+    usable = np.isfinite(stated) & (stated > 1)
+    if usable.all():
+        return stated.astype(np.float32)
+    of_boxes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1) * np.float32(height * width)
+    return np.where(usable, stated, of_boxes).astype(np.float32)
 
 
-def _values(values: Sequence, key: str, count: int) -> Sequence:
-    if len(values) != count:
-        raise ValueError(f"{key} has {len(values)} values but {_CLASS_KEY} has {count}")
-    return values
+def _ids_of_texts(
+    names: Sequence[str],
+    labels: np.ndarray | None,
+    ids: Mapping[str, int],
+    notes: Counter[str],
+) -> np.ndarray:
+    """The class ids that the texts mean, or the labels where a text is no name of a class."""
+    if labels is None:
+        notes["boxes with a class/text and no class/label"] += len(names)
+        return np.array([ids.get(name, 0) for name in names], np.int64)
+    for name, label in zip(names, labels.tolist(), strict=True):
+        if name and name not in ids:
+            notes["boxes whose class/text is not in the label map; their class/label counts"] += 1
+        elif name and ids[name] != label:
+            notes["boxes whose class/text and class/label differ; the text counts"] += 1
+    both = zip(names, labels.tolist(), strict=True)
+    return np.array([ids.get(name, label) for name, label in both], np.int64)
 
 
-def _or_else(values: tf.Tensor, like: tf.Tensor, default: float) -> tf.Tensor:
-    """The values, or as many defaults as `like` has elements where a record has none."""
-    defaults = tf.fill(tf.shape(like), tf.cast(default, values.dtype))
-    return tf.concat([values, defaults], 0)[: tf.size(like)]
+def _whole(values: np.ndarray, key: str) -> np.ndarray:
+    if not (values == np.floor(values)).all():
+        raise ValueError(f"{key} has {values[0]:g}, expected whole numbers")
+    return values.astype(np.int64)
 
 
-def _text(feature: tf.train.Feature) -> str:
-    value = feature.bytes_list.value
-    return value[0].decode("utf-8", "replace") if value else ""
+def _numbers_of(features: Mapping[str, tf.train.Feature], key: str) -> np.ndarray:
+    """The values of a list of integers or floats, whichever a converter wrote."""
+    kind = features[key].WhichOneof("kind") if key in features else None
+    if kind == "bytes_list":
+        raise ValueError(f"{key} is a list of bytes, expected numbers")
+    return np.array(getattr(features[key], kind).value if kind else [], np.float64)
+
+
+def _bytes_of(features: Mapping[str, tf.train.Feature], key: str) -> Sequence[bytes]:
+    kind = features[key].WhichOneof("kind") if key in features else None
+    if kind not in (None, "bytes_list"):
+        raise ValueError(f"{key} is a list of numbers, expected bytes")
+    return features[key].bytes_list.value if kind else []
+
+
+def _text(features: Mapping[str, tf.train.Feature], key: str) -> str:
+    """A text, or a number as some converters write ids."""
+    feature = features[key] if key in features else tf.train.Feature()
+    if value := feature.bytes_list.value:
+        return value[0].decode("utf-8", "replace")
+    return str(feature.int64_list.value[0]) if feature.int64_list.value else ""
 
 
 def _bytes(values) -> tf.train.Feature:

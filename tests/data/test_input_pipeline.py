@@ -138,18 +138,46 @@ def test_sample_1_of_n_examples(reader):
 
 
 def test_bad_records_are_skipped_or_fatal(reader, make_record, write_records):
-    far = np.array([[0, 0, 1, 1], [0, 0, 2, 1]], np.float32)
+    """A bad box is lost alone; a record without a good one is lost with its boxes."""
+    far = np.array([[0, 0, 1, 1], [0, 0, 9, 1]], np.float32)
     records = [make_record("0"), make_record("1", boxes=far), make_record("2"), make_record("3")]
-    records[3] = make_record("3", class_ids=np.array([1, 4]))
+    records[3] = make_record("3", class_ids=np.array([5, 4]), class_names=[])
     (path,) = write_records(records, name="bad")
     del reader.tf_record_input_reader.input_path[:]
     reader.tf_record_input_reader.input_path.append(path)
-    with pytest.raises(DataError, match=r"record 1 .image '1'.: box 2 .*; and 1 more bad records"):
+    with pytest.raises(DataError, match=r"record 1 .image '1'.: box 2 .*; and 2 more problems"):
         training(reader)
     reader.bad_records = pipeline_pb2.InputReader.SKIP
-    assert set(ids(training(reader), 4)) == {0, 2}
+    assert set(ids(training(reader), 4)) == {0, 1, 2}
     dataset = input_pipeline.evaluation_dataset(reader, resizer=STRETCH, batch_size=4)
-    assert [batch["source_id"].tolist() for batch in dataset.as_numpy_iterator()] == [[b"0", b"2"]]
+    (batch,) = dataset.as_numpy_iterator()
+    assert batch["source_id"].tolist() == [b"0", b"1", b"2"]
+    assert batch["num_boxes"].tolist() == [2, 1, 2]
+
+
+def test_names_of_the_label_map(reader, make_record, write_records, tmp_path):
+    """Texts are looked up among names and display names; a name of two classes means neither."""
+    (tmp_path / "map.pbtxt").write_text(
+        "item { id: 1 name: 'n1' display_name: 'cat' } item { id: 2 name: 'n2' display_name: 'ox' }"
+        "item { id: 3 name: 'n3' display_name: 'ox' }"
+    )
+    by_name = make_record("0", class_ids=np.array([7, 7]), class_names=["n3", "cat"])
+    by_label = make_record("1", class_ids=np.array([2, 3]), class_names=["ox", "ox"])
+    set_path(reader, write_records([by_name, by_label], name="named")[0])
+    dataset = input_pipeline.evaluation_dataset(reader, resizer=STRETCH, batch_size=4)
+    (batch,) = dataset.as_numpy_iterator()
+    assert batch["classes"][:, :2].tolist() == [[3, 1], [2, 3]]
+
+
+@pytest.mark.parametrize("crowds", [True, False])
+def test_nothing_to_find_is_said(reader, make_record, write_records, caplog, crowds):
+    empty = np.zeros((0, 4), np.float32)
+    nothing = {"boxes": empty, "class_ids": [], "class_names": [], "area": [], "difficult": []}
+    changes = {"is_crowd": np.array([True, True])} if crowds else {**nothing, "is_crowd": []}
+    set_path(reader, write_records([make_record("0", **changes)], name="nothing")[0])
+    input_pipeline.evaluation_dataset(reader, resizer=STRETCH, batch_size=4)
+    (message,) = [r.getMessage() for r in caplog.records if "not a crowd" in r.getMessage()]
+    assert f"(1 images, {2 if crowds else 0} crowds)" in message
 
 
 def test_truncated_file_is_used_up_to_the_damage(reader):

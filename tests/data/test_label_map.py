@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from mnasdet.data import label_map
@@ -17,6 +19,51 @@ def test_od_api_file_with_display_names(tmp_path):
     assert label_map.load(path) == {1: "person"}
 
 
+def test_the_background_may_have_id_0(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text("item { id: 0 name: 'background' } item { id: 1 name: 'cat' }")
+    assert label_map.load(path) == {1: "cat"}
+    assert label_map.load_ids(path) == ({"cat": 1}, {})
+
+
+def test_classes_of_one_display_name(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(
+        "item { id: 1 name: 'n1' display_name: 'crane' } item { id: 3 name: 'dog' }"
+        "item { id: 2 name: 'n2' display_name: 'crane' }"
+    )
+    assert label_map.load(path) == {1: "crane (n1)", 2: "crane (n2)", 3: "dog"}
+    by_name, by_display_name = label_map.load_ids(path)
+    assert by_name == {"n1": 1, "n2": 2, "dog": 3}
+    assert by_display_name == {"crane (n1)": 1, "crane (n2)": 2}
+
+
+def test_fields_without_effect(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(
+        "item { id: 1 name: 'a' keypoints { id: 0 label: 'nose' } ancestor_ids: 2 "
+        "descendant_ids: [3, 4] frequency: RARE instance_count: 7 }"
+    )
+    assert label_map.load(path) == {1: "a"}
+
+
+@pytest.mark.parametrize(("encoding", "mark"), [("utf-8", "\ufeff"), ("utf-16", "")])
+def test_encodings(tmp_path, encoding, mark):
+    path = tmp_path / "map.pbtxt"
+    path.write_text(mark + "item { id: 1 name: 'Käse' }", encoding=encoding)
+    assert label_map.load(path) == {1: "Käse"}
+
+
+def test_many_classes_take_seconds(tmp_path):
+    """What grows with the square of the classes takes minutes here."""
+    names = {class_id: f"class {class_id}" for class_id in range(1, 20_001)}
+    label_map.save(tmp_path / "map.pbtxt", names)
+    start = time.process_time()
+    assert label_map.load(tmp_path / "map.pbtxt") == names
+    assert len(label_map.load_ids(tmp_path / "map.pbtxt")[0]) == 20_000
+    assert time.process_time() - start < 30
+
+
 def test_ids_of():
     assert label_map.ids_of({2: "b", 7: "a"}) == {"b": 2, "a": 7}
 
@@ -32,6 +79,12 @@ def test_ids_of():
         ("item {\n  id: 1\n  nam: 'a'\n}", "map.pbtxt:3:.*nam"),
         ("item { id: 'x' name: 'a' }", "map.pbtxt:1:"),
         ("# nothing", "no item"),
+        ("item { id: 0 name: 'background' }", "no item"),
+        ("item { id: 1 name: 'a' id: 2 name: 'b' }", "two classes share one pair of braces; expec"),
+        ('{"1": "a"}', "is JSON, not a label map; expected item . id: 1 name: 'cat'"),
+        ("<!DOCTYPE html>", "is a web page, not a text proto; download the file itself"),
+        ("item { id 1 name: 'a' }", "map.pbtxt:1:.*; expected item . id: 1 name: 'cat'"),
+        ("cat\ndog\n", "map.pbtxt:1:.*; expected item . id: 1 name: 'cat'"),
     ],
 )
 def test_bad_label_maps(tmp_path, text, message):
@@ -41,6 +94,13 @@ def test_bad_label_maps(tmp_path, text, message):
         label_map.load(path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_another_encoding_is_named(tmp_path):
+    path = tmp_path / "map.pbtxt"
+    path.write_bytes("item {\n  id: 1 # 从1开始\n  name: 'a'\n}".encode("gbk"))
+    with pytest.raises(DataError, match=r"is not UTF-8 .byte 0xb4 in line 2.: save it as UTF-8"):
+        label_map.load(path)
 
 
 def test_missing_file(tmp_path):

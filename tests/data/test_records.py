@@ -1,6 +1,9 @@
+import gzip
 import hashlib
 import io
 import re
+import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +11,22 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mnasdet.data import records
+from mnasdet.data import pictures, record_index, records
 from mnasdet.errors import DataError
 
 NAMES = {1: "cat", 3: "dog"}
+
+
+def parsed(example):
+    """What training gets of one example, by way of the check."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/x.record"
+        with tf.io.TFRecordWriter(path) as writer:
+            writer.write(example.SerializeToString())
+        index = record_index.check_records([path], NAMES, 100)
+    assert index.num_usable == 1, index.problems
+    contents = {key: tf.constant(value) for key, value in index.contents.items()}
+    return records.parse(tf.constant(example.SerializeToString()), tf.constant(0), contents)
 
 
 def test_feature_names_and_values(make_record):
@@ -53,21 +68,20 @@ def test_area_from_the_box_where_there_is_none(make_record):
         del example.features.feature[f"image/object/{key}"]
     # 0.5 * 40 by 0.5 * 60 pixels, and the whole image.
     np.testing.assert_allclose(records.from_example(example).area, [600, 2400])
-    parsed = records.decode(records.parse(example.SerializeToString()))
-    np.testing.assert_allclose(parsed["area"], [600, 2400])
-    np.testing.assert_array_equal(parsed["is_crowd"], [False, False])
+    decoded = records.decode(parsed(example))
+    np.testing.assert_allclose(decoded["area"], [600, 2400])
+    np.testing.assert_array_equal(decoded["is_crowd"], [False, False])
 
 
 @pytest.mark.parametrize("in_dataset", [False, True])
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
 def test_parse_and_decode(make_record, image_format, in_dataset):
     record = make_record(image_format=image_format)
-    serialized = records.to_example(record).SerializeToString()
+    example = parsed(records.to_example(record))
     if in_dataset:
-        dataset = tf.data.Dataset.from_tensors(serialized).map(records.parse).map(records.decode)
-        example = next(iter(dataset))
+        example = next(iter(tf.data.Dataset.from_tensors(example).map(records.decode)))
     else:
-        example = records.decode(records.parse(serialized))
+        example = records.decode(example)
     with Image.open(io.BytesIO(record.encoded)) as image:
         pixels = np.asarray(image)
     np.testing.assert_allclose(example["image"], pixels, atol=4)
@@ -94,7 +108,7 @@ def test_grey_image_without_boxes(make_record):
         is_crowd=nothing.astype(bool),
         difficult=nothing.astype(bool),
     )
-    example = records.decode(records.parse(records.to_example(record).SerializeToString()))
+    example = records.decode(parsed(records.to_example(record)))
     np.testing.assert_array_equal(example["image"], np.full((4, 5, 3), 7))
     assert example["boxes"].shape == (0, 4)
 
@@ -105,7 +119,7 @@ def test_shards_take_turns(make_record, write_records):
         "test.record-00000-of-00002",
         "test.record-00001-of-00002",
     ]
-    index = records.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, 100)
     assert [mask.tolist() for mask in index.usable] == [[True] * 3, [True] * 2]
     assert index.num_usable == 5
     assert index.problems == ()
@@ -128,50 +142,157 @@ def test_shards_of_another_number_are_not_mixed(make_record, write_records):
         write_records([make_record()], num_shards=2)
 
 
-# What a broken image, box or class does: the change to a good record, and the message.
+# What a broken image, box or class does: the change to a good record with two boxes, the message,
+# and how many of its boxes are left; with none the record is lost.
 BAD_RECORDS = [
-    ({"boxes": np.array([[0.5, 0.1, 0.5, 0.9]] * 2)}, "box 1 .*ymin 20.* has no size"),
-    ({"boxes": np.array([[0.1, 0.9, 0.5, 0.2]] * 2)}, "box 1 .*has no size: min must be below max"),
-    ({"boxes": np.array([[0, 0, 1, 1], [0, 0.5, 1, 1.1]])}, "box 2 .*xmax 66.*outside the image"),
-    ({"boxes": np.array([[-0.1, 0, 1, 1]] * 2)}, "box 1 .*ymin -4.*outside the image"),
-    ({"boxes": np.array([[np.nan, 0, 1, 1]] * 2)}, "box 1 .*ymin nan"),
-    ({"class_ids": np.array([1, 2])}, "box 2: class id 2 is not in the label map"),
-    ({"class_ids": np.array([1, 0])}, "box 2: class id 0 is not in the label map"),
-    ({"class_names": ["dog", "dog"]}, "class 'dog' has id 1 here, 3 in the label map"),
-    ({"class_ids": np.array([1])}, "bbox/ymin has 2 values but image/object/class/label has 1"),
-    ({"is_crowd": np.array([0])}, "is_crowd has 1 values"),
-    ({"encoded": b""}, "image/encoded is missing"),
-    ({"encoded": b"no image"}, "no image at all"),
+    ({"boxes": np.array([[0.5, 0.1, 0.5, 0.9]] * 2)}, "box 1 .*ymin 20.* has no size", 0),
+    ({"boxes": np.array([[0.1, 0.9, 0.5, 0.2]] * 2)}, "box 1 .*has no size: min must be below", 0),
+    (
+        {"boxes": np.array([[0, 0, 1, 1], [0, 0.9, 1, 1.6]])},
+        r"box 2 .*xmax 96.*outside the image of height 40 and width 60 with 86%",
+        1,
+    ),
+    ({"boxes": np.array([[0, 0, 1, 1], [-0.9, 0, 0.1, 1]])}, "box 2 .*ymin -36.*outside the i", 1),
+    ({"boxes": np.array([[0, 0, 1, 1], [np.nan, 0, 1, 1]])}, "box 2 .*ymin nan", 1),
+    ({"boxes": np.array([[0, 0, 1, 1], [0, 0, np.inf, 1]])}, "box 2 .*ymax inf", 1),
+    ({"class_ids": np.array([1, 2]), "class_names": []}, "box 2: class id 2 is not in the la", 1),
+    ({"class_ids": np.array([1, 0]), "class_names": []}, "box 2: class id 0 is not in the la", 1),
+    (
+        {"class_ids": np.array([1, 2]), "class_names": ["cat", "cow"]},
+        "box 2: class 'cow' with id 2 is not in the label map",
+        1,
+    ),
+    (
+        {"boxes": np.array([[10, 15, 30, 45], [0, 0, 40, 60]])},
+        "boxes are pixel coordinates .xmax 45.; divide",
+        0,
+    ),
+    ({"class_names": ["dog"]}, "class/text has 1 values but .*class/label has 2", 0),
+    ({"class_ids": np.array([1])}, "bbox/ymin has 2 values but image/object/class/label has 1", 0),
+    ({"is_crowd": np.array([0])}, "is_crowd has 1 values", 0),
+    ({"encoded": b""}, "image/encoded is missing", 0),
+    ({"encoded": b"no image"}, "no image at all", 0),
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), BAD_RECORDS)
-def test_bad_records_are_named(make_record, write_records, changes, message):
-    paths = write_records([make_record("good"), make_record("evil", **changes)])
-    index = records.check_records(paths, NAMES, 100)
-    assert index.usable[0].tolist() == [True, False]
-    (problem,) = index.problems
+@pytest.mark.parametrize(("changes", "message", "left"), BAD_RECORDS)
+def test_bad_records_are_named(make_record, write_records, changes, message, left):
+    record = make_record("evil", **{"class_names": []} | changes)
+    paths = write_records([make_record("good"), record])
+    index = record_index.check_records(paths, NAMES, 100)
+    assert index.usable[0].tolist() == [True, left > 0]
+    assert index.num_objects == 2 + left
+    problem = index.problems[0]
     assert problem.startswith(f"{paths[0]}: record 1 (image 'evil'): ")
     assert re.search(message, problem), problem
+
+
+def test_a_box_over_the_edge_is_cut_and_counted(make_record, write_records):
+    # 3 of 63 columns are outside, so 60 of 63 parts of the stated area are left.
+    boxes = np.array([[0, 0, 1, 1.05], [0.25, -0.1, 0.75, 0.1]])
+    paths = write_records([make_record(boxes=boxes, area=np.array([630, 300]))])
+    index = record_index.check_records(paths, NAMES, 100)
+    assert index.problems == ()
+    edge = "boxes cut at the edge of their image"
+    assert index.notes == {edge: 1, f"{edge} by more than a quarter": 1}
+    np.testing.assert_allclose(index.contents["boxes"], [[0, 0, 1, 1], [0.25, 0, 0.75, 0.1]])
+    np.testing.assert_allclose(index.contents["area"], [600, 150], rtol=1e-5)
+
+
+def test_areas_that_are_no_areas(make_record, write_records):
+    # Shares of the image, infinity and 0: the boxes have 600 and 2400 square pixels.
+    for area in ([0.25, 1.0], [np.inf, 0], [-1, np.nan]):
+        paths = write_records([make_record(area=np.array(area))])
+        index = record_index.check_records(paths, NAMES, 100)
+        np.testing.assert_allclose(index.contents["area"], [600, 2400])
+
+
+def test_the_text_of_a_class_counts_as_in_the_od_api(make_record, write_records):
+    """Texts beside labels of another numbering; texts that the label map does not have; texts
+    alone."""
+    zero_based = make_record("a", class_ids=np.array([0, 2]), class_names=["cat", "dog"])
+    renamed = make_record("b", class_names=["Katze", "Hund"])
+    examples = [records.to_example(record) for record in (zero_based, renamed, make_record("c"))]
+    del examples[2].features.feature["image/object/class/label"]
+    (path,) = write_records([])
+    with tf.io.TFRecordWriter(path) as writer:
+        for example in examples:
+            writer.write(example.SerializeToString())
+    index = record_index.check_records([path], NAMES, 100)
+    assert index.problems == ()
+    assert index.contents["classes"].tolist() == [1, 3] * 3
+    assert index.notes == {
+        "boxes whose class/text and class/label differ; the text counts": 2,
+        "boxes whose class/text is not in the label map; their class/label counts": 2,
+        "boxes with a class/text and no class/label": 2,
+    }
+    # The other names of a label map. "dog" is lost: beside it is a label 2, or none.
+    index = record_index.check_records([path], NAMES, 100, {"Katze": 3, "Hund": 1, "cat": 1})
+    assert index.contents["classes"].tolist() == [1, 3, 1, 1]
+    assert len(index.problems) == 2
+
+
+def test_lists_of_another_type(make_record, write_records):
+    """Flags as floats, areas as integers, source_id as a number; a class as a text is refused."""
+    example = records.to_example(make_record())
+    feature = example.features.feature
+    feature["image/object/is_crowd"].Clear()
+    feature["image/object/is_crowd"].float_list.value[:] = [0.0, 1.0]
+    feature["image/object/area"].Clear()
+    feature["image/object/area"].int64_list.value[:] = [600, 1234]
+    feature["image/source_id"].Clear()
+    feature["image/source_id"].int64_list.value[:] = [17]
+    read = parsed(example)
+    assert read["is_crowd"].numpy().tolist() == [False, True]
+    assert read["area"].numpy().tolist() == [600, 1234]
+    assert read["source_id"].numpy() == b"17"
+    feature["image/object/class/label"].Clear()
+    feature["image/object/class/label"].bytes_list.value[:] = [b"1", b"3"]
+    with pytest.raises(ValueError, match="class/label is a list of bytes, expected numbers"):
+        records.from_example(example)
+
+
+def test_objects_and_crowds_are_counted(make_record, write_records):
+    crowds = make_record("b", is_crowd=np.array([True, True]))
+    index = record_index.check_records(write_records([make_record(), crowds]), NAMES, 100)
+    assert (index.num_objects, index.num_crowds) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("compress", "message"),
+    [(gzip.compress, "compressed with GZIP; unpack it: gunzip"), (zlib.compress, "with ZLIB")],
+)
+def test_a_compressed_file_is_named(make_record, write_records, compress, message):
+    (path,) = write_records([make_record()])
+    Path(path).write_bytes(compress(Path(path).read_bytes()))
+    (problem,) = record_index.check_records([path], NAMES, 100).problems
+    assert message in problem
+
+
+def test_exchanged_height_and_width(make_record, write_records):
+    (problem,) = record_index.check_records(
+        write_records([make_record(height=60, width=40, encoded=make_record().encoded)]), NAMES, 100
+    ).problems
+    assert "image/height is 60 but the image has 40; they are exchanged" in problem
 
 
 def test_rounding_is_no_fault(make_record, write_records):
     boxes = np.array([[0, 0, 1.0 + 1e-6, 1], [-1e-6, 0.2, 0.5, 0.7]], np.float32)
     paths = write_records([make_record(boxes=boxes)])
-    assert records.check_records(paths, NAMES, 100).problems == ()
-    parsed = records.parse(records.to_example(make_record(boxes=boxes)).SerializeToString())
-    assert parsed["boxes"].numpy().min() == 0
-    assert parsed["boxes"].numpy().max() == 1
+    assert record_index.check_records(paths, NAMES, 100).problems == ()
+    read = parsed(records.to_example(make_record(boxes=boxes)))
+    assert read["boxes"].numpy().min() == 0
+    assert read["boxes"].numpy().max() == 1
 
 
 def test_stated_size_of_another_image(make_record, write_records, encode_image):
     paths = write_records([make_record(encoded=encode_image(41, 60))])
-    (problem,) = records.check_records(paths, NAMES, 100).problems
+    (problem,) = record_index.check_records(paths, NAMES, 100).problems
     assert "image/height is 40 but the image has 41" in problem
 
 
 def test_too_many_boxes(make_record, write_records):
-    index = records.check_records(write_records([make_record()]), NAMES, 1)
+    index = record_index.check_records(write_records([make_record()]), NAMES, 1)
     assert "2 boxes, more than max_number_of_boxes: 1" in index.problems[0]
 
 
@@ -179,20 +300,22 @@ def test_too_many_boxes(make_record, write_records):
 def test_truncated_image(make_record, write_records, image_format):
     record = make_record(image_format=image_format)
     short = make_record(encoded=record.encoded[:-40], image_format=image_format)
-    index = records.check_records(write_records([short]), NAMES, 100)
+    index = record_index.check_records(write_records([short]), NAMES, 100)
     assert f"the {image_format} is cut short" in index.problems[0]
 
 
 def test_stray_marker_in_a_jpeg(make_record, write_records):
     encoded = bytearray(make_record().encoded)
     encoded[-20:-18] = b"\xff\x3b"
-    index = records.check_records(write_records([make_record(encoded=bytes(encoded))]), NAMES, 100)
+    index = record_index.check_records(
+        write_records([make_record(encoded=bytes(encoded))]), NAMES, 100
+    )
     assert "pixels are damaged" in index.problems[0]
 
 
 def test_other_image_format(make_record, write_records, encode_image):
     bmp = make_record(encoded=encode_image(40, 60, "BMP"))
-    index = records.check_records(write_records([bmp]), NAMES, 100)
+    index = record_index.check_records(write_records([bmp]), NAMES, 100)
     assert "the image is BMP; JPEG and PNG can be read" in index.problems[0]
 
 
@@ -200,14 +323,14 @@ def test_progressive_jpeg_is_whole():
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file, "JPEG", progressive=True, optimize=True)
-    assert records.image_header(file.getvalue()) == ("jpeg", 64, 64)
+    assert pictures.header(file.getvalue()) == ("jpeg", 64, 64)
 
 
 def test_truncated_record_file(make_record, write_records):
     (path,) = write_records([make_record(str(i)) for i in range(3)])
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[:-7])
-    index = records.check_records([path], NAMES, 100)
+    index = record_index.check_records([path], NAMES, 100)
     assert index.usable[0].tolist() == [True, True]
     assert index.problems == (
         f"{path}: record 2: the file is damaged or cut short; nothing from here on can be read",
@@ -217,7 +340,7 @@ def test_truncated_record_file(make_record, write_records):
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "picture.record"
     path.write_bytes(b"this is no TFRecord file at all")
-    index = records.check_records([str(path)], NAMES, 100)
+    index = record_index.check_records([str(path)], NAMES, 100)
     assert "no TFRecord file" in index.problems[0]
     assert index.num_usable == 0
 
@@ -226,6 +349,6 @@ def test_record_that_is_no_example(tmp_path):
     path = str(tmp_path / "x.record")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(b"\xff\xff\xff")
-    assert records.check_records([path], NAMES, 100).problems == (
+    assert record_index.check_records([path], NAMES, 100).problems == (
         f"{path}: record 0: is no tf.train.Example",
     )

@@ -1,4 +1,4 @@
-"""scripts/create_coco_tf_record.py and scripts/create_pascal_tf_record.py as commands."""
+"""scripts/create_coco_tf_record.py, create_pascal_tf_record.py and create_yolo_tf_record.py."""
 
 import functools
 import io
@@ -16,7 +16,7 @@ convert_coco = functools.partial(run, "create_coco_tf_record")
 
 @pytest.fixture
 def data(tmp_path):
-    """Two pictures of noise; the second one's box leaves the image."""
+    """Two pictures of noise; the second one's box leaves the image by a third."""
     images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (1, 2)]
     annotations = [
         {"id": i, "image_id": i, "category_id": 3, "bbox": [20 * i, 0, 30, 40]} for i in (1, 2)
@@ -48,14 +48,60 @@ def coco_flags(data):
 def test_coco(data):
     done = convert_coco(*coco_flags(data), f"--output_path={data}/out/x.record", "--num_shards=2")
     assert done.stdout == (
-        f"wrote 2 images with 1 boxes to {data}/out/x.record-00000-of-00002 .. "
-        f"{data}/out/x.record-00001-of-00002; left out 0 images and 1 boxes\n"
+        f"wrote 2 images with 2 boxes to {data}/out/x.record-00000-of-00002 .. "
+        f"{data}/out/x.record-00001-of-00002; left out 0 images and 0 boxes; boxes cut at the edge "
+        "of their image: 1\n"
     )
-    assert "image id 2 (2.png): annotation id 2: box [ymin 0, xmin 40" in done.stderr
     assert "id: 3" in (data / "out" / "label_map.pbtxt").read_text()
 
 
+def test_lost_boxes(data):
+    """A picture that loses its box is left out; two of three boxes are too many but for a flag."""
+    path = data / "x.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append(content["annotations"][0] | {"id": 3, "category_id": 9})
+    content["annotations"][1]["bbox"] = [70, 0, 5, 5]
+    path.write_text(json.dumps(content))
+    done = convert_coco(
+        *coco_flags(data), f"--output_path={data}/out/x.record", "--max_lost_boxes=0.7"
+    )
+    assert "wrote 1 images with 1 boxes to" in done.stdout
+    assert "left out 1 images and 2 boxes" in done.stdout
+    assert "image id 2 (2.png): annotation id 2: box [ymin 0, xmin 70" in done.stderr
+
+
+def test_pascal_classes_with_a_typo(data):
+    done = run(
+        "create_pascal_tf_record",
+        f"--images_dir={data}",
+        f"--annotations_dir={data}",
+        "--classes=cta",
+        f"--output_path={data}/out/x.record",
+        status=1,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: 2 of 2 boxes would be lost")
+    assert "class 'cat' is unknown; expected one of cta; unknown classes: 'cat' 2 times" in last
+    assert list((data / "out").iterdir()) == []
+
+
+def test_yolo(data):
+    (data / "1.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (data / "classes.txt").write_text("cat\n")
+    done = run(
+        "create_yolo_tf_record",
+        f"--images_dir={data}",
+        f"--classes_file={data}/classes.txt",
+        f"--output_path={data}/out/x.record",
+    )
+    assert done.stdout == (
+        f"wrote 2 images with 1 boxes to {data}/out/x.record-00000-of-00001; left out 0 images and "
+        "0 boxes; 1 images have no box and are background; 1 images have no txt file\n"
+    )
+
+
 def test_pascal_fatal(data):
+    (data / "2.xml").write_text((data / "2.xml").read_text().replace(">70<", ">700<"))
     done = run(
         "create_pascal_tf_record",
         f"--images_dir={data}",
@@ -89,7 +135,9 @@ def test_full_disk(data):
     assert list((data / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("script", ["create_coco_tf_record", "create_pascal_tf_record"])
+@pytest.mark.parametrize(
+    "script", ["create_coco_tf_record", "create_pascal_tf_record", "create_yolo_tf_record"]
+)
 def test_help(script):
     done = run(script, "--help")
     assert "--output_path" in done.stdout

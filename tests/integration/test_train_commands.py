@@ -34,9 +34,7 @@ def test_from_training_to_the_exported_file(tiny_config, folder):
     again = run("train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=10")
     assert "going on from" in again.stderr
     assert "step = 10" in again.stdout
-    beyond = run(
-        "train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=12", status=1
-    )
+    beyond = run("train", pipeline, f"--model_dir={folder}/run", "--num_train_steps=12", status=1)
     assert "total_steps is 10; train_config.num_steps is 12" in beyond.stderr
 
 
