@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground. A file imports from its own folder and from floors below.
 FLOORS = [
-    ["protos", "errors", "files", "text_files"],
-    ["text_faults"],
+    ["protos", "errors"],
+    ["files", "text_files", "text_faults"],
     ["text_proto", "architecture_string"],
     ["config_checks"],
     ["search_spaces", "networks", "data"],

@@ -244,10 +244,10 @@ def _checked(
         logging.warning("bad record: %s", problem)
     if index.problems:
         logging.warning(
-            "%d problems; %d records of %d files can be used",
+            "%s: %d with a problem, %d records can be used",
+            files[0] + (" ..." if files[1:] else ""),
             len(index.problems),
             index.num_usable,
-            len(files),
         )
     for note, count in index.notes.items():
         logging.warning("%s: %s: %d", files[0] + (" ..." if files[1:] else ""), note, count)
