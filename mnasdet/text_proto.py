@@ -42,7 +42,7 @@ def read_text(path: str | os.PathLike, error: type[UserError] = ConfigError) -> 
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise error(f"{path}: no such file{_similar_file(path)}") from None
+        raise error(f"{path}: no such file{similar_file(path)}") from None
     except IsADirectoryError:
         raise error(f"{path}: is a directory; name a text-proto file in it") from None
     except UnicodeDecodeError:
@@ -73,7 +73,8 @@ def parse(
         raise error(_describe(problem, text, message_class.DESCRIPTOR, name)) from None
 
 
-def _similar_file(path: Path) -> str:
+def similar_file(path: Path) -> str:
+    """Returns what a message about a missing file adds: the file that was probably meant."""
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
     names = [other.name for other in path.parent.iterdir() if other.is_file()]

@@ -47,6 +47,9 @@ def main() -> None:
         return
 
     from mnasdet.evaluation.evaluate import evaluate_pipeline
+    from mnasdet.training import runtime
+
+    runtime.log_devices()
 
     if FLAGS.tflite_path:
         from mnasdet.tflite import interpreter

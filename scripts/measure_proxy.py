@@ -30,7 +30,7 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string("model_dir", None, "Folder of the measurement; made if missing.", required=True)
+command.define_required("model_dir", "Folder of the measurement; made if missing.")
 flags.DEFINE_integer("num_architectures", 12, "Random ones, all different.", lower_bound=2)
 flags.DEFINE_integer(
     "num_seeds", 3, "Proxy trainings of each architecture.", lower_bound=1, upper_bound=999
@@ -113,6 +113,7 @@ def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
     from mnasdet.training import runtime
 
     runtime.use_threads()
+    runtime.log_devices()
     settings = pipeline.search_config
     space = factory.from_config(settings.search_space, config.architecture(pipeline))
     limited = limits.from_config(settings.limits, latency.unit(settings.latency))

@@ -31,10 +31,10 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 _T = TypeVar("_T", int, float)
 
-command.define_pipeline_flags()
+command.define_pipeline_flags(required=False)
 command.define_format_flag()
-flags.DEFINE_string("search_dir", None, "--model_dir of a search, done or running.", required=True)
-flags.DEFINE_string("model_dir", None, "Folder of the models; made if missing.", required=True)
+command.define_required("search_dir", "--model_dir of a search, done or running.")
+command.define_required("model_dir", "Folder of the models; made if missing.")
 flags.DEFINE_list(
     "latencies_ms",
     [],
@@ -100,6 +100,7 @@ def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list
     from mnasdet.training import runtime
 
     runtime.use_threads()
+    runtime.log_devices()
     full = _full_training(pipeline)
     if (folder / scaled_models.RESULTS_FILE).exists():
         scaled = scaled_models.ScaledModels.load(folder, full)

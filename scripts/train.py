@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string("model_dir", None, "Folder of the run; made if missing.", required=True)
+command.define_required("model_dir", "Folder of the run; made if missing.")
 flags.DEFINE_string(
     "architecture",
     "",
@@ -42,6 +42,7 @@ def main() -> None:
     from mnasdet.training import runtime, trainer
 
     runtime.use_threads()
+    runtime.log_devices()
     metrics = trainer.train(pipeline, FLAGS.model_dir, seed=FLAGS.seed)
     command.print_metrics(metrics)
 

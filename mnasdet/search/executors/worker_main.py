@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 
 from absl import logging
 
+from mnasdet import terminal
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Bug, Settings
@@ -23,6 +24,7 @@ def main(pipe_fileno: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe = Connection(pipe_fileno)
     settings: Settings = pipe.recv()
+    terminal.set_up()
     settings.prepare(settings.threads)
     logging.set_verbosity(logging.WARNING)
     with contextlib.suppress(EOFError, OSError):  # The search closed the pipe, or died.
