@@ -118,7 +118,7 @@ def test_the_help_names_the_command_as_it_was_started():
     scripts = (path.stem for path in (ROOT / "scripts").glob("[a-z]*.py"))
     for name in set(scripts) - {"command", "device_flags"}:
         text = installed(name, "--help").stdout
-        assert re.search(rf"mnasdet-{name.replace('_', '-')} (--|\\\\\n)", text)
+        assert f"mnasdet-{name.replace('_', '-')} " in text
         assert "scripts/" not in text
         assert "python " not in text
 

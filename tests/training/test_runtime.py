@@ -10,7 +10,14 @@ import pytest
 import tensorflow as tf
 
 ROOT = Path(__file__).parents[2]
-_LOG = "from mnasdet import terminal; terminal.set_up(); from mnasdet.training import runtime; "
+# As commands do, after their flags.
+_LOG = """
+from absl import flags
+from mnasdet import terminal
+flags.FLAGS.mark_as_parsed()
+terminal.set_up()
+from mnasdet.training import runtime
+"""
 
 pytestmark = pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="TensorFlow has a GPU here"
