@@ -35,7 +35,9 @@ flags.DEFINE_integer("num_architectures", 12, "Random ones, all different.", low
 flags.DEFINE_integer(
     "num_seeds", 3, "Proxy trainings of each architecture.", lower_bound=1, upper_bound=999
 )
-flags.DEFINE_integer("seed", None, "In place of search_config.seed.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", None, "Seed of the measurement, in place of search_config.seed.", lower_bound=0
+)
 flags.DEFINE_integer(
     "long_num_steps", 0, "Steps of the long training, in place of retrain_config.", lower_bound=0
 )

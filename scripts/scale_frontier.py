@@ -44,7 +44,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "max_picks", 3, "Frontier members without --latencies_ms, evenly spread.", lower_bound=1
 )
-flags.DEFINE_list("repeats", [], "Of the pyramid, in place of the sampled ones.")
+flags.DEFINE_list("repeats", [], "Repeats of the pyramid, in place of the sampled ones.")
 flags.DEFINE_list("depth_multipliers", [], "Of backbone and pyramid, in place of the sampled ones.")
 flags.DEFINE_integer("num_train_steps", 0, "In place of the config's num_steps.", lower_bound=0)
 flags.DEFINE_bool("resume", False, "Go on with the run in --model_dir.")

@@ -26,14 +26,16 @@ FLAGS = flags.FLAGS
 command.define_pipeline_flags()
 command.define_format_flag()
 command.define_required("model_dir", "Folder of the search; made if missing.")
-flags.DEFINE_integer("num_trials", 0, "In place of search_config.num_trials.", lower_bound=0)
-flags.DEFINE_integer("seed", None, "In place of search_config.seed.")
+flags.DEFINE_integer(
+    "num_trials", 0, "Trials of the search, in place of search_config.num_trials.", lower_bound=0
+)
+flags.DEFINE_integer("seed", None, "Seed of the search, in place of search_config.seed.")
 flags.DEFINE_bool("resume", False, "Go on with the search in --model_dir.")
 flags.DEFINE_enum(
     "executor",
     None,
     ["this_process", "worker_processes", "ray"],
-    "In place of search_config.executor.",
+    "Who trains the trials, in place of search_config.executor.",
 )
 
 

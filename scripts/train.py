@@ -25,11 +25,17 @@ flags.DEFINE_string(
     "Published name, text-proto file or architecture string, in place of the config's own; what "
     "its ssd message says of predictor, anchors and hyper-parameters holds for it as well.",
 )
-flags.DEFINE_integer("num_train_steps", 0, "In place of train_config.num_steps.", lower_bound=0)
-flags.DEFINE_string(
-    "fine_tune_checkpoint", "", "To start from, in place of train_config.fine_tune_checkpoint."
+flags.DEFINE_integer(
+    "num_train_steps", 0, "Training steps, in place of train_config.num_steps.", lower_bound=0
 )
-flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and their augmentation.")
+flags.DEFINE_string(
+    "fine_tune_checkpoint",
+    "",
+    "Checkpoint to start from, in place of train_config.fine_tune_checkpoint.",
+)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of the weights, the order of the images and their augmentation."
+)
 
 
 def main() -> None:

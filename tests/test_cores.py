@@ -35,6 +35,24 @@ def test_all_where_the_system_does_not_tell():
     assert like_macos(code) == [str(os.cpu_count()), "False"]
 
 
+def test_a_mac_names_its_processor(tmp_path):
+    """By the only program that tells one of Apple's from another."""
+    program = tmp_path / "sysctl"
+    program.write_text('#!/bin/sh\n[ "$*" = "-n machdep.cpu.brand_string" ] && echo Apple M2 Pro\n')
+    program.chmod(0o755)
+    code = f"""
+import sys
+from pathlib import Path
+from mnasdet.tflite import provenance
+sys.platform = "darwin"
+os.environ["PATH"] = {str(tmp_path)!r}
+exists = Path.exists
+Path.exists = lambda path: not str(path).startswith("/proc") and exists(path)
+print(provenance.cpu_model())
+"""
+    assert like_macos(code) == ["Apple", "M2", "Pro"]
+
+
 def test_all_that_counts_cores_runs_without_affinity(tiny_graph_path):
     code = f"""
 from mnasdet.errors import ConfigError

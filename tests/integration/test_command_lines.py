@@ -119,6 +119,7 @@ def test_the_help_names_the_command_as_it_was_started():
     for name in set(scripts) - {"command", "device_flags"}:
         text = installed(name, "--help").stdout
         assert f"mnasdet-{name.replace('_', '-')} " in text
+        assert "--format: <text|json>" in text
         assert "scripts/" not in text
         assert "python " not in text
 
