@@ -65,6 +65,8 @@ def _outliving(stream):
 
     Without it the first line after `head` has ended would end a search of hours.
     """
+    if stream is None:  # Closed by the shell, as with >&-.
+        return None
     stream.flush()
     return io.TextIOWrapper(
         io.BufferedWriter(_OutlivingFile(stream.fileno(), "w", closefd=False)),

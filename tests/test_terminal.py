@@ -41,6 +41,13 @@ def test_progress_is_plain_and_warnings_say_what_they_are():
     assert done.stdout == "done\n"
 
 
+def test_a_closed_stream_stays_closed():
+    code = "from mnasdet import terminal; terminal.set_up(); print(1)"
+    words = ["sh", "-c", f"exec {sys.executable} -c '{code}' >&-"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_streams_keep_encoding_and_order():
     code = "from mnasdet import terminal; terminal.set_up(); print('×'); print('ü', end='')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
