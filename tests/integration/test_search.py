@@ -102,6 +102,6 @@ def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
     assert told["frontier"] == json.loads((model_dir / "pareto.json").read_text())
     best = told["best"]
     assert best["benchmark"] == json.loads((model_dir / "best/benchmark.json").read_text())
-    assert best["metrics"]["step"] == 9
-    assert best["trial"] in [member["trial"] for member in told["frontier"]]
+    assert best["metrics"]["step"] == 10  # of retrain_config
+    assert best["trial"] in range(4)
     assert told["report"] == str(model_dir / "report/index.html")
