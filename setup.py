@@ -1,6 +1,7 @@
 """Builds mnasdet: compiles protos/*.proto into mnasdet/protos and maps the two folders that sit
 beside the package in the source tree, scripts/ and configs/, into it."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -16,7 +17,7 @@ SCRIPTS = sorted(
 
 
 def compile_protos(output_root: Path) -> list[str]:
-    """Writes output_root/mnasdet/protos/*_pb2.py with their stubs and returns their paths."""
+    """Writes output_root/mnasdet/protos/*_pb2.py with their stubs; returns the modules' paths."""
     from grpc_tools import protoc
 
     names = sorted(p.name for p in (ROOT / "protos").glob("*.proto"))
@@ -34,17 +35,26 @@ def compile_protos(output_root: Path) -> list[str]:
     return [str(output_root / "mnasdet" / "protos" / f"{Path(name).stem}_pb2.py") for name in names]
 
 
+def copy_protos(output_root: Path) -> list[str]:
+    """Copies the .proto files, which document every field of a config; returns their paths."""
+    folder = output_root / "mnasdet" / "protos"
+    return [shutil.copy(path, folder) for path in sorted((ROOT / "protos").glob("*.proto"))]
+
+
 class BuildPy(build_py):
-    """Puts the compiled protos into the wheel, or into the source tree of an editable install."""
+    """Puts the protos, also compiled, into the wheel; into the source tree of an editable install
+    the compiled ones only."""
 
     def run(self):
         super().run()
         output_root = ROOT if self.editable_mode else Path(self.build_lib)
         output_root.mkdir(parents=True, exist_ok=True)
-        self.compiled = compile_protos(output_root)
+        self.of_protos = compile_protos(output_root)
+        if not self.editable_mode:
+            self.of_protos += copy_protos(output_root)
 
     def get_outputs(self, include_bytecode=True):
-        return super().get_outputs(include_bytecode) + getattr(self, "compiled", [])
+        return super().get_outputs(include_bytecode) + getattr(self, "of_protos", [])
 
 
 setup(

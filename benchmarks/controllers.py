@@ -187,7 +187,9 @@ def compare(looks: Sequence[int]) -> dict[str, dict[str, Any]]:
     jobs = list(itertools.product(FLAGS.tasks, FLAGS.controllers, range(FLAGS.seeds)))
     with multiprocessing.get_context("spawn").Pool(FLAGS.processes) as pool:
         searches = pool.imap(functools.partial(search, looks=looks), jobs)
-        runs = dict(zip(jobs, tqdm(searches, total=len(jobs), unit="search"), strict=True))
+        runs = dict(
+            zip(jobs, tqdm(searches, total=len(jobs), desc="searching", unit="search"), strict=True)
+        )
     return {
         task: {
             controller: summary([runs[task, controller, i] for i in range(FLAGS.seeds)], looks)

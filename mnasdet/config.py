@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import text_proto
+from mnasdet import packaged, text_proto
 from mnasdet.architecture_string.conversion import from_string
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
@@ -93,6 +93,7 @@ def load(
     """The pipeline config in a text-proto file, checked.
 
     Args:
+      path: as `packaged.find_config` takes it.
       architecture: in place of the config's, as `load_architecture` takes it. What `model.ssd`
         says of predictor, anchors and hyper-parameters holds for it too.
       train_input, eval_input: record files or patterns, in place of the config's.
@@ -107,6 +108,7 @@ def load(
     """
     if not path:
         raise ConfigError("--pipeline_config_path is missing; name a pipeline config")
+    path = packaged.find_config(path)
     text = text_proto.read_text(path)
     pipeline = text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
     _override(pipeline, train_input, eval_input, label_map)

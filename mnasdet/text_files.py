@@ -35,7 +35,7 @@ def read_text(path: str | os.PathLike, error: type[Exception], kind: str) -> str
     try:
         text = decode(path.read_bytes(), kind)
     except FileNotFoundError:
-        raise error(f"{path}: no such file{_similar_file(path)}") from None
+        raise error(f"{path}: no such file{similar_file(path)}") from None
     except IsADirectoryError:
         raise error(f"{path}: is a directory; name a {kind.replace(' ', '-')} file in it") from None
     except OSError as problem:
@@ -88,7 +88,8 @@ def _declared_encoding(content: bytes) -> str:
     return _SUPERSETS.get(codec.name, codec.name)
 
 
-def _similar_file(path: Path) -> str:
+def similar_file(path: Path) -> str:
+    """Returns what a message about a missing file adds: the file that was probably meant."""
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent} either"
     names = [other.name for other in path.parent.iterdir() if other.is_file()]

@@ -35,7 +35,7 @@ flags.DEFINE_integer(
     "Without the background; 90, a classifier's 1000 or the config's if left out.",
     lower_bound=1,
 )
-flags.DEFINE_integer("repeats", None, "Of the feature pyramid's cell.", lower_bound=1)
+flags.DEFINE_integer("repeats", None, "Repeats of the feature pyramid's cell.", lower_bound=1)
 flags.DEFINE_bool(
     "size_dependent_ordering", None, "Whether MnasFPN down-samples before its 1x1 convolutions."
 )

@@ -22,7 +22,7 @@ FLAGS = flags.FLAGS
 command.define_format_flag()
 device_flags.define()
 device_flags.define_repeats()
-flags.DEFINE_string("graph", None, "TFLite file.", required=True)
+command.define_required("graph", "TFLite file.")
 flags.DEFINE_string("output", None, "Where to write the result as JSON as well.")
 
 

@@ -56,7 +56,7 @@ flags.DEFINE_integer(
     "Networks held out for the fidelity. Of --architecture all the others if left out.",
     lower_bound=0,
 )
-flags.DEFINE_integer("seed", 0, "Of the random networks.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed of the random networks.", lower_bound=0)
 
 # The space has been seen when so many random networks in a row bring no new layer.
 _FRUITLESS_SAMPLES = 300

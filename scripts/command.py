@@ -1,42 +1,72 @@
-"""What every command does alike: flags, help, errors, JSON and logs."""
+"""What every command does alike: flags, help, errors and JSON."""
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from mnasdet import terminal
 from mnasdet.errors import UserError
 
 FLAGS = flags.FLAGS
 # The flags defined here are the command's own: its --help lists them.
 flags.disclaim_key_flags()
 _HELP = {"--help", "-help", "--helpshort", "-h"}
+_VERSION = {"--version", "-version"}
+# The packages that decide what a command computes.
+_DECISIVE_PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tf-models-official",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+)
+
+# Flags that the command cannot do without. absl has such flags too, but reports one at a time and
+# takes an empty value, which a misspelt shell variable gives, for a value.
+_required: list[str] = []
+
+# The only flag whose empty value means something.
+_MAY_BE_EMPTY = {"note"}
+
+
+def define_required(name: str, help_text: str) -> None:
+    """Defines a text flag that has to be given; --help marks it."""
+    flags.DEFINE_string(name, None, f"{help_text} (required)")
+    _required.append(name)
 
 
 def define_format_flag() -> None:
     flags.DEFINE_enum("format", "text", ["text", "json"], "Output on standard output.")
 
 
-def define_pipeline_flags() -> None:
-    """--pipeline_config_path and what may override the paths in it."""
-    flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config.")
+def define_pipeline_flags(required: bool = True) -> None:
+    """Defines --pipeline_config_path and the flags that override the paths in the config."""
+    help_text = "Text-proto pipeline config: a file, or one that comes with mnasdet."
+    if required:
+        define_required("pipeline_config_path", help_text)
+    else:
+        flags.DEFINE_string("pipeline_config_path", None, help_text)
     flags.DEFINE_list("train_input", [], "Training records, in place of the config's.")
     flags.DEFINE_list("eval_input", [], "Evaluation records, in place of the config's.")
     flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
 
 
 def define_record_flags() -> None:
-    """The images' folder, and where and how their TFRecords are written."""
-    flags.DEFINE_string("images_dir", None, "Folder of the images.", required=True)
-    flags.DEFINE_string(
-        "output_path", None, "Files are named OUTPUT_PATH-00000-of-0000N.", required=True
-    )
+    """Defines the flags of `write_records`."""
+    define_format_flag()
+    define_required("images_dir", "Folder of the images.")
+    define_required("output_path", "Files are named OUTPUT_PATH-00000-of-0000N.")
     flags.DEFINE_integer("num_shards", 1, "Files to write.", lower_bound=1, upper_bound=99999)
     flags.DEFINE_string(
         "label_map_output", None, "Where the label map goes; beside the records as label_map.pbtxt."
@@ -113,7 +143,10 @@ def write_records(
         drawn_on=FLAGS.drawn_on,
         remarks=remarks,
     )
-    print(summary)
+    if FLAGS.format == "json":
+        print_json(dataclasses.asdict(summary))
+    else:
+        print(summary)
 
 
 def print_json(value: Any) -> None:
@@ -139,37 +172,133 @@ def run(main: Callable[[], int | None]) -> None:
 
     A traceback is left to bugs of ours.
     """
+    if sys.platform == "win32":
+        sys.exit("error: mnasdet runs on Linux and macOS; on Windows use it in WSL")
     # TensorFlow's C++ side complains of a missing GPU as of an error; real ones reach Python.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Spares TensorFlow from loading Keras 3, seconds that no command needs.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    sys.modules["__main__"].__doc__ = main.__globals__["__doc__"]
-    logging.use_absl_handler()
-    logging.set_verbosity(logging.INFO)
-    if _HELP & set(sys.argv[1:]):
-        sys.exit(_guarded(lambda: _print_help(main), []))
-    app.run(lambda argv: _guarded(main, argv))
+    terminal.set_up()
+    command = main.__globals__
+    sys.modules["__main__"].__doc__ = _as_started(command["__doc__"], command["__name__"])
+    given = set(sys.argv[1:])
+    if _HELP & given:
+        sys.exit(_guarded(lambda: _print_help(main)))
+    if _VERSION & given:
+        sys.exit(_guarded(_print_versions))
+    app.run(lambda _: _guarded(main), flags_parser=_parse_flags)
+
+
+def _as_started(text: str, module: str) -> str:
+    """Returns a help text with its commands as the user can run them.
+
+    The text names those of the source tree. An installed command, which runs as a module of the
+    package, has no scripts/ folder.
+    """
+    if module == "__main__":
+        return text
+    return re.sub(
+        r"(python )?scripts/(\w+)\.py",
+        lambda match: f"mnasdet-{match[2].replace('_', '-')}",
+        text,
+    )
 
 
 def _print_help(main: Callable[[], int | None]) -> None:
-    """What the command does, and its own flags."""
+    """Prints what the command does, its own flags and the packaged configs."""
     command = main.__globals__
     # absl knows the flags of a file that is run by the file, those of an entry point by the module.
     module = sys.argv[0] if command["__name__"] == "__main__" else command["__name__"]
-    print(f"{command['__doc__']}\nflags:\n{FLAGS.module_help(module)}", flush=True)
+    text = f"{_as_started(command['__doc__'], command['__name__'])}\nflags:\n"
+    text += FLAGS.module_help(module)
+    text += "\n  --version: Prints the versions of mnasdet and of what it computes with."
+    if "pipeline_config_path" in FLAGS:
+        from mnasdet import packaged
+
+        text += "\n\nconfigs that come with mnasdet, for --pipeline_config_path:\n"
+        text += "".join(f"  {name}\n" for name in packaged.config_names())
+    print(text.rstrip("\n"), flush=True)
 
 
-def _guarded(main: Callable[[], int | None], argv: list[str]) -> int:
+def _print_versions() -> None:
+    # Not at the top: --help and the flags do without.
+    import platform
+    from importlib import metadata
+
+    import mnasdet
+
+    print(f"mnasdet {mnasdet.__version__}")
+    for package in _DECISIVE_PACKAGES:
+        try:
+            print(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            print(f"{package} is not installed")
+    print(f"Python {platform.python_version()} on {platform.platform()}")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags, or ends the command with all that is wrong with them."""
+    if status := _guarded(lambda: _check_flags(argv)):
+        sys.exit(status)
+    return argv[:1]
+
+
+def _check_flags(argv: list[str]) -> None:
+    FLAGS.set_gnu_getopt(True)  # The flags after an unexpected argument count, too.
     try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: every option is a --flag")
-        return main() or 0
+        unknown = FLAGS(argv, known_only=True)[1:]
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from None
+    misspelt = {word: _similar_flag(word) for word in unknown if word.startswith("-")}
+    problems = [
+        f"no flag {word}; " + (f"did you mean --{similar}?" if similar else "--help lists them")
+        for word, similar in misspelt.items()
+    ]
+    if not problems:
+        problems = [f"unexpected argument {word!r}: every option is a --flag" for word in unknown]
+    missing = [
+        f"--{name}"
+        for name in _required
+        if not FLAGS[name].present and name not in misspelt.values()
+    ]
+    if missing:
+        problems.append(f"missing: {', '.join(missing)}; --help describes them")
+    problems += filter(None, map(_value_problem, FLAGS))
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        raise UserError("\n  ".join([f"{len(problems)} problems with the flags:", *problems]))
+
+
+def _value_problem(name: str) -> str:
+    """Returns what is wrong with the value of a flag that was given, "" if nothing is."""
+    flag = FLAGS[name]
+    if not flag.present or name in _MAY_BE_EMPTY:
+        return ""
+    if flag.value in ("", None, [], [""]):
+        # A misspelt shell variable, as in --model_dir=$DRI.
+        return (
+            f"--{name} is empty{'' if name in _required else '; leave it out or give it a value'}"
+        )
+    if str(flag.value).startswith("--"):
+        return f"--{name} has no value; {flag.value} comes after it"
+    return ""
+
+
+def _similar_flag(word: str) -> str:
+    """Returns the name of the flag that an unknown one was probably meant to be, or ""."""
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    names = [*FLAGS, *(f"no{known}" for known in FLAGS if FLAGS[known].boolean)]
+    similar = difflib.get_close_matches(name, names, n=1)
+    return (similar or [known for known in names if name and name in known] or [""])[0]
+
+
+def _guarded(action: Callable[[], int | None]) -> int:
+    """Returns the exit status of an action; prints the errors that the user can mend."""
+    try:
+        return action() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-    except BrokenPipeError:
-        # Whoever read standard output has seen enough; keep Python from flushing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 
 command.define_record_flags()
-flags.DEFINE_string("annotations", None, "COCO's instances_*.json.", required=True)
+command.define_required("annotations", "COCO's instances_*.json.")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 
 command.define_record_flags()
-flags.DEFINE_string("annotations_dir", None, "Folder of the XML files.", required=True)
+command.define_required("annotations_dir", "Folder of the XML files.")
 flags.DEFINE_string(
     "image_set", None, "A file of ImageSets/Main, one image name a line; without it all images."
 )

@@ -25,7 +25,7 @@ flags.DEFINE_string(
     "place of the config's own or of the space's usual one.",
 )
 flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config to take both from.")
-flags.DEFINE_integer("seed", 0, "Of the sample.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed of the sample.", lower_bound=0)
 command.define_format_flag()
 
 # What the papers searched over, as near as there is one published.

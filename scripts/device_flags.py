@@ -32,11 +32,13 @@ def define() -> None:
         "Where to measure: host is this machine; adb the only Android device that is connected, "
         "adb:SERIAL that one, adb:SERIAL,SERIAL the first of them that is free.",
     )
-    flags.DEFINE_integer("num_threads", 1, "Of the runtime.", lower_bound=1)
+    flags.DEFINE_integer("num_threads", 1, "Threads of the TFLite runtime.", lower_bound=1)
     flags.DEFINE_string(
         "taskset", "", "Hexadecimal mask of the cores to run on: 1 the first, f the first four."
     )
-    flags.DEFINE_float("timeout_seconds", 600.0, "For one execution.", lower_bound=0.1)
+    flags.DEFINE_float(
+        "timeout_seconds", 600.0, "The longest that one execution may take.", lower_bound=0.1
+    )
     flags.DEFINE_string(
         "benchmark_binary",
         "",
@@ -45,30 +47,44 @@ def define() -> None:
     flags.DEFINE_bool("use_xnnpack", None, "The XNNPACK delegate; the binary decides if left out.")
     flags.DEFINE_bool("use_gpu", False, "The GPU delegate.")
     flags.DEFINE_bool("use_nnapi", False, "The NNAPI delegate.")
-    flags.DEFINE_float("max_temperature_c", 40.0, "Cool down to this ahead of an execution.")
-    flags.DEFINE_float("cooldown_seconds", 60.0, "For cooling down, at most.", lower_bound=0.0)
+    flags.DEFINE_float(
+        "max_temperature_c", 40.0, "Let the phone cool down to this before an execution."
+    )
+    flags.DEFINE_float(
+        "cooldown_seconds", 60.0, "The longest wait for a phone to cool down.", lower_bound=0.0
+    )
     flags.DEFINE_string("device_folder", "/data/local/tmp", "Where the phone executes programs.")
 
 
 def define_repeats() -> None:
     """The flags of `repeats_spec`: how often one graph is timed."""
     flags.DEFINE_integer("num_runs", 50, "Runs of an execution that count.", lower_bound=1)
-    flags.DEFINE_integer("warmup_runs", 10, "Runs before them, behind the first.", lower_bound=0)
-    flags.DEFINE_integer("repeats", 3, "Executions, at least.", lower_bound=2)
-    flags.DEFINE_integer("max_repeats", 10, "Executions, at most.", lower_bound=2)
+    flags.DEFINE_integer(
+        "warmup_runs",
+        10,
+        "Runs that do not count, between the first and those that count.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("repeats", 3, "The fewest executions.", lower_bound=2)
+    flags.DEFINE_integer("max_repeats", 10, "The most executions.", lower_bound=2)
     flags.DEFINE_float(
         "max_spread",
         0.05,
-        "(p90 - p10) / median of the executions up to which they agree. Where they or the runs "
-        "differ by more than twice as much, the result is noisy.",
+        "Executions agree up to this (p90 - p10) / median. Where they or the runs differ by more "
+        "than twice as much, the result is noisy.",
     )
-    flags.DEFINE_float("max_secs", 150.0, "No run is begun behind this.", lower_bound=0.1)
+    flags.DEFINE_float(
+        "max_secs", 150.0, "No run of an execution starts after so many seconds.", lower_bound=0.1
+    )
     flags.DEFINE_bool("enable_op_profiling", False, "Time every operator as well.")
 
 
 def device_spec():
-    """The DeviceSpec that the flags of `define` describe; raises ConfigError where any do not
-    fit."""
+    """Returns the DeviceSpec that the flags of `define` describe.
+
+    Raises:
+      ConfigError: a flag does not fit the device.
+    """
     from mnasdet.tflite import device
     from mnasdet.tflite.benchmark_model import Options
 
@@ -95,7 +111,7 @@ def device_spec():
 
 
 def repeats_spec():
-    """As `device_spec`, with the flags of `define_repeats`."""
+    """Returns the DeviceSpec that the flags of `define` and `define_repeats` describe."""
     from mnasdet.tflite.repeats import Repeats
 
     spec = device_spec()

@@ -29,8 +29,10 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string("checkpoint_dir", None, "Folder of a training run, or one checkpoint.")
-flags.DEFINE_string("tflite_path", None, "A file from export_tflite.")
+flags.DEFINE_string(
+    "checkpoint_dir", None, "Folder of a training run, or one checkpoint; or else --tflite_path."
+)
+flags.DEFINE_string("tflite_path", None, "A file from export_tflite; or else --checkpoint_dir.")
 flags.DEFINE_string("output", None, "Where to write the metrics as JSON as well.")
 flags.DEFINE_integer(
     "exit",
@@ -38,7 +40,9 @@ flags.DEFINE_integer(
     "The repeat of the pyramid, from 1, whose predictor detects; 0: the last.",
     lower_bound=0,
 )
-flags.DEFINE_bool("every_exit", False, "One after the other, with the latency of each.")
+flags.DEFINE_bool(
+    "every_exit", False, "Evaluate every exit, one after the other, with its latency on this host."
+)
 
 
 def main() -> None:
@@ -53,6 +57,9 @@ def main() -> None:
 
     from mnasdet.evaluation import baseline
     from mnasdet.evaluation.evaluate import evaluate_pipeline
+    from mnasdet.training import runtime
+
+    runtime.log_devices()
 
     if FLAGS.tflite_path:
         from mnasdet.tflite import interpreter

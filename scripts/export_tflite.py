@@ -27,10 +27,8 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string(
-    "checkpoint_dir", None, "Folder of a training run, or one checkpoint.", required=True
-)
-flags.DEFINE_string("output_dir", None, "Folder of the files; made if missing.", required=True)
+command.define_required("checkpoint_dir", "Folder of a training run, or one checkpoint.")
+command.define_required("output_dir", "Folder of the files; made if missing.")
 flags.DEFINE_enum(
     "quantization",
     "none",
@@ -104,8 +102,10 @@ def main() -> None:
     from mnasdet.tflite import accuracy
     from mnasdet.tflite.convert import is_quantized
     from mnasdet.tflite.export import NUM_PARITY_IMAGES, export, write_description
+    from mnasdet.training import runtime
     from mnasdet.training.checkpoints import load_detector
 
+    runtime.log_devices()
     detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
     kind = {
         "quantization": FLAGS.quantization,

@@ -30,12 +30,14 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string("model_dir", None, "Folder of the measurement; made if missing.", required=True)
+command.define_required("model_dir", "Folder of the measurement; made if missing.")
 flags.DEFINE_integer("num_architectures", 12, "Random ones, all different.", lower_bound=2)
 flags.DEFINE_integer(
     "num_seeds", 3, "Proxy trainings of each architecture.", lower_bound=1, upper_bound=999
 )
-flags.DEFINE_integer("seed", None, "In place of search_config.seed.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", None, "Seed of the measurement, in place of search_config.seed.", lower_bound=0
+)
 flags.DEFINE_integer(
     "long_num_steps", 0, "Steps of the long training, in place of retrain_config.", lower_bound=0
 )
@@ -117,6 +119,7 @@ def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
     from mnasdet.training import runtime
 
     runtime.use_threads()
+    runtime.log_devices()
     settings = pipeline.search_config
     space = factory.from_config(settings.search_space, config.architecture(pipeline))
     limited = limits.from_config(settings.limits, latency.unit(settings.latency))

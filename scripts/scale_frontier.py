@@ -31,10 +31,10 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 _T = TypeVar("_T", int, float)
 
-command.define_pipeline_flags()
+command.define_pipeline_flags(required=False)
 command.define_format_flag()
-flags.DEFINE_string("search_dir", None, "--model_dir of a search, done or running.", required=True)
-flags.DEFINE_string("model_dir", None, "Folder of the models; made if missing.", required=True)
+command.define_required("search_dir", "--model_dir of a search, done or running.")
+command.define_required("model_dir", "Folder of the models; made if missing.")
 flags.DEFINE_list(
     "latencies_ms",
     [],
@@ -44,7 +44,7 @@ flags.DEFINE_list(
 flags.DEFINE_integer(
     "max_picks", 3, "Frontier members without --latencies_ms, evenly spread.", lower_bound=1
 )
-flags.DEFINE_list("repeats", [], "Of the pyramid, in place of the sampled ones.")
+flags.DEFINE_list("repeats", [], "Repeats of the pyramid, in place of the sampled ones.")
 flags.DEFINE_list("depth_multipliers", [], "Of backbone and pyramid, in place of the sampled ones.")
 flags.DEFINE_integer("num_train_steps", 0, "In place of the config's num_steps.", lower_bound=0)
 flags.DEFINE_bool("resume", False, "Go on with the run in --model_dir.")
@@ -100,6 +100,7 @@ def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list
     from mnasdet.training import runtime
 
     runtime.use_threads()
+    runtime.log_devices()
     full = _full_training(pipeline)
     if (folder / scaled_models.RESULTS_FILE).exists():
         scaled = scaled_models.ScaledModels.load(folder, full)

@@ -12,9 +12,11 @@ training end first, twice drops them.
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -24,15 +26,18 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
-flags.DEFINE_string("model_dir", None, "Folder of the search; made if missing.", required=True)
-flags.DEFINE_integer("num_trials", 0, "In place of search_config.num_trials.", lower_bound=0)
-flags.DEFINE_integer("seed", None, "In place of search_config.seed.")
+command.define_format_flag()
+command.define_required("model_dir", "Folder of the search; made if missing.")
+flags.DEFINE_integer(
+    "num_trials", 0, "Trials of the search, in place of search_config.num_trials.", lower_bound=0
+)
+flags.DEFINE_integer("seed", None, "Seed of the search, in place of search_config.seed.")
 flags.DEFINE_bool("resume", False, "Go on with the search in --model_dir.")
 flags.DEFINE_enum(
     "executor",
     None,
     ["this_process", "worker_processes", "ray"],
-    "In place of search_config.executor.",
+    "Who trains the trials, in place of search_config.executor.",
 )
 
 
@@ -66,6 +71,7 @@ def run(pipeline, model_dir: Path) -> None:
     from mnasdet.training import checkpoints, runtime
 
     runtime.use_threads()
+    runtime.log_devices()
     settings = pipeline.search_config
     space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
     with closing(
@@ -110,9 +116,31 @@ def run(pipeline, model_dir: Path) -> None:
         facts=asked,
         noise=results.read_noise(model_dir),
     )
+    if FLAGS.format == "json":
+        command.print_json(to_json(model_dir, best.number, metrics, benchmark))
+        return
     print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
     print_files(model_dir / "best", benchmark)
     print(f"report: {report_path}")
+
+
+def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
+    """Returns what search.json, pareto.json and best/ hold.
+
+    Args:
+      best: the number of the trial that was retrained.
+    """
+    return {
+        "search": json.loads((model_dir / "search.json").read_text()),
+        "frontier": json.loads((model_dir / "pareto.json").read_text()),
+        "best": {
+            "trial": best,
+            "folder": str(model_dir / "best"),
+            "metrics": metrics,
+            "benchmark": benchmark,
+        },
+        "report": str(model_dir / "report" / "index.html"),
+    }
 
 
 def search(pipeline, space, store, model_dir: Path):

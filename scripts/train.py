@@ -19,18 +19,24 @@ FLAGS = flags.FLAGS
 
 command.define_pipeline_flags()
 command.define_format_flag()
-flags.DEFINE_string("model_dir", None, "Folder of the run; made if missing.", required=True)
+command.define_required("model_dir", "Folder of the run; made if missing.")
 flags.DEFINE_string(
     "architecture",
     "",
     "Published name, text-proto file or architecture string, in place of the config's own; what "
     "its ssd message says of predictor, anchors and hyper-parameters holds for it as well.",
 )
-flags.DEFINE_integer("num_train_steps", 0, "In place of train_config.num_steps.", lower_bound=0)
-flags.DEFINE_string(
-    "fine_tune_checkpoint", "", "To start from, in place of train_config.fine_tune_checkpoint."
+flags.DEFINE_integer(
+    "num_train_steps", 0, "Training steps, in place of train_config.num_steps.", lower_bound=0
 )
-flags.DEFINE_integer("seed", 0, "Of the weights, the order of the images and their augmentation.")
+flags.DEFINE_string(
+    "fine_tune_checkpoint",
+    "",
+    "Checkpoint to start from, in place of train_config.fine_tune_checkpoint.",
+)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of the weights, the order of the images and their augmentation."
+)
 
 
 def main() -> None:
@@ -43,6 +49,7 @@ def main() -> None:
     from mnasdet.training import runtime, trainer
 
     runtime.use_threads()
+    runtime.log_devices()
     metrics = trainer.train(pipeline, FLAGS.model_dir, seed=FLAGS.seed)
     command.print_metrics(metrics)
 

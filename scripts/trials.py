@@ -27,12 +27,10 @@ FLAGS = flags.FLAGS
 _STATES = ["pending", "running", "complete", "failed", "rejected"]
 
 command.define_format_flag()
-flags.DEFINE_string(
+command.define_required(
     "store",
-    None,
     "Folder of a search, trials.db file or database URL. A password is better kept in ~/.pgpass "
     "or PGPASSWORD than in the URL.",
-    required=True,
 )
 flags.DEFINE_string("search_name", None, "Needed where the store holds several searches.")
 flags.DEFINE_enum("sort", "number", ["number", "reward", "mAP", "latency"], "Best first.")

@@ -12,9 +12,9 @@ ROOT = Path(__file__).parents[1]
 # From the ground. A file imports from its own folder and from floors below.
 FLOORS = [
     ["protos", "errors"],
-    ["files", "text_files", "text_faults"],
+    ["files", "text_files", "text_faults", "cores", "terminal"],
     ["text_proto", "architecture_string"],
-    ["config_checks"],
+    ["config_checks", "packaged"],
     ["search_spaces", "networks", "data"],
     ["config"],
     ["backbones", "feature_pyramids", "heads"],

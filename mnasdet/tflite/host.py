@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mnasdet import cores
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.tflite import locks
 from mnasdet.tflite.device import DeviceSpec, timed
@@ -129,7 +130,7 @@ class Worker:
     def __init__(self, taskset: str = "") -> None:
         """`taskset` is the hexadecimal mask of the cores to run on, as `adb shell taskset` takes
         it ("3" for the first two); empty for all."""
-        self._cores = cores(taskset)
+        self._cores = masked_cores(taskset)
 
     def __enter__(self) -> Worker:
         self._stderr = tempfile.TemporaryFile()
@@ -140,7 +141,7 @@ class Worker:
             stderr=self._stderr,
         )
         if self._cores:
-            os.sched_setaffinity(self._process.pid, self._cores)
+            cores.pin(self._process.pid, self._cores)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -205,18 +206,18 @@ class Worker:
         return lines[-1] if lines else f"status {status}"
 
 
-def cores(taskset: str) -> set[int]:
+def masked_cores(taskset: str) -> set[int]:
     """The cores of this machine in a hexadecimal mask, none if it is empty; raises ConfigError."""
     if not taskset:
         return set()
-    if not hasattr(os, "sched_setaffinity"):
+    if not cores.can_pin():
         raise ConfigError("--taskset: this operating system cannot pin a process to cores")
     try:
         mask = int(taskset, 16)
     except ValueError:
         mask = 0
     chosen = {core for core in range(mask.bit_length()) if mask >> core & 1}
-    available = os.sched_getaffinity(0)
+    available = cores.available()
     if mask <= 0 or not chosen <= available:
         allowed = sum(1 << core for core in available)
         raise ConfigError(

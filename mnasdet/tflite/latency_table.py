@@ -193,4 +193,4 @@ def _bad_latency(path: str | os.PathLike, name: str, figure: Any, allowed: str) 
 
 
 def _how_to_add(path: str | os.PathLike) -> str:
-    return f"add it with scripts/build_latency_table.py --output={os.fspath(path)}"
+    return f"add it with build_latency_table --output={os.fspath(path)}"

@@ -13,7 +13,7 @@ from mnasdet.errors import UserError
 from mnasdet.tflite import benchmark_model, locks
 from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec, timed
-from mnasdet.tflite.host import cores
+from mnasdet.tflite.host import masked_cores
 from mnasdet.tflite.provenance import host_condition, of_host, sha256
 
 
@@ -25,7 +25,7 @@ def opened(spec: DeviceSpec) -> Iterator[NativeHost]:
       UserError: the binary is missing, or this machine does not have the cores.
     """
     program = check_binary(spec.binary)
-    cores(spec.options.taskset)
+    masked_cores(spec.options.taskset)
     with locks.first_free(["host"]):
         yield NativeHost(program, spec)
 

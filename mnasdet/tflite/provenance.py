@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -96,6 +98,12 @@ def cpu_model() -> str:
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
+    if sys.platform == "darwin":
+        # platform.processor() is "arm" for every one of Apple's, which differ by a factor.
+        name = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        told = subprocess.run(name, capture_output=True, text=True, check=False)
+        if told.stdout.strip():
+            return told.stdout.strip()
     return platform.processor() or platform.machine()
 
 

@@ -104,7 +104,7 @@ def ensure(
     nothing_ms = min(_measure([partial(layer_graph, NOTHING)] * _BATCH, device))
     saved = time.monotonic()
     try:
-        with tqdm(unit="graph", total=0, disable=not progress) as bar:
+        with tqdm(desc="measuring", unit="graph", total=0, disable=not progress) as bar:
             for number in range(_MAX_ROUNDS):
                 if number >= _MIN_ROUNDS:
                     graphs = [graph for graph in graphs if graph.key in table.noisy]

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
+from absl import logging
+
+from mnasdet import cores
+
+# Exist where NVIDIA's driver runs; not under Windows, where only nvidia-smi tells of the GPU.
+_OF_NVIDIA = (Path("/dev/nvidia0"), Path("/proc/driver/nvidia"))
 
 
 def use_threads(threads: int = 0) -> None:
@@ -15,9 +23,55 @@ def use_threads(threads: int = 0) -> None:
     and for its kernel, so the threads are split between two operations. On two cores that is a
     sixth faster than TensorFlow's default, where both operations compete for both.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or len(cores.available())
     tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
     tf.config.threading.set_intra_op_parallelism_threads(max(threads // 2, 1))
+
+
+def log_devices() -> None:
+    """Logs in one line what TensorFlow computes on, and warns of a GPU that it cannot use."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        names = [
+            str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+            for gpu in gpus
+        ]
+        logging.info("TensorFlow %s on %s", tf.__version__, ", ".join(names))
+        return
+    threads = len(cores.available())
+    logging.info(
+        "TensorFlow %s on the CPU with %d thread%s", tf.__version__, threads, "s" * (threads != 1)
+    )
+    if name := _unused_gpu():
+        # The reason is in the log of TensorFlow's C++ side, which the commands turn off.
+        logging.warning(
+            "%s is there, but TensorFlow cannot use it: pip install 'tensorflow[and-cuda]==%s', "
+            "or set TF_CPP_MIN_LOG_LEVEL=0 to see why",
+            name,
+            tf.__version__,
+        )
+
+
+def _unused_gpu() -> str:
+    """Returns the name of an NVIDIA GPU that this machine has, "" if it has none.
+
+    Of interest only where TensorFlow lists no GPU. One that CUDA_VISIBLE_DEVICES hides does not
+    count.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return ""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        listed = None
+    if listed and listed.returncode == 0 and listed.stdout.strip():
+        return listed.stdout.splitlines()[0].strip()
+    return "an NVIDIA GPU" if any(path.exists() for path in _OF_NVIDIA) else ""
 
 
 def seed_everything(seed: int) -> None:

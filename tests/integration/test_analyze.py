@@ -183,7 +183,7 @@ def test_latency_by_part_and_layer(tmp_path):
     del entries[found[5].key]
     LatencyTable({"device": "host"}, entries).save(path)
     done = analyze(*size, f"--latency_table={path}", status=1)
-    assert f"no latency for layer '{found[5].key}'; add it with scripts/build_lat" in done.stderr
+    assert f"no latency for layer '{found[5].key}'; add it with build_latency_table" in done.stderr
 
 
 def test_latency_by_the_operators_of_a_profile(tmp_path):

@@ -116,6 +116,15 @@ def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert 1 <= finished(tmp_path / "run") < 4, (tmp_path / "log").read_text()
-    resumed = run("search", *flags(tmp_path / "run", config), "--resume")
+    resumed = run("search", *flags(tmp_path / "run", config), "--resume", "--format=json")
     assert trials(tmp_path / "run") == trials(folder)
     assert "resumed: " in resumed.stderr
+    # The one JSON object on standard output is what the files say.
+    told, model_dir = json.loads(resumed.stdout), tmp_path / "run"
+    assert told["search"] == json.loads((model_dir / "search.json").read_text())
+    assert told["frontier"] == json.loads((model_dir / "pareto.json").read_text())
+    best = told["best"]
+    assert best["benchmark"] == json.loads((model_dir / "best/benchmark.json").read_text())
+    assert best["metrics"]["step"] == 10  # of retrain_config
+    assert best["trial"] in range(4)
+    assert told["report"] == str(model_dir / "report/index.html")

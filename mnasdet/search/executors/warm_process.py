@@ -143,8 +143,9 @@ class WarmProcess:
         if self._closed:
             return
         self._closed = True
-        # Whatever the child has started is of the same group.
-        with contextlib.suppress(ProcessLookupError):
+        # Whatever the child has started is of the same group. macOS says PermissionError of a
+        # process that has ended already.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         # Not the pipe, where another thread may still be waiting: it goes with its last user.

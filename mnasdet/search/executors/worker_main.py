@@ -10,8 +10,9 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 
-from absl import logging
+from absl import flags, logging
 
+from mnasdet import terminal
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Bug, Settings
@@ -23,6 +24,8 @@ def main(pipe_fileno: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     pipe = Connection(pipe_fileno)
     settings: Settings = pipe.recv()
+    terminal.set_up()
+    flags.FLAGS.mark_as_parsed()  # There are none; else absl's first line here is about that.
     settings.prepare(settings.threads)
     logging.set_verbosity(logging.WARNING)
     with contextlib.suppress(EOFError, OSError):  # The search closed the pipe, or died.

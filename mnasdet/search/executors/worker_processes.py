@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 
+from mnasdet import cores
 from mnasdet.search import child
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Settings, WarmProcess
@@ -39,12 +39,11 @@ class WorkerProcesses(WorkerPool):
           run_child: found by its name in the processes, so neither a lambda nor of __main__.
         """
         super().__init__(num_workers, max_retries)
-        cores = len(os.sched_getaffinity(0))
         self._visible_devices = list(visible_devices)
         self._settings = Settings(
             run_child=run_child,
             prepare=prepare,
-            threads=threads_per_worker or max(1, cores // num_workers),
+            threads=threads_per_worker or max(1, len(cores.available()) // num_workers),
             max_trial_seconds=max_trial_seconds,
             max_memory_mb=max_memory_mb,
         )
