@@ -40,9 +40,11 @@ _required: list[str] = []
 _MAY_BE_EMPTY = {"note"}
 
 
-def define_required(name: str, help_text: str) -> None:
-    """Defines a text flag that has to be given; --help marks it."""
-    flags.DEFINE_string(name, None, f"{help_text} (required)")
+def define_required(
+    name: str, help_text: str, define: Callable[..., Any] = flags.DEFINE_string
+) -> None:
+    """Defines a flag, of text or what `define` makes, that has to be given; --help marks it."""
+    define(name, None, f"{help_text} (required)")
     _required.append(name)
 
 

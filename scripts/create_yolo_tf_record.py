@@ -17,11 +17,9 @@ from mnasdet.scripts import command
 FLAGS = flags.FLAGS
 
 command.define_record_flags()
-flags.DEFINE_string(
+command.define_required(
     "classes_file",
-    None,
     "data.yaml, or a file with one class name a line such as classes.txt or obj.names.",
-    required=True,
 )
 flags.DEFINE_string(
     "labels_dir",

@@ -38,8 +38,8 @@ FLAGS = flags.FLAGS
 command.define_format_flag()
 flags.DEFINE_string("checkpoint_dir", None, "Folder of a training run, or one checkpoint.")
 flags.DEFINE_string("tflite_path", None, "A file from export_tflite.")
-flags.DEFINE_list("images", None, "Pictures, folders of pictures, or both.", required=True)
-flags.DEFINE_string("output_dir", None, "Folder of the results; made if missing.", required=True)
+command.define_required("images", "Pictures, folders of pictures, or both.", flags.DEFINE_list)
+command.define_required("output_dir", "Folder of the results; made if missing.")
 flags.DEFINE_float(
     "score_threshold",
     0.3,
