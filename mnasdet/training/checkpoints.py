@@ -19,14 +19,14 @@ from mnasdet.errors import CheckpointError, UserError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.training import foreign_checkpoints, run_files
 
-# What a checkpoint holds, beside the state of the optimizer: the weights by name, and their moving
-# averages where the config asks for them.
+# The dictionaries in a checkpoint, beside the state of the optimizer: the weights by name, and
+# their moving averages where the config asks for them.
 WEIGHTS, AVERAGES = "weights", "averages"
 
 # Checkpoints are named NAME-STEP.
 NAME = "ckpt"
 
-# What only a detector that was trained with graph_rewriter has, by a part of the name.
+# A part of the names of variables that only a detector trained with graph_rewriter has.
 _RANGE = "/range"
 _LEARNT = ", which training with graph_rewriter learns"
 
@@ -245,7 +245,7 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
 def load_architecture(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, checkpoint_dir: str | Path
 ) -> architecture_pb2.Architecture:
-    """What the checkpoints of a folder are checkpoints of: its own architecture.textproto, or,
+    """Returns the architecture of a folder's checkpoints: its own architecture.textproto, or,
     where there is none, the config's."""
     own = Path(find(checkpoint_dir)).parent / run_files.ARCHITECTURE_FILE
     if own.exists():

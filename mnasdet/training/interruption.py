@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-# What each signal does while nobody has asked for anything else. A worker process ignores Ctrl-C,
-# which is its search's to handle, and has to go on doing so.
+# The handlers that Python starts with. A worker process ignores Ctrl-C, because its search handles
+# it, and has to go on doing so: only these handlers are replaced.
 _DEFAULTS: dict[int, Any] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,

@@ -25,7 +25,7 @@ ARCHITECTURE_FILE = "architecture.textproto"
 CONFIG_FILE = "pipeline.config"
 LABEL_MAP_FILE = "label_map.pbtxt"
 
-# What an architecture is called changes no weight.
+# Fields that change no weight.
 _NAMES = ("name", "source")
 
 
@@ -131,8 +131,8 @@ def _unnamed(architecture: architecture_pb2.Architecture) -> architecture_pb2.Ar
 def _decisive(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """What of a config, beside the architecture, decides which variables a training has and what
-    its outputs mean."""
+    """Returns the fields of a config that decide, beside the architecture, which variables a
+    training has and what its outputs mean."""
     kept = pipeline_pb2.TrainEvalPipelineConfig()
     ssd = kept.model.ssd
     ssd.num_classes = pipeline.model.ssd.num_classes

@@ -175,7 +175,7 @@ def _checkpoint_type(train_config: train_pb2.TrainConfig) -> str:
 
 
 class _Run:
-    """What happens around the steps: logs, evaluation, checkpoints."""
+    """The work around the steps of a training: logs, evaluation, checkpoints."""
 
     def __init__(
         self,
