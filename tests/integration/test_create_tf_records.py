@@ -50,7 +50,7 @@ def test_coco(data):
     assert done.stdout == (
         f"wrote 2 images with 2 boxes to {data}/out/x.record-00000-of-00002 .. "
         f"{data}/out/x.record-00001-of-00002; left out 0 images and 0 boxes; boxes cut at the edge "
-        "of their image: 1\n"
+        "of their image by more than a quarter: 1\n"
     )
     assert "id: 3" in (data / "out" / "label_map.pbtxt").read_text()
 

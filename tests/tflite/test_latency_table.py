@@ -143,7 +143,7 @@ def test_missing_layer_is_an_error_that_says_how_to_add_it(sheet):
     with pytest.raises(
         UserError,
         match=r"^phone\.textproto: no latency for layer 'conv2d 8x6x3->4 k3 s2' and 1 more; add it "
-        r"with scripts/build_latency_table\.py --output=phone\.textproto$",
+        r"with build_latency_table --output=phone\.textproto$",
     ):
         table.latency_ms(sheet)
 

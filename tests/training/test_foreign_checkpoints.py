@@ -10,7 +10,7 @@ def tf1_checkpoint(path, *names):
     """Writes a checkpoint of TF1's Saver, whose variables have these names."""
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         for name in names:
-            tf.compat.v1.get_variable(name, [1])
+            tf.compat.v1.get_variable(name, [1], initializer=tf.zeros_initializer())
         session.run(tf.compat.v1.global_variables_initializer())
         return tf.compat.v1.train.Saver().save(session, str(path))
 

@@ -1,6 +1,7 @@
 """Training on a few digits: repeatable, resumable, honest about failure."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,10 +21,18 @@ def weights(folder):
     return {key: reader.get_tensor(key) for key in keys}
 
 
+@pytest.fixture(scope="module")
+def first_run(tiny_config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "tiny.config").write_text(tiny_config)
+    return folder / "run", trainer.train(config.load(folder / "tiny.config"), folder / "run")
+
+
 @pytest.fixture
-def trained(tiny_pipeline, tmp_path):
-    metrics = trainer.train(tiny_pipeline, tmp_path / "run")
-    return tiny_pipeline, tmp_path / "run", metrics
+def trained(tiny_pipeline, first_run, tmp_path):
+    """The pipeline, the folder and the metrics of a training, each for the test alone."""
+    folder, metrics = first_run
+    return tiny_pipeline, shutil.copytree(folder, tmp_path / "run"), dict(metrics)
 
 
 def test_a_run_leaves_its_files_and_metrics(trained):
