@@ -7,14 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
-# The handlers that Python starts with. A worker process ignores Ctrl-C, because its search handles
-# it, and has to go on doing so: only these handlers are replaced.
-_DEFAULTS: dict[int, Any] = {
-    signal.SIGTERM: signal.SIG_DFL,
-    signal.SIGINT: signal.default_int_handler,
-}
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -27,7 +21,8 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Takes down SIGTERM and Ctrl-C in place of obeying them; the second one is obeyed.
 
-    Python delivers signals to the main thread alone: in any other, nothing changes.
+    A signal that is ignored stays so: Ctrl-C in a worker process is for its search to handle.
+    Python delivers signals to the main thread alone; in any other, nothing changes.
     """
     request = StopRequest()
 
@@ -36,13 +31,19 @@ def stop_request() -> Iterator[StopRequest]:
         restore()
 
     def restore() -> None:
-        for number in taken:
-            signal.signal(number, _DEFAULTS[number])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
-    taken = []
+    handlers = {}
     if threading.current_thread() is threading.main_thread():
-        taken = [number for number in _DEFAULTS if signal.getsignal(number) is _DEFAULTS[number]]
-    for number in taken:
+        found = {number: signal.getsignal(number) for number in _SIGNALS}
+        # None is a handler that C code has set, which Python cannot put back.
+        handlers = {
+            number: handler
+            for number, handler in found.items()
+            if handler not in (signal.SIG_IGN, None)
+        }
+    for number in handlers:
         signal.signal(number, take_down)
     try:
         yield request

@@ -196,7 +196,6 @@ class _Run:
         self._metrics: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._train_seconds = 0.0
-        self._first_step = 1
         self._restart_clock(0)
         self._saved_at = time.monotonic()
 
@@ -207,12 +206,11 @@ class _Run:
         prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
         logging.info("going on from %s", prefix)
         self._best = _read_best(model_dir / _METRICS_FILE)
-        self._first_step = int(self._learner.step) + 1
-        self._restart_clock(self._first_step - 1)
+        self._restart_clock(int(self._learner.step))
 
     def after_step(self, step: int, values: dict[str, tf.Tensor], request: StopRequest) -> None:
         last = step == self._config.num_steps
-        if step == self._first_step or step % _LOG_EVERY == 0 or last:
+        if step == 1 or step % _LOG_EVERY == 0 or last:
             self._log(step, {name: float(value) for name, value in values.items()})
         if last:
             return
@@ -240,7 +238,7 @@ class _Run:
         speed = (step - self._clock_step) * self._config.batch_size / seconds
         remaining = (self._config.num_steps - step) * self._config.batch_size / speed
         # The first step is traced and compiled: its pace is not that of the others.
-        pace = f"  {speed:.1f} images/s  ETA {remaining:.0f} s" if step > self._first_step else ""
+        pace = f"  {speed:.1f} images/s  ETA {remaining:.0f} s" if step > 1 else ""
         self._train_seconds += seconds
         self._restart_clock(step)
         logging.info(

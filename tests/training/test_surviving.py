@@ -21,7 +21,7 @@ from mnasdet.training import checkpoints, run_files, trainer
 
 @pytest.fixture(autouse=True)
 def _all_logs(caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
 
 
 @pytest.fixture
