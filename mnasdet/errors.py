@@ -22,6 +22,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing or does not fit the model."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM asked this process to end. Unlike Ctrl-C it gives no time to finish anything."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The allowed names for a message, nearest first: "one of a, b, c"."""
     names = list(allowed)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from absl import app, flags
 
 from mnasdet import terminal
-from mnasdet.errors import UserError
+from mnasdet.errors import Terminated, UserError
 
 FLAGS = flags.FLAGS
 # The flags defined here are the command's own: its --help lists them.
@@ -181,6 +184,7 @@ def run(main: Callable[[], int | None]) -> None:
     # Spares TensorFlow from loading Keras 3, seconds that no command needs.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     terminal.set_up()
+    signal.signal(signal.SIGTERM, _terminate)
     command = main.__globals__
     sys.modules["__main__"].__doc__ = _as_started(command["__doc__"], command["__name__"])
     given = set(sys.argv[1:])
@@ -189,6 +193,25 @@ def run(main: Callable[[], int | None]) -> None:
     if _VERSION & given:
         sys.exit(_guarded(_print_versions))
     app.run(lambda _: _guarded(main), flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Says how to go on when a signal ends the work inside, which --resume takes up again."""
+    from mnasdet.training.interruption import StoppedError
+
+    try:
+        yield
+    except StoppedError as stopped:
+        raise UserError(f"{stopped}, with --resume") from None
+    except KeyboardInterrupt as interrupt:
+        reason = str(interrupt) or "interrupted"
+        raise UserError(f"{reason}; the same command with --resume goes on") from None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Ends the command as Ctrl-C does: workers, locks and temporary files are put in order."""
+    raise Terminated("stopped by SIGTERM")
 
 
 def _as_started(text: str, module: str) -> str:
@@ -304,6 +327,6 @@ def _guarded(action: Callable[[], int | None]) -> int:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"error: {place}{error.strerror or error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"error: {str(interrupt) or 'interrupted'}", file=sys.stderr)
     return 1

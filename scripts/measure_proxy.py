@@ -55,7 +55,7 @@ def main() -> None:
     # The number of architectures and that of seeds may grow.
     settings = {"long_num_steps": _long_num_steps(pipeline)}
     folder = Path(FLAGS.model_dir)
-    with run_folder.claimed(folder, pipeline, settings, FLAGS.resume):
+    with run_folder.claimed(folder, pipeline, settings, FLAGS.resume), command.resumable():
         quality = measure(pipeline, folder)
     if FLAGS.format == "json":
         command.print_json(quality)
@@ -157,7 +157,7 @@ def _long(children):
 
 
 def train(series, settings) -> None:
-    from mnasdet.search import proxy_measurement, training_queue
+    from mnasdet.search import attempts, proxy_measurement, training_queue
     from mnasdet.search.executors import factory as executors
 
     def work(one, number: int) -> float:
@@ -184,9 +184,8 @@ def train(series, settings) -> None:
             workers,
             settings.limits.max_file_size,
             show,
+            attempts.pauses(settings.executor.max_retries),
         )
-    except KeyboardInterrupt:
-        raise UserError("interrupted; the same command with --resume goes on") from None
     finally:
         executor.close()
 

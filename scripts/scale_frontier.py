@@ -67,7 +67,8 @@ def main() -> None:
 
     others = {name: FLAGS[name].value for name in ("max_picks", "num_train_steps")}
     folder = Path(FLAGS.model_dir)
-    with run_folder.claimed(folder, pipeline, scales | others, FLAGS.resume):
+    claim = run_folder.claimed(folder, pipeline, scales | others, FLAGS.resume)
+    with claim, command.resumable():
         models = run(pipeline, str(own_config), folder, scales)
     if FLAGS.format == "json":
         from mnasdet.search.scaled_models import to_json
@@ -184,7 +185,7 @@ def _unit(own_config: str) -> str:
 
 
 def train(scaled, executor_config, unit: str) -> None:
-    from mnasdet.search import scaled_models
+    from mnasdet.search import attempts, scaled_models
     from mnasdet.search.training_queue import QueueProgress, num_workers
 
     left = [model for model in scaled.models if not model.is_finished]
@@ -202,9 +203,7 @@ def train(scaled, executor_config, unit: str) -> None:
 
     executor = scaled_models.executor_from_config(executor_config)
     try:
-        scaled.train(executor, workers, show)
-    except KeyboardInterrupt:
-        raise UserError("interrupted; the same command with --resume goes on") from None
+        scaled.train(executor, workers, show, attempts.pauses(executor_config.max_retries))
     finally:
         executor.close()
 

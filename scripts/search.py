@@ -6,6 +6,10 @@ detect_nms.tflite for phone apps, benchmark.json), pipeline.config, and pretrain
 asks for it. A search that was interrupted goes on with --resume; Ctrl-C lets the children in
 training end first, twice drops them.
 
+A child that fails because data, disk or a worker is lost is tried again. Where that does not help,
+the search stops and leaves its trials open: mend the cause, then go on with --resume. A trial that
+failed by itself stays failed unless --retry_failed asks to train it once more.
+
   python scripts/search.py --pipeline_config_path=configs/quickstart.config \\
     --model_dir=runs/quickstart
 """
@@ -33,6 +37,16 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("seed", None, "Seed of the search, in place of search_config.seed.")
 flags.DEFINE_bool("resume", False, "Go on with the search in --model_dir.")
+flags.DEFINE_bool(
+    "accept_changes",
+    False,
+    "With --resume: go on even if config, data or device are not those that the search began with.",
+)
+flags.DEFINE_bool(
+    "retry_failed",
+    False,
+    "With --resume: train the trials that failed once more.",
+)
 flags.DEFINE_enum(
     "executor",
     None,
@@ -42,12 +56,15 @@ flags.DEFINE_enum(
 
 
 def main() -> None:
+    for name in ("accept_changes", "retry_failed"):
+        if FLAGS[name].value and not FLAGS.resume:
+            raise UserError(f"--{name} needs --resume")
     pipeline = command.load_pipeline(change=apply_flags)
 
     from mnasdet import files
 
     model_dir = Path(FLAGS.model_dir)
-    with files.locked(model_dir):
+    with files.locked(model_dir), command.resumable():
         run(pipeline, model_dir)
 
 
@@ -65,7 +82,7 @@ def apply_flags(pipeline) -> None:
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import examples, facts, report
-    from mnasdet.search import frontier_latency, latency, proxy_task, results, winner
+    from mnasdet.search import frontier_latency, latency, proxy_task, reopening, results, winner
     from mnasdet.search.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
     from mnasdet.training import checkpoints, runtime
@@ -74,13 +91,18 @@ def run(pipeline, model_dir: Path) -> None:
     runtime.log_devices()
     settings = pipeline.search_config
     space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
-    with closing(
-        TrialStore(
-            settings.trial_store.url or model_dir / "trials.db",
-            settings.trial_store.search_name or model_dir.resolve().name,
-        )
-    ) as store:
-        results.start(model_dir, pipeline, space, store, FLAGS.resume)
+    with (
+        closing(
+            TrialStore(
+                settings.trial_store.url or model_dir / results.TRIALS_FILE,
+                results.search_name(model_dir, settings.trial_store),
+            )
+        ) as store,
+        store.claimed(),
+    ):
+        results.start(model_dir, pipeline, space, store, FLAGS.resume, FLAGS.accept_changes)
+        if FLAGS.retry_failed:
+            reopening.reopen(store, reopening.failed(store.trials()))
         children = proxy_task.prepare(pipeline, model_dir / "pretrained")
         trials = search(children, space, store, model_dir)
         measured_ms = results.read_measured_ms(model_dir)
@@ -146,7 +168,7 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
 def search(pipeline, space, store, model_dir: Path):
     """All trials, finished."""
     from mnasdet.reporting.progress import TrialProgress, last_training
-    from mnasdet.search import latency, limits, reward
+    from mnasdet.search import attempts, latency, limits, reward
     from mnasdet.search.controllers import factory as controllers
     from mnasdet.search.executors import factory as executors
     from mnasdet.search.search import Search
@@ -179,9 +201,8 @@ def search(pipeline, space, store, model_dir: Path):
             max_pending=settings.max_pending_trials,
             seed=settings.seed,
             on_trial=progress,
+            pauses=attempts.pauses(settings.executor.max_retries),
         ).run(settings.num_trials)
-    except KeyboardInterrupt:
-        raise UserError("interrupted; the same command with --resume goes on") from None
     finally:
         executor.close()
 

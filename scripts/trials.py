@@ -3,6 +3,7 @@
 python scripts/trials.py --store=runs/quickstart --sort=reward --limit=10
 python scripts/trials.py --store=runs/quickstart --show=3
 python scripts/trials.py --store=runs/quickstart --mark=3 --note='try with more steps'
+python scripts/trials.py --store=runs/quickstart --reset=3,7
 python scripts/trials.py --store=runs/quickstart --export=trials.csv.gz
 python scripts/trials.py --store=runs/ppo --compare=runs/random
 python scripts/trials.py --store=postgresql://user@host/database --searches
@@ -41,6 +42,12 @@ flags.DEFINE_integer("show", None, "Number of a trial to show in full.", lower_b
 flags.DEFINE_string("export", None, "File for all trials: .csv or .json, also with .gz or .xz.")
 flags.DEFINE_integer("mark", None, "Number of a trial that --note is for.", lower_bound=0)
 flags.DEFINE_string("note", None, "Text for --mark; empty: removes the note.")
+flags.DEFINE_list(
+    "reset",
+    None,
+    "Numbers of failed trials, or failed for all of them, that the search is to train once more "
+    "when it goes on with --resume.",
+)
 flags.DEFINE_string("compare", None, "Another store, as --store, to put beside this one.")
 flags.DEFINE_string("compare_search_name", None, "As --search_name, of --compare.")
 
@@ -182,6 +189,25 @@ def mark() -> Result:
     )
 
 
+def reset() -> Result:
+    from mnasdet.search import reopening
+
+    with _open() as store:
+        if FLAGS.reset == ["failed"]:
+            numbers = reopening.failed(store.trials())
+        elif all(text.strip().isdecimal() for text in FLAGS.reset):
+            numbers = [int(text) for text in FLAGS.reset]
+        else:
+            raise UserError(f"--reset is {','.join(FLAGS.reset)}; numbers of trials, or failed")
+        reopened = reopening.reopen(store, numbers)
+    return {"numbers": [trial.number for trial in reopened]}, _print_reset
+
+
+def _print_reset(result: dict[str, Any]) -> None:
+    numbers = ", ".join(map(str, result["numbers"]))
+    print(f"open again: trials {numbers}" if numbers else "no trial has failed")
+
+
 def compare() -> Result:
     from mnasdet.search import comparison, trial_database
 
@@ -224,6 +250,7 @@ _ACTIONS: dict[str, Callable[[], Result]] = {
     "show": show,
     "export": export,
     "mark": mark,
+    "reset": reset,
     "compare": compare,
 }
 

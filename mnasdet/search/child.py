@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
+import os
 from dataclasses import dataclass, field
 
 from google.protobuf import text_format
 
-from mnasdet.errors import UserError
+from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.memory import memory_freed
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,19 @@ class Outcome:
     A metric that is no finite number is a reason: the child has failed.
 
     Attributes:
-      rejected: over a limit, as `error` says, and not trained.
+      error: one line; None for a trained child.
+      rejected: the child is over a limit, as `error` says, and was not trained.
+      environmental: the failure says nothing about the architecture. Data is out of reach, a disk
+        is full, the worker was lost or could not start, or a library failed.
+      seconds: from the moment a worker took the child to its end.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     worker: str = ""
     rejected: bool = False
+    environmental: bool = False
+    seconds: float = 0.0
 
     def __post_init__(self):
         for name, value in self.metrics.items():
@@ -103,7 +113,7 @@ def _check_file_size(
 
 
 def run_safely(task: ChildTask) -> Outcome:
-    """`run`, with what can go wrong with one architecture turned into an outcome.
+    """Runs a child and turns what can go wrong into an outcome.
 
     A bug of ours stops the search: it would spoil every other child as well.
     """
@@ -114,10 +124,20 @@ def run_safely(task: ChildTask) -> Outcome:
 def _outcome(task: ChildTask) -> Outcome:
     import tensorflow as tf
 
+    from mnasdet.training.trainer import DivergedError
+
     try:
         return Outcome(metrics=run(task))
-    except UserError as error:
-        return Outcome(error=str(error), rejected=isinstance(error, Rejected))
+    except Rejected as error:
+        return Outcome(error=str(error), rejected=True)
+    except (DivergedError, ConfigError) as error:
+        # The config was checked before the search: the rest of it is the architecture.
+        return Outcome(error=str(error))
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
+        if _NO_SPACE in first_line:  # TensorFlow has one error for a full disk and full memory.
+            return Outcome(error=first_line, environmental=True)
         return Outcome(error=f"out of memory: {first_line}")
+    except (UserError, OSError, tf.errors.OpError) as error:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        return Outcome(error=first_line, environmental=True)

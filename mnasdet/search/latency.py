@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from absl import logging
 from tqdm import tqdm
@@ -17,6 +19,7 @@ from mnasdet.tflite.benchmark_model import Options
 from mnasdet.tflite.device import DeviceSpec
 from mnasdet.tflite.latency_table import LatencyTable
 from mnasdet.tflite.network_latency import network_latency
+from mnasdet.tflite.provenance import DEVICE_FIELDS
 
 # Timed runs of each execution of a network.
 _NUM_RUNS = 10
@@ -141,6 +144,28 @@ def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
         use_nnapi=source.use_nnapi,
     )
     return DeviceSpec("adb", list(source.serial), source.benchmark_binary, options)
+
+
+def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
+    """Returns what the figures of the source depend on beside the config, by name: the device, or
+    the table. They are compared when a search goes on.
+
+    Raises:
+      UserError: the device cannot be reached.
+    """
+    name = proto.WhichOneof("latency_oneof")
+    if name == "multiply_adds":
+        return {}
+    if name != "host" and name != "adb" and proto.latency_table.path:
+        content = Path(proto.latency_table.path).read_bytes()
+        return {"table": hashlib.sha256(content).hexdigest()[:16]}
+    spec = device_spec(proto)
+    if spec.kind == "host" and not spec.binary:
+        found = host.provenance(spec)
+    else:
+        with spec.open() as device:
+            found = device.provenance()
+    return {field: found[field] for field in DEVICE_FIELDS if found[field] not in (None, [])}
 
 
 def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:

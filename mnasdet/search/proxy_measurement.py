@@ -19,6 +19,7 @@ from mnasdet.evaluation.coco import MAP
 from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search.attempts import DEFAULT_PAUSES
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.latency import LatencySource
@@ -171,12 +172,17 @@ def run(
     max_running: int = 1,
     max_file_size: int = 0,
     on_trial: Callable[[Series, Trial], None] = lambda series, trial: None,
+    pauses: Sequence[float] = DEFAULT_PAUSES,
 ) -> None:
     """Trains what is not finished.
 
     Args:
       max_running: the executor's workers. No more, so that a trial's time is that of its training.
       on_trial: is told of every trial that finishes.
+      pauses: as of `outcomes`.
+
+    Raises:
+      EnvironmentFailedError: as `outcomes`.
     """
 
     def tasks() -> Iterator[tuple[tuple[Series, int], ChildTask]]:
@@ -186,7 +192,7 @@ def run(
             pipeline = of_architecture(one.pipeline, architecture).SerializeToString()
             yield (one, number), ChildTask(pipeline, trial.architecture, trial.seed, max_file_size)
 
-    for (one, number), outcome in outcomes(executor, tasks(), max_running):
+    for (one, number), outcome in outcomes(executor, tasks(), max_running, pauses):
         on_trial(one, one.finish(number, outcome))
 
 

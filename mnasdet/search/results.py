@@ -5,25 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from absl import logging
 from google.protobuf import text_format
 
-import mnasdet
 from mnasdet import config, files
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
-from mnasdet.protos import pipeline_pb2
-from mnasdet.search import latency, pareto
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore
+from mnasdet.protos import pipeline_pb2, search_pb2
+from mnasdet.search import identity, latency, pareto
+from mnasdet.search.trial_store import Trial, TrialState, TrialStore, list_searches
 from mnasdet.search_spaces.space import SearchSpace
 
+SEARCH_FILE = "search.json"
+TRIALS_FILE = "trials.db"
 _PARETO_FILE = "pareto.json"
-_VERSIONS = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
+
+# So many differences an error names.
+_MOST_CHANGES = 5
 
 
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
@@ -47,54 +51,160 @@ def best(trials: Sequence[Trial]) -> Trial:
     return max(complete, key=lambda trial: (trial.reward, -trial.number))
 
 
+def search_name(model_dir: Path, settings: search_pb2.TrialStoreConfig) -> str:
+    """Returns the name of a folder's search in its store.
+
+    A folder that was renamed, copied or mounted elsewhere holds the search that it held: the name
+    is in search.json, or the search is the only one in the folder's own trials.db. A new search is
+    named as its folder.
+    """
+    if settings.search_name:
+        return settings.search_name
+    named = (_read_description(model_dir) or {}).get("search_name")
+    if named:
+        return named
+    own = model_dir / TRIALS_FILE
+    folder = model_dir.resolve().name
+    if not settings.url and own.exists():
+        held = [summary.name for summary in list_searches(own, folder)]
+        if len(held) == 1:
+            return held[0]
+    return folder
+
+
 def start(
     model_dir: Path,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     space: SearchSpace,
     store: TrialStore,
     resume: bool,
+    accept_changes: bool = False,
 ) -> None:
     """Claims folder and store for a search, or checks that they hold this very search.
+
+    Args:
+      accept_changes: go on even where config, data or device are not those that the search began
+        with; search.json then says so.
 
     Raises:
       UserError: they hold a search and `resume` is not set, or they hold another one.
     """
-    described = model_dir / "search.json"
-    digest = config_digest(pipeline)
-    held = json.loads(described.read_text()) if described.exists() else store.description()
-    if held:
-        where = model_dir if described.exists() else f"{store.location}, {store.search_name!r},"
-        if not resume:
-            raise UserError(
-                f"{where} holds a search already; add --resume to go on with it, or choose "
-                "another --model_dir"
-            )
-        if held["config_sha256"] != digest:
-            raise UserError(
-                f"{where} holds a search with another config or seed "
-                f"({model_dir}/pipeline.config); choose another --model_dir"
-            )
+    held = _held(model_dir, store)
+    found = identity.of_search(pipeline)
+    if held is None:
+        if resume:
+            logging.warning("there is no search in %s yet: a new one begins", model_dir)
+        search_config = pipeline.search_config
+        description = {
+            "id": uuid.uuid4().hex,
+            "search_name": store.search_name,
+            "seed": search_config.seed,
+            "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
+            "cardinality": space.cardinality(),
+            "image_size": list(config.image_size(pipeline)),
+            "latency_unit": latency.unit(search_config.latency),
+            "controller": search_config.controller.WhichOneof("controller_oneof"),
+            "max_pending_trials": search_config.max_pending_trials,
+            "versions": found["versions"],
+            "identity": found,
+        }
+    elif not resume:
+        raise UserError(
+            f"{model_dir} or {store.location} holds search {store.search_name!r} already; add "
+            "--resume to go on with it, or choose another --model_dir"
+        )
+    else:
+        description = _compared(held, found, pipeline, store, accept_changes)
     files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
-    if held and described.exists():
-        return
-    search_config = pipeline.search_config
-    description = held or {
-        "config_sha256": digest,
-        "seed": search_config.seed,
-        "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
-        "cardinality": space.cardinality(),
-        "image_size": list(config.image_size(pipeline)),
-        "latency_unit": latency.unit(search_config.latency),
-        "controller": search_config.controller.WhichOneof("controller_oneof"),
-        "versions": {"mnasdet": mnasdet.__version__}
-        | {name: metadata.version(name) for name in _VERSIONS},
-    }
-    store.describe(description)
-    _write_json(described, description)
+    if description != held or not (model_dir / SEARCH_FILE).exists():
+        store.describe(description)
+        _write_json(model_dir / SEARCH_FILE, description)
+
+
+def _held(model_dir: Path, store: TrialStore) -> dict[str, Any] | None:
+    """Returns the description of the search that folder and store hold, None for a new one.
+
+    Raises:
+      UserError: the folder tells of another search than the store holds.
+    """
+    in_folder, in_store = _read_description(model_dir), store.description()
+    path = model_dir / SEARCH_FILE
+    if in_folder and not in_store and not store.trials():
+        raise UserError(
+            f"{path} tells of search {store.search_name!r}, and {store.location} has none of its "
+            f"trials; put them back, or remove {path} to begin anew"
+        )
+    if in_folder and in_store:
+        for name in ("id", "config_sha256", "seed"):
+            if name in in_folder and name in in_store and in_folder[name] != in_store[name]:
+                raise UserError(
+                    f"{path} is of another search than the trials in {store.location}, whose "
+                    f"{name} is {in_store[name]} in place of {in_folder[name]}; put back the file "
+                    f"that belongs there, or remove {path} to go by the trials"
+                )
+    return in_store or in_folder
+
+
+def _read_description(model_dir: Path) -> dict[str, Any] | None:
+    """Returns what search.json holds; None, with a warning, where it is damaged."""
+    path = model_dir / SEARCH_FILE
+    if not path.exists():
+        return None
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(described, dict):
+            return described
+    except (ValueError, RecursionError):
+        pass
+    logging.warning("%s is damaged; the trial store has what it held", path)
+    return None
+
+
+def _compared(
+    held: dict[str, Any],
+    found: identity.Identity,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    store: TrialStore,
+    accept_changes: bool,
+) -> dict[str, Any]:
+    """Returns the description of a search that goes on.
+
+    Raises:
+      UserError: it began with another config, other data or another device.
+    """
+    begun = held.get("identity")
+    if begun is None:  # By a version that kept a digest of the config alone.
+        changes = []
+        if held.get("config_sha256") != config_digest(pipeline):
+            changes = ["the config or the seed is another"]
+    else:
+        changes = identity.differences(begun, found)
+        for line in identity.differing_versions(begun, found):
+            logging.warning("results may differ from those of the trials so far: %s", line)
+    if changes and not accept_changes:
+        raise UserError(
+            f"search {store.search_name!r} began otherwise: {_list(changes)}; undo that, choose "
+            "another --model_dir, or go on all the same with --accept_changes"
+        )
+    for line in changes:
+        logging.warning("accepted: %s", line)
+    if not changes and begun is not None:
+        return held
+    accepted = held.get("accepted_changes", [])
+    if changes:
+        accepted = [*accepted, {"trials": len(store.trials()), "changes": changes}]
+    return held | {"identity": found} | ({"accepted_changes": accepted} if accepted else {})
+
+
+def _list(lines: Sequence[str]) -> str:
+    """Returns the first lines, and how many more there are."""
+    shown = "; ".join(lines[:_MOST_CHANGES])
+    more = len(lines) - _MOST_CHANGES
+    return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """Of all that decides which trials a search makes: not their number, nor who trains them."""
+    """Returns what searches of version 0.1.0 are known by."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
     for field in ("num_trials", "executor", "retrain_config", "trial_store"):
@@ -111,7 +221,7 @@ def write(
     Args:
       measured_ms: latencies by trial number, as far as they were measured.
     """
-    described = model_dir / "search.json"
+    described = model_dir / SEARCH_FILE
     description = json.loads(described.read_text()) | {"counts": counts(trials)}
     _write_json(described, description)
     members = frontier(trials)

@@ -14,6 +14,7 @@ from mnasdet import files
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search import pareto, winner
+from mnasdet.search.attempts import DEFAULT_PAUSES
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.executors.worker_processes import WorkerProcesses
@@ -60,7 +61,6 @@ def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
         threads_per_worker=workers.threads_per_worker,
         max_memory_mb=workers.max_memory_mb,
         visible_devices=workers.visible_devices,
-        max_retries=config.max_retries,
     )
 
 
@@ -126,13 +126,18 @@ class ScaledModels:
         executor: Executor,
         max_running: int = 1,
         on_model: Callable[[ScaledModel], None] = lambda model: None,
+        pauses: Sequence[float] = DEFAULT_PAUSES,
     ) -> None:
         """Trains what is not finished; a training that fails is recorded, and the next one begins.
 
         Args:
           on_model: is told of every model that finishes.
+          pauses: as of `outcomes`.
+
+        Raises:
+          EnvironmentFailedError: as `outcomes`.
         """
-        for name, outcome in outcomes(executor, self._tasks(), max_running):
+        for name, outcome in outcomes(executor, self._tasks(), max_running, pauses):
             if outcome.error:
                 self._change(name, error=outcome.error)
             else:

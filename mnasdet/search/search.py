@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from absl import logging
 from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.detectors.network import DetectionNetwork, detection_network
-from mnasdet.errors import UserError
+from mnasdet.errors import Terminated, UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import CostSheet, cost_sheet
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search.attempts import DEFAULT_PAUSES, Attempts
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.controllers.controller import Controller, Result
 from mnasdet.search.executors.executor import Executor
@@ -43,6 +44,7 @@ class Search:
       max_pending: trials that may be without a result at once.
       seed: the child of trial n trains with seed + n.
       on_trial: is told of every trial that finishes.
+      pauses: seconds before each retry of a child that the environment failed.
     """
 
     pipeline: pipeline_pb2.TrainEvalPipelineConfig
@@ -56,18 +58,29 @@ class Search:
     max_pending: int = 8
     seed: int = 0
     on_trial: Callable[[Trial], None] = lambda trial: None
+    pauses: Sequence[float] = DEFAULT_PAUSES
 
     def run(self, num_trials: int) -> list[Trial]:
         """Goes on until the store holds `num_trials` finished trials, and returns them.
 
+        The store is this process's meanwhile. Trials whose rows are damaged are trained again.
+        Whatever ends it early, trials without a result are left open in the store.
+
         Raises:
-          KeyboardInterrupt: on Ctrl-C, when the children in training are done; at once on another.
+          UserError: another process is at work on the search of the store.
+          EnvironmentFailedError: children cannot be trained, whatever their architecture.
+          KeyboardInterrupt: on Ctrl-C, when the children in training are done; at once on another,
+            and on SIGTERM.
         """
-        self._trials = {trial.number: trial for trial in self.store.trials()}
+        with self.store.claimed():
+            return self._run(num_trials)
+
+    def _run(self, num_trials: int) -> list[Trial]:
+        self._trials = {trial.number: trial for trial in self.store.trials(drop_damaged=True)}
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
             self._first_of_key.setdefault(trial.key, trial.number)
-        self._running: dict[Future[Outcome], int] = {}
+        self._children: Attempts[int] = Attempts(self.executor, self.pauses)
         try:
             self._propose(range(min(self.max_pending, num_trials)))
             for number in range(num_trials):
@@ -75,14 +88,18 @@ class Search:
                 self.controller.feedback([_result(self._trials[number])])
                 if number + self.max_pending < num_trials:
                     self._propose([number + self.max_pending])
+        except Terminated:
+            raise
         except KeyboardInterrupt:
-            if self._running:
+            if self._children.num_active:
                 logging.warning(
                     "interrupted: %d children in training end first; Ctrl-C again drops them",
-                    len(self._running),
+                    self._children.num_active,
                 )
-                self._wait_for_all()
+                self._take(self._children.drain())
             raise
+        finally:
+            self._leave_open()
         return [self._trials[number] for number in range(num_trials)]
 
     def _propose(self, numbers: Sequence[int]) -> None:
@@ -109,7 +126,7 @@ class Search:
         # A network that was there before has its latency.
         new = {trial.number: sheet for trial, sheet in described if trial.duplicate_of is None}
         if self.latency.has_to_measure(list(new.values())):
-            self._wait_for_all()  # Children in training would disturb.
+            self._wait_for_quiet()  # Children in training would disturb.
         latencies_ms = self.latency.latencies_ms(list(new.values()))
         measured = dict(zip(new, latencies_ms, strict=True))
         trials = []
@@ -145,7 +162,8 @@ class Search:
             architecture=text_format.MessageToString(architecture),
             key=key,
             seed=self.seed + number,
-            duplicate_of=first if first != number else None,
+            # A damaged row may have left a duplicate without its original: that is trained anew.
+            duplicate_of=first if first < number else None,
             metrics={
                 "params": sheet.total.params,
                 "multiply_adds": sheet.total.multiply_adds,
@@ -163,7 +181,7 @@ class Search:
             trial.seed,
             max_file_size=self.limits.max_file_size,
         )
-        self._running[self.executor.submit(task)] = trial.number
+        self._children.start(trial.number, task)
 
     def _finish_up_to(self, number: int) -> None:
         """Waits until trial `number` has a result; all before it have theirs."""
@@ -174,16 +192,26 @@ class Search:
         while not self._trials[number].is_finished:
             self._wait()
 
-    def _wait_for_all(self) -> None:
-        while self._running:
-            self._wait()
+    def _wait_for_quiet(self) -> None:
+        """Waits until no child is in training."""
+        while self._children.num_active:
+            self._take(self._children.finished())
 
     def _wait(self) -> None:
-        """Until at least one child is done."""
-        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        for future in done:
-            outcome = future.result()
-            self._finish(self._trials[self._running.pop(future)], outcome)
+        """Waits until at least one child has a result."""
+        self._take(self._children.finished() or self._children.fail())
+
+    def _take(self, results: Sequence[tuple[int, Outcome]]) -> None:
+        for number, outcome in results:
+            self._finish(self._trials[number], outcome)
+
+    def _leave_open(self) -> None:
+        """Says in the store that nobody trains the trials any more that have no result."""
+        for trial in self._trials.values():
+            if trial.state is TrialState.RUNNING:
+                # A store that fails is why the search ends; it fails here again.
+                with contextlib.suppress(UserError):
+                    self.store.update(trial, state=TrialState.PENDING, started=None)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.error:
@@ -213,7 +241,7 @@ _RESULT = ("state", "metrics", "latency_ms", "reward", "error")
 
 def _result(trial: Trial) -> Result:
     """What the controller learns of a finished trial."""
-    if trial.reward is None or trial.latency_ms is None:
+    if trial.told_failed or trial.reward is None or trial.latency_ms is None:
         return Result(trial.tokens)
     return Result(trial.tokens, trial.reward, (max(trial.metrics[MAP], 0.0), -trial.latency_ms))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TextIO, TypeVar
 
 from mnasdet.protos import search_pb2
+from mnasdet.search.attempts import DEFAULT_PAUSES, Attempts
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.pace import Pace
@@ -24,26 +24,29 @@ def num_workers(config: search_pb2.ExecutorConfig) -> int:
 
 
 def outcomes(
-    executor: Executor, tasks: Iterable[tuple[_T, ChildTask]], max_running: int
+    executor: Executor,
+    tasks: Iterable[tuple[_T, ChildTask]],
+    max_running: int,
+    pauses: Sequence[float] = DEFAULT_PAUSES,
 ) -> Iterator[tuple[_T, Outcome]]:
-    """The outcome of every task, with what it came with, as soon as it is there.
+    """Yields the outcome of every task, with what it came with, as soon as it is there.
 
     The next task is taken when a worker is free for it: what `tasks` does then happens when the
     training starts.
+
+    Args:
+      pauses: seconds before each retry of a child that the environment failed.
+
+    Raises:
+      EnvironmentFailedError: children cannot be trained, whatever their architecture.
     """
-    running: dict[Future[Outcome], _T] = {}
-
-    def finished() -> Iterator[tuple[_T, Outcome]]:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            yield running.pop(future), future.result()
-
+    children: Attempts[_T] = Attempts(executor, pauses)
     for label, task in tasks:
-        running[executor.submit(task)] = label
-        if len(running) >= max_running:
-            yield from finished()
-    while running:
-        yield from finished()
+        children.start(label, task)
+        while children.num_active >= max_running:
+            yield from children.finished()
+    while len(children):
+        yield from children.finished() or children.fail()
 
 
 class QueueProgress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ class Trial:
       error: why it failed or was rejected, one line.
       started, finished: UTC.
       note: the user's.
+      told_failed: the controller was told that the trial failed. It was trained again since, and
+        its new result counts for all but the controller, whose later proposals are made.
     """
 
     number: int
@@ -59,6 +62,7 @@ class Trial:
     started: datetime.datetime | None = None
     finished: datetime.datetime | None = None
     note: str | None = None
+    told_failed: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -106,6 +110,19 @@ def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
+def checksum(row: Mapping[Any, Any]) -> str:
+    """Returns what tells whether a row of the database is as it was written.
+
+    A disk or a copy that changes a bit leaves a row that still reads well. SQLite itself keeps no
+    checksums.
+
+    Args:
+      row: all columns but the checksum, in any order.
+    """
+    content = repr(sorted(row.items())).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
 def _unchanged(value: Any) -> Any:
     return value
 
@@ -140,6 +157,10 @@ def _metrics(text: str) -> dict[str, float]:
 
 
 _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "number": int,
+    "seed": int,
+    "duplicate_of": int,
+    "told_failed": int,
     "tokens": json.dumps,
     "architecture": _text,
     "state": lambda state: state.name,
@@ -153,6 +174,7 @@ _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
     "note": _text,
 }
 _FROM_COLUMN: dict[str, Callable[[Any], Any]] = {
+    "told_failed": bool,
     "tokens": lambda text: tuple(json.loads(text)),
     "state": TrialState.__getitem__,
     "metrics": _metrics,

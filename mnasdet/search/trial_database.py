@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -21,6 +24,11 @@ _DRIVER = "postgresql+psycopg"
 
 # How often a transaction is tried while another program has the lock, or the server restarts.
 _ATTEMPTS = 4
+
+# A server is silent after so many times `timeout_seconds`, and not before so many seconds: a
+# transaction may wait for a lock, and then for its answer.
+_SILENCE = 3
+_LEAST_SILENCE_SECONDS = 5.0
 
 # PostgreSQL: serialization failure, deadlock, lock timeout, server going down, crashed, starting.
 _PASSING = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
@@ -69,15 +77,22 @@ class TrialDatabase:
 
     def read(self, work: Callable[[sa.Connection], _T]) -> _T:
         """What `work` returns in a transaction of its own, which must only read."""
-        return self._transact(work, self._begin["read"])
+        return self._transact(work, [self._begin["read"]])
 
-    def write(self, work: Callable[[sa.Connection], _T]) -> _T:
+    def write(self, work: Callable[[sa.Connection], _T], durable: bool = True) -> _T:
         """What `work` returns in a transaction of its own. It may be called more than once.
+
+        Args:
+          durable: whether the transaction survives a power cut, which costs a few milliseconds of
+            an SQLite file's disk. A later durable one makes it durable as well.
 
         Raises:
           sqlalchemy.exc.IntegrityError: as it is, for the caller to explain.
         """
-        return self._transact(work, self._begin["write"])
+        synchronous = "FULL" if durable else "NORMAL"
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        ahead = [f"PRAGMA synchronous={synchronous}"] if is_sqlite else []
+        return self._transact(work, [*ahead, self._begin["write"]])
 
     def close(self) -> None:
         self._engine.dispose()
@@ -88,13 +103,18 @@ class TrialDatabase:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
         return UserError(f"{self.name}: cannot be used as a trial store: {' '.join(text.split())}")
 
-    def _transact(self, work: Callable[[sa.Connection], _T], begin: str) -> _T:
+    def _transact(self, work: Callable[[sa.Connection], _T], begin: Sequence[str]) -> _T:
         for attempt in range(_ATTEMPTS):
             worked = False
             try:
-                with self._engine.connect() as connection, connection.begin():
+                with (
+                    self._engine.connect() as connection,
+                    self._not_silent(connection),
+                    connection.begin(),
+                ):
                     self._connected = True
-                    connection.exec_driver_sql(begin)
+                    for statement in begin:
+                        connection.exec_driver_sql(statement)
                     result = work(connection)
                     worked = True
                 return result
@@ -107,6 +127,26 @@ class TrialDatabase:
                     raise self.problem(_explain(error)) from None
             time.sleep(min(2.0**attempt, self._timeout_seconds))
         raise AssertionError("the last attempt returns or raises")
+
+    @contextlib.contextmanager
+    def _not_silent(self, connection: sa.Connection) -> Iterator[None]:
+        """Cuts a connection to a server that says nothing for too long.
+
+        A server that is frozen, or whose cable was pulled, leaves the connection open: its client
+        would wait for ever.
+        """
+        if self._engine.dialect.name == "sqlite":
+            yield
+            return
+        driver = connection.connection.dbapi_connection
+        seconds = max(_SILENCE * self._timeout_seconds, _LEAST_SILENCE_SECONDS)
+        timer = threading.Timer(seconds, _cut, [driver])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _is_passing(self, error: sa.exc.DBAPIError) -> bool:
         """Whether another attempt may go well."""
@@ -131,14 +171,21 @@ class TrialDatabase:
         if "connect_timeout" not in url.query:
             arguments["connect_timeout"] = max(2, round(self._timeout_seconds))
         try:
-            # The ping replaces connections that a restart of the server has cut.
-            return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True)
+            # Without a ping ahead of every transaction, which would wait for a silent server: where
+            # a restart has cut the connection, the transaction is tried again on another.
+            return sa.create_engine(url, connect_args=arguments)
         except ImportError as error:
             raise self.problem(
                 f'{error}; pip install "mnasdet[postgresql]" and use {_DRIVER}://...'
             ) from None
         except sa.exc.ArgumentError as error:
             raise self.problem(str(error)) from None
+
+
+def _cut(driver: Any) -> None:
+    """Closes the socket of a driver's connection; what waits for it gets an error."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(driver.fileno())) as cut:
+        cut.shutdown(socket.SHUT_RDWR)
 
 
 def _parse(location: str | Path) -> sa.URL:
@@ -215,8 +262,6 @@ def _set_up_sqlite(engine: sa.Engine, busy_timeout: int) -> None:
         connection.execute(f"PRAGMA busy_timeout={busy_timeout}")
         # Readers (a report, a second terminal) never block the search.
         connection.execute("PRAGMA journal_mode=WAL")
-        # A killed process loses nothing; only a power cut can lose the last trials.
-        connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
 
 

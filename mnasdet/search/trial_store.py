@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from absl import logging
 
 from mnasdet.errors import UserError, nearest
 from mnasdet.search import trial_schema
-from mnasdet.search.trial import Trial, TrialState, fields, from_row, now, to_row
+from mnasdet.search.lease import Lease
+from mnasdet.search.trial import Trial, TrialState, checksum, fields, from_row, now, to_row
 from mnasdet.search.trial_database import TrialDatabase
 from mnasdet.search.trial_schema import SEARCHES, TRIALS
 
 __all__ = ["SearchSummary", "Trial", "TrialState", "TrialStore", "list_searches", "now"]
 
-# Those of a trial: all but the search that it belongs to.
-_COLUMNS = [column for column in TRIALS.columns if column.name != "search_id"]
+_T = TypeVar("_T")
+
+# What a damaged row raises where it is turned into a trial.
+_DAMAGE = (sa.exc.DBAPIError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +54,11 @@ class TrialStore:
     """The trials of one search, in an SQLite file or on a PostgreSQL server with other searches.
 
     Every change is one transaction: a process that is killed leaves whole trials behind, and a
-    call that raised changed nothing. Threads and processes may write at the same time.
+    call that raised changed nothing. Threads and processes may write at the same time; a search
+    has its trials for itself while it is `claimed`.
+
+    Every row has a checksum. A row that was changed by anything but this class is damaged: it is
+    named in a warning and left out, and the others are read.
     """
 
     def __init__(
@@ -74,6 +83,7 @@ class TrialStore:
             raise UserError(f"search name {search_name!r}: printable characters are needed")
         self.search_name = search_name
         self._database = TrialDatabase(location, create, timeout_seconds)
+        self._lease: Lease | None = None
         try:
             _prepare(self._database, search_name, create)
             self._id = self._open_search(create)
@@ -98,6 +108,29 @@ class TrialStore:
         allowed = nearest(self.search_name, names) if names else "it holds none"
         raise UserError(f"no search {self.search_name!r} in {self._database.name}; {allowed}")
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps the search for this process: another one that claims it is refused.
+
+        Within a `with` block of this store it changes nothing.
+
+        Raises:
+          UserError: another process has claimed the search.
+        """
+        if self._lease:
+            yield
+            return
+        lease = Lease(self._database, self._id, self.search_name)
+        lease.acquire()
+        self._lease = lease
+        try:
+            yield
+        finally:
+            self._lease = None
+            # Where the database fails here, the lease expires by itself.
+            with contextlib.suppress(UserError):
+                lease.release()
+
     def add(self, trials: Sequence[Trial]) -> None:
         """Writes new trials, all of them or none.
 
@@ -107,8 +140,10 @@ class TrialStore:
         if not trials:
             return
         rows = [{"search_id": self._id} | to_row(fields(trial)) for trial in trials]
+        summed = [row | {"checksum": checksum(row)} for row in rows]
         try:
-            self._database.write(lambda connection: connection.execute(TRIALS.insert(), rows))
+            # A trial that a power cut takes away is proposed again.
+            self._write(lambda c: c.execute(TRIALS.insert(), summed), durable=False)
         except sa.exc.IntegrityError as error:
             raise self._database.problem(
                 f"search {self.search_name!r} holds one of trials {trials[0].number} to "
@@ -119,43 +154,139 @@ class TrialStore:
         """Changes fields of a stored trial and returns it as it is now.
 
         Raises:
-          UserError: the trial is not in the store.
+          UserError: the trial is not in the store, or its row is damaged.
         """
-        row = to_row(changes)
-        changed = dataclasses.replace(trial, **from_row(row))
-        update = TRIALS.update().where(self._has(trial.number)).values(row)
-        if self._database.write(lambda connection: connection.execute(update).rowcount) != 1:
+        changed_fields = to_row(changes)
+        dataclasses.replace(trial, **changes)  # Raises TypeError for a field that there is not.
+
+        def change(connection: sa.Connection) -> Trial | None:
+            query = sa.select(TRIALS).where(self._has(trial.number))
+            held = connection.execute(query).mappings().one_or_none()
+            if held is None:
+                return None
+            _trial(held)  # A damaged row must not get a checksum that is right.
+            row = {name: value for name, value in held.items() if name != "checksum"}
+            row |= changed_fields
+            summed = row | {"checksum": checksum(row)}
+            connection.execute(TRIALS.update().where(self._has(trial.number)).values(summed))
+            return _trial(summed)
+
+        # A power cut may take away that a training began, but not what came of it.
+        durable = changes.get("state") is not TrialState.RUNNING
+        try:
+            changed = self._write(change, durable)
+        except _DAMAGE as error:
+            raise self._damaged(trial.number, error) from None
+        if changed is None:
             raise self._unknown(trial.number)
         return changed
 
     def trial(self, number: int) -> Trial:
-        """Raises UserError, with the numbers that there are, for one that is not in the store."""
-        query = sa.select(*_COLUMNS).where(self._has(number))
-        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
-        if not rows:
-            raise self._unknown(number)
-        return Trial(**from_row(rows[0]))
+        """Returns one trial.
 
-    def trials(self) -> list[Trial]:
-        """All of them, by number."""
-        query = sa.select(*_COLUMNS).where(TRIALS.c.search_id == self._id).order_by(TRIALS.c.number)
-        rows = self._database.read(lambda connection: connection.execute(query).mappings().all())
-        return [Trial(**from_row(row)) for row in rows]
+        Raises:
+          UserError: the trial is not in the store (says which are), or its row is damaged.
+        """
+        query = sa.select(TRIALS).where(self._has(number))
+        try:
+            row = self._database.read(
+                lambda connection: connection.execute(query).mappings().one_or_none()
+            )
+            found = None if row is None else _trial(row)
+        except _DAMAGE as error:
+            raise self._damaged(number, error) from None
+        if found is None:
+            raise self._unknown(number)
+        return found
+
+    def trials(self, drop_damaged: bool = False) -> list[Trial]:
+        """Returns all trials, by number, and warns of those whose rows are damaged.
+
+        Args:
+          drop_damaged: deletes these rows, so that their trials can be added anew.
+        """
+        query = sa.select(TRIALS).where(TRIALS.c.search_id == self._id).order_by(TRIALS.c.number)
+        try:
+            return [_trial(row) for row in self._rows(query)]
+        except _DAMAGE:
+            found, damaged = self._one_by_one()
+            for number, reason in damaged.items():
+                logging.warning("%s", self._damaged(number, reason))
+            if drop_damaged:
+                self._drop(damaged)
+            return found
+
+    def _drop(self, numbers: Collection[Any]) -> None:
+        """Deletes rows, so that their trials can be added anew."""
+        delete = TRIALS.delete().where(TRIALS.c.search_id == self._id)
+
+        def drop(connection: sa.Connection) -> None:
+            for number in numbers:  # None where a damaged row has no number any more.
+                is_it = TRIALS.c.number.is_(None) if number is None else TRIALS.c.number == number
+                connection.execute(delete.where(is_it))
+
+        self._write(drop)
 
     def describe(self, description: dict[str, Any]) -> None:
         """Keeps what search.json holds: finite numbers, text, lists and dictionaries."""
         text = json.dumps(description, allow_nan=False)
-        update = SEARCHES.update().where(SEARCHES.c.id == self._id).values(description=text)
-        self._database.write(lambda connection: connection.execute(update))
+        this = SEARCHES.c.id == self._id
+
+        def change(connection: sa.Connection) -> None:
+            connection.execute(SEARCHES.update().where(this).values(description=text))
+            trial_schema.set_checksum(connection, SEARCHES, this)
+
+        self._write(change)
 
     def description(self) -> dict[str, Any] | None:
-        """What `describe` was last given."""
-        query = sa.select(SEARCHES.c.description).where(SEARCHES.c.id == self._id)
-        text = self._database.read(lambda connection: connection.execute(query).scalar())
-        return None if text is None else json.loads(text)
+        """Returns what `describe` was last given.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        query = sa.select(SEARCHES).where(SEARCHES.c.id == self._id)
+        try:
+            row = self._database.read(lambda c: c.execute(query).mappings().one())
+            text = _checked(row)["description"]
+            return None if text is None else json.loads(text)
+        except _DAMAGE as error:
+            raise self._database.problem(
+                f"the description of search {self.search_name!r} is damaged ({_reason(error)})"
+            ) from None
 
     def close(self) -> None:
         self._database.close()
+
+    def _write(self, work: Callable[[sa.Connection], _T], durable: bool = True) -> _T:
+        """Returns what `work` does in a transaction, if the search is not another process's."""
+
+        def guarded(connection: sa.Connection) -> _T:
+            if self._lease:
+                self._lease.renew(connection)
+            return work(connection)
+
+        return self._database.write(guarded, durable)
+
+    def _one_by_one(self) -> tuple[list[Trial], dict[Any, Exception]]:
+        """Returns the trials that can be read, and why the others cannot, by number."""
+        ours = TRIALS.c.search_id == self._id
+        numbers = sa.select(TRIALS.c.number).where(ours).order_by(TRIALS.c.number)
+        trials: list[Trial] = []
+        damaged: dict[Any, Exception] = {}
+        for held in self._rows(numbers):
+            number = held["number"]
+            try:
+                (row,) = self._rows(sa.select(TRIALS).where(ours, TRIALS.c.number == number))
+                trials.append(_trial(row))
+            except (*_DAMAGE, UserError) as error:
+                damaged[number] = error
+        return trials, damaged
+
+    def _rows(self, query: sa.Select) -> Sequence[sa.RowMapping]:
+        return self._database.read(lambda connection: connection.execute(query).mappings().all())
+
+    def _damaged(self, number: Any, error: Exception) -> UserError:
+        return UserError(f"{self.location}: trial {number} is damaged ({_reason(error)})")
 
     def _has(self, number: int) -> sa.ColumnElement[bool]:
         return sa.and_(TRIALS.c.search_id == self._id, TRIALS.c.number == number)
@@ -167,6 +298,29 @@ class TrialStore:
         first, last = self._database.read(lambda connection: connection.execute(query).one())
         held = "no trials" if last is None else f"trials {first} to {last}"
         return UserError(f"no trial {number}: search {self.search_name!r} holds {held}")
+
+
+def _checked(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Returns a row without its checksum.
+
+    Raises:
+      ValueError: the checksum is not that of the row.
+    """
+    columns = {name: value for name, value in row.items() if name != "checksum"}
+    if row["checksum"] != checksum(columns):
+        raise ValueError("its checksum is another")
+    return columns
+
+
+def _trial(row: Mapping[Any, Any]) -> Trial:
+    """Returns the trial of a row; raises one of `_DAMAGE` for one that is damaged."""
+    columns = _checked(row)
+    del columns["search_id"]
+    return Trial(**from_row(columns))
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def list_searches(
@@ -185,6 +339,8 @@ def list_searches(
     try:
         _prepare(database, unnamed, create=False)
         return database.read(_summaries)
+    except (ValueError, TypeError) as error:
+        raise database.problem(f"its list of searches is damaged ({_reason(error)})") from None
     finally:
         database.close()
 
@@ -194,6 +350,8 @@ def _prepare(database: TrialDatabase, search_name: str, create: bool) -> None:
         found = database.read(trial_schema.find_version)
         if found == 0 and not create:
             raise database.problem("holds no trials")
+        if fault := database.read(trial_schema.find_damage):
+            raise database.problem(f"is damaged: {fault}; put a copy of it in its place")
         if found < trial_schema.VERSION:
             database.write(lambda connection: trial_schema.prepare(connection, search_name))
     except trial_schema.UnknownSchemaError as error:
@@ -218,6 +376,9 @@ def _summaries(connection: sa.Connection) -> list[SearchSummary]:
     by_id: dict[int, SearchSummary] = {}
     for search_id, name, created, state, count, duplicates, reward in connection.execute(query):
         summary = by_id.get(search_id) or SearchSummary(name, created, {}, 0, None)
+        if state is not None and state not in TrialState.__members__:
+            logging.warning("search %r has %d trials of no known state", name, count)
+            continue
         counts = summary.counts | ({TrialState[state]: count} if state else {})
         rewards = [r for r in (summary.best_reward, reward) if r is not None]
         by_id[search_id] = SearchSummary(

@@ -8,7 +8,13 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from mnasdet.errors import UserError
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedError(UserError):
+    """A signal asked the training to stop; its last step is saved."""
 
 
 class StopRequest:

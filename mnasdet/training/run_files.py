@@ -6,17 +6,13 @@ of another network or of other classes load without an error and give plausible 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 from google.protobuf import text_format
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
-from mnasdet import config, files, text_proto
+from mnasdet import config, files, message_differences, text_proto
 from mnasdet.data import label_map as label_maps
 from mnasdet.errors import CheckpointError, ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
@@ -61,9 +57,11 @@ def check_same(
     """
     differences = [*_differing_labels(folder, labels)]
     if (held := _architecture(folder)) is not None:
-        differences += _differing_fields(_unnamed(held), _unnamed(architecture), "architecture")
+        differences += message_differences.lines(
+            _unnamed(held), _unnamed(architecture), "architecture"
+        )
     if (trained := _config(folder)) is not None:
-        differences += _differing_fields(_decisive(trained), _decisive(pipeline))
+        differences += message_differences.lines(_decisive(trained), _decisive(pipeline))
     if differences:
         more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise CheckpointError(
@@ -145,45 +143,3 @@ def _decisive(
         kept.graph_rewriter.SetInParent()
     kept.eval_config.use_moving_averages = pipeline.eval_config.use_moving_averages
     return kept
-
-
-def _differing_fields(there: Message, here: Message, path: str = "") -> Iterator[str]:
-    """One line for each field that two messages of one type do not share."""
-    for field in there.DESCRIPTOR.fields:
-        name = f"{path}.{field.name}" if path else field.name
-        held, wanted = (_entries(message, field) for message in (there, here))
-        if len(held) != len(wanted):
-            times = [_times(field, entries) for entries in (held, wanted)]
-            yield f"{name} is {times[0]} in the folder, {times[1]} in the config"
-        elif field.message_type is None:
-            if held != wanted:
-                texts = [_text(field, entries) for entries in (held, wanted)]
-                yield f"{name} is {texts[0]} in the folder, {texts[1]} in the config"
-        else:
-            for index, pair in enumerate(zip(held, wanted, strict=True)):
-                place = f"[{index}]" if field.is_repeated else ""
-                yield from _differing_fields(*pair, f"{name}{place}")
-
-
-def _entries(message: Message, field: FieldDescriptor) -> list[Any]:
-    """The values of a field: of a plain one its default, too; of a message only where it is set."""
-    value = getattr(message, field.name)
-    if field.is_repeated:
-        return list(value)
-    return [value] if field.message_type is None or message.HasField(field.name) else []
-
-
-def _times(field: FieldDescriptor, entries: list[Any]) -> str:
-    if field.is_repeated:
-        return f"there {len(entries)} times"
-    return "set" if entries else "not set"
-
-
-def _text(field: FieldDescriptor, entries: list[Any]) -> str:
-    """The entries as a config has them."""
-    texts = []
-    for entry in entries:
-        out = io.StringIO()
-        text_format.PrintFieldValue(field, entry, out)
-        texts.append(out.getvalue())
-    return f"[{', '.join(texts)}]" if field.is_repeated else texts[0]

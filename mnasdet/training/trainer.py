@@ -19,7 +19,7 @@ from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set
 from mnasdet.protos import architecture_pb2, pipeline_pb2, train_pb2
 from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime, targets
-from mnasdet.training.interruption import StopRequest, stop_request
+from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
 
@@ -45,10 +45,6 @@ _PARTS: dict[str, tuple[str, ...]] = {
 
 class DivergedError(UserError):
     """The loss or a weight is NaN or infinite."""
-
-
-class StoppedError(UserError):
-    """A signal asked the training to stop; its last step is saved."""
 
 
 def strategy() -> tf.distribute.Strategy:

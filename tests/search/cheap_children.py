@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import os
@@ -71,6 +72,31 @@ def hangs_once(task: ChildTask) -> Outcome:
             file.write(str(os.getpid()))
         time.sleep(600)
     return Outcome(metrics={MAP: 0.5})
+
+
+def holds_the_interpreter_s_lock(task: ChildTask) -> Outcome:
+    """Writes its process into the file `task.architecture`; no other thread of it runs then."""
+    with open(task.architecture, "w") as file:
+        file.write(str(os.getpid()))
+    ctypes.PyDLL(None).sleep(600)
+    raise AssertionError("unreachable")
+
+
+def is_stopped(task: ChildTask) -> Outcome:
+    """Writes its process into the file `task.architecture` and stops all of its group."""
+    with open(task.architecture, "w") as file:
+        file.write(str(os.getpid()))
+    os.killpg(os.getpgrp(), signal.SIGSTOP)
+    raise AssertionError("unreachable")
+
+
+def its_process_hangs(task: ChildTask) -> Outcome:
+    """Writes a process that it starts into the file `task.architecture`."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with open(task.architecture, "w") as file:
+        file.write(str(process.pid))
+    process.wait()
+    raise AssertionError("unreachable")
 
 
 def hangs_if_named_so(task: ChildTask) -> Outcome:

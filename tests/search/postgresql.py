@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 # With signs that a URL has to quote.
@@ -42,6 +43,19 @@ class Server:
 
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "-w", "-m", "fast")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server's processes stand still: connections stay open, and nothing answers."""
+        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def url(self, database: str, password: str = PASSWORD) -> str:
         user = f"tester:{quote(password, safe='')}"

@@ -57,6 +57,7 @@ def search(controller: str, store: Path, executor: Executor) -> Search:
         executor=executor,
         max_pending=6,
         seed=7,
+        pauses=[0.0] * 5,
     )
 
 
@@ -65,9 +66,7 @@ def main(controller: str, store: str, address: str = "") -> None:
     executor: Executor
     if address:
         run_child = cheap_children.slower_accuracy
-        executor = RayCluster(
-            2, address=address, max_retries=5, run_child=run_child, prepare=prepare
-        )
+        executor = RayCluster(2, address=address, run_child=run_child, prepare=prepare)
     else:
         run_child = cheap_children.slow_accuracy
         executor = WorkerProcesses(2, run_child=run_child, prepare=prepare)

@@ -22,7 +22,6 @@ def test_four_bad_ends_are_four_failed_trials_with_four_reasons(tmp_path):
         prepare=cheap_children.prepare_nothing,
         max_memory_mb=250,
         max_trial_seconds=3,
-        max_retries=1,
     )
     try:
         trials = search_runs.search("random", tmp_path / "trials.db", executor).run(16)

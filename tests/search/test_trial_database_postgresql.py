@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from mnasdet.errors import UserError
+from mnasdet.search import trial_database
 from mnasdet.search.trial_store import TrialStore
 from tests.search.postgresql import connect
 from tests.search.store_errors import trial, user_error
@@ -82,6 +83,19 @@ def test_a_cut_connection_is_replaced(postgresql):
             store.add([trial(1)])
     assert len(cuts) == 1
     assert store.trials() == [trial(0), trial(1)]
+    store.close()
+
+
+def test_a_frozen_server_is_given_up_and_works_again_later(postgresql, monkeypatch):
+    monkeypatch.setattr(trial_database, "_LEAST_SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(trial_database, "_ATTEMPTS", 2)
+    url = postgresql.new_database()
+    store = TrialStore(url, timeout_seconds=0.05)
+    store.add([trial(0)])
+    with postgresql.frozen(), user_error("timeout|closed|SYSCALL|failed"):
+        store.add([trial(1)])
+    store.add([trial(2)])
+    assert {0, 2} <= {one.number for one in store.trials()}
     store.close()
 
 

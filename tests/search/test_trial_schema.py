@@ -26,6 +26,28 @@ INSERT INTO trials VALUES (0, '[1, 1]', 'name: "a"', 'k', 7, 'COMPLETE', NULL, '
     '{{"mAP": 0.25}}', 1.5, 0.125, NULL,
     '2025-05-04 03:02:01.000009', '2025-05-04 03:12:01.000009');
 """
+# As mnasdet made them up to version 0.2.0.
+VERSION_2 = """
+CREATE TABLE schema_version (version INTEGER);
+INSERT INTO schema_version VALUES (2);
+CREATE TABLE searches (
+    id {serial}, name TEXT NOT NULL UNIQUE, created {time} NOT NULL, description TEXT
+);
+INSERT INTO searches (name, created, description)
+    VALUES ('mine', '2025-05-04 03:02:00.000000', '{{"seed": 7}}');
+CREATE TABLE trials (
+    search_id INTEGER NOT NULL REFERENCES searches (id), number INTEGER NOT NULL,
+    tokens TEXT NOT NULL, architecture TEXT NOT NULL, key TEXT NOT NULL, seed BIGINT NOT NULL,
+    state TEXT NOT NULL, duplicate_of INTEGER, worker TEXT, metrics TEXT NOT NULL,
+    latency_ms FLOAT, reward FLOAT, error TEXT, started {time}, finished {time}, note TEXT,
+    PRIMARY KEY (search_id, number)
+);
+INSERT INTO trials VALUES (1, 1, '[1, 0]', 'name: "b"', 'k', 8, 'FAILED', 0, NULL, '{{}}', NULL,
+    NULL, 'why', NULL, NULL, NULL);
+INSERT INTO trials VALUES (1, 0, '[1, 1]', 'name: "a"', 'k', 7, 'COMPLETE', NULL, 'w',
+    '{{"mAP": 0.25}}', 1.5, 0.125, NULL,
+    '2025-05-04 03:02:01.000009', '2025-05-04 03:12:01.000009', NULL);
+"""
 TRIALS = [
     Trial(
         number=0,
@@ -67,6 +89,31 @@ def version_1(tmp_path):
     return path
 
 
+@pytest.fixture(params=["file", "server"])
+def version_2(request, tmp_path):
+    if request.param == "server":
+        url = request.getfixturevalue("postgresql").new_database()
+        with connect(url) as connection:
+            connection.execute(VERSION_2.format(serial="SERIAL PRIMARY KEY", time="TIMESTAMP"))
+        return url
+    path = tmp_path / "trials.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_2.format(serial="INTEGER PRIMARY KEY", time="DATETIME"))
+    return path
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_version_2_database_is_brought_up_to_date(version_2, create):
+    for _ in range(2):
+        store = TrialStore(version_2, "mine", create=create)
+        assert store.trials() == TRIALS
+        assert store.description() == {"seed": 7}
+        with store.claimed():
+            assert store.update(TRIALS[1], note="n").note == "n"
+            store.update(TRIALS[1], note=None)
+        store.close()
+
+
 @pytest.mark.parametrize("create", [True, False])
 def test_a_version_1_file_is_brought_up_to_date(version_1, create):
     store = TrialStore(version_1, "mine", create=create)
@@ -74,9 +121,9 @@ def test_a_version_1_file_is_brought_up_to_date(version_1, create):
     assert store.description() is None
     store.add([Trial(2, (), "", "k", 9, state=TrialState.REJECTED)])
     store.close()
-    assert query(version_1, "SELECT version FROM schema_version") == [(2,)]
+    assert query(version_1, "SELECT version FROM schema_version") == [(3,)]
     tables = query(version_1, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
-    assert tables == [("schema_version",), ("searches",), ("trials",)]
+    assert tables == [("leases",), ("schema_version",), ("searches",), ("trials",)]
     assert query(version_1, "PRAGMA foreign_key_check") == []
     # From now on the name counts.
     with pytest.raises(UserError, match="no search 'other' in .*; one of mine"):
@@ -137,8 +184,8 @@ def test_a_later_version_is_left_alone(location):
     TrialStore(location).close()
     on_server = isinstance(location, str)
     with connect(location) if on_server else sqlite3.connect(location) as connection:
-        connection.execute("UPDATE schema_version SET version = 3")
-    message = "has schema version 3, and this mnasdet knows versions up to 2; use a newer mnasdet"
+        connection.execute("UPDATE schema_version SET version = 4")
+    message = "has schema version 4, and this mnasdet knows versions up to 3; use a newer mnasdet"
     for open_store in (TrialStore, list_searches):
         with pytest.raises(UserError, match=message):
             open_store(location)

@@ -145,7 +145,7 @@ def test_other_programs_can_read_it(tmp_path):
         row = connection.execute("SELECT number, tokens, state, metrics FROM trials").fetchone()
         assert row == (0, "[1, 2, 3]", "REJECTED", '{"mAP": null}')
         assert connection.execute("SELECT name FROM searches").fetchall() == [("a search",)]
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(2,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

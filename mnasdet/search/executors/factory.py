@@ -20,7 +20,6 @@ def from_config(config: search_pb2.ExecutorConfig) -> Executor:
             max_trial_seconds=workers.max_trial_seconds,
             max_memory_mb=workers.max_memory_mb,
             visible_devices=workers.visible_devices,
-            max_retries=config.max_retries,
         )
     if name == "ray":
         return RayCluster(
@@ -31,6 +30,5 @@ def from_config(config: search_pb2.ExecutorConfig) -> Executor:
             threads_per_worker=config.ray.threads_per_worker,
             max_trial_seconds=config.ray.max_trial_seconds,
             max_memory_mb=config.ray.max_memory_mb,
-            max_retries=config.max_retries,
         )
     return ThisProcess()

@@ -41,7 +41,6 @@ class RayCluster(WorkerPool):
         threads_per_worker: int = 0,
         max_trial_seconds: float = 0.0,
         max_memory_mb: int = 0,
-        max_retries: int = 2,
         run_child: RunChild = child.run_safely,
         prepare: Callable[[int], None] = child.prepare,
     ):
@@ -56,7 +55,7 @@ class RayCluster(WorkerPool):
         Raises:
           UserError: no Ray, no cluster, or none of its nodes has room for a worker.
         """
-        super().__init__(num_workers, max_retries)
+        super().__init__(num_workers)
         self._settings = Settings(
             run_child=run_child,
             prepare=prepare,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from concurrent.futures import Future
 
 from mnasdet.search import child
@@ -17,8 +18,10 @@ class ThisProcess:
 
     def submit(self, task: child.ChildTask) -> Future[child.Outcome]:
         future: Future[child.Outcome] = Future()
+        begun = time.monotonic()
         outcome = self._run_child(task)
-        future.set_result(dataclasses.replace(outcome, worker="this process"))
+        seconds = time.monotonic() - begun
+        future.set_result(dataclasses.replace(outcome, worker="this process", seconds=seconds))
         return future
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ class WarmProcess:
     """A process, its pipe, and what may end it.
 
     Killing it is the only way to end it: there is nothing that it would have to put in order. It
-    ends by itself when the process that started it does.
+    and what it has started end when the process that started it does.
 
     Attributes:
       growth_mb: by how much its resident memory has grown since its first child.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import signal
-import threading
+import sys
 import traceback
 from multiprocessing.connection import Connection
 
@@ -17,11 +18,14 @@ from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Bug, Settings
 
+# Of Linux's prctl: the signal that a process gets when its parent ends.
+_PR_SET_PDEATHSIG = 1
+
 
 def main(pipe_fileno: int) -> None:
     """Answers the settings when it is ready, then every task with an outcome or a `Bug`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search to handle.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _end_with_parent(pipe_fileno)
     pipe = Connection(pipe_fileno)
     settings: Settings = pipe.recv()
     terminal.set_up()
@@ -46,8 +50,21 @@ def _answer(run_child: RunChild, task: ChildTask) -> Outcome | Bug:
         return Bug(error, trace)
 
 
-def _end_with_parent() -> None:
-    """A search that was killed leaves no worker behind: it held our standard input open."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+def _end_with_parent(pipe_fileno: int) -> None:
+    """Sees to it that this process, and what its children start, end when the search does.
+
+    A search that is killed cannot say so. It holds our standard input open, and the system closes
+    that. A thread here could not act on it while other code holds the interpreter's lock, or while
+    the process is stopped: so a second process waits for it, and kills the whole group.
+    """
+    if sys.platform == "linux":  # In case the group is stopped as a whole.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.fork():
+        return
+    with contextlib.suppress(BaseException):
+        # Else the search would not notice when the worker dies, nor would who reads its output.
+        for file in (pipe_fileno, 1, 2):
+            os.close(file)
+        while os.read(0, 1):
+            pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -7,10 +7,9 @@ import dataclasses
 import itertools
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from typing import Protocol
-
-from absl import logging
 
 from mnasdet.search.child import ChildTask, Outcome
 
@@ -51,21 +50,19 @@ class _Job:
     number: int
     task: ChildTask
     future: Future[Outcome] = dataclasses.field(default_factory=Future)
-    times_lost: int = 0
 
 
 class WorkerPool(abc.ABC):
     """An executor that keeps `num_workers` workers.
 
     Each has a thread, which takes a child only once its worker is ready: a worker that cannot
-    start, because its machine is gone or taken, holds no child up. The child of a lost worker is
-    taken by the next worker that is free, `max_retries` times; then it has failed.
+    start, because its machine is gone or taken, holds no child up. The outcome of a child whose
+    worker was lost is `environmental`.
     """
 
-    def __init__(self, num_workers: int, max_retries: int):
+    def __init__(self, num_workers: int):
         self._num_workers = num_workers
-        self._max_retries = max_retries
-        # Earlier children first, so that one that is tried again does not wait behind new ones.
+        # Earlier children first: one whose worker died while idle does not wait behind new ones.
         self._jobs: queue.PriorityQueue[tuple[float, _Job | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._threads: list[threading.Thread] = []
@@ -99,7 +96,7 @@ class WorkerPool(abc.ABC):
         while not self._jobs.empty():
             _, job = self._jobs.get()
             if job and _is_wanted(job):
-                job.future.set_result(Outcome(error=_INTERRUPTED))
+                job.future.set_result(Outcome(error=_INTERRUPTED, environmental=True))
 
     def _serve(self, index: int) -> None:
         """One worker's thread: child after child, in worker after worker."""
@@ -144,6 +141,7 @@ class WorkerPool(abc.ABC):
             self._workers.discard(worker)
 
     def _run(self, worker: Worker, job: _Job) -> None:
+        begun = time.monotonic()
         try:
             outcome = worker.run(job.task)
         except Exception as trouble:
@@ -151,26 +149,19 @@ class WorkerPool(abc.ABC):
                 worker.close()  # It may live, and only be out of reach.
             self._end_in_trouble(job, trouble, worker.name)
         else:
-            job.future.set_result(dataclasses.replace(outcome, worker=worker.name))
+            seconds = time.monotonic() - begun
+            job.future.set_result(dataclasses.replace(outcome, worker=worker.name, seconds=seconds))
 
     def _end_in_trouble(self, job: _Job, trouble: Exception, worker: str) -> None:
-        """Tries the child of a lost worker again while it may be; hands on what is no loss."""
+        """Ends a child whose worker was lost; hands on what is no loss."""
         if self._closing:
-            job.future.set_result(Outcome(error=_INTERRUPTED, worker=worker))
-        elif not isinstance(trouble, WorkerLost):
-            job.future.set_exception(trouble)
-        elif job.times_lost < self._max_retries:
-            job.times_lost += 1
-            logging.warning(
-                "worker lost: %s (%s); retry %d of %d",
-                trouble,
-                worker or "while it started",
-                job.times_lost,
-                self._max_retries,
+            job.future.set_result(Outcome(error=_INTERRUPTED, worker=worker, environmental=True))
+        elif isinstance(trouble, WorkerLost):
+            job.future.set_result(
+                Outcome(error=f"worker lost: {trouble}", worker=worker, environmental=True)
             )
-            self._jobs.put((job.number, job))
         else:
-            job.future.set_result(Outcome(error=f"worker lost: {trouble}", worker=worker))
+            job.future.set_exception(trouble)
 
 
 def _is_wanted(job: _Job) -> bool:

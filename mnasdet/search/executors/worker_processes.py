@@ -27,7 +27,6 @@ class WorkerProcesses(WorkerPool):
         max_trial_seconds: float = 0.0,
         max_memory_mb: int = 0,
         visible_devices: Sequence[str] = (),
-        max_retries: int = 2,
         run_child: RunChild = child.run_safely,
         prepare: Callable[[int], None] = child.prepare,
     ):
@@ -38,7 +37,7 @@ class WorkerProcesses(WorkerPool):
           visible_devices: CUDA_VISIBLE_DEVICES of the workers, in turns; empty: as it is here.
           run_child: found by its name in the processes, so neither a lambda nor of __main__.
         """
-        super().__init__(num_workers, max_retries)
+        super().__init__(num_workers)
         self._visible_devices = list(visible_devices)
         self._settings = Settings(
             run_child=run_child,

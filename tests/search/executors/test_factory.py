@@ -23,11 +23,10 @@ def test_worker_processes():
             "max_memory_mb": 4000,
             "visible_devices": ["0", "1"],
         },
-        max_retries=4,
     )
     executor = factory.from_config(config)
     assert isinstance(executor, WorkerProcesses)
-    assert (executor._num_workers, executor._max_retries) == (3, 4)
+    assert executor._num_workers == 3
     settings = executor._settings
     assert (settings.max_trial_seconds, settings.threads, settings.max_memory_mb) == (60, 5, 4000)
     assert settings.run_child is child.run_safely
@@ -53,5 +52,5 @@ def test_ray_cluster(monkeypatch):
         "threads_per_worker": 3,
         "max_memory_mb": 4000,
     }
-    factory.from_config(search_pb2.ExecutorConfig(ray=ray, max_retries=4))
-    assert seen == ray | {"max_retries": 4}
+    factory.from_config(search_pb2.ExecutorConfig(ray=ray))
+    assert seen == ray

@@ -12,6 +12,7 @@ import pytest
 
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
+from mnasdet.search.attempts import Attempts
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors import ray_cluster
 from mnasdet.search.executors.ray_cluster import RayCluster
@@ -62,18 +63,22 @@ def test_a_child_that_takes_too_much_memory_has_failed(cluster):
 
 
 def test_a_child_that_always_ends_its_worker_has_failed(cluster):
-    with workers(cluster, cheap_children.crashes, max_retries=1) as executor:
-        assert executor.submit(TASK).result().error == "worker lost: killed by SIGSEGV"
+    with workers(cluster, cheap_children.crashes) as executor:
+        outcome = executor.submit(TASK).result()
+    assert outcome.error == "worker lost: killed by SIGSEGV"
+    assert outcome.environmental
 
 
 def test_the_child_of_a_lost_actor_is_tried_again(cluster, tmp_path):
-    with workers(cluster, cheap_children.kills_its_watchdog_once, max_retries=1) as executor:
-        outcome = executor.submit(remembering(tmp_path / "file")).result()
+    with workers(cluster, cheap_children.kills_its_watchdog_once) as executor:
+        children = Attempts(executor, pauses=[0.0])
+        children.start("one", remembering(tmp_path / "file"))
+        ((_, outcome),) = children.finished()
     assert outcome.metrics == {MAP: 0.5}
 
 
 def test_an_actor_that_is_lost_too_often_is_given_up(cluster, tmp_path):
-    with workers(cluster, cheap_children.kills_its_watchdog_once, max_retries=0) as executor:
+    with workers(cluster, cheap_children.kills_its_watchdog_once) as executor:
         error = executor.submit(remembering(tmp_path / "file")).result().error
     assert error == "worker lost: The actor is dead because its worker process has died"
 
@@ -98,7 +103,7 @@ def test_closing_ends_what_runs_and_leaves_the_cluster(cluster, tmp_path):
 
 
 def test_workers_are_out_of_reach_of_ctrl_c(cluster):
-    with workers(cluster, cheap_children.process_id, max_retries=0) as executor:
+    with workers(cluster, cheap_children.process_id) as executor:
         first = int(executor.submit(TASK).result().metrics[MAP])
         for pid in (first, psutil.Process(first).ppid()):
             os.kill(pid, signal.SIGINT)
@@ -159,6 +164,7 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
 SEARCH = """
 import sys
 import psutil
+from mnasdet.search.attempts import Attempts
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors.ray_cluster import RayCluster
 from tests.search import cheap_children

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from mnasdet.evaluation.coco import MAP
+from mnasdet.search.attempts import Attempts
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors import warm_process
 from mnasdet.search.executors.worker_processes import WorkerProcesses
@@ -51,19 +52,24 @@ def test_workers_stay_warm_and_share_the_work():
     ],
 )
 def test_a_child_that_always_ends_its_worker_has_failed(run_child, reason):
-    with workers(run_child, max_retries=1) as executor:
-        assert executor.submit(TASK).result().error == reason
+    with workers(run_child) as executor:
+        outcome = executor.submit(TASK).result()
+    assert outcome.error == reason
+    # Whether that is the architecture's fault, other children tell.
+    assert outcome.environmental
 
 
 def test_a_lost_worker_is_tried_again(tmp_path):
-    with workers(cheap_children.dies_once, max_retries=1) as executor:
-        outcome = executor.submit(remembering(tmp_path / "died")).result()
-    assert outcome.error is None
+    with workers(cheap_children.dies_once) as executor:
+        children = Attempts(executor, pauses=[0.0])
+        children.start("one", remembering(tmp_path / "died"))
+        ((label, outcome),) = children.finished()
+    assert (label, outcome.error) == ("one", None)
     assert outcome.metrics == {MAP: 0.5}
 
 
 def test_a_worker_that_dies_while_idle_is_replaced_in_silence(caplog):
-    with workers(cheap_children.process_id, max_retries=0) as executor:
+    with workers(cheap_children.process_id) as executor:
         first = int(executor.submit(TASK).result().metrics[MAP])
         os.kill(first, signal.SIGKILL)
         # Its thread may have seen it die and replaced it by now.
@@ -112,7 +118,7 @@ def is_running(pid):
 
 def test_a_worker_that_keeps_memory_is_replaced_between_children(monkeypatch):
     monkeypatch.setattr(warm_process, "MAX_GROWTH_MB", 100)
-    with workers(cheap_children.keeps_60_mb, max_retries=0) as executor:
+    with workers(cheap_children.keeps_60_mb) as executor:
         ids = [executor.submit(TASK).result().metrics[MAP] for _ in range(6)]
     # The second one adds 60 MB, the third one another 60.
     assert len(set(ids)) == 2
@@ -167,6 +173,7 @@ def test_workers_are_out_of_reach_of_ctrl_c():
 
 SEARCH = """
 import sys, time
+from mnasdet.search.attempts import Attempts
 from mnasdet.search.child import ChildTask
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from tests.search import cheap_children
@@ -180,15 +187,29 @@ executor.close()
 """
 
 
-def test_a_search_that_is_killed_leaves_no_worker_behind(tmp_path):
+@pytest.mark.parametrize(
+    "child", ["hangs_once", "holds_the_interpreter_s_lock", "is_stopped", "its_process_hangs"]
+)
+def test_a_search_that_is_killed_leaves_no_process_behind(child, tmp_path):
     file = tmp_path / "pid"
-    code = SEARCH.format(child="hangs_once")
+    code = SEARCH.format(child=child)
     search = subprocess.Popen([sys.executable, "-c", code, str(file)], cwd=ROOT)
-    worker = process_in(file)
-    assert is_running(worker)
+    process = process_in(file)
+    assert is_running(process)
+    group = os.getpgid(process)
     search.kill()
     search.wait()
-    wait_for(lambda: not is_running(worker))
+    wait_for(lambda: not is_running(process))
+    wait_for(lambda: not any(map(is_running, processes_of(group))))
+
+
+def processes_of(group):
+    """The processes of a process group."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            found += [pid] if os.getpgid(pid) == group else []
+    return found
 
 
 def test_standard_output_is_the_search_s_own():

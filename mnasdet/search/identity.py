@@ -1,0 +1,147 @@
+"""What decides the trials of a search: compared when it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf import text_format
+
+import mnasdet
+from mnasdet import message_differences
+from mnasdet.data import input_pipeline
+from mnasdet.protos import pipeline_pb2, train_pb2
+from mnasdet.search import latency
+from mnasdet.training import checkpoints
+
+Identity = Mapping[str, Any]
+
+_PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
+
+# A file of records is known by its size and so many of its first bytes: a data set of many
+# gigabytes is compared in a second.
+_HEAD_BYTES = 2**16
+
+
+def of_search(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> dict[str, Any]:
+    """Returns what decides the trials of a search, as JSON has it.
+
+    Files count by their content: they may be elsewhere when the search goes on.
+
+    Returns:
+      config: its decisive fields, as a text proto. data: {use: [[bytes, hash of the head]]}.
+      latency: {field: value} of the device or the table. versions: {package: version}.
+    """
+    return {
+        "config": text_format.MessageToString(decisive(pipeline)),
+        "data": {use: [_fingerprint(file) for file in files] for use, files in _data(pipeline)},
+        "latency": latency.identity(pipeline.search_config.latency),
+        "versions": {"mnasdet": mnasdet.__version__}
+        | {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def decisive(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """Returns the fields of a config that decide which trials a search makes.
+
+    That is neither their number, nor who trains or keeps them, nor where files are.
+    """
+    kept = pipeline_pb2.TrainEvalPipelineConfig()
+    kept.CopyFrom(pipeline)
+    search_config = kept.search_config
+    for field in ("num_trials", "executor", "retrain_config", "trial_store"):
+        search_config.ClearField(field)
+    for reader in (kept.train_input_reader, *kept.eval_input_reader):
+        reader.ClearField("label_map_path")
+        if reader.HasField("tf_record_input_reader"):
+            reader.tf_record_input_reader.ClearField("input_path")
+    for training in _trainings(kept):
+        training.ClearField("fine_tune_checkpoint")
+    if search_config.latency.latency_table.path:
+        search_config.latency.latency_table.ClearField("path")
+    return kept
+
+
+def differences(held: Identity, found: Identity) -> list[str]:
+    """Returns one line for each decisive thing that differs, versions left out."""
+    there, here = (
+        # A later version may have written fields that this one does not know.
+        text_format.Parse(
+            one["config"], pipeline_pb2.TrainEvalPipelineConfig(), allow_unknown_field=True
+        )
+        for one in (held, found)
+    )
+    lines = list(message_differences.lines(there, here))
+    for use in sorted(held["data"].keys() | found["data"].keys()):
+        files = [one["data"].get(use) for one in (held, found)]
+        if files[0] != files[1]:
+            lines.append(f"{use}: {_described(files[0])} in the folder, {_described(files[1])} now")
+    lines += _differing_values(held["latency"], found["latency"], "latency: ")
+    return lines
+
+
+def differing_versions(held: Identity, found: Identity) -> list[str]:
+    """Returns one line for each package of another version, which may change results."""
+    return list(_differing_values(held["versions"], found["versions"], ""))
+
+
+def _differing_values(
+    held: Mapping[str, Any], found: Mapping[str, Any], prefix: str
+) -> Iterator[str]:
+    for name in sorted(held.keys() | found.keys()):
+        if held.get(name) != found.get(name):
+            there, here = (one.get(name, "nothing") for one in (held, found))
+            yield f"{prefix}{name} is {there} in the folder, {here} now"
+
+
+def _data(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> Iterator[tuple[str, Sequence[str | Path]]]:
+    """The files that the trials depend on, by what they are for."""
+    readers = {"training data": [pipeline.train_input_reader]}
+    readers["evaluation data"] = list(pipeline.eval_input_reader)
+    for use, ones in readers.items():
+        yield (
+            use,
+            [
+                file
+                for reader in ones
+                if reader.HasField("tf_record_input_reader")
+                for file in input_pipeline.input_files(reader)
+            ],
+        )
+    label_maps = [reader.label_map_path for reader in pipeline.eval_input_reader]
+    yield "label map", [path for path in label_maps if path]
+    paths = [training.fine_tune_checkpoint for training in _trainings(pipeline)]
+    prefixes = [checkpoints.find(path) for path in paths if path]
+    yield "fine_tune_checkpoint", [f"{prefix}.index" for prefix in prefixes]
+
+
+def _trainings(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> list[train_pb2.TrainConfig]:
+    """The trainings that decide the results of trials."""
+    trainings = [pipeline.train_config]
+    if pipeline.search_config.HasField("pretrain_config"):
+        trainings.append(pipeline.search_config.pretrain_config)
+    return trainings
+
+
+def _fingerprint(path: str | Path) -> list[Any]:
+    with tf.io.gfile.GFile(str(path), "rb") as file:
+        head = file.read(_HEAD_BYTES)
+        return [file.size(), hashlib.sha256(head).hexdigest()[:16]]
+
+
+def _described(files: Sequence[Sequence[Any]] | None) -> str:
+    if not files:
+        return "none"
+    size = sum(file[0] for file in files)
+    digest = hashlib.sha256(repr(files).encode()).hexdigest()[:8]
+    return f"{len(files)} files of {size:,} bytes ({digest})"
