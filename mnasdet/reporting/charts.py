@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page, proposals
@@ -103,11 +104,10 @@ def _frontier(
                 [trial.number, trial.reward, _wrapped(strings.get(trial.number, ""))]
                 for trial in shown
             ],
-            "hovertemplate": (
-                "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, "
-                f"%{{x:.4~g}} {unit}, "
-                "reward %{customdata[1]:.4f}<br>%{customdata[2]}<extra></extra>"
-            ),
+            "hovertemplate": Markup(
+                "<b>trial %{{customdata[0]}}</b><br>mAP %{{y:.4f}}, %{{x:.4~g}} {}, "
+                "reward %{{customdata[1]:.4f}}<br>%{{customdata[2]}}<extra></extra>"
+            ).format(unit),
         }
 
     many = len(complete) > _MOST_SVG_POINTS
@@ -289,4 +289,4 @@ def _scatter(points: Sequence[Trial]) -> type[go.Scatter] | type[go.Scattergl]:
 
 
 def _wrapped(string: str) -> str:
-    return "<br>".join(textwrap.wrap(string, _HOVER_CHARACTERS))
+    return "\n".join(textwrap.wrap(string, _HOVER_CHARACTERS))

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mnasdet.reporting import page
 from mnasdet.search.trial_store import Trial
@@ -66,14 +67,14 @@ def note(
     return "One network, latency by latency: " + " ".join(parts) if len(parts) > 1 else ""
 
 
-def section(latencies: Sequence[Latency], note: str = "") -> str:
-    """Two charts, their gist and the note ahead of it; "" where nothing was measured."""
+def section(latencies: Sequence[Latency], note: str = "") -> Markup:
+    """Returns two charts, their gist and the note ahead of it; nothing without measurements."""
     if not latencies:
-        return ""
+        return Markup()
     charts = page.chart("Predicted and measured latency", _scatter(latencies), "chart medium")
     charts += page.chart("Error of the prediction", _errors(latencies), "chart medium")
     told = f"{note} {gist(latencies)}".strip()
-    content = f'{page.note(told)}<div class="pair">{charts}</div>'
+    content = Markup('{}<div class="pair">{}</div>').format(page.note(told), charts)
     return page.section("Predicted and measured latency", content)
 
 
