@@ -117,7 +117,7 @@ def _scatter(latencies: Sequence[Latency]) -> go.Figure:
             mode="markers",
             marker={"size": 9, "color": _POINT},
             customdata=[[latency.trial, 100 * latency.error] for latency in latencies],
-            hovertemplate=(
+            hovertemplate=Markup(
                 "<b>trial %{customdata[0]}</b><br>predicted %{x:.4~g} ms, measured %{y:.4~g} ms: "
                 "%{customdata[1]:+.1f} %<extra></extra>"
             ),
@@ -136,7 +136,7 @@ def _errors(latencies: Sequence[Latency]) -> go.Figure:
             y=[100 * latency.error for latency in ordered],
             marker={"color": _POINT},
             customdata=[[latency.trial] for latency in ordered],
-            hovertemplate="<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>",
+            hovertemplate=Markup("<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>"),
         )
     )
     figure.update_xaxes(type="category")

@@ -88,7 +88,7 @@ def _running(layers: Sequence[LayerLatency]) -> go.Figure:
             mode="lines",
             yaxis="y2",
             line={"color": _COLOURS[-1], "width": 1.5},
-            hovertemplate="so far %{y:.4~g} ms<extra></extra>",
+            hovertemplate=Markup("so far %{y:.4~g} ms<extra></extra>"),
         )
     )
     figure.update_layout(
@@ -100,7 +100,7 @@ def _running(layers: Sequence[LayerLatency]) -> go.Figure:
     return figure
 
 
-_HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{y:.4~g} ms<extra></extra>"
+_HOVER = Markup("<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{y:.4~g} ms<extra></extra>")
 
 
 def _ms(value: float) -> Markup:

@@ -125,7 +125,7 @@ def _overview(
             ygap=1,
             colorscale=[[0, _OPEN], [1, _SETTLED]],
             showscale=False,
-            hovertemplate="<b>%{y}</b><br>up to trial %{x}: %{text}<extra></extra>",
+            hovertemplate=Markup("<b>%{y}</b><br>up to trial %{x}: %{text}<extra></extra>"),
         )
     )
     figure.update_yaxes(autorange="reversed", tickfont={"size": 10}, dtick=1, showgrid=False)

@@ -27,9 +27,6 @@ _POLICY = Markup(
 # Ticks of an axis that have room.
 _MOST_TICKS = 12
 
-# The texts of a figure that are HTML: no data is put into them, only names of data.
-_TEMPLATES = {"hovertemplate"}
-
 
 def html(title: str, body: Markup) -> Markup:
     """Returns the page, which draws its charts itself."""
@@ -99,7 +96,7 @@ def chart(title: str, figure: go.Figure, kind: str = "chart", height: int | None
     """Returns a place for the chart, drawn when it is first seen.
 
     Args:
-      figure: its texts are shown as they are, lines and all; only hover templates may have tags.
+      figure: its texts are shown as they are, lines and all; only Markup may have tags.
       kind: CSS classes, one of them "chart".
       height: in pixels, in place of the class's.
     """
@@ -121,18 +118,16 @@ def _json(figure: go.Figure) -> Markup:
 
 
 def _escaped(value: Any) -> Any:
-    """Returns a value of a figure with its texts as HTML, whose lines stay lines."""
+    """Returns a value of a figure with its texts as HTML."""
     if isinstance(value, str):
-        return str(escape(value)).replace("\n", "<br>")
+        return str(escape(value).replace("\n", Markup("<br>")))
     if isinstance(value, np.ndarray):
         return _escaped(value.tolist()) if value.dtype.kind in "OUS" else value
     if isinstance(value, (list, tuple)):
         # Without a call for every number, of which a chart may have 50,000.
         return [item if isinstance(item, (int, float)) else _escaped(item) for item in value]
     if isinstance(value, dict):
-        return {
-            name: item if name in _TEMPLATES else _escaped(item) for name, item in value.items()
-        }
+        return {name: _escaped(item) for name, item in value.items()}
     return value
 
 
