@@ -15,8 +15,8 @@ from mnasdet import config
 from mnasdet.evaluation.baseline import BASELINE_AP50, BASELINE_MAP
 from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.protos import search_pb2
-from mnasdet.reporting import page as pages
 from mnasdet.reporting import latency_plot, report
+from mnasdet.reporting import page as pages
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search import results
