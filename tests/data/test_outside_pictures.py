@@ -67,7 +67,7 @@ REASONS = {
 }
 
 
-def convert_coco(folder, names):
+def read_coco(folder, names):
     objects = [
         {"id": number, "image_id": number, "category_id": 1, "bbox": [1, 1, 8, 8]}
         for number in range(len(names))
@@ -78,7 +78,7 @@ def convert_coco(folder, names):
     return coco.read(folder / "a.json")[1]
 
 
-def convert_pascal(folder, names):
+def read_pascal(folder, names):
     (folder / "xml").mkdir()
     for number, name in enumerate(names):
         text = f"<annotation><filename>{name}</filename>{BOX}</bndbox></object></annotation>"
@@ -86,7 +86,7 @@ def convert_pascal(folder, names):
     return list(pascal.read(pascal.annotation_files(folder / "xml"), NAMES))
 
 
-def convert_yolo(folder, names):
+def read_yolo(folder, names):
     """YOLO's annotations have no names: all pictures of the folder that have a file of labels."""
     (folder / "labels").mkdir()
     for name in names:
@@ -95,7 +95,7 @@ def convert_yolo(folder, names):
     return yolo.read(folder / "images", folder / "labels", NAMES)[0]
 
 
-@pytest.mark.parametrize("read", [convert_coco, convert_pascal, convert_yolo])
+@pytest.mark.parametrize("read", [read_coco, read_pascal, read_yolo])
 def test_pictures_elsewhere_are_left_out(read, folder, monkeypatch):
     opened = []
     load = pictures.load
@@ -121,7 +121,7 @@ def test_pictures_elsewhere_are_left_out(read, folder, monkeypatch):
     assert [example.filename for example in examples] == ["good.jpg", "within.jpg"]
     assert opened == ["good.jpg", "within.jpg"]
     expected = REASONS | {str(folder / "secret.jpg"): "no picture"}
-    if read is convert_yolo:
+    if read is read_yolo:
         # The walk through the folder goes into no link and names no folder.
         expected = {n: r for n, r in REASONS.items() if "/" not in n and n != "folder.jpg"}
         faults = {name: fault for name, fault in faults.items() if name}
@@ -137,7 +137,7 @@ def test_many_links_out_are_one_cause(folder):
         (folder / "images" / name).symlink_to(folder / "outside" / "secret.jpg")
     with pytest.raises(DataError, match=r"3 of 3 boxes would be lost, 3 of them .*copy the pic"):
         conversion.convert(
-            convert_coco(folder, names),
+            read_coco(folder, names),
             total=3,
             images_dir=folder / "images",
             names=NAMES,
