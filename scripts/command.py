@@ -169,7 +169,7 @@ def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
         from mnasdet.evaluation import metric_text
 
         for line in metric_text.lines(metrics):
-            print(line)
+            print(terminal.one_line(line))
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import flags
 
+from mnasdet import terminal
 from mnasdet.errors import UserError
 from mnasdet.scripts import command
 
@@ -99,7 +100,7 @@ def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
 def _print_trials(result: dict[str, Any]) -> None:
     rows = result["trials"]
     of = "" if len(rows) == result["num_trials"] else f" of {result['num_trials']}"
-    print(f"search {result['search_name']}: {len(rows)}{of} trials")
+    print(f"search {terminal.one_line(result['search_name'])}: {len(rows)}{of} trials")
     latency = "latency ms" if result["latency_unit"] == "ms" else result["latency_unit"]
     _print_table(
         ["number", "state", "reward", "mAP", latency, "duplicate of", "note", "error"],
@@ -164,11 +165,14 @@ def _print_trial(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if name == "metrics":
             print("metrics:")
-            print("".join(f"  {metric}: {figure}\n" for metric, figure in value.items()), end="")
+            for metric, figure in value.items():
+                print(f"  {terminal.one_line(metric)}: {figure}")
         elif name == "architecture":
             print(f"architecture:\n{textwrap.indent(value.rstrip(), '  ')}")
         elif value is not None:
-            print(f"{name.replace('_', ' ')}: {value}")
+            # Indented, no line of a note is taken for a field.
+            lines = "\n  ".join(str(value).splitlines())
+            print(f"{name.replace('_', ' ')}: {lines}")
 
 
 def export() -> Result:
@@ -291,14 +295,16 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def _shortened(text: str | None, characters: int) -> str:
-    line = " ".join((text or "").split())
+    line = terminal.one_line(text or "")
     return line if len(line) <= characters else f"{line[: characters - 1]}…"
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: set[str]) -> None:
-    """Columns as wide as they need be, numbers to the right and those in `left` to the left."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in [header, *rows]:
+    """Prints columns as wide as they need be, numbers to the right and those in `left` to the
+    left."""
+    shown = [list(map(terminal.one_line, row)) for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
         cells = [
             f"{cell:<{width}}" if name in left else f"{cell:>{width}}"
             for cell, width, name in zip(row, widths, header, strict=True)

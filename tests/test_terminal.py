@@ -1,8 +1,12 @@
 """Plain lines on the terminal."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from mnasdet import terminal
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,3 +56,51 @@ def test_streams_keep_encoding_and_order():
     code = "from mnasdet import terminal; terminal.set_up(); print('×'); print('ü', end='')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=ROOT)
     assert done.stdout == "×\nü".encode()
+
+
+# A red title that rings, in a note; 0x9b is an ESC and a bracket in one; letters turned around.
+EVIL = "\x1b[31m\x1b]0;owned\x07\x9b2J\x08\x7fabc\u202egnp.exe\u2066\ud800"
+SHOWN = r"\x1b[31m\x1b]0;owned\x07\x9b2J\x08\x7fabc\u202egnp.exe\u2066\ud800"
+
+_PRINTS = f"""
+import json, sys
+from absl import flags, logging
+from tqdm import tqdm
+from mnasdet import terminal
+terminal.set_up()
+flags.FLAGS.mark_as_parsed()
+evil = {EVIL!a}
+print("note:", evil, "\\rcell", "a\\tb")
+print(json.dumps([evil, "\\r"]))
+sys.stdout.writelines([evil, "\\n"])
+print("error:", evil, file=sys.stderr)
+logging.warning("left out: %s\\rdone", evil)
+for _ in tqdm(range(2), desc=evil, mininterval=0):
+    pass
+print("\\rbar", end="", file=sys.stderr)
+print("\\rbar 2\\rerror", file=sys.stderr)
+raise ValueError(evil)
+"""
+
+
+def test_text_from_outside_does_nothing_to_the_terminal():
+    done = subprocess.run([sys.executable, "-c", _PRINTS], capture_output=True, cwd=ROOT)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    note, as_json, line = out.splitlines()
+    assert note == f"note: {SHOWN} \\rcell a\tb"
+    assert json.loads(as_json) == [EVIL, "\r"]
+    assert line == SHOWN
+    error, warning, bars, last, *trace = err.split("\n")
+    assert error == f"error: {SHOWN}"
+    assert warning == f"warning: left out: {SHOWN}\\rdone"
+    # A progress bar is drawn over and over in its own line.
+    assert len(bars.split("\r")) >= 3
+    assert all(bar.startswith(f"{SHOWN}: ") for bar in bars.split("\r")[1:])
+    assert last == "\rbar\rbar 2\\rerror"
+    assert trace[-2] == f"ValueError: {SHOWN}"
+    assert not re.search("[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\u202e\u2066]", out + err)
+
+
+def test_one_line():
+    assert terminal.one_line(" a\n b\u2028c\x1b[m\r\n") == r"a b c\x1b[m"
+    assert terminal.printable("ü ↯ 猫 \u200d") == "ü ↯ 猫 \u200d"

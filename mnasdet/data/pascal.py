@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from mnasdet import text_files
-from mnasdet.data import values
+from mnasdet.data import ordinary_files, values
 from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject, expected
 from mnasdet.data.geometry import (
     FROM_POLYGON,
@@ -140,8 +140,8 @@ def _root(file: Path) -> ElementTree.Element:
     Raises:
       ValueError: when it is no XML.
     """
-    if file.exists() and not file.is_file():
-        raise ValueError("is no ordinary file")
+    if file.exists():
+        ordinary_files.size(file)
     try:
         # From text: the XML parser itself knows no encoding of several bytes but Unicode's.
         text = text_files.read_text(file, ValueError, "XML text")

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from mnasdet.data import ordinary_files
 from mnasdet.data.values import shown
 
 FORMATS = ("jpeg", "png")
@@ -113,15 +114,24 @@ class Folder:
         return self._readable(found[0])
 
     def _readable(self, name: str) -> str:
-        """A device or a pipe would be read for ever; a link may lead to any file of the machine."""
-        path = self.path / name
-        resolved = path.resolve()
+        """Returns the name of a picture that may be read.
+
+        A device or a pipe would be read for ever. A link may lead to any file of the machine, which
+        would then be in records that others are given.
+        """
+        # Path.resolve raises RuntimeError for a link to itself.
+        resolved = Path(os.path.realpath(self.path / name))
         if not resolved.is_relative_to(self._root):
-            raise ValueError(f"{path} is a link out of {self.path}; put the picture itself there")
+            raise ValueError(
+                f"{shown(name)!r} is a link out of {self.path}; copy the picture there, or give "
+                "the folder that the links lead to as --images_dir"
+            )
         if not resolved.exists():
-            raise ValueError(f"{path} is a link to nothing")
-        if not resolved.is_file():
-            raise ValueError(f"{path} is no ordinary file")
+            raise ValueError(f"{shown(name)!r} is a link to nothing")
+        try:
+            ordinary_files.size(resolved)
+        except ValueError as error:
+            raise ValueError(f"{shown(name)!r} {error}") from None
         return Path(name).as_posix()
 
     def _near(self, parts: list[str]) -> str:
@@ -166,8 +176,9 @@ def load(path: str | os.PathLike[str]) -> Picture:
 
     Raises:
       OSError: when the file cannot be read.
-      ValueError: when it is no picture, damaged or too large.
+      ValueError: when it is no picture, damaged or too large, or no ordinary file.
     """
+    ordinary_files.check_picture(path)
     encoded = Path(path).read_bytes()
     with _opened(encoded) as image:
         kind = _format(image)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mnasdet import text_files
-from mnasdet.data import values
+from mnasdet.data import ordinary_files, values
 from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.data.geometry import FROM_POLYGON, Sides, around_points
 from mnasdet.data.pictures import Folder, without_ending
@@ -119,8 +119,8 @@ def read(
 
 def _without_picture(file: Path) -> AnnotatedImage:
     try:
-        lines = len([line for line in file.read_bytes().splitlines() if line.strip()])
-    except OSError:
+        lines = len([line for line in _content(file).splitlines() if line.strip()])
+    except (OSError, ValueError):
         lines = 0
     return AnnotatedImage(str(file), "", fault="has no picture", unread_objects=lines)
 
@@ -131,7 +131,7 @@ def _read_objects(
     image.name = f"{file} ({image.filename})"
     try:
         # An empty file is a picture without objects.
-        text = text_files.decode(file.read_bytes(), "label file") if file.is_file() else ""
+        text = text_files.decode(_content(file), "label file")
     except (OSError, ValueError) as error:
         image.fault = f"the labels cannot be read: {error}"
         return
@@ -143,6 +143,17 @@ def _read_objects(
             image.objects.append(_object(name, line.split(), names, keypoint_values))
         except ValueError as error:
             image.problems.append(f"{name}: {error}")
+
+
+def _content(file: Path) -> bytes:
+    """Returns the bytes of a label file.
+
+    Raises:
+      OSError: when it cannot be read, such as a link to nothing.
+      ValueError: when it is no ordinary file.
+    """
+    ordinary_files.size(file)
+    return file.read_bytes()
 
 
 def _object(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mnasdet.data import ordinary_files
 from mnasdet.errors import DataError
 
 # Pillow's modes of 16 bits a pixel, which its conversion to RGB would cut at 255.
@@ -21,6 +22,7 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
       DataError: why it cannot be read.
     """
     try:
+        ordinary_files.check_picture(path)
         with Image.open(path) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode in _DEEP_MODES:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
+
+from markupsafe import Markup
 
 from mnasdet.evaluation import baseline, metric_text
 from mnasdet.evaluation.coco import BY_CATEGORY, METRICS
@@ -14,16 +15,16 @@ from mnasdet.reporting import page
 _MOST_CLASSES = 20
 
 
-def content(metrics: Mapping[str, float] | None, set_: str = "") -> str:
-    """Returns the comparison with constant boxes, COCO's metrics and the mAP of every class; ""
-    without metrics.
+def content(metrics: Mapping[str, float] | None, set_: str = "") -> Markup:
+    """Returns the comparison with constant boxes, COCO's metrics and the mAP of every class;
+    nothing without metrics.
 
     Args:
       metrics: also those of `baseline.metrics`, if there are any.
       set_: the evaluation set in words.
     """
     if not metrics:
-        return ""
+        return Markup()
     by_class = {
         name.removeprefix(BY_CATEGORY): metric_text.text(name, value)
         for name, value in metrics.items()
@@ -45,20 +46,16 @@ def content(metrics: Mapping[str, float] | None, set_: str = "") -> str:
     kind = "verdict level" if _is_level(metrics) else "verdict"
     verdict = baseline.verdict(metrics)
     named: dict[str, Any] = {**overall, **others}
-    folded = ""
+    folded = Markup()
     if len(by_class) > _MOST_CLASSES:
-        folded = (
-            f"<details><summary>mAP of {len(by_class)} classes</summary>"
-            f"{page.details(by_class)}</details>"
+        folded = Markup("<details><summary>mAP of {} classes</summary>{}</details>").format(
+            len(by_class), page.details(by_class)
         )
     elif by_class:
         named["mAP by class"] = by_class
-    return (
-        (page.note(set_) if set_ else "")
-        + (f'<p class="{kind}">{escape(verdict)}</p>' if verdict else "")
-        + page.details(named)
-        + folded
-    )
+    told = Markup('<p class="{}">{}</p>').format(kind, verdict) if verdict else Markup()
+    note = page.note(set_) if set_ else Markup()
+    return note + told + page.details(named) + folded
 
 
 def _is_level(metrics: Mapping[str, float]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 from mnasdet.networks.blocks import round_channels
 from mnasdet.networks.features import MAX_LEVEL
@@ -25,7 +26,7 @@ _MOST_CARDS = 5
 _OPS = {_MnasNet.MBCONV: "MBConv", _MnasNet.CONV: "Conv", _MnasNet.SEPARABLE: "SepConv"}
 _SKIPS = {_MnasNet.NONE: "no skip", _MnasNet.POOL: "pool skip"}
 
-_STYLE = """
+_STYLE = Markup("""
 .backbone { --ink: #1f2733; --soft: #667085; --edge: #98a2b3; --plain: #f2f4f7;
   --k3: #e3edfd; --k3-line: #3b82f6; --k5: #def3ea; --k5-line: #159a6b;
   --k7: #fdeedb; --k7-line: #d98a1f;
@@ -41,7 +42,7 @@ _STYLE = """
 .backbone text.strong { fill: var(--ink); font-weight: 600; font-size: 13px; }
 .backbone path { fill: none; stroke: var(--edge); stroke-width: 1.5; }
 .backbone path.arrow { fill: var(--edge); stroke: none; }
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,15 @@ class _Layers:
 
 def svg(
     architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None = None
-) -> str:
-    """The backbone as an SVG element, which stands alone or in a page, light or dark; "" if it is
-    no MnasNet.
+) -> Markup:
+    """Returns the backbone as an SVG element, which stands alone or in a page, light or dark;
+    nothing if it is no MnasNet.
 
     Args:
       image_size: (height, width) in pixels; without it only strides are shown.
     """
     if not architecture.backbone.mnasnet.block:
-        return ""
+        return Markup()
     boxes = _boxes(architecture)
     lefts = [_MARGIN]
     for box in boxes:
@@ -88,15 +89,19 @@ def svg(
     width = lefts.pop() - _GAP + _MARGIN
     features = any(box.feature is not None for box in boxes)
     height = _TOP + _BOX_HEIGHT + (_BELOW if features else _MARGIN)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="backbone" role="img" width="{width}" '
-        f'height="{height}" viewBox="0 0 {width} {height}" '
-        f'style="max-width:100%;min-width:{0.75 * width:g}px">'
-        f"<title>The backbone</title><style>{_STYLE}</style>"
-        + "".join(_stages(boxes, lefts, image_size))
-        + "".join(_arrow(left - _GAP, _MIDDLE, _GAP - 3) for left in lefts[1:])
-        + "".join(_drawn(box, left) for box, left in zip(boxes, lefts, strict=True))
-        + "</svg>"
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" class="backbone" role="img" width="{width}" '
+        'height="{height}" viewBox="0 0 {width} {height}" '
+        'style="max-width:100%;min-width:{least:g}px">'
+        "<title>The backbone</title><style>{css}</style>{stages}{arrows}{boxes}</svg>"
+    ).format(
+        width=width,
+        height=height,
+        least=0.75 * width,
+        css=_STYLE,
+        stages=Markup().join(_stages(boxes, lefts, image_size)),
+        arrows=Markup().join(_arrow(left - _GAP, _MIDDLE, _GAP - 3) for left in lefts[1:]),
+        boxes=Markup().join(_drawn(box, left) for box, left in zip(boxes, lefts, strict=True)),
     )
 
 
@@ -170,42 +175,44 @@ def _lines(block: architecture_pb2.MnasNet.Block, channels: int) -> tuple[str, .
 
 def _stages(
     boxes: Sequence[_Layers], lefts: Sequence[int], image_size: Sequence[int] | None
-) -> Iterator[str]:
-    """A line above the boxes of one size, and the size."""
+) -> Iterator[Markup]:
+    """Yields a line above the boxes of one size, and the size."""
     for stride in sorted({box.stride for box in boxes}):
         members = [i for i, box in enumerate(boxes) if box.stride == stride]
         left, right = lefts[members[0]], lefts[members[-1]] + _BOX_WIDTH
         size = f"1/{stride}"
         if image_size:
             size += " · " + "×".join(str(-(-side // stride)) for side in image_size)
-        yield (
-            f'<text x="{(left + right) / 2:g}" y="18">{size}</text>'
-            f'<path d="M{left} 31V26H{right}V31"/>'
+        yield Markup('<text x="{:g}" y="18">{}</text><path d="M{left} 31V26H{right}V31"/>').format(
+            (left + right) / 2, size, left=left, right=right
         )
 
 
-def _arrow(x: float, y: float, length: float, down: bool = False) -> str:
-    turn = f' transform="rotate(90 {x:g} {y:g})"' if down else ""
+def _arrow(x: float, y: float, length: float, down: bool = False) -> Markup:
+    turn = Markup(' transform="rotate(90 {:g} {:g})"').format(x, y) if down else ""
     tip = x + length
-    return (
-        f'<g{turn}><path d="M{x:g} {y:g}H{tip - 6:g}"/><path class="arrow" '
-        f'd="M{tip:g} {y:g}l-8 -4v8Z"/></g>'
-    )
+    return Markup(
+        '<g{turn}><path d="M{x:g} {y:g}H{end:g}"/>'
+        '<path class="arrow" d="M{tip:g} {y:g}l-8 -4v8Z"/></g>'
+    ).format(turn=turn, x=x, y=y, end=tip - 6, tip=tip)
 
 
-def _drawn(box: _Layers, left: int) -> str:
+def _drawn(box: _Layers, left: int) -> Markup:
     parts = []
     for card in range(box.cards, -1, -1):
         x, y = left + _CARD_STEP * card, _TOP - _CARD_STEP * card
-        parts.append(f'<rect x="{x}" y="{y}" width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="4"/>')
+        rect = Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="4"/>')
+        parts.append(rect.format(x, y, _BOX_WIDTH, _BOX_HEIGHT))
     middle = left + _BOX_WIDTH / 2
     first = _TOP + (_BOX_HEIGHT - _LINE * len(box.lines)) / 2 + 4
-    parts.append(f'<text class="strong" x="{middle:g}" y="{first:g}">{escape(box.title)}</text>')
+    title = Markup('<text class="strong" x="{:g}" y="{:g}">{}</text>')
+    parts.append(title.format(middle, first, box.title))
     for row, line in enumerate(box.lines, start=1):
-        parts.append(f'<text x="{middle:g}" y="{first + _LINE * row:g}">{escape(line)}</text>')
+        text = Markup('<text x="{:g}" y="{:g}">{}</text>')
+        parts.append(text.format(middle, first + _LINE * row, line))
     if box.feature is not None:
         bottom = _TOP + _BOX_HEIGHT
         parts.append(_arrow(middle, bottom, 20, down=True))
-        parts.append(f'<text class="strong" x="{middle:g}" y="{bottom + 36}">C{box.feature}</text>')
-    kind = f' class="k{box.kernel_size}"' if box.kernel_size else ""
-    return f"<g{kind}>{''.join(parts)}</g>"
+        parts.append(title.format(middle, bottom + 36, f"C{box.feature}"))
+    kind = Markup(' class="k{}"').format(box.kernel_size) if box.kernel_size else ""
+    return Markup("<g{}>{}</g>").format(kind, Markup().join(parts))

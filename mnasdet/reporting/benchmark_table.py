@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import PurePath
 from typing import Any
+
+from markupsafe import Markup
 
 from mnasdet.reporting import page
 
 _COLUMNS = ("file", "median ms", "fastest ms", "10 to 90 % ms", "size", "judged")
 
 
-def content(benchmark: Mapping[str, Any] | None) -> str:
-    """Returns the table of a benchmark.json; "" without one.
+def content(benchmark: Mapping[str, Any] | None) -> Markup:
+    """Returns the table of a benchmark.json; nothing without one.
 
     A group in it that has a median of its own is the benchmark of another file.
     """
     if not benchmark:
-        return ""
-    header = "".join(f'<th scope="col"{_kind(name)}>{name}</th>' for name in _COLUMNS)
-    rows = "".join(_row(name, timing) for name, timing in _timings(benchmark))
-    return (
-        page.note(_conditions(benchmark))
-        + f'<div class="wide"><table class="stack"><thead><tr>{header}</tr></thead>'
-        + f"<tbody>{rows}</tbody></table></div>"
-        + "<details><summary>all that was measured</summary>"
-        + page.details(benchmark)
-        + "</details>"
+        return Markup()
+    header = Markup().join(
+        Markup('<th scope="col"{}>{}</th>').format(_kind(name), name) for name in _COLUMNS
     )
+    rows = Markup().join(_row(name, timing) for name, timing in _timings(benchmark))
+    return Markup(
+        '{}<div class="wide"><table class="stack"><thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div>"
+        "<details><summary>all that was measured</summary>{}</details>"
+    ).format(page.note(_conditions(benchmark)), header, rows, page.details(benchmark))
 
 
 def _timings(benchmark: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -39,7 +39,7 @@ def _timings(benchmark: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
             yield name, group
 
 
-def _row(name: str, timing: Mapping[str, Any]) -> str:
+def _row(name: str, timing: Mapping[str, Any]) -> Markup:
     spread = [_ms(timing.get(key)) for key in ("p10_ms", "p90_ms")]
     size = timing.get("model_bytes")
     judged = {True: "noisy: its runs do not agree", False: "steady", None: "–"}[timing.get("noisy")]
@@ -49,12 +49,13 @@ def _row(name: str, timing: Mapping[str, Any]) -> str:
         " to ".join(spread),
         f"{size / 1e6:.2f} MB" if size else "–",
     ]
-    shown = "".join(
-        f'<td data-name="{column}">{escape(cell)}</td>'
+    shown = Markup().join(
+        Markup('<td data-name="{}">{}</td>').format(column, cell)
         for column, cell in zip(_COLUMNS[1:-1], cells, strict=True)
     )
-    ends = [f'<td class="text">{escape(text)}</td>' for text in (name, judged)]
-    return f"<tr>{ends[0]}{shown}{ends[1]}</tr>"
+    return Markup('<tr><td class="text">{}</td>{}<td class="text">{}</td></tr>').format(
+        name, shown, judged
+    )
 
 
 def _ms(value: float | None) -> str:
@@ -81,5 +82,5 @@ def _conditions(benchmark: Mapping[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
-def _kind(name: str) -> str:
-    return ' class="text"' if name in ("file", "judged") else ""
+def _kind(name: str) -> Markup:
+    return Markup(' class="text"') if name in ("file", "judged") else Markup()

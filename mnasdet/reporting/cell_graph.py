@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
 from mnasdet.architecture_string.pyramid_blocks import feature_names, live_blocks
 from mnasdet.networks.blocks import round_channels
 from mnasdet.protos import architecture_pb2
@@ -38,9 +40,9 @@ def svg(
     architecture: architecture_pb2.Architecture,
     image_size: Sequence[int] | None = None,
     name: str = "cell",
-) -> str:
-    """The cell as an SVG element, which stands alone or in a page, light or dark; "" if it has
-    none.
+) -> Markup:
+    """Returns the cell as an SVG element, which stands alone or in a page, light or dark; nothing
+    if it has none.
 
     What comes in is on top, what goes out at the bottom, one column or more a level. A merge is in
     the row behind its last input. Blocks that no output needs are left out.
@@ -51,7 +53,7 @@ def svg(
     """
     pyramid = _pyramid(architecture)
     if pyramid is None:
-        return ""
+        return Markup()
     boxes, edges = _graph(architecture, pyramid, image_size)
     return layered_graph.svg(boxes, edges, name=name, title="The cell of the feature pyramid")
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page, proposals
@@ -103,11 +104,10 @@ def _frontier(
                 [trial.number, trial.reward, _wrapped(strings.get(trial.number, ""))]
                 for trial in shown
             ],
-            "hovertemplate": (
-                "<b>trial %{customdata[0]}</b><br>mAP %{y:.4f}, "
-                f"%{{x:.4~g}} {unit}, "
-                "reward %{customdata[1]:.4f}<br>%{customdata[2]}<extra></extra>"
-            ),
+            "hovertemplate": Markup(
+                "<b>trial %{{customdata[0]}}</b><br>mAP %{{y:.4f}}, %{{x:.4~g}} {}, "
+                "reward %{{customdata[1]:.4f}}<br>%{{customdata[2]}}<extra></extra>"
+            ).format(unit),
         }
 
     many = len(complete) > _MOST_SVG_POINTS
@@ -155,7 +155,7 @@ def _rewards(complete: Sequence[Trial]) -> go.Figure:
     many = len(complete) > _MOST_SVG_POINTS
     scatter = _scatter(complete)
     figure = page.figure("trial", "reward")
-    hover = "trial %{x}: %{y:.4f}<extra></extra>"
+    hover = Markup("trial %{x}: %{y:.4f}<extra></extra>")
     figure.add_trace(
         scatter(
             x=numbers,
@@ -191,7 +191,7 @@ def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Fig
             y=[uniform, uniform],
             mode="lines",
             line={"color": _TRIAL, "width": 1.5, "dash": "dot"},
-            hovertemplate="uniform sampling: %{y:.3f}<extra></extra>",
+            hovertemplate=Markup("uniform sampling: %{y:.3f}<extra></extra>"),
         )
     )
     figure.add_trace(
@@ -200,7 +200,7 @@ def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Fig
             y=np.round(proposals.entropies(proposed, space.decisions, window), 4).tolist(),
             mode="lines",
             line={"color": _LINE, "width": 2},
-            hovertemplate="up to trial %{x}: %{y:.3f}<extra></extra>",
+            hovertemplate=Markup("up to trial %{x}: %{y:.3f}<extra></extra>"),
         )
     )
     page.count_trials(figure, trials[0].number, trials[-1].number)
@@ -230,7 +230,7 @@ def _unique(trials: Sequence[Trial]) -> go.Figure:
             y=unique,
             mode="lines",
             line={"color": _LINE, "width": 2},
-            hovertemplate="%{y} different of %{x} sampled<extra></extra>",
+            hovertemplate=Markup("%{y} different of %{x} sampled<extra></extra>"),
         )
     )
     if len(trials) <= _MOST_SMALL:
@@ -254,7 +254,7 @@ def _hypervolume(complete: Sequence[Trial], unit: str) -> go.Figure:
             y=volumes,
             mode="lines",
             line={"shape": "hv", "color": _LINE, "width": 2},
-            hovertemplate="up to trial %{x}: %{y:.4~g}<extra></extra>",
+            hovertemplate=Markup("up to trial %{x}: %{y:.4~g}<extra></extra>"),
         )
     )
     first, last = complete[0].number, complete[-1].number
@@ -289,4 +289,5 @@ def _scatter(points: Sequence[Trial]) -> type[go.Scatter] | type[go.Scattergl]:
 
 
 def _wrapped(string: str) -> str:
-    return "<br>".join(textwrap.wrap(string, _HOVER_CHARACTERS))
+    # Plain text: plotly copies everything several times, and Markup slowly.
+    return "\n".join(textwrap.wrap(string, _HOVER_CHARACTERS))

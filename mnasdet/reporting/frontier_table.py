@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.latency_check import Latency
@@ -13,48 +14,54 @@ from mnasdet.search.trial_store import Trial
 def table(
     members: Sequence[Trial],
     strings: Mapping[int, str],
-    drawings: Mapping[int, str],
+    drawings: Mapping[int, Markup],
     latencies: Mapping[int, Latency],
     unit: str = "ms",
-) -> str:
-    """Fastest first.
+) -> Markup:
+    """Returns the members in rows, the fastest first.
 
     Args:
-      strings: architecture strings by trial number, as are HTML `drawings` and the latencies of
+      strings: architecture strings by trial number, as are `drawings` and the latencies of
         those that were measured.
       unit: of the latency source.
     """
     searched = "ms in the search" if latencies else unit
     columns = ["trial", "mAP", searched, *(["measured ms", "error"] if latencies else [])]
-    header = "".join(f'<th scope="col">{name}</th>' for name in columns)
-    rows = "".join(
-        f"<tr>{''.join(_cells(trial, latencies, unit))}"
-        f'<td class="text string"><code>{escape(strings[trial.number])}</code></td></tr>'
-        + _drawing_row(drawings[trial.number], len(columns) + 1)
+    header = Markup().join(Markup('<th scope="col">{}</th>').format(name) for name in columns)
+    rows = Markup().join(
+        Markup('<tr>{}<td class="text string"><code>{}</code></td></tr>{}').format(
+            _cells(trial, latencies, unit),
+            strings[trial.number],
+            _drawing_row(drawings[trial.number], len(columns) + 1),
+        )
         for trial in members
     )
-    return (
+    return Markup(
         '<h3>On the frontier</h3><div class="wide scroll"><table class="members"><thead><tr>'
-        f'{header}<th scope="col" class="text">architecture</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+        '{}<th scope="col" class="text">architecture</th></tr></thead>'
+        "<tbody>{}</tbody></table></div>"
+    ).format(header, rows)
 
 
-def _cells(trial: Trial, latencies: Mapping[int, Latency], unit: str) -> list[str]:
-    """`data-unit` is shown behind the number where there is no room for a header."""
-    cells = [
-        f"<td>{trial.number}</td>",
-        f'<td data-unit="mAP">{trial.metrics[MAP]:.4f}</td>',
-        f'<td data-unit="{unit}">{trial.latency_ms:.3f}</td>',
-    ]
+def _cells(trial: Trial, latencies: Mapping[int, Latency], unit: str) -> Markup:
+    """Returns the cells of figures.
+
+    `data-unit` is shown after the number where there is no room for a header.
+    """
+    cells = Markup(
+        '<td>{}</td><td data-unit="mAP">{:.4f}</td><td data-unit="{}">{:.3f}</td>'
+    ).format(trial.number, trial.metrics[MAP], unit, trial.latency_ms)
     latency = latencies.get(trial.number)
     if latency:
-        cells.append(f'<td data-unit="ms measured">{latency.measured:.3f}</td>')
-        cells.append(f'<td data-unit="error">{latency.error:+.1%}</td>')
+        cells += Markup(
+            '<td data-unit="ms measured">{:.3f}</td><td data-unit="error">{:+.1%}</td>'
+        ).format(latency.measured, latency.error)
     elif latencies:
-        cells += ["<td></td>"] * 2
+        cells += Markup("<td></td><td></td>")
     return cells
 
 
-def _drawing_row(drawing: str, columns: int) -> str:
-    return f'<tr class="graph"><td colspan="{columns}">{drawing}</td></tr>' if drawing else ""
+def _drawing_row(drawing: Markup, columns: int) -> Markup:
+    if not drawing:
+        return Markup()
+    return Markup('<tr class="graph"><td colspan="{}">{}</td></tr>').format(columns, drawing)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import backbone_graph, cell_graph, page
 
 
 def sections(
     architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None
-) -> list[str]:
-    """Of the best architecture, one a drawing.
+) -> list[Markup]:
+    """Returns the sections of the best architecture, one a drawing.
 
     Args:
       image_size: (height, width) in pixels.
@@ -28,8 +30,8 @@ def sections(
 
 def small(
     architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None, name: str
-) -> str:
-    """Collapsed; "" without any drawing.
+) -> Markup:
+    """Returns all drawings, collapsed; nothing without any.
 
     Args:
       name: unique in the page.
@@ -38,14 +40,18 @@ def small(
     drawings = filter(
         None, [backbone_graph.svg(architecture, size), cell_graph.svg(architecture, size, name)]
     )
-    content = "".join(f'<div class="wide">{drawing}</div>' for drawing in drawings)
-    return f"<details><summary>graph</summary>{content}</details>" if content else ""
+    content = Markup().join(map(_wide, drawings))
+    if not content:
+        return Markup()
+    return Markup("<details><summary>graph</summary>{}</details>").format(content)
 
 
-def _section(title: str, caption: str, drawing: str) -> str:
-    if not drawing:
-        return ""
-    return page.section(title, f'{page.note(caption)}<div class="wide">{drawing}</div>')
+def _section(title: str, caption: str, drawing: Markup) -> Markup:
+    return page.section(title, page.note(caption) + _wide(drawing)) if drawing else Markup()
+
+
+def _wide(drawing: Markup) -> Markup:
+    return Markup('<div class="wide">{}</div>').format(drawing)
 
 
 def _image_size(

@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mnasdet.reporting import page
 from mnasdet.search.trial_store import Trial
@@ -66,14 +67,14 @@ def note(
     return "One network, latency by latency: " + " ".join(parts) if len(parts) > 1 else ""
 
 
-def section(latencies: Sequence[Latency], note: str = "") -> str:
-    """Two charts, their gist and the note ahead of it; "" where nothing was measured."""
+def section(latencies: Sequence[Latency], note: str = "") -> Markup:
+    """Returns two charts, their gist and the note ahead of it; nothing without measurements."""
     if not latencies:
-        return ""
+        return Markup()
     charts = page.chart("Predicted and measured latency", _scatter(latencies), "chart medium")
     charts += page.chart("Error of the prediction", _errors(latencies), "chart medium")
     told = f"{note} {gist(latencies)}".strip()
-    content = f'{page.note(told)}<div class="pair">{charts}</div>'
+    content = Markup('{}<div class="pair">{}</div>').format(page.note(told), charts)
     return page.section("Predicted and measured latency", content)
 
 
@@ -116,7 +117,7 @@ def _scatter(latencies: Sequence[Latency]) -> go.Figure:
             mode="markers",
             marker={"size": 9, "color": _POINT},
             customdata=[[latency.trial, 100 * latency.error] for latency in latencies],
-            hovertemplate=(
+            hovertemplate=Markup(
                 "<b>trial %{customdata[0]}</b><br>predicted %{x:.4~g} ms, measured %{y:.4~g} ms: "
                 "%{customdata[1]:+.1f} %<extra></extra>"
             ),
@@ -135,7 +136,7 @@ def _errors(latencies: Sequence[Latency]) -> go.Figure:
             y=[100 * latency.error for latency in ordered],
             marker={"color": _POINT},
             customdata=[[latency.trial] for latency in ordered],
-            hovertemplate="<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>",
+            hovertemplate=Markup("<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>"),
         )
     )
     figure.update_xaxes(type="category")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from mnasdet.reporting import page
 from mnasdet.tflite.latency_breakdown import LayerLatency, by_part
@@ -13,8 +14,9 @@ from mnasdet.tflite.latency_breakdown import LayerLatency, by_part
 _COLOURS = ("#3b82f6", "#2bb3a3", "#e08a1e", "#8b95a5")
 
 
-def html(title: str, layers: Sequence[LayerLatency], constant_ms: float) -> str:
-    """One bar a part, stacked out of its layers in their order, and every layer by itself.
+def html(title: str, layers: Sequence[LayerLatency], constant_ms: float) -> Markup:
+    """Returns a page with one bar a part, stacked out of its layers in their order, and every layer
+    by itself.
 
     Args:
       constant_ms: what the whole network takes beside its layers.
@@ -31,7 +33,8 @@ def html(title: str, layers: Sequence[LayerLatency], constant_ms: float) -> str:
     running = page.chart("Latency of every layer", _running(layers), "chart large")
     return page.html(
         title,
-        f"<header><h1>{title}</h1></header>{tiles}"
+        Markup("<header><h1>{}</h1></header>").format(title)
+        + tiles
         + page.section("By part", page.note("A piece is a layer.") + stacked)
         + page.section("Layer by layer", running),
     )
@@ -85,7 +88,7 @@ def _running(layers: Sequence[LayerLatency]) -> go.Figure:
             mode="lines",
             yaxis="y2",
             line={"color": _COLOURS[-1], "width": 1.5},
-            hovertemplate="so far %{y:.4~g} ms<extra></extra>",
+            hovertemplate=Markup("so far %{y:.4~g} ms<extra></extra>"),
         )
     )
     figure.update_layout(
@@ -97,8 +100,8 @@ def _running(layers: Sequence[LayerLatency]) -> go.Figure:
     return figure
 
 
-_HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{y:.4~g} ms<extra></extra>"
+_HOVER = Markup("<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{y:.4~g} ms<extra></extra>")
 
 
-def _ms(value: float) -> str:
-    return f"{value:.4g} <small>ms</small>"
+def _ms(value: float) -> Markup:
+    return Markup("{:.4g} <small>ms</small>").format(value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
 
 # Pixels.
 _BOX_WIDTH, _BOX_HEIGHT = 146, 46
@@ -14,7 +15,7 @@ _PORT_GAP = 16
 _MARGIN = 10
 
 # Its own colours, so that the drawing is also one on its own.
-_STYLE = """
+_STYLE = Markup("""
 .cell { --ink: #1f2733; --soft: #667085; --box: #fff; --edge: #98a2b3; --end: #eef3fb;
   --gated: #fdf3e3; --gate: #d98a1f;
   font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; text-anchor: middle; }
@@ -30,7 +31,7 @@ _STYLE = """
 .cell path.dashed { stroke: #3b82f6; stroke-dasharray: 5 4; opacity: .75; }
 .cell marker path { fill: var(--edge); stroke: none; }
 .cell marker.dashed path { fill: #3b82f6; }
-"""
+""")
 
 
 @dataclass
@@ -71,8 +72,8 @@ class Edge:
         return range(self.source.row + 1, self.target.row)
 
 
-def svg(boxes: Sequence[Box], edges: Sequence[Edge], *, name: str, title: str) -> str:
-    """An SVG element that stands alone or in a page, light or dark.
+def svg(boxes: Sequence[Box], edges: Sequence[Edge], *, name: str, title: str) -> Markup:
+    """Returns an SVG element that stands alone or in a page, light or dark.
 
     Args:
       boxes: every edge goes to a later row than it comes from.
@@ -88,14 +89,20 @@ def svg(boxes: Sequence[Box], edges: Sequence[Edge], *, name: str, title: str) -
     width, height = right - left, max(box.bottom for box in boxes) + _MARGIN
     # A page may shrink it as long as it can be read.
     style = f"max-width:100%;min-width:{0.75 * width:g}px"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="cell" role="img" width="{width:g}" '
-        f'height="{height:g}" viewBox="{left:g} 0 {width:g} {height:g}" style="{style}">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>"
-        f"<defs>{_marker(f'{name}-arrow', '')}{_marker(f'{name}-dashed', 'dashed')}</defs>"
-        + "".join(paths)
-        + "".join(map(_drawn, boxes))
-        + "</svg>"
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" class="cell" role="img" width="{width:g}" '
+        'height="{height:g}" viewBox="{left:g} 0 {width:g} {height:g}" style="{style}">'
+        "<title>{title}</title><style>{css}</style><defs>{markers}</defs>{paths}{boxes}</svg>"
+    ).format(
+        width=width,
+        height=height,
+        left=left,
+        style=style,
+        title=title,
+        css=_STYLE,
+        markers=_marker(f"{name}-arrow", "") + _marker(f"{name}-dashed", "dashed"),
+        paths=Markup().join(paths),
+        boxes=Markup().join(map(_drawn, boxes)),
     )
 
 
@@ -140,7 +147,7 @@ def _choose_lanes(boxes: Sequence[Box], edges: Sequence[Edge]) -> None:
             blocked[row].append((edge.lane, _LANE_GAP))
 
 
-def _paths(edges: Sequence[Edge], name: str) -> list[str]:
+def _paths(edges: Sequence[Edge], name: str) -> list[Markup]:
     """The arrows. Those of one box start, or end, side by side in the order of their lanes."""
     starts = _ports([(edge.source, _first_turn(edge), edge) for edge in edges])
     stops = _ports([(edge.target, _last_turn(edge), edge) for edge in edges])
@@ -168,7 +175,7 @@ def _ports(ends: Sequence[tuple[Box, float, Edge]]) -> dict[Edge, float]:
     return ports
 
 
-def _path(edge: Edge, start: float, stop: float, name: str) -> str:
+def _path(edge: Edge, start: float, stop: float, name: str) -> Markup:
     y, end = edge.source.bottom, edge.target.top
     steps = [f"M{start:g} {y}"]
     x = start
@@ -178,8 +185,11 @@ def _path(edge: Edge, start: float, stop: float, name: str) -> str:
         x = edge.lane
         steps.append(f"V{y}")
     steps.append(_curve(x, y, stop, end))
-    kind, marker = (' class="dashed"', "dashed") if edge.dashed else ("", "arrow")
-    return f'<path{kind} d="{" ".join(steps)}" marker-end="url(#{name}-{marker})"/>'
+    kind = Markup(' class="dashed"') if edge.dashed else ""
+    marker = "dashed" if edge.dashed else "arrow"
+    return Markup('<path{} d="{}" marker-end="url(#{}-{})"/>').format(
+        kind, " ".join(steps), name, marker
+    )
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
@@ -188,19 +198,21 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
     return f"C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y:g}"
 
 
-def _marker(name: str, kind: str) -> str:
-    return (
-        f'<marker id="{name}" class="{kind}" viewBox="0 0 8 8" refX="7.5" refY="4" '
+def _marker(name: str, kind: str) -> Markup:
+    return Markup(
+        '<marker id="{}" class="{}" viewBox="0 0 8 8" refX="7.5" refY="4" '
         'markerWidth="8" markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
         '<path d="M0 .5 8 4 0 7.5Z"/></marker>'
-    )
+    ).format(name, kind)
 
 
-def _drawn(box: Box) -> str:
+def _drawn(box: Box) -> Markup:
     radius = _BOX_HEIGHT / 2 if box.kind == "end" else 4
-    return (
-        f'<g class="{box.kind}"><rect x="{box.x - _BOX_WIDTH / 2:g}" y="{box.top}" '
-        f'width="{_BOX_WIDTH}" height="{_BOX_HEIGHT}" rx="{radius:g}"/>'
-        f'<text x="{box.x:g}" y="{box.top + 20}">{escape(box.title)}</text>'
-        f'<text class="soft" x="{box.x:g}" y="{box.top + 36}">{escape(box.subtitle)}</text></g>'
+    rect = Markup('<rect x="{:g}" y="{}" width="{}" height="{}" rx="{:g}"/>').format(
+        box.x - _BOX_WIDTH / 2, box.top, _BOX_WIDTH, _BOX_HEIGHT, radius
     )
+    title = Markup('<text x="{:g}" y="{}">{}</text>').format(box.x, box.top + 20, box.title)
+    subtitle = Markup('<text class="soft" x="{:g}" y="{}">{}</text>').format(
+        box.x, box.top + 36, box.subtitle
+    )
+    return Markup('<g class="{}">{}{}{}</g>').format(box.kind, rect, title, subtitle)

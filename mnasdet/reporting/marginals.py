@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
+from markupsafe import Markup
 from plotly import colors
 
 from mnasdet.reporting import page, proposals
@@ -47,15 +47,16 @@ class _Course:
     shares: np.ndarray
 
 
-def section(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> str:
-    """Of all proposals in their order; "" for less than a few or where nothing is decided.
+def section(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> Markup:
+    """Returns what all proposals chose, in their order; nothing for less than a few or where
+    nothing is decided.
 
     An overview comes first. The choices of one kind of decision, such as the kernel sizes of all
     blocks, are shown when it is selected.
     """
     kinds = _kinds(decisions)
     if len(tokens) < proposals.LEAST_TRIALS or not kinds:
-        return ""
+        return Markup()
     course = _course(tokens, decisions)
     each = {decisions[index].name: [index] for members in kinds.values() for index in members}
     panels = {
@@ -63,16 +64,16 @@ def section(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> str:
         "all": _overview(course, decisions, each),
     }
     panels |= {kind: _details(course, decisions, members) for kind, members in kinds.items()}
-    options = "".join(f"<option>{escape(name)}</option>" for name in panels)
-    shown = "".join(
-        f'<div class="panel"{" hidden" * (place > 0)}>{panel}</div>'
+    options = Markup().join(Markup("<option>{}</option>").format(name) for name in panels)
+    shown = Markup().join(
+        Markup('<div class="panel"{}>{}</div>').format(" hidden" * (place > 0), panel)
         for place, panel in enumerate(panels.values())
     )
     note = (
         f"Over the {course.window} trials up to each. A decision is settled when all of them agree "
         "on it and open when they make every choice equally often. A click shows the choices."
     )
-    picker = f'<label class="picker">Decisions <select>{options}</select></label>'
+    picker = Markup('<label class="picker">Decisions <select>{}</select></label>').format(options)
     return page.section("Decisions over time", page.note(note) + picker + shown)
 
 
@@ -108,8 +109,8 @@ def _course(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> _Course:
 
 def _overview(
     course: _Course, decisions: Sequence[Decision], rows: Mapping[str, Sequence[int]]
-) -> str:
-    """How settled the decisions of each row are on average."""
+) -> Markup:
+    """Returns a chart of how settled the decisions of each row are on average."""
     settled = [1 - course.entropy[:, members].mean(axis=1) for members in rows.values()]
     figure = page.figure("up to trial", "")
     figure.add_trace(
@@ -124,13 +125,13 @@ def _overview(
             ygap=1,
             colorscale=[[0, _OPEN], [1, _SETTLED]],
             showscale=False,
-            hovertemplate="<b>%{y}</b><br>up to trial %{x}: %{text}<extra></extra>",
+            hovertemplate=Markup("<b>%{y}</b><br>up to trial %{x}: %{text}<extra></extra>"),
         )
     )
     figure.update_yaxes(autorange="reversed", tickfont={"size": 10}, dtick=1, showgrid=False)
     figure.update_xaxes(showgrid=False)
     page.count_trials(figure, course.last[0], course.last[-1])
-    legend = f'<p class="scale">open<i style="background:{_SCALE}"></i>settled</p>'
+    legend = Markup('<p class="scale">open<i style="background:{}"></i>settled</p>').format(_SCALE)
     kind = "chart overview" + " long" * (len(rows) > _MOST_SHORT_ROWS)
     height = _ROW * len(rows) + _AXIS
     return legend + page.chart("How settled decisions are", figure, kind, height)
@@ -149,19 +150,22 @@ def _told(course: _Course, decisions: Sequence[Decision], members: Sequence[int]
     ]
 
 
-def _details(course: _Course, decisions: Sequence[Decision], members: Sequence[int]) -> str:
-    """A small chart a decision: the share of each of its choices."""
+def _details(course: _Course, decisions: Sequence[Decision], members: Sequence[int]) -> Markup:
+    """Returns a small chart a decision: the share of each of its choices."""
     palette = _palette([choice for index in members for choice in decisions[index].choices])
-    legend = "".join(
-        f'<li><i style="background:{color}"></i>{escape(str(choice))}</li>'
+    legend = Markup().join(
+        Markup('<li><i style="background:{}"></i>{}</li>').format(color, choice)
         for choice, color in palette.items()
     )
-    charts = "".join(
-        f"<figure><figcaption>{escape(decisions[index].name)}</figcaption>"
-        f"{_shares(course, decisions[index], index, palette)}</figure>"
+    charts = Markup().join(
+        Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(
+            decisions[index].name, _shares(course, decisions[index], index, palette)
+        )
         for index in members
     )
-    return f'<ul class="legend">{legend}</ul><div class="small-charts">{charts}</div>'
+    return Markup('<ul class="legend">{}</ul><div class="small-charts">{}</div>').format(
+        legend, charts
+    )
 
 
 def _palette(choices: Sequence[Choice]) -> dict[Choice, str]:
@@ -177,7 +181,7 @@ def _palette(choices: Sequence[Choice]) -> dict[Choice, str]:
     return palette
 
 
-def _shares(course: _Course, decision: Decision, index: int, palette: dict[Choice, str]) -> str:
+def _shares(course: _Course, decision: Decision, index: int, palette: dict[Choice, str]) -> Markup:
     figure = page.figure("", "")
     for token, choice in enumerate(decision.choices):
         figure.add_trace(

@@ -6,10 +6,10 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from mnasdet.evaluation.boxes import covered, iou
@@ -76,8 +76,8 @@ class Threshold(NamedTuple):
     num_pictures: int
 
 
-def section(examples: Sequence[Example] | None, threshold: Threshold | None = None) -> str:
-    """Returns the first few, truth and detections side by side; "" for none.
+def section(examples: Sequence[Example] | None, threshold: Threshold | None = None) -> Markup:
+    """Returns the first few, truth and detections side by side; nothing for none.
 
     Args:
       threshold: the score from which on detections are shown at first, of the whole set; that of
@@ -85,7 +85,7 @@ def section(examples: Sequence[Example] | None, threshold: Threshold | None = No
     """
     shown = list(examples or [])[:MOST_EXAMPLES]
     if not shown:
-        return ""
+        return Markup()
     score, f1, num_pictures = threshold or best_threshold(shown)
     note = (
         f"Green: right, with the class of a box that is there and an IoU of {_IOU:g} or more with "
@@ -101,14 +101,14 @@ def section(examples: Sequence[Example] | None, threshold: Threshold | None = No
         note += " Dotted: crowds, which count for nothing."
     if any(map(_is_dense, shown)):
         note += " Where there are many boxes, a label shows when you point at one."
-    slider = (
-        f'<label class="picker">Score from <output>{score:.2f}</output> <input type="range" '
-        f'class="score" min="{_LEAST_SCORE}" max="0.95" step="0.05" value="{score:.2f}"></label>'
-    )
-    pictures = "".join(
+    slider = Markup(
+        '<label class="picker">Score from <output>{score:.2f}</output> <input type="range" '
+        'class="score" min="{least}" max="0.95" step="0.05" value="{score:.2f}"></label>'
+    ).format(score=score, least=_LEAST_SCORE)
+    pictures = Markup().join(
         _figure(example, score, f"picture-{number}") for number, example in enumerate(shown)
     )
-    content = f'{page.note(note)}{slider}<div class="examples">{pictures}</div>'
+    content = page.note(note) + slider + Markup('<div class="examples">{}</div>').format(pictures)
     return page.section("What the best model finds", content)
 
 
@@ -168,51 +168,61 @@ def best_threshold(examples: Sequence[Example]) -> Threshold:
     return Threshold(float(_STEPS[best]), float(f1[best]), len(examples))
 
 
-def _figure(example: Example, score: float, name: str) -> str:
-    """The picture is in the page once: the second drawing uses that of the first."""
+def _figure(example: Example, score: float, name: str) -> Markup:
+    """Returns both drawings. The picture is in the page once: the second one uses the first's."""
     height, width = example.image.shape[:2]
-    image = f'<image id="{name}" width="{width}" height="{height}" href="{_data_uri(example)}"/>'
+    image = Markup('<image id="{}" width="{}" height="{}" href="{}"/>').format(
+        name, width, height, _data_uri(example)
+    )
+    found = [*_missed(example, score), *_detections(example, score)]
     drawings = {
-        "truth": image + "".join(_truth(example)),
-        "detections": f'<use href="#{name}"/>'
-        + "".join([*_missed(example, score), *_detections(example, score)]),
+        "truth": image + Markup().join(_truth(example)),
+        "detections": Markup('<use href="#{}"/>').format(name) + Markup().join(found),
     }
-    kind = "boxes dense" if _is_dense(example) else "boxes"
-    shown = "".join(
-        f'<figure><svg viewBox="0 0 {width} {height}" class="{kind}" role="img" '
-        f'style="--line:{_line(example):.3g}px"><title>{caption}</title>{content}</svg>'
-        f"<figcaption>{caption}</figcaption></figure>"
+    shown = Markup().join(
+        Markup(
+            '<figure><svg viewBox="0 0 {width} {height}" class="{kind}" role="img" '
+            'style="--line:{line:.3g}px"><title>{caption}</title>{content}</svg>'
+            "<figcaption>{caption}</figcaption></figure>"
+        ).format(
+            width=width,
+            height=height,
+            kind="boxes dense" if _is_dense(example) else "boxes",
+            line=_line(example),
+            caption=caption,
+            content=content,
+        )
         for caption, content in drawings.items()
     )
-    return f'<div class="example">{shown}</div>'
+    return Markup('<div class="example">{}</div>').format(shown)
 
 
 def _is_dense(example: Example) -> bool:
     return len(example.truth_boxes) > _MOST_LABELS
 
 
-def _truth(example: Example) -> Iterator[str]:
+def _truth(example: Example) -> Iterator[Markup]:
     names = [_name(example, class_id) for class_id in example.truth_classes]
     corners = _label_corners(example, example.truth_boxes, names)
     for box, name, corner, is_object in zip(
         example.truth_boxes, names, corners, example.is_object, strict=True
     ):
-        opening = '<g class="true">' if is_object else '<g class="true crowd">'
+        opening = Markup('<g class="true">') if is_object else Markup('<g class="true crowd">')
         yield _box(example, box, name, opening, corner)
 
 
-def _missed(example: Example, score: float) -> Iterator[str]:
-    """Every object's box; one that is found at the score is hidden."""
+def _missed(example: Example, score: float) -> Iterator[Markup]:
+    """Yields every object's box; one that is found at the score is hidden."""
     for place, own in enumerate(found_from(example).tolist()):
         if example.is_object[place]:
             label = f"missed: {_name(example, example.truth_classes[place])}"
             kind = "missed" + " low" * (own >= score)
-            opening = f'<g class="{kind}" data-found="{own:.4f}">'
+            opening = Markup('<g class="{}" data-found="{:.4f}">').format(kind, own)
             yield _box(example, example.truth_boxes[place], label, opening)
 
 
-def _detections(example: Example, score: float) -> Iterator[str]:
-    """The best last, on top."""
+def _detections(example: Example, score: float) -> Iterator[Markup]:
+    """Yields the boxes, the best last, on top."""
     right, counts = matches(example), counted(example)
     kept = np.flatnonzero(example.scores >= _LEAST_SCORE)[:_MOST_DETECTIONS]
     names = [f"{_name(example, example.classes[i])} {example.scores[i]:.2f}" for i in kept]
@@ -222,7 +232,7 @@ def _detections(example: Example, score: float) -> Iterator[str]:
         kind = ("right" if right[place] else "wrong" if counts[place] else "in-crowd") + " low" * (
             own < score
         )
-        opening = f'<g class="{kind}" data-score="{own:.4f}">'
+        opening = Markup('<g class="{}" data-score="{:.4f}">').format(kind, own)
         yield _box(example, example.boxes[place], label, opening, corner)
 
 
@@ -245,21 +255,26 @@ def _box(
     example: Example,
     box: np.ndarray,
     label: str,
-    opening: str,
+    opening: Markup,
     corner: tuple[float, float] | None = None,
-) -> str:
-    """`corner`: of the label, which is a tooltip alone without it."""
+) -> Markup:
+    """Returns a box and its label.
+
+    Args:
+      opening: the tag that begins the group of both.
+      corner: of the label, which is a tooltip alone without it.
+    """
     height, width = example.image.shape[:2]
     top, left, bottom, right = (box * [height, width, height, width]).tolist()
-    text = ""
+    text = Markup()
     if corner:
-        text = (
-            f'<text x="{corner[0]:.1f}" y="{corner[1] + _line(example):.1f}">{escape(label)}</text>'
+        text = Markup('<text x="{:.1f}" y="{:.1f}">{}</text>').format(
+            corner[0], corner[1] + _line(example), label
         )
-    return (
-        f'{opening}<title>{escape(label)}</title><rect x="{left:.1f}" y="{top:.1f}" '
-        f'width="{right - left:.1f}" height="{bottom - top:.1f}"/>{text}</g>'
+    rect = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+        left, top, right - left, bottom - top
     )
+    return Markup("{}<title>{}</title>{}{}</g>").format(opening, label, rect, text)
 
 
 def _line(example: Example) -> float:

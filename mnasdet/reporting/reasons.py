@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from mnasdet.search.trial_store import Trial, TrialState
 
@@ -14,28 +15,29 @@ _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?")
 _MOST_NUMBERS = 40
 
 
-def html(trials: Sequence[Trial], state: TrialState) -> str:
-    """The reasons of the trials in a state, most frequent first, each with its trials; "" when
-    there are none. Reasons that differ only in numbers are one."""
+def html(trials: Sequence[Trial], state: TrialState) -> Markup:
+    """Returns the reasons of the trials in a state, most frequent first, each with its trials;
+    nothing when there are none. Reasons that differ only in numbers are one."""
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         if trial.state is state:
             groups.setdefault(_NUMBER.sub("0", _reason(trial)), []).append(trial)
-    items = "".join(map(_item, sorted(groups.values(), key=len, reverse=True)))
-    return f'<ul class="reasons">{items}</ul>' if items else ""
+    items = Markup().join(map(_item, sorted(groups.values(), key=len, reverse=True)))
+    return Markup('<ul class="reasons">{}</ul>').format(items) if items else Markup()
 
 
 def _reason(trial: Trial) -> str:
     return trial.error or "unknown"
 
 
-def _item(group: Sequence[Trial]) -> str:
+def _item(group: Sequence[Trial]) -> Markup:
     numbers = ", ".join(str(trial.number) for trial in group[:_MOST_NUMBERS])
     if len(group) > _MOST_NUMBERS:
         numbers += ", …"
     count = f"{len(group):,} trials: " if len(group) > 1 else "trial "
-    reason = escape(summary([_reason(trial) for trial in group]))
-    return f'<li><b>{reason}</b><br><span class="soft small">{count}{numbers}</span></li>'
+    return Markup('<li><b>{}</b><br><span class="soft small">{}{}</span></li>').format(
+        summary([_reason(trial) for trial in group]), count, numbers
+    )
 
 
 def summary(reasons: Sequence[str]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
+from markupsafe import Markup
 
 from mnasdet import files
 from mnasdet.architecture_string.conversion import to_string
@@ -91,11 +91,11 @@ def write(
         _header(trials, search, facts),
         _winner(best, strings, found, benchmark, retrained, judged, unit, facts.get("latency", "")),
         _frontier(drawn, frontier, told),
-        pictures.section(judged.examples, judged.threshold) if judged else "",
+        pictures.section(judged.examples, judged.threshold) if judged else Markup(),
         page.section("Retrained", accuracy_table.content(metrics, _set(judged))),
         page.section("Benchmark", benchmark_table.content(benchmark)),
         _small_charts(drawn),
-        marginals.section([trial.tokens for trial in trials], space.decisions) if space else "",
+        marginals.section([t.tokens for t in trials], space.decisions) if space else Markup(),
         latency_check.section(list(latencies.values()), measured_note),
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
@@ -104,7 +104,7 @@ def write(
     body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
     body.append(page.section("Rejected", _rejected(trials)))
     body.append(page.section("About this search", _about(trials, search, facts)))
-    files.write(path, page.html("mnasdet search", "".join(body)))
+    files.write(path, page.html("mnasdet search", Markup().join(body)))
 
 
 def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str]:
@@ -124,16 +124,14 @@ def _parsed(trial: Trial) -> architecture_pb2.Architecture:
     return text_format.Parse(trial.architecture, architecture_pb2.Architecture())
 
 
-def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> str:
+def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> Markup:
     counts = {name: f"{count:,} {name}" for name, count in results.counts(trials).items() if count}
     space = search.get("search_space", "Architecture")
     lines = [" · ".join(counts.values()) or "no trials", _dates(trials)]
     lines += [f"{name}: {facts[name]}" for name in ("reward", "evaluation set") if name in facts]
-    return (
-        '<header><p class="eyebrow">mnasdet</p>'
-        f"<h1>{escape(str(space))} search</h1>"
-        + "".join(f'<p class="soft">{escape(line)}</p>' for line in lines if line)
-        + "</header>"
+    told = Markup().join(Markup('<p class="soft">{}</p>').format(line) for line in lines if line)
+    return Markup('<header><p class="eyebrow">mnasdet</p><h1>{} search</h1>{}</header>').format(
+        space, told
     )
 
 
@@ -148,15 +146,15 @@ def _dates(trials: Sequence[Trial]) -> str:
     return f"{first:%Y-%m-%d %H:%M} to {end} UTC"
 
 
-def _about(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> str:
-    """What it was asked to do, and search.json folded away."""
+def _about(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> Markup:
+    """Returns what it was asked to do, and search.json folded away."""
     asked = {**facts, **({"trials from": _dates(trials)} if _dates(trials) else {})}
     versions = search.get("versions")
     if isinstance(versions, Mapping):
         asked["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
     held = page.details(search)
     if held:
-        held = f"<details><summary>search.json</summary>{held}</details>"
+        held = Markup("<details><summary>search.json</summary>{}</details>").format(held)
     return page.details(asked) + held
 
 
@@ -178,9 +176,9 @@ def _winner(
     judged: Judgement | None,
     unit: str,
     source: str,
-) -> str:
+) -> Markup:
     if best is None:
-        return page.section("No result yet", "<p>No trial is complete.</p>")
+        return page.section("No result yet", Markup("<p>No trial is complete.</p>"))
     in_search = best.latency_ms or 0.0
     found = {
         "reward": f"{best.reward:.4f}",
@@ -191,59 +189,59 @@ def _winner(
     }
     confirmed = {}
     if retrained:
-        confirmed["mAP, retrained"] = escape(metric_text.text(MAP, retrained[MAP]))
+        confirmed["mAP, retrained"] = metric_text.text(MAP, retrained[MAP])
     if latency:
         confirmed["latency, on the frontier"] = _ms(latency.measured)
     if benchmark:
         confirmed["latency, trained file"] = _ms(benchmark["median_ms"])
-        confirmed["TFLite file"] = f"{_large(benchmark.get('model_bytes'))}<small>B</small>"
+        confirmed["TFLite file"] = _large(benchmark.get("model_bytes")) + Markup("<small>B</small>")
     notes = []
     if unit == "ms":
         measured = latency.measured if latency else None
         notes.append(latency_check.note(in_search, measured, benchmark, source))
     if judged and baseline.verdict(judged.metrics) and baseline.is_level(judged.metrics):
         notes.append(baseline.verdict(judged.metrics))
-    told = "".join(page.note(text) for text in notes if text)
-    return (
-        '<section class="winner"><p class="eyebrow">Best reward</p>'
-        f"<h2>Trial {best.number}</h2>{page.tiles(found)}{page.tiles(confirmed)}{told}"
-        f"<code>{escape(strings[best.number])}</code></section>"
-    )
+    told = Markup().join(page.note(text) for text in notes if text)
+    return Markup(
+        '<section class="winner"><p class="eyebrow">Best reward</p><h2>Trial {}</h2>{}{}{}'
+        "<code>{}</code></section>"
+    ).format(best.number, page.tiles(found), page.tiles(confirmed), told, strings[best.number])
 
 
-def _ms(value: float) -> str:
-    return f"{page.latency(value)} <small>ms</small>"
+def _ms(value: float) -> Markup:
+    return Markup("{} <small>ms</small>").format(page.latency(value))
 
 
-def _large(value: float | None) -> str:
-    """Three digits and what they count: "1.25 <small>M</small>"."""
+def _large(value: float | None) -> Markup:
+    """Returns three digits and what they count: "1.25 <small>M</small>"."""
     if value is None:
-        return "–"
+        return Markup("–")
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
-            return f"{value / factor:.3g} <small>{unit}</small>"
-    return f"{value:.3g} "
+            return Markup("{:.3g} <small>{}</small>").format(value / factor, unit)
+    return Markup("{:.3g} ").format(value)
 
 
-def _frontier(drawn: Sequence[Chart], members: str, told: str) -> str:
-    """The first chart, what its spread is worth, and the table of the frontier's members."""
+def _frontier(drawn: Sequence[Chart], members: Markup, told: str) -> Markup:
+    """Returns the first chart, what its spread is worth, and the table of the frontier's
+    members."""
     if not drawn:
-        return ""
+        return Markup()
     chart = drawn[0]
     large = page.chart(chart.title, chart.figure, "chart large")
-    told = page.note(told) if told else ""
-    return page.section(chart.title, page.note(chart.note) + large + told + members)
+    spread_note = page.note(told) if told else Markup()
+    return page.section(chart.title, page.note(chart.note) + large + spread_note + members)
 
 
-def _small_charts(drawn: Sequence[Chart]) -> str:
-    """The others, side by side."""
-    sections = "".join(
+def _small_charts(drawn: Sequence[Chart]) -> Markup:
+    """Returns the others, side by side."""
+    sections = Markup().join(
         page.section(chart.title, page.note(chart.note) + page.chart(chart.title, chart.figure))
         for chart in drawn[1:]
     )
-    return f'<div class="row">{sections}</div>' if sections else ""
+    return Markup('<div class="row">{}</div>').format(sections) if sections else Markup()
 
 
-def _rejected(trials: Sequence[Trial]) -> str:
+def _rejected(trials: Sequence[Trial]) -> Markup:
     why = reasons.html(trials, TrialState.REJECTED)
-    return page.note("Over a limit of the search, and never trained.") + why if why else ""
+    return page.note("Over a limit of the search, and never trained.") + why if why else why

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
+from mnasdet.reporting import page
 from mnasdet.search.trial_store import Trial, TrialState
 
 # Rows of complete, failed and rejected trials each; more make a page that nobody reads.
@@ -28,11 +30,11 @@ _TEXT = ("state", "error")
 
 def table(
     trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str], unit: str = "ms"
-) -> str:
-    """One row a trial, best reward first, those without a result last; of very many only some.
+) -> Markup:
+    """Returns one row a trial, best reward first, those without a result last.
 
-    A cell's `data-value` is what its column is sorted by. The architecture string is the number's
-    tooltip; `unit` is that of the latency source.
+    Of very many trials only some are shown. A cell's `data-value` is what its column is sorted by.
+    The architecture string is the number's tooltip; `unit` is that of the latency source.
     """
     shown = rows(trials)
     note = "Click a column to sort by it."
@@ -41,15 +43,17 @@ def table(
             f"Of {len(trials):,} trials the {MOST_ROWS} best, and as many of those that failed or "
             f"were rejected. {note}"
         )
-    header = "".join(
-        f'<th scope="col"{_text_class(name)}><button type="button">{heading}</button></th>'
-        for name, heading in [(name, unit if name == "ms" else name) for name in _COLUMNS]
+    header = Markup().join(
+        Markup('<th scope="col"{}><button type="button">{}</button></th>').format(
+            _text_class(name), unit if name == "ms" else name
+        )
+        for name in _COLUMNS
     )
-    body = "".join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
-    return (
-        f'<p class="soft small">{note}</p><div class="wide scroll"><table class="sortable">'
-        f"<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    body = Markup().join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
+    return Markup(
+        '{}<div class="wide scroll"><table class="sortable">'
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(page.note(note), header, body)
 
 
 def rows(trials: Sequence[Trial]) -> list[Trial]:
@@ -66,15 +70,18 @@ def _by_reward(trial: Trial) -> tuple[bool, float, int]:
     return trial.reward is None, -(trial.reward or 0.0), trial.number
 
 
-def _row(trial: Trial, best: Trial | None, string: str) -> str:
+def _row(trial: Trial, best: Trial | None, string: str) -> Markup:
     cells = {name: _number(value, text) for name, (value, text) in _figures(trial).items()}
-    cells["trial"] = f'<td data-value="{trial.number}" title="{escape(string)}">{trial.number}</td>'
-    cells["state"] = f'<td class="text" data-value="{trial.state.value}">{trial.state.value}</td>'
-    error = escape(trial.error or "")
-    cells["error"] = f'<td class="text error" data-value="{error}" title="{error}">{error}</td>'
-    kind = ' class="best"' if best and trial.number == best.number else ""
-    row = "".join(cells[name] for name in _COLUMNS)
-    return f'<tr id="trial-{trial.number}"{kind}>{row}</tr>'
+    cells["trial"] = Markup('<td data-value="{0}" title="{1}">{0}</td>').format(
+        trial.number, string
+    )
+    cells["state"] = Markup('<td class="text" data-value="{0}">{0}</td>').format(trial.state.value)
+    cells["error"] = Markup('<td class="text error" data-value="{0}" title="{0}">{0}</td>').format(
+        trial.error or ""
+    )
+    kind = Markup(' class="best"') if best and trial.number == best.number else ""
+    row = Markup().join(cells[name] for name in _COLUMNS)
+    return Markup('<tr id="trial-{}"{}>{}</tr>').format(trial.number, kind, row)
 
 
 def _figures(trial: Trial) -> dict[str, tuple[float | None, str]]:
@@ -95,11 +102,11 @@ def _millions(value: float | None) -> float | None:
     return None if value is None else value / 1e6
 
 
-def _number(value: float | None, spec: str) -> str:
+def _number(value: float | None, spec: str) -> Markup:
     if value is None:
-        return '<td data-value=""></td>'
-    return f'<td data-value="{value:.9g}">{value:{spec}}</td>'
+        return Markup('<td data-value=""></td>')
+    return Markup('<td data-value="{:.9g}">{:{}}</td>').format(value, value, spec)
 
 
-def _text_class(name: str) -> str:
-    return ' class="text"' if name in _TEXT else ""
+def _text_class(name: str) -> Markup:
+    return Markup(' class="text"') if name in _TEXT else Markup()

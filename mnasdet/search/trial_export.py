@@ -28,6 +28,10 @@ _COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress,
 }
 
+# A spreadsheet computes what begins so, and a formula may send the table away. Notes and errors are
+# of others.
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
+
 _SUMMARY = ("number", "state", "reward", "mAP", "latency_ms", "duplicate_of", "note", "error")
 
 
@@ -97,16 +101,28 @@ def _form(name: str) -> tuple[Callable[[TrialStore, Sequence[Trial]], str], Call
 
 
 def _csv(store: TrialStore, trials: Sequence[Trial]) -> str:
-    """A line a trial and a column for every metric that any of them has, `metrics.NAME`."""
+    """Returns a line a trial and a column for every metric that any of them has, `metrics.NAME`.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     rows = [_flat(to_dict(trial)) for trial in trials]
     columns = dict.fromkeys(_flat(to_dict(Trial(0, (), "", "", 0))))
     for row in rows:
         columns.update(dict.fromkeys(row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, columns))
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Returns a cell that no spreadsheet computes; a number, which may be negative, as it is."""
+    if not isinstance(value, str):
+        return value
+    # Python's writer does not quote a carriage return, after which readers begin a new row.
+    lines = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{lines}" if lines.startswith(_FORMULA_SIGNS) else lines
 
 
 def _flat(trial: dict[str, Any]) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def test_names_with_blanks_in_an_image_set(folder, line):
 def test_a_pipe_is_no_annotation(folder):
     os.mkfifo(folder / "b.xml")
     (image,) = pascal.read([folder / "b.xml"], {1: "cat"})
-    assert image.fault == "is no ordinary file"
+    assert image.fault == "is no ordinary file but a pipe"
 
 
 def test_a_folder_of_another_format(folder):

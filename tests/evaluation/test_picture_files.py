@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,6 +54,16 @@ def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(DataError, match=r"whole\.jpg: cannot be read: .*exceeds limit"):
         picture_files.read_picture(tmp_path / "whole.jpg")
+
+
+def test_a_pipe_or_a_device_is_not_opened(tmp_path, monkeypatch):
+    """Opening a pipe waits for ever."""
+    monkeypatch.setattr(Image, "open", pytest.fail)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert picture_files.pictures_in(tmp_path) == []
+    for path, kind in ((tmp_path / "pipe.jpg", "pipe"), ("/dev/zero", "device")):
+        with pytest.raises(DataError, match=f"{path}: cannot be read: is no .* but a {kind}"):
+            picture_files.read_picture(path)
 
 
 def test_the_pictures_of_a_folder(tmp_path):

@@ -1,13 +1,16 @@
 """scripts/trials.py as a command."""
 
 import csv
+import dataclasses
 import datetime
 import functools
 import json
 import lzma
 import os
+import re
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -245,6 +248,34 @@ def test_a_store_on_a_server(server, folders):
     assert done.stderr.count("\n") == 1
     assert 'database "missing" does not exist' in done.stderr
     assert "word" not in done.stderr
+
+
+def test_text_from_outside_forges_no_line_and_does_nothing_to_the_terminal(tmp_path):
+    evil = "\x1b[2Jabc\u202e\nreward: 0.99\r\n7       complete"
+    line = r"\x1b[2Jabc\u202e reward: 0.99 7 complete"
+    path = tmp_path / "trials.db"
+    content = complete(0, 0.25, 20.0, note=evil, error=evil)
+    fill(path, "a", [dataclasses.replace(content, worker=evil, metrics={MAP: 0.25, evil: 1.0})])
+    table = trials(f"--store={path}").stdout
+    # A note has 40 characters at most.
+    assert table.count(line[:39]) == 2
+    assert [row.split()[0] for row in table.splitlines()] == ["search", "number", "0"]
+    shown = trials(f"--store={path}", "--show=0").stdout
+    rows = shown.splitlines()
+    for name in ("note", "error", "worker"):
+        at = rows.index(rf"{name}: \x1b[2Jabc\u202e")
+        assert rows[at + 1 : at + 3] == ["  reward: 0.99", "  7       complete"]
+    assert f"  {line}: 1.0" in rows
+    assert [row for row in rows if row.startswith("reward:")] == ["reward: 0.125"]
+    as_json = json.loads(trials(f"--store={path}", "--show=0", "--format=json").stdout)
+    assert as_json["note"] == as_json["error"] == as_json["worker"] == evil
+    # mnasdet makes no search of such a name.
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE searches SET name = ?", [evil])
+    searches = trials(f"--store={path}", "--searches").stdout
+    assert searches.splitlines()[1].startswith(f"{line}  ")
+    for text in (table, shown, searches):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import datetime
 import json
 import re
 import subprocess
-from html import escape
+from html import escape, unescape
 
 import numpy as np
 import pytest
@@ -15,13 +15,14 @@ from mnasdet import config
 from mnasdet.evaluation.baseline import BASELINE_AP50, BASELINE_MAP
 from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.protos import search_pb2
+from mnasdet.reporting import latency_plot, report
 from mnasdet.reporting import page as pages
-from mnasdet.reporting import report
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search import results
 from mnasdet.search.trial_store import Trial, TrialState
 from mnasdet.search_spaces import factory
+from mnasdet.tflite.latency_breakdown import LayerLatency
 from tests.reporting.browser import FLAGS, browser, show
 
 START = datetime.datetime(2026, 1, 5, 10)
@@ -121,6 +122,34 @@ def test_the_browser_forbids_a_page_to_load_anything(tmp_path):
     path.write_text(pages.html("A page", "<p>Text</p>"), "utf-8")
     shown = show(path, tmp_path, script='fetch("https://example.com").catch(() => 0)')
     assert "violates the following Content Security Policy" in shown.console[0]
+
+
+def test_a_name_that_is_a_script_is_text(tmp_path):
+    """Plotly makes links and styles of what it takes for HTML."""
+    evil = '<a href="javascript:document.title=1">a</a><img src=x onerror="document.title=1"><b>b&c'
+    path = tmp_path / "plot.html"
+    layers = [LayerLatency(evil, "head", evil, 1.0), LayerLatency("b", evil, "c", 2.0)]
+    path.write_text(latency_plot.html(evil, layers, 0.0), "utf-8")
+    script = """
+      setTimeout(() => {
+        const [stacked, running] = document.querySelectorAll(".js-plotly-plot");
+        Plotly.Fx.hover(stacked, [{curveNumber: 0, pointNumber: 0}]);
+        const text = (selector) => [...document.querySelectorAll(selector)].map((element) =>
+          element.textContent.trim());
+        document.title = JSON.stringify([
+          document.querySelectorAll("body a, body img, [style*=javascript]").length,
+          text("h1, .ytick text, .legendtext").filter((shown) => shown.includes("onerror")),
+          text(".hoverlayer .nums, .hoverlayer text")[0],
+        ]);
+      }, 500);
+    """
+    shown = show(path, tmp_path, script=script)
+    assert shown.console == []
+    found, texts, hover = json.loads(unescape(re.search("<title>(.*?)</title>", shown.dom)[1]))
+    assert found == 0
+    # The heading, an axis' label and the legend.
+    assert texts == [evil, evil, evil]
+    assert hover.startswith(evil + evil)
 
 
 def test_dark_and_narrow_with_everything_opened_and_clicked(page, tmp_path):

@@ -1,11 +1,13 @@
 """Exported trials, read back by the standard library's own readers."""
 
 import csv
+import dataclasses
 import datetime
 import gzip
 import json
 import lzma
 import math
+from contextlib import closing
 
 import pytest
 
@@ -76,6 +78,37 @@ def test_csv_has_a_column_for_every_field_and_metric(ending, store, tmp_path):
     }
     assert [row["error"] for row in rows] == ["", 'of "b"', ""]
     assert [row["metrics.multiply_adds"] for row in rows] == ["", "", "6"]
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"]
+
+
+def test_a_carriage_return_begins_no_row(tmp_path):
+    with closing(TrialStore(tmp_path / "trials.db", "mine")) as store:
+        store.add([dataclasses.replace(TRIALS[0], note="a\r=1+1,b\r\nc")])
+        trial_export.write(tmp_path / "trials.csv", store)
+    with open(tmp_path / "trials.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["note"] == "a\n=1+1,b\nc"
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_no_cell_is_a_formula(formula, tmp_path):
+    with closing(TrialStore(tmp_path / "trials.db", "mine")) as store:
+        store.add([dataclasses.replace(
+            TRIALS[0], note=formula, error=formula, worker=formula, key=formula, reward=-0.5,
+            architecture=formula, metrics={MAP: -1.0, formula: 2.0},
+        )])  # fmt: skip
+        trial_export.write(tmp_path / "trials.csv", store)
+        trial_export.write(tmp_path / "trials.json", store)
+    with open(tmp_path / "trials.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("note", "error", "worker", "key", "architecture"):
+        assert row[name] == f"'{formula}".replace("\r", "\n")
+    assert (row["reward"], row[f"metrics.{MAP}"]) == ("-0.5", "-1.0")
+    assert row[f"metrics.{formula}".replace("\r", "\n")] == "2.0"
+    (trial,) = json.loads((tmp_path / "trials.json").read_text())["trials"]
+    assert [trial[name] for name in ("note", "error", "worker", "key")] == [formula] * 4
 
 
 @pytest.mark.parametrize("ending", OPENERS)
