@@ -89,7 +89,9 @@ def start(
     Raises:
       UserError: they hold a search and `resume` is not set, or they hold another one.
     """
-    held = _held(model_dir, store)
+    in_folder, in_store = _read_description(model_dir), store.description()
+    _check_pair(model_dir, in_folder, in_store, store)
+    held = in_store or in_folder
     found = identity.of_search(pipeline)
     if held is None:
         if resume:
@@ -109,25 +111,27 @@ def start(
             "identity": found,
         }
     elif not resume:
+        where = model_dir if (model_dir / SEARCH_FILE).exists() else store.location
         raise UserError(
-            f"{model_dir} or {store.location} holds search {store.search_name!r} already; add "
-            "--resume to go on with it, or choose another --model_dir"
+            f"{where} holds a search already; add --resume to go on with it, or choose another "
+            "--model_dir"
         )
     else:
         description = _compared(held, found, pipeline, store, accept_changes)
     files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
-    if description != held or not (model_dir / SEARCH_FILE).exists():
+    if description != in_store:
         store.describe(description)
+    if description != in_folder:
         _write_json(model_dir / SEARCH_FILE, description)
 
 
-def _held(model_dir: Path, store: TrialStore) -> dict[str, Any] | None:
-    """Returns the description of the search that folder and store hold, None for a new one.
-
-    Raises:
-      UserError: the folder tells of another search than the store holds.
-    """
-    in_folder, in_store = _read_description(model_dir), store.description()
+def _check_pair(
+    model_dir: Path,
+    in_folder: Mapping[str, Any] | None,
+    in_store: Mapping[str, Any] | None,
+    store: TrialStore,
+) -> None:
+    """Raises UserError where the folder tells of another search than the store holds."""
     path = model_dir / SEARCH_FILE
     if in_folder and not in_store and not store.trials():
         raise UserError(
@@ -142,7 +146,6 @@ def _held(model_dir: Path, store: TrialStore) -> dict[str, Any] | None:
                     f"{name} is {in_store[name]} in place of {in_folder[name]}; put back the file "
                     f"that belongs there, or remove {path} to go by the trials"
                 )
-    return in_store or in_folder
 
 
 def _read_description(model_dir: Path) -> dict[str, Any] | None:

@@ -98,7 +98,7 @@ def test_a_search_writes_all_its_files(whole):
     again = run("search", *flags(folder, config), status=1)
     assert "holds a search already; add --resume" in again.stderr
     other = run("search", *flags(folder, config), "--resume", "--seed=1", status=1)
-    assert "holds a search with another config or seed" in other.stderr
+    assert "search_config.seed is 0 in the folder, 1 in the config" in other.stderr
 
 
 def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):

@@ -8,12 +8,13 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.detectors import detector
-from mnasdet.errors import UserError
+from mnasdet.errors import CheckpointError, ConfigError, DataError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search import child
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.tflite.convert import convert
 from mnasdet.training import trainer
+from mnasdet.training.trainer import DivergedError
 
 TASK = ChildTask(b"", "", 0)
 
@@ -29,7 +30,8 @@ def test_metrics_that_are_no_numbers_are_a_reason():
 @pytest.mark.parametrize(
     ("raised", "error"),
     [
-        (UserError("the loss is nan"), "the loss is nan"),
+        (DivergedError("the loss is nan"), "the loss is nan"),
+        (ConfigError("level 7 of an image of 64 pixels"), "level 7 of an image of 64 pixels"),
         (MemoryError(), "out of memory: MemoryError"),
         (MemoryError("Unable to allocate 9 GiB\nmore"), "out of memory: Unable to allocate 9 GiB"),
         (tf.errors.ResourceExhaustedError(None, None, "OOM"), "out of memory: OOM"),
@@ -41,6 +43,28 @@ def test_what_goes_wrong_with_one_child_is_its_outcome(monkeypatch, raised, erro
 
     monkeypatch.setattr(child, "run", run)
     assert child.run_safely(TASK) == Outcome(error=error)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (DataError("train.record: does not exist"), "train.record: does not exist"),
+        (CheckpointError("cannot be written: disk quota"), "cannot be written: disk quota"),
+        (FileNotFoundError(2, "gone", "a.record"), "[Errno 2] gone: 'a.record'"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "a.tmp; No space left on device\nstack"),
+            "a.tmp; No space left on device",
+        ),
+        (tf.errors.UnavailableError(None, None, "socket closed\nstack"), "socket closed"),
+        (tf.errors.InternalError(None, None, ""), "InternalError"),
+    ],
+)
+def test_what_goes_wrong_around_a_child_says_nothing_about_it(monkeypatch, raised, error):
+    def run(task):
+        raise raised
+
+    monkeypatch.setattr(child, "run", run)
+    assert child.run_safely(TASK) == Outcome(error=error, environmental=True)
 
 
 @pytest.mark.parametrize(("folder", "model_dir"), [("", None), ("/models/a", "/models/a")])
