@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -66,9 +67,11 @@ def search_name(model_dir: Path, settings: search_pb2.TrialStoreConfig) -> str:
     own = model_dir / TRIALS_FILE
     folder = model_dir.resolve().name
     if not settings.url and own.exists():
-        held = [summary.name for summary in list_searches(own, folder)]
-        if len(held) == 1:
-            return held[0]
+        # What is wrong with the file, it says when it is opened.
+        with contextlib.suppress(UserError):
+            held = [summary.name for summary in list_searches(own, folder)]
+            if len(held) == 1:
+                return held[0]
     return folder
 
 

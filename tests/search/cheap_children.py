@@ -20,6 +20,12 @@ def prepare_nothing(threads: int) -> None:
     """Spares a worker loading TensorFlow."""
 
 
+def prepare_if_whole(threads: int) -> None:
+    """Fails while the file that the environment names is there."""
+    if os.path.exists(os.environ["BROKEN"]):
+        raise ImportError("libstdc++.so.6: cannot open shared object file")
+
+
 def accuracy(task: ChildTask) -> Outcome:
     """An accuracy in [0, 1) that depends on the architecture and the seed, and on nothing else."""
     digest = hashlib.sha256(f"{task.architecture}{task.seed}".encode()).digest()

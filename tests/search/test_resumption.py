@@ -109,6 +109,12 @@ def test_a_folder_that_was_renamed_holds_the_search_that_it_held(run, has_search
     store.close()
 
 
+def test_a_search_that_died_while_it_made_its_file_begins_anew(tmp_path):
+    run = Run(tmp_path)
+    (run.model_dir / "trials.db").touch()
+    assert run.start()["search_name"] == "run"
+
+
 def test_a_renamed_folder_finds_its_search_on_a_server(tmp_path):
     run = Run(tmp_path)
     run.url = f"sqlite:///{tmp_path}/server.db"
@@ -206,8 +212,11 @@ def test_another_processor_needs_another_table(run, monkeypatch):
 
 def test_other_versions_are_a_warning(run, monkeypatch, caplog):
     version = identity.metadata.version
-    later = lambda name: "99.0" if name == "tensorflow" else version(name)  # noqa: E731
-    monkeypatch.setattr(identity.metadata, "version", later)
+
+    def later_version(name):
+        return "99.0" if name == "tensorflow" else version(name)
+
+    monkeypatch.setattr(identity.metadata, "version", later_version)
     run.start()
     assert "results may differ from those of the trials so far: tensorflow is " in caplog.text
 

@@ -1,10 +1,17 @@
 """Whole searches that are killed, and children that end in every bad way."""
 
+import subprocess
+import sys
+
 import pytest
 
+from mnasdet.errors import UserError
+from mnasdet.search.attempts import EnvironmentFailedError
+from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.executors.worker_processes import WorkerProcesses
-from mnasdet.search.trial_store import TrialState
+from mnasdet.search.trial_store import TrialState, TrialStore
 from tests.search import cheap_children, interruptions, search_runs
+from tests.search.executors.cheap_workers import ROOT, wait_for
 
 
 @pytest.mark.parametrize("controller", search_runs.CONTROLLERS)
@@ -37,3 +44,45 @@ def test_four_bad_ends_are_four_failed_trials_with_four_reasons(tmp_path):
         8: "took longer than 3 s",
         11: "worker lost: killed by SIGSEGV",
     }
+
+
+def test_a_search_whose_workers_cannot_start_goes_on_when_they_are_mended(tmp_path, monkeypatch):
+    broken = tmp_path / "broken"
+    broken.touch()
+    monkeypatch.setenv("BROKEN", str(broken))
+    expected = interruptions.uninterrupted("ppo", tmp_path / "whole.db")[:16]
+
+    def run():
+        executor = WorkerProcesses(
+            2, run_child=cheap_children.accuracy, prepare=cheap_children.prepare_if_whole
+        )
+        search = search_runs.search("ppo", tmp_path / "trials.db", executor)
+        search.pauses = [0.0]
+        try:
+            return search.run(16)
+        finally:
+            executor.close()
+
+    with pytest.raises(EnvironmentFailedError, match="trained: worker lost: exit status 1"):
+        run()
+    store = TrialStore(tmp_path / "trials.db")
+    assert {trial.state for trial in store.trials()} == {TrialState.PENDING}
+    store.close()
+    broken.unlink()
+    assert interruptions.timeless(run()) == expected
+
+
+def test_a_search_that_two_processes_begin_is_made_by_one(tmp_path):
+    """From two folders, say, with one database."""
+    path = tmp_path / "trials.db"
+    command = [sys.executable, "-m", "tests.search.search_runs", "random", str(path)]
+    first = subprocess.Popen(command, cwd=ROOT)
+    store = TrialStore(path)
+    wait_for(store.trials)
+    second = search_runs.search("random", path, ThisProcess(cheap_children.accuracy))
+    with pytest.raises(UserError, match=f"is in work by process {first.pid} on"):
+        second.run(search_runs.NUM_TRIALS)
+    assert first.wait() == 0
+    expected = interruptions.uninterrupted("random", tmp_path / "whole.db")
+    assert interruptions.timeless(store.trials()) == expected
+    store.close()
