@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.training import checkpoints, trainer
 
 
 def prepare(
@@ -17,6 +16,9 @@ def prepare(
     search_config = pipeline.search_config
     if not search_config.HasField("pretrain_config"):
         return pipeline
+    # A search whose children train in other processes starts without TensorFlow.
+    from mnasdet.training import checkpoints, trainer
+
     pretraining = _copy(pipeline)
     pretraining.train_config.CopyFrom(search_config.pretrain_config)
     trainer.train(pretraining, folder, seed=search_config.seed)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -250,3 +251,36 @@ def test_records_are_summed_up_as_json(tmp_path):
     summary = json.loads(done.stdout)
     assert (summary["images"], summary["boxes"], summary["skipped_boxes"]) == (1, 3, 0)
     assert [Path(path).name for path in summary["paths"]] == ["x.record-00000-of-00001"]
+
+
+SLEEPING = """
+"Sleeps."
+import time
+from mnasdet.scripts import command
+
+def main():
+    with command.resumable():
+        print("ready", flush=True)
+        time.sleep(600)
+
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGINT, "interrupted")],
+)
+def test_a_signal_says_how_to_go_on(number, reason):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLEEPING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert told == f"error: {reason}; the same command with --resume goes on\n"
+    assert process.returncode == 1

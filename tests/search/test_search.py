@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from mnasdet import config
-from mnasdet.errors import UserError
+from mnasdet.errors import Terminated, UserError
 from mnasdet.networks.builder import canonical_key
 from mnasdet.protos import pipeline_pb2
 from mnasdet.search import reward
+from mnasdet.search.attempts import EnvironmentFailedError
 from mnasdet.search.child import Outcome
 from mnasdet.search.controllers.ppo import Ppo
 from mnasdet.search.controllers.random_search import RandomSearch
@@ -292,6 +293,35 @@ def test_ctrl_c_lets_the_children_in_training_end(pipeline, tmp_path):
     trials = search.store.trials()
     assert [trial.number for trial in trials] == list(range(8))
     assert all(trial.is_finished for trial in trials[:7])
+    (tmp_path / "whole").mkdir()
+    expected = timeless(make(pipeline, tmp_path / "whole").run(14))
+    assert timeless(make(pipeline, tmp_path).run(14)) == expected
+
+
+def test_sigterm_waits_for_no_child_and_leaves_its_trial_open(pipeline, tmp_path):
+    class Stopping(Shuffled):
+        def submit(self, task):
+            if task.seed - 5 == 3:
+                raise Terminated
+            return Future()  # Never done.
+
+    search = make(pipeline, tmp_path, Stopping(0))
+    with pytest.raises(Terminated):
+        search.run(14)
+    assert [trial.state for trial in search.store.trials()] == [TrialState.PENDING] * 4
+    (tmp_path / "whole").mkdir()
+    expected = timeless(make(pipeline, tmp_path / "whole").run(14))
+    assert timeless(make(pipeline, tmp_path).run(14)) == expected
+
+
+def test_where_no_child_can_be_trained_all_trials_stay_open(pipeline, tmp_path):
+    def no_data(task):
+        return Outcome(error="a.record: does not exist", environmental=True)
+
+    search = make(pipeline, tmp_path, ThisProcess(no_data), pauses=[0.0])
+    with pytest.raises(EnvironmentFailedError, match="a.record: does not exist .2 times."):
+        search.run(14)
+    assert {trial.state for trial in search.store.trials()} == {TrialState.PENDING}
     (tmp_path / "whole").mkdir()
     expected = timeless(make(pipeline, tmp_path / "whole").run(14))
     assert timeless(make(pipeline, tmp_path).run(14)) == expected
