@@ -152,7 +152,8 @@ def _about(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[st
     versions = search.get("versions")
     if isinstance(versions, Mapping):
         asked["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    held = page.details(search)
+    # The whole config is a file of its own.
+    held = page.details({name: value for name, value in search.items() if name != "identity"})
     if held:
         held = Markup("<details><summary>search.json</summary>{}</details>").format(held)
     return page.details(asked) + held
