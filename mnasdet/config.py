@@ -20,7 +20,7 @@ from mnasdet.config_checks.lines import line_of
 from mnasdet.config_checks.model import ARCHITECTURE_FIELDS
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.errors import ConfigError, nearest
+from mnasdet.errors import ConfigError, nearest, shown
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
 from mnasdet.text_faults.od_api import unknown_extractor
 
@@ -330,7 +330,7 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
         if "/" in name_or_path:
             return _checked(from_string(name_or_path), "architecture string")
         raise ConfigError(
-            f'no architecture "{name_or_path}"; {nearest(name_or_path, names)}, or the path of a '
+            f'no architecture "{shown(name_or_path)}"; {nearest(name_or_path, names)}, or the path of a '
             ".textproto file, or an architecture string"
         )
     return _checked(text_proto.read(path, architecture_pb2.Architecture), str(path))

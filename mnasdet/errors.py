@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+# Characters of a line; no message of ours is longer but by what it quotes.
+_LONGEST_LINE = 1000
+
+# Characters of a value in a message.
+_SHOWN_CHARACTERS = 80
+
+# Characters of a name that are compared with the allowed ones, which are far shorter.
+_COMPARED_CHARACTERS = 100
 
 
 class UserError(Exception):
-    """Says where it went wrong, what was met, what is allowed and what to do."""
+    """Says where it went wrong, what was met, what is allowed and what to do.
+
+    Its lines are short and printable, whatever they quote of a damaged file.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("\n".join(map(one_line, message.split("\n"))))
 
 
 class ConfigError(UserError):
@@ -26,8 +43,51 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM asked this process to end. Unlike Ctrl-C it gives no time to finish anything."""
 
 
+def one_line(text: str) -> str:
+    """Returns a text as one line that every terminal can print.
+
+    What cannot be printed is escaped. Of a long line the middle is left out: a message starts with
+    what was met and ends with what is allowed.
+    """
+    if not text.isprintable():
+        text = "".join(
+            character if character.isprintable() else repr(character)[1:-1] for character in text
+        )
+    if len(text) <= _LONGEST_LINE:
+        return text
+    return f"{text[: _LONGEST_LINE // 2]} ... {text[-_LONGEST_LINE // 2 + 5 :]}"
+
+
+def shown(value: Any) -> str:
+    """Returns a value as messages show it: one short line that every terminal can print."""
+    if isinstance(value, str):
+        value = value[:_LONGEST_LINE]
+    text = value if isinstance(value, str) and value.isprintable() else _Shortened().repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+class _Shortened(reprlib.Repr):
+    """Representations of bounded length, made in bounded time.
+
+    Aliases in YAML make lists in lists of which the whole text would be gigabytes, and Python
+    refuses to write integers of more than 4300 digits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxset = self.maxdict = 12
+        self.maxstring = self.maxother = _LONGEST_LINE
+
+    def repr_int(self, value: int, level: int) -> str:
+        if value.bit_length() <= _LONGEST_LINE:
+            return repr(value)
+        return f"an integer of {value.bit_length()} bits"
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """The allowed names for a message, nearest first: "one of a, b, c"."""
     names = list(allowed)
+    name = name[:_COMPARED_CHARACTERS]
     close = difflib.get_close_matches(name, names, n=len(names), cutoff=0.0)
     return "one of " + ", ".join(close + [other for other in names if other not in close])

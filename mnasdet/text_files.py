@@ -8,6 +8,8 @@ import os
 import re
 from pathlib import Path
 
+from mnasdet.errors import shown
+
 # A file with one of these in front says its encoding. UTF-32's marks begin as UTF-16's do.
 _MARKS = [
     (codecs.BOM_UTF8, "utf-8"),
@@ -80,7 +82,8 @@ def _declared_encoding(content: bytes) -> str:
         codec = codecs.lookup(declared)
         "".encode(codec.name)  # A codec may be one of bytes, such as "hex".
     except (LookupError, ValueError):
-        raise ValueError(f"declares the unknown encoding {declared!r}: save it as UTF-8") from None
+        name = shown(declared)
+        raise ValueError(f"declares the unknown encoding {name!r}: save it as UTF-8") from None
     # The declaration was read byte by byte, so it cannot be of two bytes a character. Writers of
     # UTF-16 strings leave such declarations in UTF-8 files.
     if codec.name.startswith(("utf-16", "utf-32")):

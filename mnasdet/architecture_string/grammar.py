@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from mnasdet.errors import ConfigError
+from mnasdet.errors import ConfigError, shown
 
 # A piece of the string and the place where it starts.
 Piece = tuple[str, int]
@@ -89,4 +89,4 @@ def split(piece: Piece, separator: str) -> Iterator[Piece]:
 def fail(piece: Piece, allowed: str) -> NoReturn:
     """Raises a ConfigError that names a piece and its place, and what is allowed there."""
     text, start = piece
-    raise ConfigError(f'architecture string, character {start + 1}: "{text}": {allowed}')
+    raise ConfigError(f'architecture string, character {start + 1}: "{shown(text)}": {allowed}')

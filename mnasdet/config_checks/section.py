@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from mnasdet.errors import one_line
+
 
 @dataclass(frozen=True)
 class Section:
@@ -19,7 +21,8 @@ class Section:
         return f"{self.path}.{name}" if self.path else name
 
     def report(self, name: str, problem: str) -> None:
-        self.problems.append(f"{self.field(name)} {problem}")
+        # A problem of several lines would read as several problems.
+        self.problems.append(one_line(f"{self.field(name)} {problem}"))
 
     def require(self, fulfilled: bool, name: str, allowed: str) -> None:
         """Reports the field's value unless `fulfilled`; `allowed` says what it has to be."""

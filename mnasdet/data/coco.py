@@ -14,8 +14,7 @@ from mnasdet import text_files
 from mnasdet.data import values
 from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.data.geometry import FROM_POLYGON, FROM_TURNED_BOX, around_points, around_turned_box
-from mnasdet.data.values import shown
-from mnasdet.errors import DataError
+from mnasdet.errors import DataError, shown
 
 # A longer run of digits is no id and no coordinate; Python refuses to convert 4300.
 _MAX_DIGITS = 300

@@ -22,8 +22,7 @@ from mnasdet.data.geometry import (
 )
 from mnasdet.data.label_map import ids_of
 from mnasdet.data.pictures import without_ending
-from mnasdet.data.values import shown
-from mnasdet.errors import DataError
+from mnasdet.errors import DataError, shown
 
 _BY_DISPLAY_NAME = "boxes whose class is a display_name of the label map"
 # What may follow a name in ImageSets/Main: whether the image shows a class.

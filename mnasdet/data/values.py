@@ -9,18 +9,13 @@ import math
 import re
 from typing import Any
 
+from mnasdet.errors import shown
+
 _DIGITS = re.compile(r"[+-]?[0-9]+(\.0*)?")
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLAGS = {"0": False, "1": True, "false": False, "true": True}
-_SHOWN_CHARACTERS = 80
 # The largest id that a label map holds.
 MAX_CLASS_ID = 2**31 - 1
-
-
-def shown(value: Any) -> str:
-    """Returns a value as messages show it: one short line that every terminal can print."""
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def is_stated(value: Any) -> bool:

@@ -14,8 +14,7 @@ from mnasdet.data import ordinary_files, values
 from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.data.geometry import FROM_POLYGON, Sides, around_points
 from mnasdet.data.pictures import Folder, without_ending
-from mnasdet.data.values import shown
-from mnasdet.errors import DataError
+from mnasdet.errors import DataError, shown
 
 # Coordinates are shares of the image. Above this they are pixels.
 _LARGEST_SHARE = 2.0
@@ -47,13 +46,27 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
     if not isinstance(listed, dict) or not listed:
         raise DataError(f"{path}: has no classes; expected names: [cat, dog]")
     names: dict[int, str] = {}
-    for number, name in listed.items():
-        # YAML reads some names as numbers or flags.
-        name = values.text(name if isinstance(name, str) else str(name))
-        if not isinstance(number, int) or number < 0 or not name or name in names.values():
-            raise DataError(f"{path}: class {shown(number)}: {shown(name)!r}: no name, or twice")
+    taken: set[str] = set()
+    for number, value in listed.items():
+        name = _name(value)
+        if not isinstance(number, int) or not 0 <= number < values.MAX_CLASS_ID:
+            raise DataError(
+                f"{path}: class {shown(number)}: {shown(value)!r}: expected a number of 0 to "
+                f"{values.MAX_CLASS_ID - 1}"
+            )
+        if not name or name in taken:
+            raise DataError(f"{path}: class {shown(number)}: {shown(value)!r}: no name, or twice")
         names[number + 1] = name
+        taken.add(name)
     return dict(sorted(names.items())), _keypoint_values(content.get("kpt_shape"), path)
+
+
+def _name(value: Any) -> str:
+    """The name that YAML reads as a string, a number, a flag or a date; "" for anything else.
+
+    The text of lists is not asked for: with aliases, a few lines of YAML are gigabytes of it.
+    """
+    return "" if isinstance(value, (list, dict, set)) else values.text(str(value))
 
 
 def _keypoint_values(shape: Any, path: str | os.PathLike[str]) -> int:

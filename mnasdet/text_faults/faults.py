@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnasdet.errors import nearest
+from mnasdet.errors import nearest, shown
 from mnasdet.text_faults import od_api
 from mnasdet.text_faults.pasted import character_fault
 from mnasdet.text_faults.tokens import Token, is_field
@@ -159,13 +159,15 @@ def no_field(name: str, message: Any) -> str:
     if known := od_api.unsupported_field(name, message.name):
         return known
     allowed = tuple(message.fields_by_name)
-    return f'no field "{name}" in {message.name}{_guess(name, allowed)}{_listed(name, allowed)}'
+    return (
+        f'no field "{shown(name)}" in {message.name}{_guess(name, allowed)}{_listed(name, allowed)}'
+    )
 
 
 def no_value(name: str, enum: Any) -> str:
     """Returns what to say of a name that is no value of an enum."""
     allowed = tuple(enum.values_by_name)
-    return f'no value "{name}" in {enum.name}{_guess(name, allowed)}{_listed(name, allowed)}'
+    return f'no value "{shown(name)}" in {enum.name}{_guess(name, allowed)}{_listed(name, allowed)}'
 
 
 def _guess(name: str, allowed: tuple[str, ...]) -> str:

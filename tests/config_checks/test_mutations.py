@@ -1,0 +1,92 @@
+"""Damaged configs and architectures end in lines of our own, or in networks of bounded size."""
+
+import pytest
+
+from mnasdet import config
+from mnasdet.architecture_string.conversion import to_string
+from mnasdet.detectors import anchors
+from mnasdet.detectors.network import detection_network, network_outputs
+from mnasdet.errors import ConfigError
+from mnasdet.networks.cost import cost_sheet
+from mnasdet.search_spaces import factory
+from tests.config_fragments import CONFIGS
+from tests.mutations import damaged_text, generators, outcome
+
+COUNT = 40
+
+ARCHITECTURES = [
+    "mobilenet_v2_mnasfpn",
+    "resnet10_nas_fpn_3_256",
+    "mobilenet_v3_small_halved_ssdlite",
+    "mnasnet_small",
+    "mobilenet_v2_fpnlite_64",
+]
+IMAGE_SIZE = (320, 320)
+
+
+def check_all(name, damage, run, listed):
+    failures, refused, total = [], 0, 0
+    for seed, rng in generators(name, COUNT):
+        content = damage(rng)
+        try:
+            result = outcome(lambda content=content: run(content), listed=listed)
+        except Exception as error:
+            failures.append(f"seed {seed}: {content!r:.2000}: {error!r:.600}")
+            result = error
+        refused += isinstance(result, Exception)
+        total += 1
+    assert not failures, "\n".join(failures[:10])
+    assert 0 < refused < total
+
+
+def build(architecture, image_size=IMAGE_SIZE):
+    """Builds the layers and anchors of an architecture without Keras."""
+    outputs = network_outputs(architecture, image_size, 3)
+    total = cost_sheet(outputs).total
+    assert 0 < total.params < 2**50
+    if not architecture.HasField("classifier"):
+        sizes = detection_network(architecture, image_size, 3).feature_sizes
+        boxes = anchors.from_proto(architecture.anchor_generator, image_size, sizes)
+        assert boxes.shape == outputs[0].shape
+    return total
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures(tmp_path, name):
+    text = (CONFIGS / "architectures" / f"{name}.textproto").read_text()
+    path = tmp_path / "damaged.textproto"
+
+    def run(content):
+        path.write_bytes(content)
+        return build(config.load_architecture(str(path)))
+
+    check_all(name, lambda rng: damaged_text(text, rng), run, listed=True)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architecture_strings(name):
+    line = to_string(config.load_architecture(name))
+
+    def run(content):
+        return build(config.load_architecture(content.decode("utf-8", "surrogateescape")))
+
+    check_all(f"{name} string", lambda rng: damaged_text(line, rng), run, listed=False)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "mnasfpn_search_coco"])
+def test_configs(tmp_path, name):
+    text = (CONFIGS / f"{name}.config").read_text()
+    path = tmp_path / "damaged.config"
+
+    def run(content):
+        path.write_bytes(content)
+        pipeline = config.load(path, readers=())
+        size = config.image_size(pipeline)
+        if pipeline.HasField("search_config"):
+            space = factory.from_config(
+                pipeline.search_config.search_space, config.architecture(pipeline)
+            )
+            assert space.cardinality() > 0
+        return build(config.architecture(pipeline), size)
+
+    check_all(name, lambda rng: damaged_text(text, rng), run, listed=True)
