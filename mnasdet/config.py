@@ -22,6 +22,7 @@ from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
 from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.text_faults.faults import MAX_TOLD
 from mnasdet.text_faults.od_api import unknown_extractor
 
 # Hyper-parameters that the OD API's backbones have of their own, unless the config overrides them.
@@ -75,6 +76,9 @@ _SSD_CHANNELS = (512, 256, 256, 128)
 # The width of MobileNetV2's last 1x1 convolution under TF1's FPNLite. TF2's extractor means to
 # have it too, but never hands it to its backbone: the zoo's checkpoints have all 1280 channels.
 _FPNLITE_LAST_CHANNELS = 256
+
+# Problems of an architecture that its one line tells.
+_MAX_JOINED = 5
 
 _FILE_SUFFIXES = (".textproto", ".pbtxt", ".txt")
 
@@ -174,13 +178,16 @@ def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
 
 def _report(problems: list[str], path: str, text: str) -> str:
     """One line a problem, with the line of the file that it is about."""
-    lines = [line_of(problem.split()[0].rstrip(":"), text) for problem in problems]
+    told = problems[:MAX_TOLD]
+    lines = [line_of(problem.split()[0].rstrip(":"), text) for problem in told]
     if len(problems) == 1:
         return f"{path}{f':{lines[0]}' if lines[0] else ''}: {problems[0]}"
     listed = [
         f"  {f'line {line}: ' if line else ''}{problem}"
-        for line, problem in zip(lines, problems, strict=True)
+        for line, problem in zip(lines, told, strict=True)
     ]
+    if len(problems) > MAX_TOLD:
+        listed.append(f"  and {len(problems) - MAX_TOLD} more")
     return "\n".join([f"{len(problems)} problems in {path}:", *listed])
 
 
@@ -330,15 +337,16 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
         if "/" in name_or_path:
             return _checked(from_string(name_or_path), "architecture string")
         raise ConfigError(
-            f'no architecture "{shown(name_or_path)}"; {nearest(name_or_path, names)}, or the path of a '
-            ".textproto file, or an architecture string"
+            f'no architecture "{shown(name_or_path)}"; {nearest(name_or_path, names)}, or the path '
+            "of a .textproto file, or an architecture string"
         )
     return _checked(text_proto.read(path, architecture_pb2.Architecture), str(path))
 
 
 def _checked(loaded: architecture_pb2.Architecture, where: str) -> architecture_pb2.Architecture:
     if problems := architecture_problems(loaded):
-        raise ConfigError(f"{where}: {'; '.join(problems)}")
+        more = f"; and {len(problems) - _MAX_JOINED} more" if len(problems) > _MAX_JOINED else ""
+        raise ConfigError(f"{where}: {'; '.join(problems[:_MAX_JOINED])}{more}")
     return loaded
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import math
 import os
 import re
 from pathlib import Path
@@ -24,7 +25,9 @@ _WEB_PAGE = re.compile(r"\s*<(!doctype\s+html|html)\b", re.IGNORECASE)
 _SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
 
 
-def read_text(path: str | os.PathLike, error: type[Exception], kind: str) -> str:
+def read_text(
+    path: str | os.PathLike, error: type[Exception], kind: str, max_bytes: float = math.inf
+) -> str:
     """Reads a text file in the encoding that its byte order mark or its XML declaration names.
 
     Without either the encoding is UTF-8.
@@ -32,9 +35,14 @@ def read_text(path: str | os.PathLike, error: type[Exception], kind: str) -> str
     Args:
       error: raised with one line when the file cannot be read.
       kind: what the file should be, for that line: "text proto".
+      max_bytes: a larger file is refused before it is read.
     """
     path = Path(path)
     try:
+        if path.stat().st_size > max_bytes:
+            raise ValueError(
+                f"has {path.stat().st_size:,} bytes; a {kind} has at most {max_bytes:,} here"
+            )
         text = decode(path.read_bytes(), kind)
     except FileNotFoundError:
         raise error(f"{path}: no such file{similar_file(path)}") from None

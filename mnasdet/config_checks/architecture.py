@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
@@ -15,6 +16,7 @@ _SSD_LEVEL = 4
 
 # No image is so large that a coarser level makes sense.
 _MAX_LEVEL = 12
+_MAX_SSD_LAYERS = _MAX_LEVEL - _SSD_LEVEL - 1
 
 # ResNets with basic blocks and with bottlenecks.
 _BASIC_DEPTHS = (10, 18, 34)
@@ -35,9 +37,17 @@ _MAX_EXPANSION = 64  # MnasNet has 6.
 MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).
 MAX_DEPTH_MULTIPLIER = 16
 _MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
-_MAX_ANCHORS = 64  # Scales or shapes at one place; RetinaNet has 9 in all.
+_MAX_ANCHORS = 64  # At one place of a feature; RetinaNet has 9.
+_MAX_ANCHOR_SIZE = 1000  # Over a level's stride, or over the image's side.
+_MAX_ASPECT_RATIO = 1000
+_NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
+_MAX_BIAS = 1000  # Focal loss starts with -4.6.
 _MAX_GROUPS = 1024  # ResNeXt has 32.
 _MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
+# Layers of all blocks with their repeats, and features that all blocks or cells of all repeats of a
+# pyramid merge. ResNet-152 has 50 blocks; NAS-FPN merges 98 features and MnasFPN 84.
+_MAX_LAYERS = 1024
+_MAX_MERGED = 4096
 
 
 def architecture_problems(architecture: architecture_pb2.Architecture) -> list[str]:
@@ -74,9 +84,29 @@ def levels(architecture: architecture_pb2.Architecture) -> range:
         case None:
             return range(0)
         case "ssd_layers":
-            return range(_SSD_LEVEL, _SSD_LEVEL + 2 + len(pyramid.ssd_layers.channels))
-    message = getattr(pyramid, name)
-    return range(message.min_level, min(message.max_level, _MAX_LEVEL) + 1)
+            num_layers = min(len(pyramid.ssd_layers.channels), _MAX_SSD_LAYERS)
+            return range(_SSD_LEVEL, _SSD_LEVEL + 2 + num_layers)
+    return _levels_of(getattr(pyramid, name))
+
+
+def _levels_of(pyramid: Any) -> range:
+    """Returns the levels of a pyramid, without those that no pyramid can have."""
+    return range(max(pyramid.min_level, 0), min(pyramid.max_level, _MAX_LEVEL) + 1)
+
+
+def num_anchors(architecture: architecture_pb2.Architecture, height: int, width: int) -> int:
+    """Returns the anchors of all levels in an image of that size in pixels."""
+    generator = architecture.anchor_generator
+    if generator.HasField("ssd_anchor_generator"):
+        ssd = generator.ssd_anchor_generator
+        at_a_place = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
+    else:
+        multiscale = generator.multiscale_anchor_generator
+        num_ratios = len(multiscale.aspect_ratios) or _NUM_ASPECT_RATIOS
+        at_a_place = num_ratios * multiscale.scales_per_octave
+    # A feature has a place for each 2^level pixels, and one for the rest.
+    places = sum(-(-height // 2**level) * -(-width // 2**level) for level in levels(architecture))
+    return places * at_a_place
 
 
 def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
@@ -116,6 +146,11 @@ def _check_mnasnet(backbone: Section) -> None:
         block.within("stride", 1, 2)
         block.within("se_ratio", 0, 1)
         _check_kernel_size(block)
+    layers = sum(block.message.repeats for block in blocks)
+    if layers > _MAX_LAYERS:
+        backbone.report(
+            "block", f"has {layers} layers with all repeats; at most {_MAX_LAYERS} are allowed"
+        )
     strided = sum(block.message.stride == 2 for block in blocks)
     # The stem has stride 2 as well. Pyramids and heads take the last feature of each stride.
     if strided != _COARSEST - 1:
@@ -162,6 +197,11 @@ def _check_pyramid(pyramid: Section) -> None:
         if any(not 1 <= channels <= MAX_CHANNELS for channels in message.channels):
             bound = "at least 1" if min(message.channels) < 1 else f"at most {MAX_CHANNELS}"
             pyramid.report("channels", f"is {list(message.channels)}; {bound} each is allowed")
+        if len(message.channels) > _MAX_SSD_LAYERS:
+            pyramid.report(
+                "channels",
+                f"has {len(message.channels)} values; at most {_MAX_SSD_LAYERS} are allowed",
+            )
         return
     pyramid.counts(MAX_CHANNELS, "channels")
     pyramid.within("min_level", _FINEST, _COARSEST)
@@ -171,11 +211,16 @@ def _check_pyramid(pyramid: Section) -> None:
     pyramid.counts(MAX_REPEATS, "repeats")
     check = _check_block if kind == "MnasFpn" else _check_merging_cell
     name = "block" if kind == "MnasFpn" else "cell"
-    allowed = range(message.min_level, min(message.max_level, _MAX_LEVEL) + 1)
+    allowed = _levels_of(message)
     merges = _parts(pyramid, name)
     for index, merge in enumerate(merges, start=len(allowed)):
         check(merge, index)
         merge.require(merge.message.level in allowed, "level", f"one of {list(allowed)} is allowed")
+    merged = message.repeats * sum(len(merge.message.input) for merge in merges)
+    if merged > _MAX_MERGED:
+        pyramid.report(
+            name, f"merges {merged} features in all repeats; at most {_MAX_MERGED} are allowed"
+        )
     outputs = [merge.message.level for merge in merges[-len(allowed) :]] if allowed else []
     if sorted(outputs) != list(allowed):
         pyramid.report(
@@ -207,7 +252,7 @@ def _check_merging_cell(cell: Section, num_features: int) -> None:
 
 def _checked_inputs(merge: Section, num_features: int) -> list[int]:
     inputs = list(merge.message.input)
-    for index in inputs:
+    for index in dict.fromkeys(inputs[: num_features + 1]):
         if not 0 <= index < num_features:
             merge.report(
                 "input", f"is {index}; 0 to {num_features - 1} is allowed, the features before it"
@@ -229,6 +274,7 @@ def _check_predictor(predictor: Section) -> None:
     message = predictor.message
     predictor.at_least("num_layers_before_predictor", 0)
     predictor.at_most("num_layers_before_predictor", _MAX_PREDICTOR_LAYERS)
+    predictor.within("class_prediction_bias_init", -_MAX_BIAS, _MAX_BIAS)
     _check_kernel_size(predictor)
     if message.DESCRIPTOR.name == "ConvolutionalBoxPredictor":
         _check_convolutional(predictor)
@@ -288,15 +334,21 @@ def _check_kernel_size(section: Section) -> None:
 
 def _check_anchors(anchors: Section, levels_of_features: range) -> None:
     message = anchors.message
+    most = _MAX_ASPECT_RATIO
     if any(not 0 < ratio < math.inf for ratio in message.aspect_ratios):
         anchors.report("aspect_ratios", f"is {_numbers(message.aspect_ratios)}; above 0")
+    elif any(not 1 / most <= ratio <= most for ratio in message.aspect_ratios):
+        shown = _numbers(message.aspect_ratios)
+        anchors.report("aspect_ratios", f"is {shown}; 1/{most} to {most} is allowed")
     if len(message.aspect_ratios) > _MAX_ANCHORS:
         anchors.report("aspect_ratios", f"has {len(message.aspect_ratios)}; at most {_MAX_ANCHORS}")
     if message.DESCRIPTOR.name == "SsdAnchorGenerator":
         _check_ssd_anchors(anchors, len(levels_of_features))
         return
     anchors.positive("anchor_scale")
-    anchors.counts(_MAX_ANCHORS, "scales_per_octave")
+    anchors.at_most("anchor_scale", _MAX_ANCHOR_SIZE)
+    num_ratios = len(message.aspect_ratios) or _NUM_ASPECT_RATIOS
+    anchors.counts(max(_MAX_ANCHORS // num_ratios, 1), "scales_per_octave")
     # Boxes are coded relative to the image throughout.
     anchors.only("normalize_coordinates", True)
     if levels_of_features:
@@ -320,7 +372,10 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
             f"{num_features} is needed, one for each feature that predicts",
         )
     anchors.positive("base_anchor_height", "base_anchor_width")
+    for name in ("base_anchor_height", "base_anchor_width", "max_scale"):
+        anchors.at_most(name, _MAX_ANCHOR_SIZE)
     anchors.at_least("interpolated_scale_aspect_ratio", 0)
+    anchors.at_most("interpolated_scale_aspect_ratio", _MAX_ASPECT_RATIO)
     if not message.aspect_ratios and not message.interpolated_scale_aspect_ratio:
         anchors.report("aspect_ratios", "is empty; at least one is needed")
     if not message.scales:
@@ -329,12 +384,15 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
     for name in ("scales", "height_stride", "width_stride", "height_offset", "width_offset"):
         values = getattr(message, name)
         least = 0 if name.endswith("_offset") else 1e-9
+        most = _MAX_ANCHOR_SIZE if name == "scales" else MAX_IMAGE_SIZE
         if values and len(values) != message.num_layers:
             anchors.report(name, f"has {len(values)} values; num_layers is {message.num_layers}")
         elif any(not least <= value < math.inf for value in values):
             anchors.report(
                 name, f"is {_numbers(values)}; {'at least' if least == 0 else 'above'} 0"
             )
+        elif any(value > most for value in values):
+            anchors.report(name, f"is {_numbers(values)}; at most {most}")
     for height, width in (("height_stride", "width_stride"), ("height_offset", "width_offset")):
         if len(getattr(message, height)) != len(getattr(message, width)):
             anchors.report(height, f"and {width} go together; give both or none")

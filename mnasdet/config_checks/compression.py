@@ -5,6 +5,8 @@ from __future__ import annotations
 from mnasdet.config_checks.section import Section
 
 _MIN_CLUSTERS = 2
+# The values of an int8 kernel; every weight is compared with every cluster in training.
+_MAX_CLUSTERS = 256
 
 
 def check_compression(root: Section) -> None:
@@ -13,10 +15,8 @@ def check_compression(root: Section) -> None:
     quantizes = message.HasField("graph_rewriter")
     if quantizes and (quantization := root.child("graph_rewriter").needed("quantization")):
         _check_quantization(quantization, message.train_config.num_steps)
-    if train.message.HasField("pruning"):
-        _check_pruning(train.child("pruning"), train.message.num_steps)
+    check_training_compression(train)
     if train.message.HasField("weight_clustering"):
-        train.child("weight_clustering").at_least("num_clusters", _MIN_CLUSTERS)
         _check_beside_clustering(root, train)
     if message.HasField("search_config"):
         for section, name in (
@@ -30,6 +30,15 @@ def check_compression(root: Section) -> None:
                     "cannot be combined with search_config: a search trains plain networks; remove "
                     "one of them, and train what was found with the other",
                 )
+
+
+def check_training_compression(train: Section) -> None:
+    """Checks the pruning and the clustering of one training by themselves."""
+    if train.message.HasField("pruning"):
+        _check_pruning(train.child("pruning"), train.message.num_steps)
+    if train.message.HasField("weight_clustering"):
+        clustering = train.child("weight_clustering")
+        clustering.counts(_MAX_CLUSTERS, "num_clusters", minimum=_MIN_CLUSTERS)
 
 
 def _check_quantization(quantization: Section, num_steps: int) -> None:

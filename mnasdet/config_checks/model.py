@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE, smallest_image_size
+from mnasdet.config_checks.architecture import (
+    MAX_IMAGE_SIZE,
+    num_anchors,
+    smallest_image_size,
+)
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
@@ -18,6 +22,12 @@ ARCHITECTURE_FIELDS = (
 
 # Objects365, iNaturalist and LVIS have 365 to 8142 classes.
 _MAX_CLASSES = 100_000
+
+# Of one image. EfficientDet-D7 has 441,936.
+_MAX_ANCHORS = 4_000_000
+
+# Of one image. COCO counts 100, LVIS 300.
+_MAX_DETECTIONS = 10_000
 
 # SSD has two features of the backbone and at most four extra layers.
 _SSD_LAYERS = (2, 6)
@@ -43,6 +53,7 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
     ssd.counts(_MAX_CLASSES, "num_classes")
     if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
         _check_resizer(resizer, smallest_image_size(architecture) if architecture else 1)
+        _check_num_anchors(resizer, architecture)
         _check_padding(ssd.child("feature_extractor"), resizer)
     _check_extractor(ssd.child("feature_extractor"), model.message.WhichOneof("architecture_oneof"))
     if coder := ssd.selected("box_coder", "box_coder_oneof"):
@@ -80,14 +91,32 @@ def _check_resizer(resizer: Section, smallest: int) -> None:
         resizer.report("per_channel_pad_value", f"has {colors} values; 3 are needed")
 
 
+def _check_num_anchors(
+    resizer: Section, architecture: architecture_pb2.Architecture | None
+) -> None:
+    """Reports more anchors than memory holds, which no single field is to blame for."""
+    height, width = _image_size(resizer)
+    if architecture and 0 < height <= MAX_IMAGE_SIZE and 0 < width <= MAX_IMAGE_SIZE:
+        count = num_anchors(architecture, height, width)
+        if count > _MAX_ANCHORS:
+            resizer.problems.append(
+                f"{resizer.path} gives images of {height} x {width} pixels {count} anchors; at "
+                f"most {_MAX_ANCHORS} are allowed: make images smaller, or anchors fewer"
+            )
+
+
+def _image_size(resizer: Section) -> tuple[int, int]:
+    """Returns the (height, width) of the network's input."""
+    message = resizer.message
+    if message.DESCRIPTOR.name == "FixedShapeResizer":
+        return message.height, message.width
+    return message.max_dimension, message.max_dimension
+
+
 def _check_padding(extractor: Section, resizer: Section) -> None:
     """Padding to a multiple is supported where there is nothing to pad."""
     extractor.at_least("pad_to_multiple", 1)
-    message = resizer.message
-    if message.DESCRIPTOR.name == "FixedShapeResizer":
-        height, width = message.height, message.width
-    else:
-        height = width = message.max_dimension
+    height, width = _image_size(resizer)
     multiple = max(extractor.message.pad_to_multiple, 1)
     extractor.require(
         height % multiple == width % multiple == 0,
@@ -195,8 +224,7 @@ def _check_post_processing(section: Section, loss: str | None) -> None:
     if nms := section.needed("batch_non_max_suppression"):
         nms.within("score_threshold", 0, 1)
         nms.within("iou_threshold", 0, 1)
-        nms.at_least("max_detections_per_class", 1)
-        nms.at_least("max_total_detections", 1)
+        nms.counts(_MAX_DETECTIONS, "max_detections_per_class", "max_total_detections")
         # Suppression here gives a detection one class, in Keras as in TFLite's op.
         nms.only("max_classes_per_detection", 1)
         nms.only("soft_nms_sigma", 0)

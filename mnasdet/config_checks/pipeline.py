@@ -15,7 +15,7 @@ from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.model import check_model
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
-from mnasdet.config_checks.training import check_train
+from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
 
@@ -42,6 +42,15 @@ _DIGITS_CLASSES = 10
 
 # Pixels; the smallest digit of them has eight.
 _DIGITS_MIN_SIZE = 32
+_DIGITS_MAX_SIZE = 2048
+
+_DIGITS_MAX_IMAGES = 100_000
+
+# Pictures that TensorBoard gets of one evaluation, which are held in memory.
+_MAX_VISUALIZATIONS = 1000
+
+# Evaluation pads the boxes of every image to as many. Pictures of crowds have some thousands.
+_MAX_BOXES = 100_000
 
 
 def pipeline_problems(
@@ -70,7 +79,8 @@ def pipeline_problems(
 
 
 def _check_eval(evaluation: Section, has_moving_averages: bool) -> None:
-    evaluation.at_least("batch_size", 1)
+    evaluation.counts(MAX_BATCH_SIZE, "batch_size")
+    evaluation.counts(_MAX_VISUALIZATIONS, "num_visualizations", minimum=0)
     evaluation.within("min_score_threshold", 0, 1)
     evaluation.at_least("max_num_boxes_to_visualize", 0)
     evaluation.require(
@@ -112,8 +122,9 @@ def _check_readers(root: Section, name: str) -> None:
 
 
 def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
-    for name in ("sample_1_of_n_examples", "num_readers", "max_number_of_boxes"):
+    for name in ("sample_1_of_n_examples", "num_readers"):
         reader.at_least(name, 1)
+    reader.counts(_MAX_BOXES, "max_number_of_boxes")
     # Training ends by num_steps alone: passes over the data would be a second end beside it.
     if reader.path == "train_input_reader":
         reader.only("num_epochs", 0)
@@ -128,8 +139,8 @@ def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
     source = reader.message.WhichOneof("input_reader")
     if source == "digits_input_reader":
         digits = reader.child(source)
-        digits.at_least("num_images", 1)
-        digits.at_least("image_size", _DIGITS_MIN_SIZE)
+        digits.counts(_DIGITS_MAX_IMAGES, "num_images")
+        digits.counts(_DIGITS_MAX_SIZE, "image_size", minimum=_DIGITS_MIN_SIZE)
         if num_classes != _DIGITS_CLASSES:
             digits.problems.append(
                 f"model.ssd.num_classes is {num_classes}; {digits.path} has {_DIGITS_CLASSES}"

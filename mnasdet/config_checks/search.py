@@ -12,6 +12,7 @@ from mnasdet.config_checks.architecture import (
     MAX_KERNEL_SIZE,
     MAX_REPEATS,
 )
+from mnasdet.config_checks.compression import check_training_compression
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.training import check_train
@@ -31,18 +32,34 @@ _MOST = {
     "depth_offsets": MAX_REPEATS,
     "width_factors": MAX_DEPTH_MULTIPLIER,
     "expansions": 64,
+    "searched_blocks": 256,
 }
+
+# Values of one list. The papers have at most ten.
+_MAX_CHOICES = 256
 
 _LIMITS = ("max_params", "max_multiply_adds", "max_latency_ms", "max_file_size")
 
-# Numbers of each controller: at least 1; more than 0.
+# Trials that are proposed at once, or that a controller holds.
+_MAX_TRIALS = 100_000
+
+# Numbers of each controller: at least 1, at most this.
 _COUNTS = {
-    "PpoConfig": ("batch_size", "hidden_units", "epochs"),
-    "RegularizedEvolutionConfig": ("population_size", "tournament_size"),
-    "Nsga2Config": ("population_size",),
-    "LocalSearchConfig": ("num_starts",),
-    "OptunaConfig": ("num_startup_trials",),
+    "PpoConfig": {"batch_size": _MAX_TRIALS, "hidden_units": 4096, "epochs": 1000},
+    "RegularizedEvolutionConfig": {"population_size": _MAX_TRIALS, "tournament_size": _MAX_TRIALS},
+    "Nsga2Config": {"population_size": _MAX_TRIALS},
+    "LocalSearchConfig": {"num_starts": _MAX_TRIALS},
+    "OptunaConfig": {"num_startup_trials": _MAX_TRIALS},
 }
+
+# Seeds of NumPy's RandomState, which Optuna draws from, have 32 bits; trials count on from here.
+_MAX_SEED = 2**31 - 1
+
+# Of executors and measurements. No machine has as many cores; no trial takes a year.
+_MAX_THREADS = 4096
+_MAX_SECONDS = 365 * 24 * 3600
+_MAX_RUNS = 1_000_000
+_MAX_RETRIES = 1000
 
 # The exponents and factors of each reward; a positive one would favour slow networks.
 _PENALTIES = {
@@ -54,8 +71,8 @@ _PENALTIES = {
 
 def check_search(search: Section) -> None:
     search.at_least("num_trials", 1)
-    search.at_least("seed", 0)
-    search.at_least("max_pending_trials", 1)
+    search.counts(_MAX_SEED, "seed", minimum=0)
+    search.counts(_MAX_TRIALS, "max_pending_trials")
     if search.selected("search_space", "search_space_oneof"):
         _check_space(search.child("search_space"))
     controller = search.selected("controller", "controller_oneof")
@@ -73,6 +90,7 @@ def check_search(search: Section) -> None:
     for training in ("pretrain_config", "retrain_config"):
         if search.message.HasField(training):
             check_train(search.child(training))
+            check_training_compression(search.child(training))
 
 
 def _check_space(space: Section) -> None:
@@ -128,8 +146,10 @@ def _check_choices(
 ) -> None:
     """Different values, each of them greater than `above`."""
     choices = list(getattr(space.message, name))
-    if any(choice <= above for choice in choices) or len(set(choices)) < len(choices):
+    if not all(choice > above for choice in choices) or len(set(choices)) < len(choices):
         space.report(name, f"is {_shown(choices)}; {allowed}")
+    if len(choices) > _MAX_CHOICES:
+        space.report(name, f"has {len(choices)} values; at most {_MAX_CHOICES} are allowed")
     most = _MOST.get(name, math.inf)
     if any(choice > most for choice in choices):
         space.report(name, f"is {_shown(choices)}; at most {most:g} each is allowed")
@@ -144,8 +164,8 @@ def _shown(choices) -> str:
 
 def _check_controller(controller: Section) -> None:
     kind = controller.message.DESCRIPTOR.name
-    for name in _COUNTS.get(kind, ()):
-        controller.at_least(name, 1)
+    for name, most in _COUNTS.get(kind, {}).items():
+        controller.counts(most, name)
     match kind:
         case "PpoConfig":
             controller.positive("learning_rate", "clip_range")
@@ -183,12 +203,12 @@ def _check_latency(source: Section) -> None:
     kind = source.message.DESCRIPTOR.name
     if kind == "MultiplyAddsSource":
         return
-    source.at_least("num_threads", 1)
+    source.counts(_MAX_THREADS, "num_threads")
     if kind == "LatencyTableSource":
         if source.message.path:
             check_exists(source, "path", [source.message.path])
         return
-    source.at_least("num_runs", 1)
+    source.counts(_MAX_RUNS, "num_runs")
     taskset = source.message.taskset
     source.require(
         not taskset or bool(re.fullmatch("(0x)?0*[1-9a-fA-F][0-9a-fA-F]*", taskset)),
@@ -215,14 +235,16 @@ def _check_store(store: Section) -> None:
 
 def _check_executor(search: Section) -> None:
     executor = search.child("executor")
-    executor.at_least("max_retries", 0)
+    executor.counts(_MAX_RETRIES, "max_retries", minimum=0)
     name = executor.message.WhichOneof("executor_oneof")
     if name not in ("worker_processes", "ray"):
         return
     workers = executor.child(name)
     workers.at_least("num_workers", 1)
-    for field in ("max_trial_seconds", "threads_per_worker", "max_memory_mb"):
-        workers.at_least(field, 0)
+    workers.at_least("max_memory_mb", 0)
+    workers.counts(_MAX_THREADS, "threads_per_worker", minimum=0)
+    # Waiting for longer is an error of the operating system.
+    workers.counts(_MAX_SECONDS, "max_trial_seconds", minimum=0)
     if name == "ray":
         workers.at_least("cpus_per_worker", 0)
         workers.at_least("gpus_per_worker", 0)

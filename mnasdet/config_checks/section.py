@@ -37,10 +37,10 @@ class Section:
         value = getattr(self.message, name)
         self.require(value <= maximum, name, f"at most {maximum:g} is allowed")
 
-    def counts(self, maximum: int, *names: str) -> None:
-        """Reports the fields that are not 1 to `maximum`."""
+    def counts(self, maximum: int, *names: str, minimum: int = 1) -> None:
+        """Reports the fields that are not `minimum` to `maximum`."""
         for name in names:
-            self.at_least(name, 1)
+            self.at_least(name, minimum)
             self.at_most(name, maximum)
 
     def positive(self, *names: str) -> None:

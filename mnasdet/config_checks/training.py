@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 
+from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
 from mnasdet.errors import nearest
+
+# Upper bounds. They are far above what anybody trains with: a slip such as batch_size: 2147483647
+# would otherwise fill the memory, or go on for years.
+MAX_BATCH_SIZE = 65_536
+_MAX_STEPS = 64  # Augmentations one after another.
+_MAX_SCALE = 16  # Of the sides of an image.
+_MAX_REPEATS = 1000
 
 _CHECKPOINT_TYPES = ("classification", "detection", "fine_tune", "full")
 
@@ -18,7 +27,7 @@ def check_train(train: Section, starts: bool = True) -> None:
       starts: it will train, so the checkpoint it starts from has to be there.
     """
     message = train.message
-    train.at_least("batch_size", 1)
+    train.counts(MAX_BATCH_SIZE, "batch_size")
     # The OD API trains without end where the field is missing.
     endless = "" if message.HasField("num_steps") else "; it is missing, and training has to end"
     train.require(message.num_steps >= 1, "num_steps", f"at least 1 is allowed{endless}")
@@ -38,13 +47,21 @@ def check_train(train: Section, starts: bool = True) -> None:
         for pattern in getattr(message, name):
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 train.report(name, f'is "{pattern}", no regular expression: {error}')
-    for step in train.children("data_augmentation_options"):
+    steps = train.children("data_augmentation_options")
+    _check_length(train, "data_augmentation_options")
+    for step in steps[:_MAX_STEPS]:
         if augmentation := step.chosen("preprocessing_step"):
             _check_augmentation(augmentation)
     if optimizer := train.needed("optimizer"):
         _check_optimizer(optimizer, message.num_steps)
+
+
+def _check_length(section: Section, name: str) -> None:
+    length = len(getattr(section.message, name))
+    if length > _MAX_STEPS:
+        section.report(name, f"is there {length} times; at most {_MAX_STEPS} are allowed")
 
 
 def _check_fine_tuning(train: Section, starts: bool) -> None:
@@ -66,9 +83,7 @@ def _check_fine_tuning(train: Section, starts: bool) -> None:
 
 
 def _check_optimizer(optimizer: Section, num_steps: int) -> None:
-    # The default is true, as in the OD API, so that the decay counts also where it is not set.
-    if optimizer.message.use_moving_average:
-        optimizer.within("moving_average_decay", 0, 1)
+    optimizer.within("moving_average_decay", 0, 1)
     chosen = optimizer.chosen("optimizer")
     if not chosen:
         return
@@ -171,6 +186,26 @@ _AT_LEAST_0 = (
     "max_gaussian_stddev",
 )
 
+# The largest value, in every augmentation that has the field.
+_MOST = {
+    **dict.fromkeys(("max_scale_ratio", "scale_max"), _MAX_SCALE),
+    **dict.fromkeys(
+        (
+            "min_image_height",
+            "min_image_width",
+            "max_image_height",
+            "max_image_width",
+            "max_height_padding",
+            "max_width_padding",
+            "max_border",
+            "max_patch_size",
+            "output_size",
+        ),
+        MAX_IMAGE_SIZE,
+    ),
+    **dict.fromkeys(("max_black_patches", "num_scales"), _MAX_REPEATS),
+}
+
 _COLORS = 3
 
 
@@ -192,8 +227,12 @@ def _check_augmentation(augmentation: Section) -> None:
     for name in _AT_LEAST_0:
         if name in fields:
             augmentation.at_least(name, 0)
+    for name, most in _MOST.items():
+        if name in fields:
+            augmentation.at_most(name, most)
     if "operations" in fields:
-        for operation in augmentation.children("operations"):
+        _check_length(augmentation, "operations")
+        for operation in augmentation.children("operations")[:_MAX_STEPS]:
             _check_augmentation(operation)
     if "aspect_ratio" in fields:
         augmentation.positive("aspect_ratio")
@@ -216,6 +255,11 @@ def _check_padding(augmentation: Section) -> None:
         augmentation.report(
             "pad_color", f"has {len(message.pad_color)} values; {_COLORS} are needed"
         )
+    colors = {name: getattr(message, name) for name in fields if name.startswith("pad_color")}
+    for name, color in colors.items():
+        values = color if name == "pad_color" else [color]
+        if not all(map(math.isfinite, values)):
+            augmentation.report(name, f"is {list(values)}; 0 to 255 is allowed")
     if "min_padded_size_ratio" in fields:
         _check_size_ratios(augmentation)
     for side in ("height", "width"):
@@ -237,5 +281,9 @@ def _check_size_ratios(augmentation: Section) -> None:
             )
     low = list(message.min_padded_size_ratio) or [1.0, 1.0]
     high = list(message.max_padded_size_ratio) or [2.0, 2.0]
-    if any(smallest > largest for smallest, largest in zip(low, high, strict=False)):
+    if not all(smallest <= largest for smallest, largest in zip(low, high, strict=False)):
         augmentation.report("min_padded_size_ratio", f"is {low}; at most {high} is allowed")
+    elif max(high) > _MAX_SCALE:
+        augmentation.report(
+            "max_padded_size_ratio", f"is {high}; at most {_MAX_SCALE} each is allowed"
+        )

@@ -286,7 +286,9 @@ def _parsed(
 
     files = tf.data.Dataset.range(len(index.files))
     if shuffle_seed is not None and len(index.files) > 1:
-        files = files.shuffle(max(1, reader.filenames_shuffle_buffer_size), shuffle_seed)
+        # TensorFlow takes the memory of the whole buffer, full or not.
+        buffer_size = min(max(1, reader.filenames_shuffle_buffer_size), len(index.files))
+        files = files.shuffle(buffer_size, shuffle_seed)
     dataset = files.interleave(
         read,
         cycle_length=max(1, min(reader.num_readers, len(index.files))),

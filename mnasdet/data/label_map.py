@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -82,17 +81,12 @@ def ids_of(names: Mapping[int, str]) -> dict[str, int]:
 
 def _items(path: str | os.PathLike[str]) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
     """The items of a label map, without the one that may name the background."""
-    return _parsed(str(path), text_proto.read_text(path, DataError))
-
-
-# Protobuf takes seconds for the text of 100,000 classes, and several readers share one file.
-@functools.lru_cache(maxsize=4)
-def _parsed(path: str, text: str) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
+    text = text_proto.read_text(path, DataError)
     if text.lstrip().startswith(("{", "[")):
         raise DataError(f"{path}: is JSON, not a label map; {_EXPECTED}")
     message = string_int_label_map_pb2.StringIntLabelMap
     try:
-        proto = text_proto.parse(text, message, path, DataError)
+        proto = text_proto.parse(text, message, str(path), DataError)
     except DataError as error:
         shared = (
             "; two classes share one pair of braces" if " a second time in " in str(error) else ""

@@ -6,7 +6,6 @@ from mnasdet import config
 from mnasdet.architecture_string.conversion import to_string
 from mnasdet.detectors import anchors
 from mnasdet.detectors.network import detection_network, network_outputs
-from mnasdet.errors import ConfigError
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.search_spaces import factory
 from tests.config_fragments import CONFIGS
