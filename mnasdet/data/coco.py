@@ -135,9 +135,9 @@ def _categories(
     kept = []
     for category, (class_id, name) in zip(categories, found, strict=True):
         if class_id == 0 and name.casefold() in _BACKGROUND:
-            remarks.append(f"category id 0 {name!r} is the background and was dropped")
+            remarks.append(f"category id 0 {shown(name)!r} is the background and was dropped")
         elif class_id == 0 and category.get("supercategory") == "none" and name in above:
-            remarks.append(f"category id 0 {name!r} is Roboflow's data set and was dropped")
+            remarks.append(f"category id 0 {shown(name)!r} is Roboflow's data set and was dropped")
         else:
             kept.append((class_id, name))
     shift = int(any(class_id == 0 for class_id, _ in kept))

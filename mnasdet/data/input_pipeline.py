@@ -14,7 +14,7 @@ from absl import logging
 from mnasdet.data import augmentation, digits, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.errors import DataError
+from mnasdet.errors import DataError, shown
 from mnasdet.protos import pipeline_pb2, ssd_pb2, train_pb2
 
 Example = dict[str, tf.Tensor]
@@ -171,6 +171,15 @@ def input_files(reader: pipeline_pb2.InputReader) -> list[str]:
     return list(dict.fromkeys(files))
 
 
+def num_images(reader: pipeline_pb2.InputReader) -> int:
+    """The images that training and evaluation can read.
+
+    Raises:
+      DataError: as the data sets.
+    """
+    return _index(reader).num_usable
+
+
 def label_map(reader: pipeline_pb2.InputReader) -> dict[int, str]:
     """Class id to name, of either kind of reader.
 
@@ -307,7 +316,7 @@ def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
         sound = pictures.can_be_decoded(encoded)
         if not sound and source_id not in damaged:
             damaged.add(source_id)
-            name = source_id.decode("utf-8", "replace")
+            name = shown(source_id.decode("utf-8", "replace"))
             logging.warning("bad record: image %r: %s; %d so far", name, _DAMAGED, len(damaged))
         return sound
 
@@ -328,7 +337,7 @@ def _first_damaged(reader: pipeline_pb2.InputReader) -> str:
             encoded = example.features.feature["image/encoded"].bytes_list.value[:1]
             if usable[number] and not pictures.can_be_decoded(*encoded):
                 name = records.source_id(example)
-                return f"{file}: record {number} (image {name!r}): {_DAMAGED}"
+                return f"{file}: record {number} (image {shown(name)!r}): {_DAMAGED}"
     return ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from google.protobuf import text_format
 
 from mnasdet import files, text_proto
-from mnasdet.errors import DataError
+from mnasdet.errors import DataError, shown
 from mnasdet.protos import string_int_label_map_pb2
 
 _EXPECTED = "expected item { id: 1 name: 'cat' } for every class"
@@ -33,14 +33,14 @@ def load(path: str | os.PathLike[str]) -> dict[int, str]:
         name = item.display_name or item.name
         if shared[name] > 1 and item.display_name and item.name:
             name = f"{item.display_name} ({item.name})"
-        where = f"{path}: item {position}" + (f" ({name!r})" if name else "")
+        where = f"{path}: item {position}" + (f" ({shown(name)!r})" if name else "")
         if not name:
             raise DataError(f"{where}: has neither a name nor a display_name")
         if item.id < 1:
             met = f"id {item.id}" if item.HasField("id") else "no id"
             raise DataError(f"{where}: {met}; ids start at 1, 0 is the background: add 1 to all")
         if item.id in names:
-            raise DataError(f"{where}: id {item.id} is already that of {names[item.id]!r}")
+            raise DataError(f"{where}: id {item.id} is already that of {shown(names[item.id])!r}")
         if name in ids:
             raise DataError(f"{where}: the name is already that of id {ids[name]}")
         names[item.id], ids[name] = name, item.id

@@ -105,7 +105,7 @@ def listed_classes(classes: Sequence[str]) -> dict[int, str]:
     names: dict[str, int] = {}
     for name in classes:
         if not name or name in names:
-            raise DataError(f"--classes: {name!r} is empty or comes twice")
+            raise DataError(f"--classes: {shown(name)!r} is empty or comes twice")
         names[name] = len(names) + 1
     return {class_id: name for name, class_id in names.items()}
 

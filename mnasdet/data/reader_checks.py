@@ -8,7 +8,7 @@ import tempfile
 
 import tensorflow as tf
 
-from mnasdet.data import input_pipeline
+from mnasdet.data import input_pipeline, record_index
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.protos import pipeline_pb2
@@ -49,7 +49,7 @@ def reader_problems(
         _read(reader, resizer)
     except DataError as error:
         return [str(error)]
-    num_images = int(tf.data.TFRecordDataset(files).reduce(0, lambda count, _: count + 1))
+    num_images = input_pipeline.num_images(reader)
     if num_images >= batch_size:
         return []
     few = f"{num_images} images are fewer than that; lower it"
@@ -90,10 +90,12 @@ def _read_first_records(
 
 
 def _copied(file: str, copy: str) -> str:
-    """Returns the path of a copy of the first records, or the file itself if it has none.
+    """Returns the path of a copy of the first records, or the file itself if it has not so many.
 
     What is wrong with such a file shows at its start, so that nothing is read of it but that.
     """
+    if record_index.num_whole_records(file, _FIRST) is not None:
+        return file
     try:
         with tf.io.TFRecordWriter(copy) as writer:
             for record in itertools.islice(tf.data.TFRecordDataset(file), _FIRST):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +16,11 @@ from tqdm import tqdm
 
 from mnasdet.data import records
 from mnasdet.data.label_map import ids_of
+from mnasdet.errors import shown
+
+# Around a record: its length in eight bytes and their checksum; the checksum of its bytes.
+_HEADER_BYTES = 12
+_FOOTER_BYTES = 4
 
 # Normalised coordinates above this are taken for pixels.
 _LARGEST_SHARE = 2.0
@@ -77,8 +84,9 @@ def check_records(
     notes = Counter[str]()
     for file in tqdm(files, desc="checking records", unit="file", delay=2, disable=None):
         first = len(checked)
+        num_whole = num_whole_records(file)
         try:
-            for serialized in _iterate(file):
+            for serialized in itertools.islice(_iterate(file), num_whole):
                 where = f"{file}: record {len(checked) - first}"
                 try:
                     record, faults = _checked(
@@ -91,6 +99,9 @@ def check_records(
         except tf.errors.OpError as error:
             read = len(checked) - first
             problems.append(f"{file}: record {read}: {_read_fault(file, error, read)}")
+        else:
+            if num_whole is not None:
+                problems.append(f"{file}: record {num_whole}: {_damage(file, num_whole)}")
         usable.append(np.array([record is not None for record in checked[first:]], bool))
     decoded_bytes = sum(record.height * record.width * 3 for record in checked if record)
     contents = _contents(checked)
@@ -112,7 +123,7 @@ def _checked(
         example = tf.train.Example.FromString(serialized)
     except DecodeError:
         raise ValueError(": is no tf.train.Example") from None
-    where = f" (image {records.source_id(example)!r}): "
+    where = f" (image {shown(records.source_id(example))!r}): "
     try:
         record = records.from_example(example, ids, notes)
         _check_boxes(record, max_number_of_boxes)
@@ -166,7 +177,7 @@ def _class_fault(record: records.Record, position: int, label_map: Mapping[int, 
     if class_id in label_map:
         return ""
     name = record.class_names[position] if record.class_names else ""
-    met = f"class {name!r} with id {class_id}" if name else f"class id {class_id}"
+    met = f"class {shown(name)!r} with id {class_id}" if name else f"class id {class_id}"
     return f"{met} is not in the label map"
 
 
@@ -208,9 +219,43 @@ def _contents(checked: Sequence[records.Record | None]) -> dict[str, np.ndarray]
     }
 
 
+def num_whole_records(file: str, most: int | None = None) -> int | None:
+    """Returns how many records come before one that is longer than the rest of the file.
+
+    TensorFlow takes memory for the length that a record declares, and dies where there is not so
+    much.
+
+    Args:
+      most: records that are looked at.
+
+    Returns:
+      None where there is no such record, or the file is not on a local file system.
+    """
+    if not os.path.isfile(file):
+        return None
+    size, position = os.path.getsize(file), 0
+    # Without a buffer: of a record, nothing but the header is looked at.
+    with open(file, "rb", buffering=0) as opened:
+        for number in itertools.islice(itertools.count(), most):
+            header = opened.read(_HEADER_BYTES)
+            if len(header) < _HEADER_BYTES:
+                return None
+            length = int.from_bytes(header[:8], "little")
+            position += _HEADER_BYTES + length + _FOOTER_BYTES
+            if position > size:
+                return number
+            opened.seek(position)
+    return None
+
+
 def _read_fault(file: str, error: tf.errors.OpError, num_read: int) -> str:
     if not isinstance(error, tf.errors.DataLossError):
         return error.message
+    return _damage(file, num_read)
+
+
+def _damage(file: str, num_read: int) -> str:
+    """Says why nothing is read of a file after its first records."""
     if num_read:
         return "the file is damaged or cut short; nothing from here on can be read"
     with tf.io.gfile.GFile(file, "rb") as opened:

@@ -177,17 +177,23 @@ def cut(box: Sequence[float], height: float, width: float, notes: Counter[str]) 
     """
     ymin, xmin, ymax, xmax = map(float, box)
     text = f"[ymin {ymin:g}, xmin {xmin:g}, ymax {ymax:g}, xmax {xmax:g}]"
-    # Written so that not-a-number fails.
-    if not (ymin < ymax and xmin < xmax and max(map(abs, box)) < math.inf):
+    area = (ymax - ymin) * (xmax - xmin)
+    # Written so that not-a-number fails, and what is so small that its area is 0.
+    if not (ymin < ymax and xmin < xmax and area > 0 and max(map(abs, box)) < math.inf):
         raise ValueError(f"{text} has no size: min must be below max")
     sides = (max(ymin, 0.0), max(xmin, 0.0), min(ymax, float(height)), min(xmax, float(width)))
     inside = max(sides[2] - sides[0], 0.0) * max(sides[3] - sides[1], 0.0)
-    kept = inside / ((ymax - ymin) * (xmax - xmin))
+    kept = inside / area
     if not kept >= LEAST_INSIDE:
         raise ValueError(
             f"{text} reaches outside the image of height {height:g} and width {width:g} with "
             f"{1 - kept:.0%} of its area"
         )
+    # Records hold shares of the image in 32 bits.
+    top, left = np.float32(sides[0] / height), np.float32(sides[1] / width)
+    bottom, right = np.float32(sides[2] / height), np.float32(sides[3] / width)
+    if not (top < bottom and left < right):
+        raise ValueError(f"{text} has no size: it is less than a millionth of the image's")
     if kept < MUCH_INSIDE:
         notes[CUT_FAR] += 1
     elif max(-ymin, -xmin, ymax - height, xmax - width) > ROUNDING_PIXELS:
