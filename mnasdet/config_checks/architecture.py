@@ -146,7 +146,7 @@ def _check_mnasnet(backbone: Section) -> None:
         block.within("stride", 1, 2)
         block.within("se_ratio", 0, 1)
         _check_kernel_size(block)
-    layers = sum(block.message.repeats for block in blocks)
+    layers = sum(min(block.message.repeats, MAX_REPEATS) for block in blocks)
     if layers > _MAX_LAYERS:
         backbone.report(
             "block", f"has {layers} layers with all repeats; at most {_MAX_LAYERS} are allowed"
@@ -216,7 +216,8 @@ def _check_pyramid(pyramid: Section) -> None:
     for index, merge in enumerate(merges, start=len(allowed)):
         check(merge, index)
         merge.require(merge.message.level in allowed, "level", f"one of {list(allowed)} is allowed")
-    merged = message.repeats * sum(len(merge.message.input) for merge in merges)
+    inputs = sum(len(merge.message.input) for merge in merges)
+    merged = min(message.repeats, MAX_REPEATS) * inputs
     if merged > _MAX_MERGED:
         pyramid.report(
             name, f"merges {merged} features in all repeats; at most {_MAX_MERGED} are allowed"

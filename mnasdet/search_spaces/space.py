@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import bisect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +13,10 @@ import numpy as np
 
 from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2
+
+# The published spaces have dozens behind a decision, and the eight levels 3 to 10 have 20,160; each
+# further level has eight times as many.
+_MAX_STATES = 50_000
 
 Choice: TypeAlias = int | float | str
 
@@ -63,7 +67,7 @@ class SearchSpace(abc.ABC):
         ]
         self._completions: dict[tuple[int, Tokens], tuple[int, ...]] = {}
         self._cumulative: dict[tuple[int, Tokens], list[float]] = {}
-        self._cardinality = self._count(0, ())
+        self._cardinality = self._count()
 
     @abc.abstractmethod
     def _decode(self, values: Mapping[str, Choice]) -> architecture_pb2.Architecture:
@@ -186,27 +190,49 @@ class SearchSpace(abc.ABC):
         """How many token lists there are, exactly."""
         return self._cardinality
 
-    def _count(self, index: int, needed: Tokens) -> int:
-        """The ways to go on from decision `index`, given the tokens of `self._needed[index]`."""
-        if index == len(self.decisions):
-            return 1
-        if (index, needed) not in self._completions:
-            earlier = dict(zip(self._needed[index], needed, strict=True))
-            self._completions[index, needed] = self._count_each(index, earlier)
-        return sum(self._completions[index, needed])
+    def _count(self) -> int:
+        """Returns the cardinality, and fills in the ways to go on behind each choice."""
+        # Forwards the states that can be reached, then backwards their counts: calls inside one
+        # another would be deeper than Python goes where there are hundreds of decisions.
+        following: list[dict[Tokens, list[Tokens | None]]] = []
+        states: Iterable[Tokens] = [()]
+        for index, decision in enumerate(self.decisions):
+            following.append({state: self._following(index, state) for state in states})
+            states = {
+                after
+                for afters in following[index].values()
+                for after in afters
+                if after is not None
+            }
+            if len(states) > _MAX_STATES:
+                raise UserError(
+                    f"the search space has more than {_MAX_STATES} states behind decision "
+                    f"{decision.name}, and would take minutes to count; give it fewer levels or "
+                    "blocks"
+                )
+        counts = dict.fromkeys(states, 1)
+        for index in reversed(range(len(self.decisions))):
+            for state, afters in following[index].items():
+                completions = tuple(0 if after is None else counts[after] for after in afters)
+                self._completions[index, state] = completions
+            counts = {state: sum(self._completions[index, state]) for state in following[index]}
+        return counts[()]
 
-    def _count_each(self, index: int, earlier: dict[int, int]) -> tuple[int, ...]:
-        """The ways to go on behind each choice of decision `index`; 0 where it is not allowed."""
+    def _following(self, index: int, needed: Tokens) -> list[Tokens | None]:
+        """Returns the state behind each choice of decision `index`; None where it is not allowed.
+
+        Args:
+          needed: the tokens of `self._needed[index]`.
+        """
         decision = self.decisions[index]
+        earlier = dict(zip(self._needed[index], needed, strict=True))
         rows = [table[earlier[i]] for i, table in decision.narrowed_by]
-        counts = tuple(
-            self._count(
-                index + 1, tuple((earlier | {index: c})[i] for i in self._needed[index + 1])
-            )
-            if all(row[c] for row in rows)
-            else 0
-            for c in range(len(decision.choices))
-        )
-        if not any(counts):
+        states = [
+            tuple((earlier | {index: choice})[i] for i in self._needed[index + 1])
+            if all(row[choice] for row in rows)
+            else None
+            for choice in range(len(decision.choices))
+        ]
+        if all(state is None for state in states):
             raise ValueError(f"decision {decision.name}: no choice is left behind tokens {earlier}")
-        return counts
+        return states

@@ -3,9 +3,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
+from mnasdet.config import load_architecture
 from mnasdet.errors import UserError
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import architecture_pb2, search_pb2
+from mnasdet.search_spaces import factory
 from mnasdet.search_spaces.space import Decision, SearchSpace
 
 DIFFERENT = tuple(tuple(i != j for j in range(3)) for i in range(3))
@@ -229,3 +232,26 @@ def test_tables_that_leave_nothing_are_refused():
 
     with pytest.raises(ValueError, match=r"decision b: no choice is left behind tokens \{0: 1\}"):
         DeadEnd()
+
+
+def spread(levels, config):
+    """The space that a config makes of a pyramid whose levels end at `levels`."""
+    base = load_architecture("mobilenet_v2_mnasfpn")
+    base.feature_pyramid.mnasfpn.max_level = levels
+    base.anchor_generator.multiscale_anchor_generator.max_level = levels
+    return factory.from_config(text_format.Parse(config, search_pb2.SearchSpaceConfig()), base)
+
+
+def test_hundreds_of_decisions_are_counted():
+    """Python's calls go no deeper than a thousand, and each decision was several of them."""
+    space = spread(6, "mnasfpn { num_internal_blocks: 64 max_inputs: 64 }")
+    assert len(space.decisions) > 400
+    tokens = space.sample(np.random.default_rng(0))
+    assert space.encode(space.decode(tokens)) == tokens
+    # Independent decisions alone: 64 internal and 4 output blocks of 3 kernels.
+    assert space.cardinality() % 3**64 == 0
+
+
+def test_spaces_that_would_take_minutes_to_count_are_refused():
+    with pytest.raises(UserError, match="more than 50000 states .* give it fewer levels or blocks"):
+        spread(12, "mnasfpn {}")
