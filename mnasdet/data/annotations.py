@@ -11,6 +11,9 @@ from mnasdet.errors import nearest
 # A message lists at most as many classes.
 LISTED_CLASSES = 20
 
+# To look for the nearest of more takes seconds.
+_COMPARED_CLASSES = 10_000
+
 
 @dataclass(frozen=True)
 class AnnotatedObject:
@@ -68,5 +71,6 @@ def expected(name: str, names: Iterable[str]) -> str:
     names = list(names)
     if len(names) <= LISTED_CLASSES:
         return nearest(name, names)
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.3)
+    near = names if len(names) <= _COMPARED_CLASSES else []
+    close = difflib.get_close_matches(name, near, n=5, cutoff=0.3)
     return f"one of {len(names)} classes" + (f", such as {', '.join(close)}" if close else "")

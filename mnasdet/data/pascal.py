@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,6 +25,8 @@ from mnasdet.data.pictures import without_ending
 from mnasdet.errors import DataError, shown
 
 _BY_DISPLAY_NAME = "boxes whose class is a display_name of the label map"
+# To look for the nearest of a thousand names takes 30 ms.
+_MAX_SUGGESTIONS = 100
 # What may follow a name in ImageSets/Main: whether the image shows a class.
 _FLAG = re.compile(r"\s+-?[01]$")
 _OTHER_FORMATS = {".json": "create_coco_tf_record", ".txt": "create_yolo_tf_record"}
@@ -32,6 +34,28 @@ _OTHER_FORMATS = {".json": "create_coco_tf_record", ".txt": "create_yolo_tf_reco
 
 class _UnknownClass(ValueError):
     """A class that is not to be read; its name is the second argument."""
+
+
+@dataclass
+class _Classes:
+    """The ids of the classes by their names, and what is said of names that are none.
+
+    Attributes:
+      display_ids: by further names, which count where `ids` has none.
+      told: the allowed names for every unknown one.
+    """
+
+    ids: Mapping[str, int]
+    display_ids: Mapping[str, int]
+    told: dict[str, str] = field(default_factory=dict)
+
+    def expected(self, name: str) -> str:
+        """Returns the allowed names for a message, the nearest to the first unknown ones first."""
+        if name not in self.told:
+            if len(self.told) >= _MAX_SUGGESTIONS:
+                return f"one of {len({*self.ids, *self.display_ids})} classes"
+            self.told[name] = expected(name, dict.fromkeys([*self.ids, *self.display_ids]))
+        return self.told[name]
 
 
 def annotation_files(
@@ -125,10 +149,10 @@ def read(
       ids: class ids by the names in the annotations; those of `names` without.
       display_ids: further names of the classes, which count where `ids` has none.
     """
-    ids = ids_of(names) if ids is None else ids
+    classes = _Classes(ids_of(names) if ids is None else ids, display_ids or {})
     for file in files:
         try:
-            yield _image(file, _root(file), ids, display_ids or {})
+            yield _image(file, _root(file), classes)
         except ValueError as error:
             yield AnnotatedImage(str(file), filename="", fault=str(error))
 
@@ -154,9 +178,7 @@ def _root(file: Path) -> ElementTree.Element:
     return root
 
 
-def _image(
-    file: Path, root: ElementTree.Element, ids: Mapping[str, int], display_ids: Mapping[str, int]
-) -> AnnotatedImage:
+def _image(file: Path, root: ElementTree.Element, classes: _Classes) -> AnnotatedImage:
     filename = _text(root, "filename")
     if root.tag == "annotations":
         raise ValueError("is CVAT's own XML; export as Pascal VOC or COCO")
@@ -172,7 +194,7 @@ def _image(
     for position, item in enumerate(root.iter("object"), start=1):
         name = f"object {position}"
         try:
-            image.objects.append(_object(name, item, ids, display_ids))
+            image.objects.append(_object(name, item, classes))
         except ValueError as error:
             image.problems.append(f"{name}: {error.args[0]}")
             if isinstance(error, _UnknownClass):
@@ -180,13 +202,11 @@ def _image(
     return image
 
 
-def _object(
-    name: str, item: ElementTree.Element, ids: Mapping[str, int], display_ids: Mapping[str, int]
-) -> AnnotatedObject:
+def _object(name: str, item: ElementTree.Element, classes: _Classes) -> AnnotatedObject:
     class_name = _text(item, "name")
-    class_id = ids.get(class_name) or display_ids.get(class_name)
+    class_id = classes.ids.get(class_name) or classes.display_ids.get(class_name)
     if class_id is None:
-        allowed = _expected(class_name, tuple(dict.fromkeys([*ids, *display_ids])))
+        allowed = classes.expected(class_name)
         message = f"class {shown(class_name)!r} is unknown; expected {allowed}"
         raise _UnknownClass(message, shown(class_name))
     try:
@@ -194,13 +214,9 @@ def _object(
     except ValueError as problem:
         raise ValueError(f"<difficult> is {problem}") from None
     box, notes = _box(item)
-    if class_name not in ids:
+    if class_name not in classes.ids:
         notes = (*notes, _BY_DISPLAY_NAME)
     return AnnotatedObject(name, class_id, box, difficult=difficult, notes=notes)
-
-
-# Nearest of a thousand names, for thousands of objects of one class that is not among them.
-_expected = functools.lru_cache(maxsize=256)(expected)
 
 
 def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:

@@ -222,6 +222,22 @@ def test_pascal_voc_is_read_in_linear_time(tmp_path):
     assert costs[1] < 5 * costs[0]
 
 
+def test_names_near_to_unknown_ones_are_looked_for_a_few_times(tmp_path, monkeypatch):
+    searches = []
+    monkeypatch.setattr(
+        "difflib.get_close_matches", lambda name, *args, **kwargs: searches.append(name) or []
+    )
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    objects = "".join(f"<object><name>unknown {i}</name>{box}</object>" for i in range(500)) * 2
+    (tmp_path / "a.xml").write_text(f"<annotation><filename>a.jpg</filename>{objects}</annotation>")
+    (image,) = pascal.read([tmp_path / "a.xml"], {i: f"class {i}" for i in range(1, 1001)})
+    assert len(image.problems) == 1000
+    assert image.problems[-1].endswith(
+        "class 'unknown 499' is unknown; expected one of 1000 classes"
+    )
+    assert len(searches) <= 100
+
+
 def test_entities_of_xml_are_not_expanded_without_end(tmp_path):
     entities = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "lol"}">' for i in range(12))
     text = f"<!DOCTYPE a [{entities}]><annotation><filename>&e11;</filename></annotation>"
