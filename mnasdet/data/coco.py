@@ -163,6 +163,10 @@ def _category(category: dict, path: str | os.PathLike[str]) -> tuple[int, str]:
     if not name:
         raise DataError(f"{path}: category id {shown(category.get('id'))} has no name")
     try:
+        values.check_name(name)
+    except ValueError as problem:
+        raise DataError(f"{path}: category {shown(name)!r}: {problem}") from None
+    try:
         class_id = values.whole(category.get("id"))
     except ValueError as problem:
         raise DataError(f"{path}: category {shown(name)!r}: id {problem}: no number") from None

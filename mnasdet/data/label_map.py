@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from google.protobuf import text_format
 
 from mnasdet import files, text_proto
+from mnasdet.data import values
 from mnasdet.errors import DataError, shown
 from mnasdet.protos import string_int_label_map_pb2
 
@@ -36,6 +37,10 @@ def load(path: str | os.PathLike[str]) -> dict[int, str]:
         where = f"{path}: item {position}" + (f" ({shown(name)!r})" if name else "")
         if not name:
             raise DataError(f"{where}: has neither a name nor a display_name")
+        try:
+            values.check_name(name)
+        except ValueError as problem:
+            raise DataError(f"{where}: {problem}") from None
         if item.id < 1:
             met = f"id {item.id}" if item.HasField("id") else "no id"
             raise DataError(f"{where}: {met}; ids start at 1, 0 is the background: add 1 to all")

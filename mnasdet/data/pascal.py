@@ -114,7 +114,13 @@ def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
             root = _root(file)
         except ValueError:
             continue  # Reported when the image's turn comes.
-        names.update(name for item in root.iter("object") if (name := _text(item, "name")))
+        here = {name for item in root.iter("object") if (name := _text(item, "name"))}
+        try:
+            for name in here:
+                values.check_name(name)
+        except ValueError as problem:
+            raise DataError(f"{file}: class {shown(name)!r}: {problem}") from None
+        names |= here
     if not names:
         raise DataError(f"{annotations_dir}: no annotation has an object with a name")
     return dict(enumerate(sorted(names), start=1))

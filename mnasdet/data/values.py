@@ -17,6 +17,9 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 # The largest id that a label map holds.
 MAX_CLASS_ID = 2**31 - 1
 
+# Characters of the name of a class. Every box of a record has it beside its id.
+_MAX_NAME_CHARACTERS = 1000
+
 
 def is_stated(value: Any) -> bool:
     """Returns whether a value says anything; null, "" and pandas' NaN do not."""
@@ -111,6 +114,18 @@ def area(value: Any) -> float | None:
     except ValueError:
         return None
     return result if result > 1 else None
+
+
+def check_name(name: str) -> None:
+    """Checks the length of the name of a class.
+
+    Raises:
+      ValueError: when it is no name but a whole text.
+    """
+    if len(name) > _MAX_NAME_CHARACTERS:
+        raise ValueError(
+            f"the name has {len(name)} characters; at most {_MAX_NAME_CHARACTERS} are allowed"
+        )
 
 
 def text(value: Any) -> str:

@@ -56,6 +56,10 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
             )
         if not name or name in taken:
             raise DataError(f"{path}: class {shown(number)}: {shown(value)!r}: no name, or twice")
+        try:
+            values.check_name(name)
+        except ValueError as problem:
+            raise DataError(f"{path}: class {number}: {shown(name)!r}: {problem}") from None
         names[number + 1] = name
         taken.add(name)
     return dict(sorted(names.items())), _keypoint_values(content.get("kpt_shape"), path)

@@ -308,6 +308,29 @@ def test_problems_of_a_label_map_cost_linear_time(tmp_path):
     assert costs[1] < 5 * costs[0]
 
 
+@pytest.mark.parametrize("read", ["coco", "pascal", "yolo", "label_map"])
+def test_a_text_is_no_name_of_a_class(tmp_path, read):
+    name = "x" * 1001
+    path = tmp_path / "a.xml"
+    contents = {
+        "coco": '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "NAME"}]}',
+        "pascal": "<annotation><object><name>NAME</name></object></annotation>",
+        "yolo": "NAME",
+        "label_map": "item { id: 1 name: 'NAME' }",
+    }
+    readers = {
+        "coco": coco.read,
+        "pascal": lambda path: pascal.class_names(path.parent),
+        "yolo": yolo.classes,
+        "label_map": label_map.load,
+    }
+    path.write_text(contents[read].replace("NAME", name))
+    with pytest.raises(DataError, match="'x.*: the name has 1001 characters; at most 1000 are all"):
+        readers[read](path)
+    path.write_text(contents[read].replace("NAME", name[1:]))
+    readers[read](path)
+
+
 PLAIN = """
 item { name: "x # y: {" id: 7 } item {id:8 name:'it "is"',display_name: "\t"; }item{ }
 item {
