@@ -4,14 +4,16 @@ import pytest
 
 from mnasdet import config
 from mnasdet.architecture_string.conversion import to_string
+from mnasdet.config_checks.pipeline import READERS
 from mnasdet.detectors import anchors
 from mnasdet.detectors.network import detection_network, network_outputs
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.search_spaces import factory
 from tests.config_fragments import CONFIGS
 from tests.mutations import damaged_text, generators, outcome
+from tests.od_api_configs import config_text
 
-COUNT = 40
+COUNT = 30
 
 ARCHITECTURES = [
     "mobilenet_v2_mnasfpn",
@@ -23,19 +25,21 @@ ARCHITECTURES = [
 IMAGE_SIZE = (320, 320)
 
 
-def check_all(name, damage, run, listed):
-    failures, refused, total = [], 0, 0
-    for seed, rng in generators(name, COUNT):
+def check_all(name, damage, run, listed, count=COUNT):
+    """Runs all damaged inputs and returns the messages; some are refused, and some are not."""
+    failures, messages, total = [], [], 0
+    for seed, rng in generators(name, count):
         content = damage(rng)
         try:
             result = outcome(lambda content=content: run(content), listed=listed)
         except Exception as error:
             failures.append(f"seed {seed}: {content!r:.2000}: {error!r:.600}")
             result = error
-        refused += isinstance(result, Exception)
+        messages += [str(result)] if isinstance(result, Exception) else []
         total += 1
     assert not failures, "\n".join(failures[:10])
-    assert 0 < refused < total
+    assert 0 < len(messages) < total
+    return messages
 
 
 def build(architecture, image_size=IMAGE_SIZE):
@@ -72,20 +76,31 @@ def test_architecture_strings(name):
     check_all(f"{name} string", lambda rng: damaged_text(line, rng), run, listed=False)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "mnasfpn_search_coco"])
+TEXTS = {
+    "quickstart": (CONFIGS / "quickstart.config").read_text(),
+    "search": (CONFIGS / "mnasfpn_search_coco.config").read_text(),
+    "od_api": config_text("ssd_mobilenet_v2_fpn_keras"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_configs(tmp_path, name):
-    text = (CONFIGS / f"{name}.config").read_text()
     path = tmp_path / "damaged.config"
+    # Only the quickstart's data are there.
+    readers = READERS if name == "quickstart" else ()
 
     def run(content):
         path.write_bytes(content)
-        pipeline = config.load(path, readers=())
-        size = config.image_size(pipeline)
+        pipeline = config.load(path, readers=readers)
         if pipeline.HasField("search_config"):
             space = factory.from_config(
                 pipeline.search_config.search_space, config.architecture(pipeline)
             )
             assert space.cardinality() > 0
-        return build(config.architecture(pipeline), size)
+        return build(config.architecture(pipeline), config.image_size(pipeline))
 
-    check_all(name, lambda rng: damaged_text(text, rng), run, listed=True)
+    messages = check_all(
+        name, lambda rng: damaged_text(TEXTS[name], rng), run, listed=True, count=100
+    )
+    # Those of a search space name the space.
+    assert all(str(path) in message or "search space" in message for message in messages)

@@ -22,7 +22,7 @@ from tests.mutations import (
     outcome,
 )
 
-COUNT = 60
+COUNT = 50
 
 COCO = {
     "info": {"year": 2024},
