@@ -38,7 +38,7 @@ def check_all(name, damage, run, listed, count=COUNT):
         messages += [str(result)] if isinstance(result, Exception) else []
         total += 1
     assert not failures, "\n".join(failures[:10])
-    assert 0 < len(messages) < total
+    assert total < 20 or 0 < len(messages) < total
     return messages
 
 

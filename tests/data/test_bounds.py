@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import sys
+import time
 import zlib
 
 import pytest
@@ -256,6 +257,14 @@ def test_classes_of_yolo_are_read_in_linear_time(tmp_path, ending):
         costs.append(calls(lambda path=path: yolo.classes(path)))
         assert len(yolo.classes(path)[0]) == count
     assert costs[1] < 5 * costs[0]
+
+
+def test_many_classes_of_yolo_do_not_take_minutes(tmp_path):
+    """Python's `in` is one call, however long the list is."""
+    (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(40_000)))
+    start = time.process_time()
+    assert len(yolo.classes(tmp_path / "classes.txt")[0]) == 40_000
+    assert time.process_time() - start < 5
 
 
 ALIASES = "".join(

@@ -158,7 +158,7 @@ def check_all(name, damage, run, lines, count=COUNT, listed=False):
         total += 1
         lines.clear()
     assert not failures, "\n".join(failures[:10])
-    assert 0 < complaints < total
+    assert total < 20 or 0 < complaints < total
 
 
 def test_coco(folder, warnings):
@@ -280,7 +280,7 @@ def damaged_example(record, rng):
         elif kind == 3:
             damaged = damaged_bytes(record.encoded, rng)
             feature.bytes_list.value[:] = rng.choice([[], [b""], [b"\xff\0\x1b\n"], [damaged] * 2])
-        elif kind == 4 and key == "image/encoded" and values:
+        elif kind == 4 and key == "image/encoded" and values and isinstance(values[0], bytes):
             values[0] = damaged_bytes(values[0], rng)
         elif values:
             del values[rng.randrange(len(values)) :]
