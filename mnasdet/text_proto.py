@@ -78,7 +78,8 @@ def parse(
     start = text.find("\\" * _MAX_BACKSLASHES)
     if start >= 0:
         line, column = text.count("\n", 0, start) + 1, start - text.rfind("\n", 0, start)
-        raise error(_placed(f"{_MAX_BACKSLASHES} backslashes in a row", line, column, text, name))
+        problem = f"{_MAX_BACKSLASHES} backslashes in a row mean nothing; remove them"
+        raise error(_placed(problem, line, column, text, name))
     try:
         message = message_class()
         message.CopyFrom(_message(text, cast(Any, message_class)))

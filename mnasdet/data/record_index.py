@@ -229,9 +229,10 @@ def num_whole_records(file: str, most: int | None = None) -> int | None:
       most: records that are looked at.
 
     Returns:
-      None where there is no such record, or the file is not on a local file system.
+      None where there is no such record, or the file cannot be opened here: it is on another file
+      system, or TensorFlow says why.
     """
-    if not os.path.isfile(file):
+    if not (os.path.isfile(file) and os.access(file, os.R_OK)):
         return None
     size, position = os.path.getsize(file), 0
     # Without a buffer: of a record, nothing but the header is looked at.
