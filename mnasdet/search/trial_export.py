@@ -62,6 +62,7 @@ def to_dict(trial: Trial) -> dict[str, Any]:
         "duplicate_of": trial.duplicate_of,
         "error": trial.error,
         "note": trial.note,
+        "told_failed": trial.told_failed,
         "worker": trial.worker,
         "seed": trial.seed,
         "started": trial.started and f"{trial.started.isoformat()}Z",
