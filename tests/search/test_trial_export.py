@@ -63,6 +63,7 @@ def test_csv_has_a_column_for_every_field_and_metric(ending, store, tmp_path):
         "duplicate_of": "",
         "error": "",
         "note": "as said",
+        "told_failed": "False",
         "worker": "w",
         "seed": "7",
         "started": "2025-01-02T03:04:05Z",

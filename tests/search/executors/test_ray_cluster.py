@@ -137,7 +137,9 @@ def test_the_children_of_a_removed_node_are_tried_again_elsewhere(
     second = next(iter(cluster.worker_nodes))
     with workers(cluster, cheap_children.hangs_once, num_workers=2) as executor:
         files = [tmp_path / name for name in "ab"]
-        futures = [executor.submit(remembering(file)) for file in files]
+        children = Attempts(executor, pauses=[0.0, 0.0])
+        for file in files:
+            children.start(file.name, remembering(file))
         processes = [psutil.Process(process_in(file)) for file in files]
         caplog.clear()
         cluster.remove_node(second, allow_graceful=False)
@@ -145,7 +147,10 @@ def test_the_children_of_a_removed_node_are_tried_again_elsewhere(
         wait_for(lambda: "a worker still waits to start: a worker asks for 1 CPU" in caplog.text)
         (left,) = [process for process in processes if process.is_running()]
         left.send_signal(signal.SIGKILL)
-        outcomes = [future.result(timeout=60) for future in futures]
+        results = []
+        while len(children):
+            results += children.finished()
+    outcomes = [outcome for _, outcome in results]
     assert [outcome.metrics for outcome in outcomes] == [{MAP: 0.5}] * 2
     assert len({node_of(outcome) for outcome in outcomes}) == 1
 
@@ -174,7 +179,9 @@ executor = RayCluster(
     prepare=cheap_children.prepare_nothing,
     cpus_per_worker=3,
 )
-print(executor.submit(ChildTask(b"", sys.argv[1], 1)).result().worker)
+children = Attempts(executor, pauses=[0.0, 0.0])
+children.start("one", ChildTask(b"", sys.argv[1], 1))
+print(children.finished()[0][1].worker)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 ports = [c.laddr.ip for p in processes for c in p.net_connections() if c.status == "LISTEN"]
 print("listens on", {ip.removeprefix("::ffff:") for ip in ports})
