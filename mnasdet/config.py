@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import packaged, text_proto
+from mnasdet import packaged, passwords, text_proto
 from mnasdet.architecture_string.conversion import from_string
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
@@ -80,6 +80,10 @@ _FPNLITE_LAST_CHANNELS = 256
 # Problems of an architecture that its one line tells.
 _MAX_JOINED = 5
 
+# As protobuf writes them, after an even number of backslashes.
+_BREAKS = {"n": "\n", "r": "\r", "t": "\t"}
+_LINE_BREAK = re.compile(r"((?<!\\)(?:\\\\)*)\\([nrt])")
+
 _FILE_SUFFIXES = (".textproto", ".pbtxt", ".txt")
 
 
@@ -113,7 +117,7 @@ def load(
     if not path:
         raise ConfigError("--pipeline_config_path is missing; name a pipeline config")
     path = packaged.find_config(path)
-    text = text_proto.read_text(path)
+    text = text_proto.read_text(path, may_be_changed=True)
     pipeline = text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
     _override(pipeline, train_input, eval_input, label_map)
     if architecture:
@@ -126,6 +130,23 @@ def load(
     if problems := check(pipeline, readers):
         raise ConfigError(_report(problems, str(path), text))
     return pipeline
+
+
+def to_text(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
+    """Returns a config as it may be written to a file: a database's URL without its password."""
+    written = pipeline_pb2.TrainEvalPipelineConfig()
+    written.CopyFrom(pipeline)
+    remove_password(written)
+    text = text_format.MessageToString(written)
+    # A path may have a line break in it; one that is written \n would be taken for Windows'.
+    return _LINE_BREAK.sub(lambda found: f"{found[1]}\\{ord(_BREAKS[found[2]]):03o}", text)
+
+
+def remove_password(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
+    """Takes the password out of the URL of `trial_store`."""
+    if pipeline.search_config.trial_store.url:
+        store = pipeline.search_config.trial_store
+        store.url = passwords.removed(store.url)
 
 
 def _override(

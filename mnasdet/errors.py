@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 import reprlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from mnasdet import passwords
 
 # Characters of a line; no message of ours is longer but by what it quotes.
 _LONGEST_LINE = 1000
@@ -20,11 +25,12 @@ _COMPARED_CHARACTERS = 100
 class UserError(Exception):
     """Says where it went wrong, what was met, what is allowed and what to do.
 
-    Its lines are short and printable, whatever they quote of a damaged file.
+    Its lines are short and printable, whatever they quote of a damaged file. A password in a URL is
+    masked at once, so that no line, log or stored trial gets it.
     """
 
     def __init__(self, message: str):
-        super().__init__("\n".join(map(one_line, message.split("\n"))))
+        super().__init__("\n".join(map(one_line, passwords.masked(message).split("\n"))))
 
 
 class ConfigError(UserError):
@@ -83,6 +89,56 @@ class _Shortened(reprlib.Repr):
         if value.bit_length() <= _LONGEST_LINE:
             return repr(value)
         return f"an integer of {value.bit_length()} bits"
+
+
+# Errors of other packages that come of what the machine or a file is like, by module. They are
+# looked up among the modules that are loaded: one that is not has raised nothing.
+_FOREIGN = (
+    ("tensorflow.python.framework.errors_impl", "OpError"),
+    ("google.protobuf.message", "Error"),
+    ("absl.flags", "Error"),
+    ("lzma", "LZMAError"),
+    ("zlib", "error"),
+    ("zipfile", "BadZipFile"),
+)
+
+
+# What TensorFlow tells its authors: in which node of which graph it was.
+_INTERNAL = re.compile(r"^\{\{.*?\}\} ?|;? *\[Op:\w*\].*$")
+
+
+def foreign_kinds() -> tuple[type[BaseException], ...]:
+    """Returns the errors that are neither ours nor a bug of ours, for an `except`.
+
+    OSError is none of them: it names its file, and Python's own text says what to do.
+    """
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _FOREIGN)
+    kinds = [kind for kind in found if kind is not None]
+    return (RecursionError, MemoryError, UnicodeError, OverflowError, EOFError, *kinds)
+
+
+def foreign_line(error: BaseException) -> str:
+    """Returns one line about an error of `foreign_kinds`."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = _INTERNAL.sub("", lines[0]) if lines else ""
+    if isinstance(error, RecursionError):
+        return "something is nested too deep"
+    if isinstance(error, MemoryError):
+        return f"out of memory{first and f': {first}'}"
+    if isinstance(error, UnicodeError):
+        return f"a text has characters that its encoding does not have: {first}"
+    if isinstance(error, OverflowError):
+        return f"a number is out of range: {first}"
+    return one_line(first or type(error).__name__)
+
+
+@contextlib.contextmanager
+def naming(work: str) -> Iterator[None]:
+    """Turns the errors of other packages into a UserError that says what could not be done."""
+    try:
+        yield
+    except foreign_kinds() as error:
+        raise UserError(f"{work}: {foreign_line(error)}") from None
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

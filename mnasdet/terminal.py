@@ -3,6 +3,7 @@ their readers and show all text as text."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging as python_logging
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from absl import logging
 
 import mnasdet
+from mnasdet import passwords
 
 # The package and, in the source tree, the commands beside it.
 _OUR_FOLDERS = (Path(mnasdet.__file__).parent, Path(mnasdet.__file__).parents[1] / "scripts")
@@ -27,10 +29,12 @@ _UNPRINTABLE = re.compile(
 
 def set_up() -> None:
     """Prepares standard output, standard error and the log; called before any output."""
+    _open_closed_descriptors()
     sys.stdout = _outliving(sys.stdout)
     sys.stderr = _outliving(sys.stderr)
     handler = logging.get_absl_handler()
-    handler.python_handler.setStream(sys.stderr)
+    # Not setStream(), which flushes the stream before, where there may be none.
+    handler.python_handler.stream = sys.stderr
     handler.setFormatter(_PlainFormatter())
     handler.addFilter(_is_shown)
     logging.use_absl_handler()
@@ -47,12 +51,24 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def _open_closed_descriptors() -> None:
+    """Gives what the shell has closed, as with 2>&-, to the null device.
+
+    Otherwise the next file to be opened, a database maybe, gets what TensorFlow tells the terminal.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free: this one.
+
+
 class _PlainFormatter(python_logging.Formatter):
     """Leaves out date, process and source line, which tell a user nothing."""
 
     def format(self, record: python_logging.LogRecord) -> str:
         name = "" if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: "
-        return name + super().format(record)
+        return name + passwords.masked(super().format(record))
 
 
 def _is_shown(record: python_logging.LogRecord) -> bool:
@@ -65,16 +81,25 @@ def _is_shown(record: python_logging.LogRecord) -> bool:
 
 
 class _OutlivingFile(io.FileIO):
-    """A file whose reader may go, as that of `| head`: the rest is thrown away."""
+    """A file that goes on when nothing can be written any more: the rest is thrown away.
+
+    Attributes:
+      error: why; None for a reader that went, as that of `| head`, which is no error.
+    """
+
+    error: OSError | None = None
 
     def write(self, data) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
+        except BlockingIOError:
+            raise
+        except OSError as error:
             # C++ code and child processes write to the same descriptor.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)
+            self.error = None if isinstance(error, BrokenPipeError) else error
             return len(data)
 
 
@@ -100,17 +125,31 @@ class _PrintableText(io.TextIOWrapper):
         return len(text)
 
 
-def _outliving(stream):
-    """Returns a stream that writes where `stream` does and never raises BrokenPipeError.
+def check_output() -> None:
+    """Raises OSError if standard output has not got all that was printed: a full disk.
 
-    Without it the first line after `head` has ended would end a search of hours.
+    The end of a command is early enough: its work of hours should not end with a line of output.
+    """
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    error = getattr(raw, "error", None)
+    if error is not None:
+        raise OSError(error.errno, error.strerror, "standard output")
+
+
+def _outliving(stream):
+    """Returns a stream that writes where `stream` does and never raises an OSError.
+
+    Without it the first line after `head` has ended would end a search of hours. A character that
+    the terminal's encoding does not have is printed as an escape.
     """
     if stream is None:  # Closed by the shell, as with >&-.
-        return None
-    stream.flush()
+        return open(os.devnull, "w")
+    with contextlib.suppress(OSError):
+        stream.flush()
     return _PrintableText(
         io.BufferedWriter(_OutlivingFile(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
         line_buffering=stream.line_buffering,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from typing import Any, TypeVar, cast
 
+from absl import logging
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from mnasdet import text_files
+from mnasdet import passwords, text_files
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.text_faults.faults import (
     MAX_TOLD,
@@ -47,6 +49,8 @@ _PLAIN_MESSAGE = re.compile(
     rf"([a-z_]+)\s*\{{\s*((?:[a-z_]+\s*:\s*{_PLAIN_VALUE}{_PLAIN_END})*)\}}\s*"
 )
 
+_SEAL = re.compile(r"# sha256 of the lines below: ?(\S*)")
+
 
 def read(
     path: str | os.PathLike,
@@ -57,9 +61,41 @@ def read(
     return parse(read_text(path, error), message_class, str(path), error)
 
 
-def read_text(path: str | os.PathLike, error: type[UserError] = ConfigError) -> str:
-    """The text of a file that must have some; raises `error` with one line."""
-    return text_files.read_text(path, error, "text proto", MAX_BYTES)
+def read_text(
+    path: str | os.PathLike, error: type[UserError] = ConfigError, may_be_changed: bool = False
+) -> str:
+    """Reads the text of a file that must have some.
+
+    Args:
+      may_be_changed: whether a text that is not the one that was `sealed` is warned of and used, as
+        a config that somebody has edited.
+
+    Raises:
+      error: the file cannot be read, or is not what was `sealed`.
+    """
+    text = text_files.read_text(path, error, "text proto", MAX_BYTES)
+    seal = _SEAL.match(text)
+    if not seal:
+        return text
+    content = text.partition("\n")[2]
+    if seal[1] != _digest(content):
+        problem = f"{path}: is damaged or was changed: its first line has another text's sha256"
+        if not may_be_changed:
+            raise error(f"{problem}; if you changed it on purpose, remove that line")
+        logging.warning("%s; what it says now is used", problem)
+    return f"\n{content}"  # Lines keep their numbers.
+
+
+def sealed(text: str) -> str:
+    """Returns a text proto with its digest in front, which `read` compares.
+
+    A file with a flipped digit, or cut between two fields, is a text proto still.
+    """
+    return f"# sha256 of the lines below: {_digest(text)}\n{text}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse(
@@ -170,7 +206,8 @@ def _report(faults: list[Fault], text: str, name: str) -> str:
 
 
 def _placed(problem: str, line: int, column: int, text: str, name: str) -> str:
-    whole = text.split("\n")[line - 1]
+    # Before it is cut: half of a URL would not be known as one.
+    whole = passwords.masked(text.split("\n")[line - 1])
     # Of a long line, the part around the column.
     start = column - _QUOTED_CHARACTERS // 2 if column > _QUOTED_CHARACTERS else 0
     quoted = whole[start:].strip()[:_QUOTED_CHARACTERS]

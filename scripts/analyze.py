@@ -113,21 +113,16 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
 def _profiled_latency() -> dict[str, Any]:
     """What the profile says; writes the plot if one is wanted."""
-    import json
-
-    from mnasdet import text_proto
+    from mnasdet import files
     from mnasdet.tflite import latency_breakdown
 
-    text = text_proto.read_text(FLAGS.op_profile, UserError)
+    remedy = "write it with benchmark_tflite --benchmark_binary=… --enable_op_profiling --output"
+    profile = files.read_json(FLAGS.op_profile, "benchmark's result", remedy=remedy)
     try:
-        profile = json.loads(text)
         layers = latency_breakdown.by_operator(profile["operators"])
         latency_ms, graph = profile["mean_ms"], profile["provenance"]["graph"]
     except (ValueError, LookupError, TypeError):
-        raise UserError(
-            f"{FLAGS.op_profile}: has no times of operators; write it with benchmark_tflite "
-            "--benchmark_binary=… --enable_op_profiling --output"
-        ) from None
+        raise UserError(f"{FLAGS.op_profile}: has no times of operators; {remedy}") from None
     constant_ms = latency_ms - sum(layer.latency_ms for layer in layers)
     return {"op_profile": FLAGS.op_profile} | _breakdown(graph, layers, latency_ms, constant_ms)
 

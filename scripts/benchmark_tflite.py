@@ -11,8 +11,6 @@ On a phone, through adb, with TFLite's own benchmark_model (tflite/README.md):
 
 from __future__ import annotations
 
-import json
-
 from absl import flags
 
 from mnasdet.scripts import command, device_flags
@@ -35,7 +33,7 @@ def main() -> None:
     with spec.open() as device:
         result = device.benchmark(FLAGS.graph)
     if FLAGS.output:
-        files.write(FLAGS.output, json.dumps(result, indent=2) + "\n")
+        files.write_json(FLAGS.output, result)
     if FLAGS.format == "json":
         command.print_json(result)
         return

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
-from mnasdet import terminal
+from mnasdet import errors, files, passwords, terminal
 from mnasdet.errors import Terminated, UserError
 
 FLAGS = flags.FLAGS
@@ -38,6 +39,9 @@ _DECISIVE_PACKAGES = (
 # Flags that the command cannot do without. absl has such flags too, but reports one at a time and
 # takes an empty value, which a misspelt shell variable gives, for a value.
 _required: list[str] = []
+
+# Whole numbers are int32 in the configs and in TensorFlow; these are int64.
+_WIDE = {"seed"}
 
 # The only flag whose empty value means something.
 _MAY_BE_EMPTY = {"note"}
@@ -162,7 +166,7 @@ def print_json(value: Any) -> None:
 def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
     """Prints metrics as --format says, and writes them to `path`, if given, as JSON."""
     if path:
-        Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
+        files.write(path, json.dumps(metrics, indent=2) + "\n")
     if FLAGS.format == "json":
         print_json(metrics)
     else:
@@ -307,6 +311,11 @@ def _value_problem(name: str) -> str:
         )
     if str(flag.value).startswith("--"):
         return f"--{name} has no value; {flag.value} comes after it"
+    largest = 2 ** (63 if name in _WIDE else 31) - 1
+    if isinstance(flag.value, int) and not -largest - 1 <= flag.value <= largest:
+        return f"--{name} is {flag.value}; {-largest - 1} to {largest} are allowed"
+    if isinstance(flag.value, float) and not math.isfinite(flag.value):
+        return f"--{name} is {flag.value}; a finite number is needed"
     return ""
 
 
@@ -321,12 +330,20 @@ def _similar_flag(word: str) -> str:
 def _guarded(action: Callable[[], int | None]) -> int:
     """Returns the exit status of an action; prints the errors that the user can mend."""
     try:
-        return action() or 0
+        status = action() or 0
+        terminal.check_output()
+        return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        place = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str) else ""
+        _print_error(f"{place}{error.strerror or error}")
     except KeyboardInterrupt as interrupt:
-        print(f"error: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        _print_error(str(interrupt) or "interrupted")
+    except errors.foreign_kinds() as error:
+        _print_error(errors.foreign_line(error))
     return 1
+
+
+def _print_error(line: str) -> None:
+    print(f"error: {passwords.masked(line)}", file=sys.stderr)

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from pathlib import Path
 
 from absl import flags
 
+from mnasdet import files
 from mnasdet.errors import UserError
 from mnasdet.scripts import command
 
@@ -109,7 +109,7 @@ def print_exits(exits: list[dict[str, float]]) -> None:
     from mnasdet.evaluation.coco import MAP
 
     if FLAGS.output:
-        Path(FLAGS.output).write_text(json.dumps({"exits": exits}, indent=2) + "\n")
+        files.write(FLAGS.output, json.dumps({"exits": exits}, indent=2) + "\n")
     if FLAGS.format == "json":
         command.print_json({"exits": exits})
         return

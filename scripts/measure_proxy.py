@@ -17,7 +17,6 @@ Interrupted, it goes on with --resume, then also with more architectures or seed
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def measure(pipeline, folder: Path) -> dict[str, Any]:
             quality[f"{name}_num_steps"] = some[0].pipeline.train_config.num_steps
             quality[f"{name}_seconds"] = proxy_measurement.median_seconds(some)
         quality["architectures"] = proxy_measurement.by_architecture(proxies, long)
-    files.write(folder / "proxy_quality.json", json.dumps(quality, indent=2) + "\n")
+    files.write_json(folder / "proxy_quality.json", quality)
     return quality
 
 

@@ -16,7 +16,6 @@ failed by itself stays failed unless --retry_failed asks to train it once more.
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -152,9 +151,11 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
     Args:
       best: the number of the trial that was retrained.
     """
+    from mnasdet.search import results
+
     return {
-        "search": json.loads((model_dir / "search.json").read_text()),
-        "frontier": json.loads((model_dir / "pareto.json").read_text()),
+        "search": results.read_description(model_dir),
+        "frontier": results.read_frontier(model_dir),
         "best": {
             "trial": best,
             "folder": str(model_dir / "best"),

@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground. A file imports from its own folder and from floors below.
 FLOORS = [
-    ["protos", "errors"],
-    ["files", "text_files", "text_faults", "cores", "terminal", "message_differences"],
+    ["protos", "passwords"],
+    ["errors", "text_files", "cores", "terminal"],
+    ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],
     ["search_spaces", "networks", "data"],

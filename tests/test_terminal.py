@@ -1,10 +1,13 @@
 """Plain lines on the terminal."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from mnasdet import terminal
 
@@ -104,3 +107,75 @@ def test_text_from_outside_does_nothing_to_the_terminal():
 def test_one_line():
     assert terminal.one_line(" a\n b\u2028c\x1b[m\r\n") == r"a b c\x1b[m"
     assert terminal.printable("ü ↯ 猫 \u200d") == "ü ↯ 猫 \u200d"
+
+
+# A command that prints, logs and draws progress for as long as its reader stays, and then works on.
+_LONG_WORK = """
+import sys
+from pathlib import Path
+from absl import logging
+from tqdm import tqdm
+from mnasdet.scripts import command
+
+def main():
+    for number in tqdm(range(3000), mininterval=0):
+        print("printed", number)
+        logging.info("logged %d", number)
+        print("told", number, file=sys.stderr, flush=True)
+    Path(sys.argv[0]).write_text("done")
+
+folder = sys.argv.pop(1)
+sys.argv[0] = folder + "/end"
+command.run(main)
+"""
+
+
+def long_work(folder, redirection):
+    """Runs it with its streams as a shell has them; the rest of its standard error comes back."""
+    code = folder / "work.py"
+    code.write_text(_LONG_WORK)
+    line = f"{{ {sys.executable} {code} {folder}; echo $? >{folder}/status; }} {redirection}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT)
+    ended = (folder / "end").exists()
+    return ended, (folder / "status").read_text().strip(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        "| head -1",
+        "2>&1 | head -1",
+        "2> >(head -1)",
+        "> >(head -1) 2> >(head -1)",
+        "2>&-",
+        ">&- 2>&-",
+        "2>/dev/full",
+    ],
+)
+def test_work_goes_on_when_nobody_reads(tmp_path, redirection):
+    ended, status, told = long_work(tmp_path, redirection)
+    assert ended
+    assert status == "0"
+    assert "Error" not in told
+    assert "Exception ignored" not in told
+
+
+def test_a_full_disk_under_standard_output_is_told_when_the_work_is_done(tmp_path):
+    ended, status, told = long_work(tmp_path, ">/dev/full")
+    assert ended
+    assert status == "1"
+    assert told.splitlines()[-1] == "error: standard output: No space left on device"
+    assert "Traceback" not in told
+    assert "Exception ignored" not in told
+
+
+def test_a_character_that_the_terminal_does_not_have_is_escaped():
+    code = "from mnasdet import terminal; terminal.set_up(); print('ü\\udc80')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stdout) == (0, "\\xfc\\udc80\n")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import os
 import re
 import urllib.parse
 from collections.abc import Sequence
 
+from mnasdet import files
 from mnasdet.config_checks.section import Section
 
 TO_BE_CONFIGURED = "PATH_TO_BE_CONFIGURED"
@@ -32,7 +32,7 @@ def check_exists(section: Section, name: str, patterns: Sequence[str], remedy: s
         return False
     if "://" in path:
         return False
-    if not any(os.path.exists(pattern) or glob.glob(pattern) for pattern in patterns):
+    if not any(map(files.matching, patterns)):
         section.report(name, f'is "{path}", which does not exist{remedy}{_near_miss(path)}')
         return False
     return True

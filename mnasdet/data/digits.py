@@ -7,7 +7,6 @@ are real handwriting; where they go and on what is drawn from fixed seeds.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from mnasdet import files
 from mnasdet.data import label_map as label_maps
 from mnasdet.errors import DataError, nearest
 
@@ -62,8 +62,7 @@ def records(split: str, num_images: int, image_size: int) -> tuple[list[Path], P
       DataError: for arguments out of range, or when the folder cannot be written.
     """
     _check(split, num_images, image_size)
-    cache = Path(os.environ.get("MNASDET_CACHE_DIR") or Path.home() / ".cache" / "mnasdet")
-    folder = cache / f"digits-v{_VERSION}-{split}-{num_images}x{image_size}"
+    folder = files.cache_folder() / f"digits-v{_VERSION}-{split}-{num_images}x{image_size}"
     file, label_map_path = folder / "digits.record-00000-of-00001", folder / "label_map.pbtxt"
     if not (file.exists() and label_map_path.exists()):
         try:

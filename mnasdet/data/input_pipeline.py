@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from mnasdet import files
 from mnasdet.data import augmentation, digits, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.image_resizer import ImageResizer
@@ -156,19 +157,24 @@ def input_files(reader: pipeline_pb2.InputReader) -> list[str]:
     """
     if reader.WhichOneof("input_reader") == "digits_input_reader":
         return [str(path) for path in _digits(reader)[0]]
-    files: list[str] = []
+    found: list[str] = []
     for pattern in reader.tf_record_input_reader.input_path:
-        found = sorted(tf.io.gfile.glob(pattern))
-        if not found:
+        matching = _matching(pattern)
+        if not matching:
             is_glob = any(character in pattern for character in "*?[")
             raise DataError(f"{pattern}: " + ("no file matches" if is_glob else "does not exist"))
-        for file in found:
+        for file in matching:
             if tf.io.gfile.isdir(file):
                 raise DataError(f"{file}: is a folder; name record files, as in {file}/*.record*")
-        files.extend(found)
-    if not files:
+        found.extend(matching)
+    if not found:
         raise DataError("tf_record_input_reader.input_path is empty; name record files")
-    return list(dict.fromkeys(files))
+    return list(dict.fromkeys(found))
+
+
+def _matching(pattern: str) -> list[str]:
+    # TensorFlow knows other file systems, but has no way to say that a [ is a [.
+    return sorted(tf.io.gfile.glob(pattern)) if "://" in pattern else files.matching(pattern)
 
 
 def num_images(reader: pipeline_pb2.InputReader) -> int:
@@ -247,24 +253,25 @@ def _checked(
     max_number_of_boxes: int,
 ) -> record_index.RecordIndex:
     """Checks the records, once for every state of the files, and logs what is bad."""
-    files = [file for file, _, _ in stamps]
-    index = record_index.check_records(files, dict(names), max_number_of_boxes, dict(ids))
+    paths = [file for file, _, _ in stamps]
+    shown = paths[0] + (" ..." if paths[1:] else "")
+    index = record_index.check_records(paths, dict(names), max_number_of_boxes, dict(ids))
     for problem in index.problems[:_MAX_NAMED]:
         logging.warning("bad record: %s", problem)
     if index.problems:
         logging.warning(
             "%s: %d with a problem, %d records can be used",
-            files[0] + (" ..." if files[1:] else ""),
+            shown,
             len(index.problems),
             index.num_usable,
         )
     for note, count in index.notes.items():
-        logging.warning("%s: %s: %d", files[0] + (" ..." if files[1:] else ""), note, count)
+        logging.warning("%s: %s: %d", shown, note, count)
     if index.num_usable and index.num_objects == index.num_crowds:
         logging.warning(
             "%s: no record has an object that is not a crowd (%d images, %d crowds): there is "
             "nothing to learn or to find, and mAP will be -1",
-            ", ".join(files[:3]),
+            ", ".join(paths[:3]),
             index.num_usable,
             index.num_crowds,
         )

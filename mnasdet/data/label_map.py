@@ -73,10 +73,15 @@ def load_ids(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, in
 
 def save(path: str | os.PathLike[str], names: Mapping[int, str]) -> None:
     """Writes a label map of class id to name, whole or not at all."""
+    files.write(path, to_text(names))
+
+
+def to_text(names: Mapping[int, str]) -> str:
+    """Returns a label map of class id to name as the OD API writes it."""
     proto = string_int_label_map_pb2.StringIntLabelMap()
     for class_id, name in sorted(names.items()):
         proto.item.add(name=name, id=class_id)
-    files.write(path, text_format.MessageToString(proto, as_utf8=True))
+    return text_format.MessageToString(proto, as_utf8=True)
 
 
 def ids_of(names: Mapping[int, str]) -> dict[str, int]:

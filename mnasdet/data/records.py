@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import math
 import os
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from mnasdet import files
 from mnasdet.data import pictures
 from mnasdet.errors import DataError
 
@@ -248,17 +250,15 @@ class ShardedWriter:
         self._path = Path(path)
         names = [f"{self._path.name}-{i:05}-of-{num_shards:05}" for i in range(num_shards)]
         self.paths = [str(self._path.with_name(name)) for name in names]
-        self._temporary = [
-            str(self._path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")) for name in names
-        ]
+        self._written = contextlib.ExitStack()
         self._writers: list[tf.io.TFRecordWriter] = []
         self.num_written = 0
 
     def __enter__(self) -> ShardedWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self._path.parent)
         stale = sorted(
             str(path)
-            for path in self._path.parent.glob(f"{self._path.name}-?????-of-?????")
+            for path in self._path.parent.glob(f"{glob.escape(self._path.name)}-?????-of-?????")
             if str(path) not in self.paths
         )
         if stale:
@@ -266,11 +266,13 @@ class ShardedWriter:
                 f"{stale[0]}: is left from a run with another --num_shards and would be read with "
                 "the new files; delete it or choose another output path"
             )
-        try:
-            self._writers = [tf.io.TFRecordWriter(path) for path in self._temporary]
-        except tf.errors.OpError as error:
-            self._remove_temporary()
-            raise self._cannot_write(error) from None
+        with contextlib.ExitStack() as written:
+            temporary = written.enter_context(files.replacing(self.paths))
+            try:
+                self._writers = [tf.io.TFRecordWriter(path) for path in temporary]
+            except tf.errors.OpError as error:
+                raise self._cannot_write(error) from None
+            self._written = written.pop_all()
         return self
 
     def write(self, record: Record) -> None:
@@ -283,21 +285,21 @@ class ShardedWriter:
         self.num_written += 1
 
     def __exit__(self, error_type, error, traceback) -> None:
-        try:
+        if error is not None:
             for writer in self._writers:
-                writer.close()
-            if error_type is None:
-                for temporary, path in zip(self._temporary, self.paths, strict=True):
-                    os.replace(temporary, path)
-        except tf.errors.OpError as close_error:
-            if error_type is None:
-                raise self._cannot_write(close_error) from None
-        finally:
-            self._remove_temporary()
-
-    def _remove_temporary(self) -> None:
-        for temporary in self._temporary:
-            Path(temporary).unlink(missing_ok=True)
+                with contextlib.suppress(tf.errors.OpError):
+                    writer.close()
+            self._written.__exit__(error_type, error, traceback)
+            return
+        try:
+            with self._written:
+                for writer in self._writers:
+                    writer.close()
+        except tf.errors.OpError as full:
+            raise self._cannot_write(full) from None
+        except OSError as full:
+            reason = full.strerror
+            raise DataError(f"{full.filename}: the records cannot be written: {reason}") from None
 
     def _cannot_write(self, error: tf.errors.OpError) -> DataError:
         reason = error.message.rsplit("; ", 1)[-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TextIO
 
+from mnasdet import errors, files
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import page
@@ -57,7 +58,10 @@ class TrialProgress:
         if summary_dir:
             import tensorflow as tf
 
-            self._writer = tf.summary.create_file_writer(str(summary_dir))
+            files.make_folder(summary_dir)
+            self._naming = f"{summary_dir}: the events for TensorBoard cannot be written"
+            with errors.naming(self._naming):
+                self._writer = tf.summary.create_file_writer(str(summary_dir))
 
     def replay(self, trial: Trial) -> None:
         """Counts a trial that finished in an earlier run. One line sums all of them up, before
@@ -134,10 +138,11 @@ class TrialProgress:
         summary = tf.compat.v1.Summary()
         for name, value in scalars.items():
             summary.value.add(tag=name, simple_value=value)
-        with self._writer.as_default(step=trial.number):
-            tf.summary.experimental.write_raw_pb(summary.SerializeToString())
-        # A search that is killed leaves what it had.
-        self._writer.flush()
+        with errors.naming(self._naming):
+            with self._writer.as_default(step=trial.number):
+                tf.summary.experimental.write_raw_pb(summary.SerializeToString())
+            # A search that is killed leaves what it had.
+            self._writer.flush()
 
 
 def last_training(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 import uuid
 from collections import Counter
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
-from google.protobuf import text_format
 
 from mnasdet import config, files
 from mnasdet.errors import UserError
@@ -121,11 +119,11 @@ def start(
         )
     else:
         description = _compared(held, found, pipeline, store, accept_changes)
-    files.write(model_dir / "pipeline.config", text_format.MessageToString(pipeline))
+    files.write(model_dir / "pipeline.config", config.to_text(pipeline))
     if description != in_store:
         store.describe(description)
     if description != in_folder:
-        _write_json(model_dir / SEARCH_FILE, description)
+        files.write_json(model_dir / SEARCH_FILE, description)
 
 
 def _check_pair(
@@ -157,13 +155,19 @@ def _read_description(model_dir: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(described, dict):
-            return described
-    except (ValueError, RecursionError):
-        pass
-    logging.warning("%s is damaged; the trial store has what it held", path)
-    return None
+        return read_description(model_dir)
+    except UserError as error:
+        logging.warning("%s; the trial store has what it held", error)
+        return None
+
+
+def read_description(model_dir: Path) -> dict[str, Any]:
+    """Returns what search.json holds.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    return files.read_json(model_dir / SEARCH_FILE, "description of a search")
 
 
 def _compared(
@@ -227,12 +231,11 @@ def write(
     Args:
       measured_ms: latencies by trial number, as far as they were measured.
     """
-    described = model_dir / SEARCH_FILE
-    description = json.loads(described.read_text()) | {"counts": counts(trials)}
-    _write_json(described, description)
+    description = read_description(model_dir) | {"counts": counts(trials)}
+    files.write_json(model_dir / SEARCH_FILE, description)
     members = frontier(trials)
     described_members = [_describe(trial, measured_ms.get(trial.number)) for trial in members]
-    _write_json(model_dir / _PARETO_FILE, described_members)
+    files.write_json(model_dir / _PARETO_FILE, described_members)
     folder = model_dir / "architectures"
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
@@ -241,17 +244,40 @@ def write(
 
 
 def read_measured_ms(model_dir: Path) -> dict[int, float]:
-    """What pareto.json holds of them, by trial number; nothing if there is none."""
+    """Returns the measured latencies of pareto.json by trial number.
+
+    There are none where the file is missing, or is damaged, of which a warning tells: they can be
+    measured again.
+    """
     path = model_dir / _PARETO_FILE
-    members = json.loads(path.read_text()) if path.exists() else []
-    return {m["trial"]: m["measured_ms"] for m in members if m.get("measured_ms") is not None}
+    if not path.exists():
+        return {}
+    try:
+        members = files.read_json(path, "frontier", of=list, keys=["trial"])
+    except UserError as error:
+        logging.warning("%s; the frontier is measured anew", error)
+        return {}
+    measured = {member["trial"]: member.get("measured_ms") for member in members}
+    return {number: ms for number, ms in measured.items() if ms is not None}
+
+
+def read_frontier(model_dir: Path) -> list[dict[str, Any]]:
+    """Returns what pareto.json holds.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    return files.read_json(model_dir / _PARETO_FILE, "frontier", of=list)
 
 
 def read_noise(model_dir: Path) -> dict[str, Any] | None:
     """Returns what the seed does to a child's mAP, if a proxy_quality.json of scripts/measure_proxy
     was put into the folder."""
     path = model_dir / "proxy_quality.json"
-    return json.loads(path.read_text())["noise"] if path.exists() else None
+    if not path.exists():
+        return None
+    remedy = "put the file there once more, or delete it"
+    return files.read_json(path, "result of measure_proxy", keys=["noise"], remedy=remedy)["noise"]
 
 
 def counts(trials: Sequence[Trial]) -> dict[str, int]:
@@ -275,7 +301,3 @@ def _describe(trial: Trial, measured_ms: float | None) -> dict[str, Any]:
         "params": trial.metrics["params"],
         "reward": trial.reward,
     }
-
-
-def _write_json(path: Path, value: Any) -> None:
-    files.write(path, json.dumps(value, indent=2) + "\n")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
-from mnasdet import files
+from mnasdet import config, files
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2
 
@@ -44,8 +41,8 @@ def claimed(
         whole = {**settings, "config_sha256": _digest(pipeline)}
         is_new = _check(folder, whole, resume)
         if is_new:
-            files.write(folder / _SETTINGS_FILE, json.dumps(whole, indent=2) + "\n")
-        files.write(folder / _CONFIG_FILE, text_format.MessageToString(pipeline))
+            files.write_json(folder / _SETTINGS_FILE, whole)
+        files.write(folder / _CONFIG_FILE, config.to_text(pipeline))
         try:
             yield
         except UserError:
@@ -66,7 +63,8 @@ def _check(folder: Path, settings: Settings, resume: bool) -> bool:
             f"{folder} holds a run already; add --resume to go on with it, or choose another "
             "--model_dir"
         )
-    held = json.loads(path.read_text())
+    remedy = "choose another --model_dir"
+    held = files.read_json(path, "description of a run", remedy=remedy)
     different = [name for name in settings if held.get(name) != settings[name]]
     if different:
         name = different[0]
@@ -89,8 +87,10 @@ def _content(folder: Path) -> set[str]:
 
 
 def _digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """The executor decides nothing but who computes the result."""
+    """The executor decides nothing but who computes the result, and pipeline.config, with which
+    the run may go on, has no password."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
+    config.remove_password(decisive)
     decisive.search_config.ClearField("executor")
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import text_format
 
-from mnasdet import files
+from mnasdet import config, files
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search import pareto, winner
@@ -107,7 +106,12 @@ class ScaledModels:
     @classmethod
     def load(cls, folder: Path, pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> ScaledModels:
         """What an earlier run wrote."""
-        entries = json.loads((folder / RESULTS_FILE).read_text())["models"]
+        entries = files.read_json(
+            folder / RESULTS_FILE,
+            "list of models",
+            keys=["models"],
+            remedy="choose another --model_dir",
+        )["models"]
         return cls(folder, pipeline, [_from_json(folder, entry) for entry in entries])
 
     @property
@@ -167,7 +171,7 @@ class ScaledModels:
                 continue
             folder = self._folder / "models" / model.name
             pipeline = self._pipeline_of(model)
-            files.write(folder / "pipeline.config", text_format.MessageToString(pipeline))
+            files.write(folder / "pipeline.config", config.to_text(pipeline))
             yield (
                 model.name,
                 ChildTask(
@@ -184,7 +188,7 @@ class ScaledModels:
 
     def _write(self) -> None:
         content = {"models": [to_json(model) for model in self.models]}
-        files.write(self._folder / RESULTS_FILE, json.dumps(content, indent=2) + "\n")
+        files.write_json(self._folder / RESULTS_FILE, content)
 
 
 # Fields of which JSON has another name: the one that pareto.json has.

@@ -33,8 +33,13 @@ _LEAST_SILENCE_SECONDS = 5.0
 # PostgreSQL: serialization failure, deadlock, lock timeout, server going down, crashed, starting.
 _PASSING = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
-# What to do about SQLite's errors, by a part of their text: only Python 3.11 has their codes.
+_PASSWORD_PLACES = "~/.pgpass (host:port:database:user:password, mode 0600) or PGPASSWORD"
+
+# What to do about errors, by a part of their text: only Python 3.11 has SQLite's codes, and what
+# libpq itself says has none.
 _ADVICE = {
+    "no password supplied": f"a password comes from {_PASSWORD_PLACES}",
+    "password authentication failed": f"see which one {_PASSWORD_PLACES} has, if not the URL",
     "is locked": "another program holds it; nothing was changed, try again when that is done",
     "is full": "nothing was changed, go on when there is space",
     "readonly": "make the file and its folder writable",

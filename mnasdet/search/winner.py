@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import config, files
+from mnasdet import config, files, text_proto
 from mnasdet.data.input_pipeline import label_map
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images
@@ -96,12 +95,12 @@ def deploy(
     with (device or DeviceSpec()).open() as opened:
         timing = opened.benchmark(folder / GRAPH_FILE)
         timing["nms"] = opened.benchmark(folder / NMS_GRAPH_FILE)
-    files.write(folder / "benchmark.json", json.dumps(timing, indent=2) + "\n")
+    files.write_json(folder / "benchmark.json", timing)
     return timing
 
 
 def _forget_another(folder: Path, architecture: architecture_pb2.Architecture) -> None:
     """A search that went on may have found a better one: its training starts anew."""
     own = folder / run_files.ARCHITECTURE_FILE
-    if own.exists() and own.read_text() != text_format.MessageToString(architecture):
+    if own.exists() and text_proto.read(own, architecture_pb2.Architecture) != architecture:
         shutil.rmtree(folder)

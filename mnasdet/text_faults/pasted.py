@@ -21,8 +21,9 @@ _LEFT_OUT = re.compile(r"^(?:\.{2,}|\u2026)$")
 _PATH_FIELDS = {"input_path", "label_map_path", "fine_tune_checkpoint", "path", "benchmark_binary"}
 
 _DRIVE = re.compile(r"[A-Za-z]:\\(?!\\)")
-# Octal escapes from \200 on are how protobuf itself writes letters beyond ASCII.
-_ESCAPE = re.compile(r"\\(?![\\\"']|[2-3][0-7][0-7])")
+# Octal escapes from \200 on are how protobuf itself writes letters beyond ASCII, and those up to
+# \037 how `config.to_text` writes line breaks.
+_ESCAPE = re.compile(r"\\(?![\\\"']|[2-3][0-7][0-7]|0[0-3][0-7])")
 
 
 def whole_fault(found: Sequence[Token]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -21,13 +20,11 @@ from mnasdet.detectors.detector import Detector
 from mnasdet.tflite import detector_metadata, graph_file, layer_errors, metadata
 from mnasdet.tflite import nms as suppression
 from mnasdet.tflite.convert import FULL_QUANTIZATIONS, convert
-from mnasdet.tflite.interpreter import ANCHORS_FILE, TfliteModel, to_pixels
+from mnasdet.tflite.interpreter import ANCHORS_FILE, DESCRIPTION_FILES, TfliteModel, to_pixels
+from mnasdet.tflite.interpreter import GRAPH_FILE as GRAPH_FILE
+from mnasdet.tflite.interpreter import NMS_GRAPH_FILE as NMS_GRAPH_FILE
 from mnasdet.tflite.picture_latency import latencies_ms
-
-GRAPH_FILE = "detect.tflite"
-# The file with suppression where both are in one folder.
-NMS_GRAPH_FILE = "detect_nms.tflite"
-_DESCRIPTION_FILES = {GRAPH_FILE: "export.json", NMS_GRAPH_FILE: "export_nms.json"}
+from mnasdet.tflite.provenance import sha256
 
 # A file whose suppression takes longer than its network is warned of.
 _SLOW = 2.0
@@ -101,6 +98,12 @@ def export(
         | _describe(graph, detector, quantization, nms)
         | {"parity": _parity(heads, detector, images)}
         | {"bytes": {name: len(content) for name, content in written.items()}}
+        | {
+            "files": {
+                name: {"bytes": len(content), "sha256": sha256(content)}
+                for name, content in written.items()
+            }
+        }
         | {"conversion_seconds": round(conversion_seconds, 3)}
     )
     if timed:
@@ -112,16 +115,28 @@ def export(
     description["versions"] = {"mnasdet": mnasdet.__version__} | {
         package: packages.version(package) for package in _PACKAGES
     }
-    for name, content in written.items():
-        files.write(Path(output_dir) / name, content)
-    write_description(output_dir, description)
+    _write(Path(output_dir), written, description)
     return description
+
+
+def _write(folder: Path, written: Mapping[str, bytes], description: dict[str, Any]) -> None:
+    """Writes the files of an export as one; its description is the last.
+
+    What ends this in between leaves no description of other files, and no graph beside the anchors
+    of another one.
+    """
+    with files.replacing([folder / name for name in written]) as partial:
+        for path, content in zip(partial, written.values(), strict=True):
+            files.fill(path, content)
+        for name in (DESCRIPTION_FILES[description["graph"]], *written):
+            (folder / name).unlink(missing_ok=True)
+    write_description(folder, description)
 
 
 def write_description(output_dir: str | os.PathLike, description: dict[str, Any]) -> None:
     """Writes export.json, or export_nms.json for `NMS_GRAPH_FILE`."""
-    text = json.dumps(description, indent=2) + "\n"
-    files.write(Path(output_dir) / _DESCRIPTION_FILES[description["graph"]], text)
+    path = Path(output_dir) / DESCRIPTION_FILES[description["graph"]]
+    files.write_json(path, description)
 
 
 def _latency_ms(graph: bytes, heads: bytes, images: np.ndarray) -> dict[str, float]:

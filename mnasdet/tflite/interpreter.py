@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from mnasdet import files
 from mnasdet.errors import UserError
 from mnasdet.tflite import metadata
+from mnasdet.tflite.provenance import sha256
 
 # What `export` writes beside a graph of raw predictions.
 ANCHORS_FILE = "anchors.npy"
+
+GRAPH_FILE = "detect.tflite"
+# The file with suppression where both are in one folder.
+NMS_GRAPH_FILE = "detect_nms.tflite"
+DESCRIPTION_FILES = {GRAPH_FILE: "export.json", NMS_GRAPH_FILE: "export_nms.json"}
 
 # What a graph with non-maximum suppression gives, in the order of TFLite_Detection_PostProcess.
 NMS_OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
@@ -28,9 +36,39 @@ def read_graph(path: str | os.PathLike) -> bytes:
     if not path.is_file():
         raise UserError(f"{path}: no such file; a TFLite graph is needed")
     graph = path.read_bytes()
+    check_exported(path, path, graph)
     if graph[4:8] != _IDENTIFIER:
         raise UserError(f"{path}: not a TFLite file (no {_IDENTIFIER.decode()} at byte 4)")
     return graph
+
+
+def check_exported(graph_path: Path, path: Path, content: bytes) -> None:
+    """Compares a file of an export with what the export's description says of it.
+
+    Descriptions of older versions say nothing of it, and a graph may lie alone.
+
+    Args:
+      graph_path: the export's graph.
+      path: the graph itself or a file beside it, with this content.
+
+    Raises:
+      UserError: the file is another one, or is cut or damaged; or the description is.
+    """
+    if graph_path.name not in DESCRIPTION_FILES:
+        return
+    described = graph_path.with_name(DESCRIPTION_FILES[graph_path.name])
+    if not described.exists():
+        return
+    remedy = "export again with export_tflite"
+    held = files.read_json(described, "description of an export", remedy=remedy)
+    of_file = held.get("files", {}).get(path.name)
+    if of_file is None:
+        return
+    if len(content) != of_file["bytes"] or sha256(content) != of_file["sha256"]:
+        raise UserError(
+            f"{path}: is not the file that {described.name} describes ({len(content):,} bytes, "
+            f"{of_file['bytes']:,} were exported): another export's, cut or damaged; {remedy}"
+        )
 
 
 def load(graph: bytes, num_threads: int, name: str) -> Interpreter:
@@ -125,7 +163,7 @@ def detection_function(
         )
     if has_suppression:
         return lambda images: _as_of_detector(model.predict(images))
-    return _from_raw(pipeline, model, Path(path).with_name(ANCHORS_FILE))
+    return _from_raw(pipeline, model, Path(path))
 
 
 def labels(path: str | os.PathLike) -> dict[int, str]:
@@ -149,14 +187,21 @@ def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _from_raw(
-    pipeline: Any, model: TfliteModel, anchors_path: Path
+    pipeline: Any, model: TfliteModel, graph_path: Path
 ) -> Callable[[np.ndarray], dict[str, Any]]:
     from mnasdet import config
     from mnasdet.detectors import post_processing
 
+    anchors_path = graph_path.with_name(ANCHORS_FILE)
     if not anchors_path.exists():
         raise UserError(f"{anchors_path}: no such file; export_tflite writes it beside the graph")
-    anchors = np.load(anchors_path)
+    content = anchors_path.read_bytes()
+    check_exported(graph_path, anchors_path, content)
+    try:
+        anchors = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{anchors_path}: is damaged: {reason}; export again") from None
     predictor = config.architecture(pipeline).box_predictor
     post_process = post_processing.from_config(pipeline.model.ssd, predictor)
 

@@ -18,7 +18,6 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import latency_table_pb2
 from mnasdet.tflite.layers import Layer, layers
-from mnasdet.tflite.locks import cache_folder
 from mnasdet.tflite.provenance import difference
 
 # Of a latency in ms, behind the point.
@@ -184,7 +183,7 @@ def default_path(provenance: Mapping[str, Any]) -> Path:
         words.append(f"cores {provenance['taskset']}")
     words.append(provenance["delegate_options"] or "")
     name = re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(words)).strip("-")
-    return cache_folder() / "latency" / f"{name}.textproto"
+    return files.cache_folder() / "latency" / f"{name}.textproto"
 
 
 def _bad_latency(path: str | os.PathLike, name: str, figure: Any, allowed: str) -> ConfigError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,14 +11,10 @@ from urllib.parse import quote
 
 from absl import logging
 
+from mnasdet import files
 from mnasdet.errors import UserError
 
 _POLL_SECONDS = 0.2
-
-
-def cache_folder() -> Path:
-    """Where what is measured once is kept."""
-    return Path(os.environ.get("MNASDET_CACHE_DIR") or Path.home() / ".cache" / "mnasdet")
 
 
 @contextmanager
@@ -48,6 +43,6 @@ def first_free(names: Sequence[str], timeout_seconds: float = 3600.0) -> Iterato
 
 
 def _path(name: str) -> Path:
-    folder = cache_folder() / "devices"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = files.cache_folder() / "devices"
+    files.make_folder(folder)
     return folder / f"{quote(name, safe='')}.lock"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from mnasdet import files
+from mnasdet import errors, files
 from mnasdet.errors import CheckpointError
 from mnasdet.training import checkpoints
 
@@ -24,20 +24,36 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, step: int, max_to_keep: 
       CheckpointError: it cannot be written; nothing of it is left, and the others stay.
     """
     prefix = folder / f"{checkpoints.NAME}-{step}"
+    files.make_folder(folder)
+    _remove_unfinished(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         checkpoint.write(str(prefix))
+        # On the disk before the older ones go: a power cut leaves one of them whole.
+        files.sync_folder(folder, [file.name for file in folder.glob(f"{prefix.name}.*")])
         files.write(folder / "checkpoint", f'model_checkpoint_path: "{prefix.name}"\n')
     except (tf.errors.OpError, OSError) as error:
         _remove(prefix)
-        reason = str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else errors.foreign_line(error)
         kept = checkpoints.all_in(folder)
         last = f"the newest one is {kept[-1]}" if kept else "there is none yet"
         raise CheckpointError(
             f"{folder}: the checkpoint of step {step} cannot be written: {reason}; {last}"
         ) from None
+    except BaseException:  # Ctrl-C, too, leaves no half of a checkpoint.
+        _remove(prefix)
+        raise
     for old in checkpoints.all_in(folder)[:-max_to_keep]:
         _remove(Path(old))
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a process left that was killed while it saved."""
+    for entry in folder.glob(f"{checkpoints.NAME}-*"):
+        if entry.name.endswith("_temp"):
+            shutil.rmtree(entry, ignore_errors=True)
+        elif ".tempstate" in entry.name:
+            with contextlib.suppress(OSError):
+                entry.unlink()
 
 
 def _remove(prefix: Path) -> None:

@@ -18,6 +18,7 @@ from mnasdet.detectors.network import num_exits
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.training import foreign_checkpoints, run_files
+from mnasdet.training.literal_paths import literal, shown
 
 # The dictionaries in a checkpoint, beside the state of the optimizer: the weights by name, and
 # their moving averages where the config asks for them.
@@ -115,15 +116,15 @@ def _fault(prefix: str) -> str:
             if key.startswith((WEIGHTS, AVERAGES)) and not np.isfinite(value).all():
                 return f"{_unescaped(key)} has values that are NaN or infinite"
     except CheckpointError as error:
-        return str(error).removeprefix(f"{prefix}: ")
+        return shown(str(error), prefix).removeprefix(f"{prefix}: ")
     return ""
 
 
 def _reader(prefix: str) -> Any:
     try:
-        return tf.train.load_checkpoint(prefix)
+        return tf.train.load_checkpoint(literal(prefix))
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shown(str(error).splitlines()[0], prefix)
         raise CheckpointError(f"{prefix}: not a readable checkpoint: {reason}") from None
 
 
@@ -210,7 +211,7 @@ def load_weights(
     try:
         values = [_value(reader, key) for _, key in fit.fitting]
     except CheckpointError as error:
-        raise CheckpointError(f"{prefix}: {error}") from None
+        raise CheckpointError(f"{prefix}: {shown(str(error), prefix)}") from None
     for (variable, _), value in zip(fit.fitting, values, strict=True):
         variable.assign(value)
     return len(fit.fitting)
@@ -233,9 +234,9 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
     reader = _reader(prefix)
     _check_whole(model, reader, prefix, _fit(model, reader))
     try:
-        checkpoint.read(prefix).assert_existing_objects_matched()
+        checkpoint.read(literal(prefix)).assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shown(str(error).splitlines()[0], prefix)
         raise CheckpointError(
             f"{prefix}: has not the state of this optimizer or its averages: {reason}"
         ) from None

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from mnasdet.training.literal_paths import literal
+
 # The keys of our own checkpoints: training/checkpoints.py.
 _OWN = re.compile(r"^(weights|averages)/")
 
@@ -55,7 +57,7 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "a SavedModel, a network for inference"
-        newest = tf.train.latest_checkpoint(str(path))
+        newest = tf.train.latest_checkpoint(literal(path))
         if newest:
             return _checkpoint_kind(newest)
         return _model_folder_kind(path)
@@ -76,7 +78,7 @@ def _model_folder_kind(path: Path) -> str:
 
 def _checkpoint_kind(prefix: str) -> str:
     try:
-        names = [name for name, _ in tf.train.list_variables(prefix)]
+        names = [name for name, _ in tf.train.list_variables(literal(prefix))]
     except (tf.errors.OpError, ValueError, RuntimeError):
         return ""  # Damaged, which its loader says.
     if any(_OWN.match(name) for name in names):

@@ -34,11 +34,13 @@ def write(
     """Writes the three files of a training."""
     used = pipeline_pb2.TrainEvalPipelineConfig()
     used.CopyFrom(pipeline)
-    # A search may name a database, with a password.
-    used.ClearField("search_config")
-    files.write(folder / ARCHITECTURE_FILE, text_format.MessageToString(architecture))
-    files.write(folder / CONFIG_FILE, text_format.MessageToString(used))
-    label_maps.save(folder / LABEL_MAP_FILE, labels)
+    used.ClearField("search_config")  # It has no part in what was trained.
+    for name, text in (
+        (ARCHITECTURE_FILE, text_format.MessageToString(architecture)),
+        (CONFIG_FILE, config.to_text(used)),
+        (LABEL_MAP_FILE, label_maps.to_text(labels)),
+    ):
+        files.write(folder / name, text_proto.sealed(text))
 
 
 def check_same(

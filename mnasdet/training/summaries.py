@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from mnasdet import errors, files
 from mnasdet.evaluation.evaluate import Detect
 from mnasdet.protos import pipeline_pb2
 
@@ -19,11 +21,14 @@ class Summaries:
     def __init__(self, model_dir: Path | None):
         self._writer = None
         if model_dir:
-            self._writer = tf.summary.create_file_writer(str(model_dir / "tensorboard"))
+            self._folder = model_dir / "tensorboard"
+            files.make_folder(self._folder)
+            with self._naming():
+                self._writer = tf.summary.create_file_writer(str(self._folder))
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         if self._writer:
-            with self._writer.as_default(step):
+            with self._naming(), self._writer.as_default(step):
                 for name, value in values.items():
                     tf.summary.scalar(name, value)
 
@@ -42,9 +47,12 @@ class Summaries:
             drawn.extend(_drawn(batch, detect(batch["image"]), eval_config))
             if len(drawn) >= eval_config.num_visualizations:
                 break
-        with self._writer.as_default(step):
+        with self._naming(), self._writer.as_default(step):
             shown = tf.stack(drawn[: eval_config.num_visualizations])
             tf.summary.image("detections", shown, max_outputs=len(shown))
+
+    def _naming(self) -> AbstractContextManager[None]:
+        return errors.naming(f"{self._folder}: the events for TensorBoard cannot be written")
 
 
 def _drawn(batch, detections, eval_config: pipeline_pb2.EvalConfig) -> list[tf.Tensor]:

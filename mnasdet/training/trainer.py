@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 
@@ -297,7 +296,7 @@ class _Run:
             checkpoint_writer.save(self._learner.checkpoint, best, step, max_to_keep=1)
             self._best = self._metrics
         metrics = self._metrics | {"best": self._best}
-        files.write(self._model_dir / _METRICS_FILE, json.dumps(metrics, indent=2) + "\n")
+        files.write_json(self._model_dir / _METRICS_FILE, metrics)
         self._restart_clock(step)
 
 
@@ -307,10 +306,11 @@ def _due(step: int, every: int) -> bool:
 
 def _read_best(path: Path) -> dict[str, float]:
     """The metrics of the best checkpoint so far; none where the file is missing or damaged."""
+    if not path.exists():
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["best"]
-    except FileNotFoundError:
+        best = files.read_json(path, "metrics file", keys=["best"])["best"]
+    except UserError as error:
+        logging.warning("%s; the best checkpoint is sought anew", error)
         return {}
-    except (ValueError, LookupError, TypeError):
-        logging.warning("%s is damaged: the best checkpoint is sought anew", path)
-        return {}
+    return best if isinstance(best, dict) else {}

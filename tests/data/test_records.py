@@ -11,8 +11,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mnasdet.data import pictures, record_index, records
+from mnasdet.data import input_pipeline, pictures, record_index, records
 from mnasdet.errors import DataError
+from mnasdet.protos import pipeline_pb2
+from tests.full_disk import full_disk
 
 NAMES = {1: "cat", 3: "dog"}
 
@@ -134,6 +136,33 @@ def test_nothing_is_left_of_an_interrupted_writer(make_record, tmp_path):
         writer.write(make_record())
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_shards_before_and_names_the_file(make_record, write_records):
+    paths = [Path(path) for path in write_records([make_record("a"), make_record("b")], 2)]
+    before = [path.read_bytes() for path in paths]
+    with (
+        full_disk(2000),
+        pytest.raises(DataError, match="test.record.*: the records cannot be written: ") as caught,
+    ):
+        write_records([make_record("c")] * 100, 2)
+    assert "\n" not in str(caught.value)
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(paths[0].parent.iterdir()) == paths
+
+
+@pytest.mark.parametrize("name", ["x[1].record", "a*b", "a b\\c", "ü?\n"])
+def test_a_name_with_signs_of_patterns_is_a_name(make_record, write_records, tmp_path, name):
+    (paths,) = [write_records([make_record(str(i)) for i in range(4)], 2, f"{name}/{name}")]
+    assert record_index.check_records(paths, NAMES, 100).num_usable == 4
+    reader = pipeline_pb2.InputReader()
+    reader.tf_record_input_reader.input_path.append(f"{tmp_path}/{name}/{name}-00000-of-00002")
+    assert input_pipeline.input_files(reader) == paths[:1]
+    # In a folder with such a name, patterns go on to be patterns.
+    reader.tf_record_input_reader.input_path[:] = [f"{tmp_path}/{name}/*-of-0000?"]
+    assert input_pipeline.input_files(reader) == paths
+    with pytest.raises(DataError, match="is left from a run with another --num_shards"):
+        write_records([make_record()], 3, f"{name}/{name}")
 
 
 def test_shards_of_another_number_are_not_mixed(make_record, write_records):

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from mnasdet import files
 from tests.integration.commands import ROOT, command, run
 
 
@@ -121,10 +122,10 @@ def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
     assert "resumed: " in resumed.stderr
     # The one JSON object on standard output is what the files say.
     told, model_dir = json.loads(resumed.stdout), tmp_path / "run"
-    assert told["search"] == json.loads((model_dir / "search.json").read_text())
-    assert told["frontier"] == json.loads((model_dir / "pareto.json").read_text())
+    assert told["search"] == files.read_json(model_dir / "search.json", "description")
+    assert told["frontier"] == files.read_json(model_dir / "pareto.json", "frontier", of=list)
     best = told["best"]
-    assert best["benchmark"] == json.loads((model_dir / "best/benchmark.json").read_text())
+    assert best["benchmark"] == files.read_json(model_dir / "best/benchmark.json", "timing")
     assert best["metrics"]["step"] == 10  # of retrain_config
     assert best["trial"] in range(4)
     assert told["report"] == str(model_dir / "report/index.html")

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from mnasdet import files
 from mnasdet.tflite.latency_table import LatencyTable
 from tests.integration.commands import ROOT, run
 from tests.tflite.test_benchmark_model import NEW
@@ -103,7 +104,7 @@ def graph_path(folder, config_path):
     description = json.loads(done.stdout)
     assert description["parity"]["num_images"] == 4
     assert max(description["parity"]["max_abs_difference"].values()) < 1e-4
-    assert json.loads((folder / "export" / "export.json").read_text()) == description
+    assert files.read_json(folder / "export" / "export.json", "description") == description
     return folder / "export" / "detect.tflite"
 
 
@@ -164,7 +165,7 @@ def test_benchmark_prints_and_writes_the_same_json(graph_path, folder):
     )  # fmt: skip
     result = json.loads(done.stdout)
     assert result["num_runs"] == 50 * len(result["repeats_ms"]) >= 150
-    assert result == json.loads(output.read_text())
+    assert result == files.read_json(output, "result")
 
 
 def test_latency_table_is_built_then_resumed(config_path, folder):

@@ -3,6 +3,7 @@ import io
 import pytest
 from google.protobuf import text_format
 
+from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting.progress import TrialProgress, last_training
@@ -201,3 +202,9 @@ def test_tensorboard(tmp_path):
         (2, "failures"): 1,
         (2, "rejected"): 0,
     }
+
+
+def test_a_file_in_the_place_of_tensorboards_folder_is_named(tmp_path):
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(UserError, match="tensorboard: is a file; a folder is needed here"):
+        TrialProgress(1, summary_dir=tmp_path / "tensorboard")

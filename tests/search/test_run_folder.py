@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from mnasdet import text_proto
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2
 from mnasdet.search.run_folder import claimed
@@ -41,6 +42,19 @@ def test_another_run_is_refused(pipeline, tmp_path):
     with pytest.raises(UserError, match="another run, with config_sha256"):
         claim(tmp_path, other, {"repeats": [3, 4], "max_picks": 1}, resume=True)
     assert (tmp_path / "pipeline.config").read_text() == str(pipeline)
+
+
+def test_a_run_whose_database_has_a_password_goes_on_without_it(pipeline, tmp_path):
+    pipeline.search_config.trial_store.url = "postgresql://u:hush@h/db"
+    with claimed(tmp_path, pipeline, {"max_picks": 1}, False):
+        pass
+    for path in tmp_path.iterdir():
+        assert b"hush" not in path.read_bytes(), path
+    written = text_proto.read(tmp_path / "pipeline.config", pipeline_pb2.TrainEvalPipelineConfig)
+    assert written.search_config.trial_store.url == "postgresql://u@h/db"
+    for same in (written, pipeline):
+        with claimed(tmp_path, same, {"max_picks": 1}, True):
+            pass
 
 
 def test_a_folder_with_something_else_is_refused(pipeline, tmp_path):

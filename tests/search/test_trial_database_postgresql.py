@@ -8,6 +8,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
+from mnasdet import passwords
 from mnasdet.errors import UserError
 from mnasdet.search import trial_database
 from mnasdet.search.trial_store import TrialStore
@@ -44,6 +45,8 @@ def test_a_server_that_is_out_of_reach():
 def test_a_wrong_password_and_a_wrong_database(postgresql):
     with user_error('password authentication failed for user "tester"'):
         TrialStore(postgresql.url("postgres", "wrong"))
+    with user_error("~/.pgpass .* or PGPASSWORD"):
+        TrialStore(passwords.removed(postgresql.url("postgres")))
     with user_error('database "missing" does not exist'):
         TrialStore(postgresql.url("missing"))
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mnasdet import files
 from mnasdet.errors import UserError
 from mnasdet.tflite import adb, android
 from mnasdet.tflite.benchmark_model import Options
@@ -80,7 +81,7 @@ def test_graph_is_measured(phone, tiny_graph_path, stand_in, tmp_path):
         "--num_threads=2", f"--output={output}", "--format=json",
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert result == json.loads(output.read_text())
+    assert result == files.read_json(output, "result")
     assert result["num_runs"] == 40
     assert result["warmup_runs"] == 10
     assert 0 <= result["min_ms"] <= result["p5_ms"] <= result["median_ms"] <= result["max_ms"]

@@ -1,18 +1,24 @@
 """mnasdet/tflite/export.py and the detections of what it writes."""
 
 import dataclasses
+import hashlib
 import json
 import logging
+import os
+import shutil
 
 import numpy as np
 import pytest
 
+from mnasdet import files
 from mnasdet.detectors import detector as detectors
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, ssd_pb2
+from mnasdet.tflite import export as exporting
 from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import TfliteModel, detection_function, load
+from tests.full_disk import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +46,17 @@ def pipeline():
 
 def test_description_is_what_was_written(small_detector, exported):
     folder, description = exported
-    assert json.loads((folder / "export.json").read_text()) == description
+    assert files.read_json(folder / "export.json", "description") == description
     assert sorted(p.name for p in folder.iterdir()) == [
         "anchors.npy",
         "detect.tflite",
         "export.json",
     ]
     for name, size in description["bytes"].items():
-        assert (folder / name).stat().st_size == size
+        content = (folder / name).read_bytes()
+        assert len(content) == size
+        digest = hashlib.sha256(content).hexdigest()
+        assert description["files"][name] == {"bytes": size, "sha256": digest}
     assert description["input"]["shape"] == [1, 96, 64, 3]
     assert description["outputs"]["box_encodings"]["shape"] == [1, 1152, 4]
     assert description["box_coder_scales"] == [10.0, 10.0, 5.0, 5.0]
@@ -85,6 +94,86 @@ def test_detection_wants_the_config_of_the_export(exported, pipeline, tmp_path):
     alone.write_bytes(graph.read_bytes())
     with pytest.raises(UserError, match=r"anchors\.npy: no such file"):
         detection_function(pipeline, alone)
+
+
+ANOTHERS = "is not the file that export.json describes"
+DAMAGES = {
+    # As with a copy that was interrupted, or one of half of an export.
+    "new graph": ("detect.tflite", lambda content: content[:-4] + b"new!", ANOTHERS),
+    "cut graph": ("detect.tflite", lambda content: content[:-100], ANOTHERS),
+    "new anchors": ("anchors.npy", lambda content: content[:-4] + b"new!", ANOTHERS),
+    "cut anchors": ("anchors.npy", lambda content: content[:-100], ANOTHERS),
+    "no anchors": ("anchors.npy", None, "no such file; export_tflite writes it"),
+    "no graph": ("detect.tflite", None, "no such file; a TFLite graph is needed"),
+    "cut description": ("export.json", lambda content: content[:-100], "is cut or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_an_export_that_does_not_belong_together_is_refused(exported, pipeline, tmp_path, name):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    file, change, message = DAMAGES[name]
+    if change is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(change((folder / file).read_bytes()))
+    with pytest.raises(UserError) as caught:
+        detection_function(pipeline, folder / "detect.tflite")
+    assert str(caught.value).startswith(f"{folder}/{file}: {message}")
+    assert "export" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_export_of_an_older_version_is_read(exported, pipeline, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    described = json.loads((folder / "export.json").read_text())
+    for name in ("files", "sha256"):
+        del described[name]
+    (folder / "export.json").write_text(json.dumps(described))
+    (folder / "detect.tflite").write_bytes((folder / "detect.tflite").read_bytes() + b"more")
+    detection_function(pipeline, folder / "detect.tflite")
+    (folder / "export.json").unlink()
+    detection_function(pipeline, folder / "detect.tflite")
+
+
+# The files of another export, to be written in the place of the first.
+ANOTHER = {"detect.tflite": b"\0\0\0\0TFL3", "anchors.npy": bytes(20_000)}
+
+LEFT = (
+    [],
+    ["detect.tflite"],  # Without its anchors, which is an error: not beside the old ones.
+    ["anchors.npy", "detect.tflite"],
+)
+
+
+@pytest.mark.parametrize("renames", range(len(LEFT)))
+def test_what_ends_an_export_leaves_no_description_of_other_files(
+    exported, tmp_path, monkeypatch, renames
+):
+    """As a kill does between two of its renames."""
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    replace, done = os.replace, []
+
+    def dying(old, new):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(new)
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        exporting._write(folder, ANOTHER, {"graph": "detect.tflite"})
+    assert sorted(path.name for path in folder.iterdir()) == LEFT[renames]
+
+
+def test_a_full_disk_leaves_the_export_before(exported, pipeline, tmp_path):
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with full_disk(10_000), pytest.raises(OSError) as caught:
+        exporting._write(folder, ANOTHER, {"graph": "detect.tflite"})
+    assert caught.value.filename == f"{folder}/anchors.npy"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    detection_function(pipeline, folder / "detect.tflite")
 
 
 def test_detects_what_keras_detects_with_suppression_in_the_graph(

@@ -1,7 +1,6 @@
 """What a training's folder holds after it was killed, refused, damaged, or led astray."""
 
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ from mnasdet.data import label_map as label_maps
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.training import checkpoints, run_files, trainer
+from tests.full_disk import full_disk
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,8 @@ def test_damaged_files_are_passed_over(pipeline, folder, caplog):
     assert go_on(pipeline, folder)["step"] == 6
     assert f"{folder}/ckpt-4: the checkpoint is damaged" in caplog.text
     assert f"going on from {folder}/ckpt-2" in caplog.text
-    assert "metrics.json is damaged: the best checkpoint is sought anew" in caplog.text
+    assert f"{metrics}: is cut or damaged" in caplog.text
+    assert "; the best checkpoint is sought anew" in caplog.text
     assert json.loads(metrics.read_text())["best"][MAP] >= 0
     assert len(checkpoints.all_in(folder)) == 2  # The rotation knows the older ones.
     assert (folder / run_files.LABEL_MAP_FILE).exists()
@@ -175,13 +176,9 @@ def test_no_sound_checkpoint_is_an_error_and_not_a_fresh_start(pipeline, folder)
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(pipeline, folder):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(CheckpointError) as caught:
-            go_on(pipeline, folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(100_000), pytest.raises(CheckpointError) as caught:
+        go_on(pipeline, folder)
+    assert "\n" not in str(caught.value)
     assert f"{folder}: the checkpoint of step 6 cannot be written: " in str(caught.value)
     assert str(caught.value).endswith(f"; the newest one is {folder}/ckpt-4")
     assert not list(folder.glob("ckpt-6*"))

@@ -1,13 +1,12 @@
 """Training on a few digits: repeatable, resumable, honest about failure."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnasdet import config
+from mnasdet import config, files
 from mnasdet.detectors import detector as detectors
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.coco import MAP, METRICS
@@ -39,7 +38,7 @@ def test_a_run_leaves_its_files_and_metrics(trained):
     _, folder, metrics = trained
     assert set(METRICS) < set(metrics)
     assert metrics["step"] == 8
-    written = json.loads((folder / "metrics.json").read_text())
+    written = files.read_json(folder / "metrics.json", "metrics file")
     assert written == metrics | {"best": metrics}
     assert config.load_architecture(str(folder / "architecture.textproto"))
     assert list((folder / "tensorboard").iterdir())
