@@ -33,12 +33,16 @@ def test_no_file_of_a_search_has_the_password_of_its_database(tiny_pipeline, tmp
     start(folder, kept, resume=True)
 
 
-def test_a_damaged_description_of_a_search_is_told(tiny_pipeline, tmp_path):
+def test_a_damaged_description_of_a_search_is_told(tiny_pipeline, tmp_path, caplog):
     start(tmp_path, tiny_pipeline)
     path = tmp_path / "search.json"
-    path.write_text(path.read_text().replace("12", "13", 1))
+    path.write_text(path.read_text().replace('"cardinality": 12', '"cardinality": 13'))
     with pytest.raises(UserError, match="search.json: is damaged"):
-        start(tmp_path, tiny_pipeline, resume=True)
+        results.read_description(tmp_path)
+    # The store has it, too: the search goes on.
+    start(tmp_path, tiny_pipeline, resume=True)
+    assert "search.json: is damaged" in caplog.text
+    assert results.read_description(tmp_path)["cardinality"] == 12
 
 
 def test_a_description_has_its_digest_in_its_file_alone(tiny_pipeline, tmp_path):
