@@ -133,13 +133,15 @@ def load(
 
 
 def to_text(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """Returns a config as it may be written to a file: a database's URL without its password."""
+    """Returns a config as it is written to a file: with a digest, which `load` compares, and with a
+    database's URL without its password."""
     written = pipeline_pb2.TrainEvalPipelineConfig()
     written.CopyFrom(pipeline)
     remove_password(written)
     text = text_format.MessageToString(written)
     # A path may have a line break in it; one that is written \n would be taken for Windows'.
-    return _LINE_BREAK.sub(lambda found: f"{found[1]}\\{ord(_BREAKS[found[2]]):03o}", text)
+    text = _LINE_BREAK.sub(lambda found: f"{found[1]}\\{ord(_BREAKS[found[2]]):03o}", text)
+    return text_proto.sealed(text)
 
 
 def remove_password(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:

@@ -20,6 +20,8 @@ from mnasdet.errors import UserError
 # The member of a JSON file that has the digest of all the others.
 _SEAL = "sha256"
 
+_DEVICES = (("/", "dev"), ("/", "proc"))
+
 # What fsync says of folders in file systems that have no such thing.
 _NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
 
@@ -35,7 +37,8 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
     """
     content = content.encode() if isinstance(content, str) else content
     path = Path(path)
-    if path.exists() and not path.is_file():
+    # /dev/stdout may be a file, which the shell that opened it would not see replaced.
+    if path.parts[:2] in _DEVICES or (path.exists() and not path.is_file()):
         path.write_bytes(content)
         return
     with replacing([path]) as (partial,):

@@ -117,6 +117,15 @@ def test_a_pipe_gets_the_content_and_stays_a_pipe(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_file_that_stands_for_standard_output_is_not_replaced(tmp_path):
+    """As in `--output=/dev/stdout >result`: what is printed later goes into the same file."""
+    with open(tmp_path / "result", "w") as result:
+        files.write(f"/dev/fd/{result.fileno()}", "content")
+        result.seek(0, os.SEEK_END)
+        result.write(" and more")
+    assert (tmp_path / "result").read_text() == "content and more"
+
+
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     with pytest.raises(IsADirectoryError) as caught:
         files.write(tmp_path, "x")

@@ -61,13 +61,15 @@ def check_exported(graph_path: Path, path: Path, content: bytes) -> None:
         return
     remedy = "export again with export_tflite"
     held = files.read_json(described, "description of an export", remedy=remedy)
-    of_file = held.get("files", {}).get(path.name)
+    of_files = held.get("files")
+    of_file = of_files.get(path.name) if isinstance(of_files, dict) else None
     if of_file is None:
         return
-    if len(content) != of_file["bytes"] or sha256(content) != of_file["sha256"]:
+    met = {"bytes": len(content), "sha256": sha256(content)}
+    if met != of_file:
         raise UserError(
-            f"{path}: is not the file that {described.name} describes ({len(content):,} bytes, "
-            f"{of_file['bytes']:,} were exported): another export's, cut or damaged; {remedy}"
+            f"{path}: is not the file that {described.name} describes: another export's, cut or "
+            f"damaged; {remedy}"
         )
 
 

@@ -35,9 +35,9 @@ def write(
     used = pipeline_pb2.TrainEvalPipelineConfig()
     used.CopyFrom(pipeline)
     used.ClearField("search_config")  # It has no part in what was trained.
+    files.write(folder / CONFIG_FILE, config.to_text(used))
     for name, text in (
         (ARCHITECTURE_FILE, text_format.MessageToString(architecture)),
-        (CONFIG_FILE, config.to_text(used)),
         (LABEL_MAP_FILE, label_maps.to_text(labels)),
     ):
         files.write(folder / name, text_proto.sealed(text))

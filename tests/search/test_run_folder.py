@@ -17,9 +17,13 @@ def pipeline():
     return pipeline
 
 
+def written(folder):
+    return text_proto.read(folder / "pipeline.config", pipeline_pb2.TrainEvalPipelineConfig)
+
+
 def claim(folder, pipeline, settings, resume=False):
     with claimed(folder, pipeline, settings, resume):
-        assert (folder / "pipeline.config").read_text() == str(pipeline)
+        assert written(folder) == pipeline
 
 
 def test_a_run_goes_on_only_with_resume(pipeline, tmp_path):
@@ -41,7 +45,7 @@ def test_another_run_is_refused(pipeline, tmp_path):
     other.train_config.num_steps = 6
     with pytest.raises(UserError, match="another run, with config_sha256"):
         claim(tmp_path, other, {"repeats": [3, 4], "max_picks": 1}, resume=True)
-    assert (tmp_path / "pipeline.config").read_text() == str(pipeline)
+    assert written(tmp_path) == pipeline
 
 
 def test_a_run_whose_database_has_a_password_goes_on_without_it(pipeline, tmp_path):
@@ -50,9 +54,8 @@ def test_a_run_whose_database_has_a_password_goes_on_without_it(pipeline, tmp_pa
         pass
     for path in tmp_path.iterdir():
         assert b"hush" not in path.read_bytes(), path
-    written = text_proto.read(tmp_path / "pipeline.config", pipeline_pb2.TrainEvalPipelineConfig)
-    assert written.search_config.trial_store.url == "postgresql://u@h/db"
-    for same in (written, pipeline):
+    assert written(tmp_path).search_config.trial_store.url == "postgresql://u@h/db"
+    for same in (written(tmp_path), pipeline):
         with claimed(tmp_path, same, {"max_picks": 1}, True):
             pass
 
