@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mnasdet import files
 from mnasdet.search.trial_store import TrialState, list_searches
 from tests.integration.commands import run
 
@@ -30,7 +31,7 @@ def test_a_measurement_and_what_is_left_of_it(config, tmp_path):
     assert lines[3].startswith("Spearman's rank correlation: -; 2 architectures have both")
     assert "proxy training each to tell them apart (95 %)" in lines[-1]
     assert sum("ETA" in line for line in done.stderr.splitlines()) == 6
-    found = json.loads((folder / "proxy_quality.json").read_text())
+    found = files.read_json(folder / "proxy_quality.json", "quality")
     assert found["verdict"] == lines[-1]
     assert found["noise"]["degrees_of_freedom"] == 2
     assert (found["proxy_num_steps"], found["long_num_steps"]) == (8, 12)
