@@ -30,8 +30,8 @@ _UNPRINTABLE = re.compile(
 def set_up() -> None:
     """Prepares standard output, standard error and the log; called before any output."""
     _open_closed_descriptors()
-    sys.stdout = _outliving(sys.stdout)
-    sys.stderr = _outliving(sys.stderr)
+    sys.stdout = _outliving(sys.stdout, _PrintableText)
+    sys.stderr = _outliving(sys.stderr, _MaskedText)
     handler = logging.get_absl_handler()
     # Not setStream(), which flushes the stream before, where there may be none.
     handler.python_handler.stream = sys.stderr
@@ -68,7 +68,7 @@ class _PlainFormatter(python_logging.Formatter):
 
     def format(self, record: python_logging.LogRecord) -> str:
         name = "" if record.levelno <= python_logging.INFO else f"{record.levelname.lower()}: "
-        return name + passwords.masked(super().format(record))
+        return name + super().format(record)
 
 
 def _is_shown(record: python_logging.LogRecord) -> bool:
@@ -125,6 +125,14 @@ class _PrintableText(io.TextIOWrapper):
         return len(text)
 
 
+class _MaskedText(_PrintableText):
+    """Standard error: errors, logs and tracebacks, whoever they are from, without passwords."""
+
+    def write(self, text: str) -> int:
+        super().write(passwords.masked(text))
+        return len(text)
+
+
 def check_output() -> None:
     """Raises OSError if standard output has not got all that was printed: a full disk.
 
@@ -137,7 +145,7 @@ def check_output() -> None:
         raise OSError(error.errno, error.strerror, "standard output")
 
 
-def _outliving(stream):
+def _outliving(stream, kind: type[_PrintableText]):
     """Returns a stream that writes where `stream` does and never raises an OSError.
 
     Without it the first line after `head` has ended would end a search of hours. A character that
@@ -147,7 +155,7 @@ def _outliving(stream):
         return open(os.devnull, "w")
     with contextlib.suppress(OSError):
         stream.flush()
-    return _PrintableText(
+    return kind(
         io.BufferedWriter(_OutlivingFile(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace" if stream.errors == "strict" else stream.errors,

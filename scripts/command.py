@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
-from mnasdet import errors, files, passwords, terminal
+from mnasdet import errors, files, terminal
 from mnasdet.errors import Terminated, UserError
 
 FLAGS = flags.FLAGS
@@ -346,4 +346,4 @@ def _guarded(action: Callable[[], int | None]) -> int:
 
 
 def _print_error(line: str) -> None:
-    print(f"error: {passwords.masked(line)}", file=sys.stderr)
+    print(f"error: {line}", file=sys.stderr)

@@ -1,11 +1,15 @@
 """Passwords of databases, which nothing prints and nothing writes."""
 
-import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from mnasdet import config, errors, passwords, terminal, text_proto
+from mnasdet import config, errors, passwords, text_proto
 from mnasdet.protos import pipeline_pb2
+
+ROOT = Path(__file__).parents[1]
 
 # Texts with the password "hush", in some form, and what may be shown of them.
 TEXTS = {
@@ -57,11 +61,27 @@ def test_no_error_of_ours_has_a_password(kind):
     assert str(kind("postgresql://u:hush@h/db: refused")) == "postgresql://u:***@h/db: refused"
 
 
-def test_no_line_of_the_log_has_a_password():
-    record = logging.LogRecord(
-        "absl", logging.WARNING, "x.py", 1, "no %s", ("postgresql://u:hush@h/db",), None
-    )
-    assert terminal._PlainFormatter().format(record) == "warning: no postgresql://u:***@h/db"
+# All ways to standard error, those of bugs of ours among them.
+_TELLS = """
+import sys
+from absl import flags, logging
+from mnasdet import terminal
+terminal.set_up()
+flags.FLAGS.mark_as_parsed()
+url = "postgresql://u:hush@h/db"
+logging.warning("no %s", url)
+print("error:", url, file=sys.stderr)
+raise ValueError(url)
+"""
+
+
+def test_nothing_on_standard_error_has_a_password():
+    done = subprocess.run([sys.executable, "-c", _TELLS], capture_output=True, text=True, cwd=ROOT)
+    warning, error, *trace = done.stderr.splitlines()
+    assert warning == "warning: no postgresql://u:***@h/db"
+    assert error == "error: postgresql://u:***@h/db"
+    assert trace[-1] == "ValueError: postgresql://u:***@h/db"
+    assert "hush" not in done.stderr
 
 
 CONFIG = 'search_config { trial_store { url: "postgresql://u:hush@h/db" %s } }'

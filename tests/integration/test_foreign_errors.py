@@ -51,10 +51,6 @@ FOREIGN = {
         lambda: OSError(28, "No space left on device", "run/x"),
         "run/x: No space left on device",
     ),
-    "url": (
-        lambda: OSError(2, "No such file", "postgresql://u:hush@h/db"),
-        "postgresql://u:***@h/db: No such file",
-    ),
 }
 
 
