@@ -71,22 +71,18 @@ def replacing(paths: Sequence[str | os.PathLike]) -> Iterator[list[str]]:
     # Many files may share few folders.
     folders = list(dict.fromkeys(place.parent for place in places))
     name = {temporary: os.fspath(path) for temporary, path in zip(partial, paths, strict=True)}
-    current = name[partial[0]] if partial else ""
     try:
         yield partial
         for temporary in partial:
-            current = name[temporary]
             _sync(temporary)
         for temporary, place in zip(partial, places, strict=True):
-            current = name[temporary]
             os.replace(temporary, place)
         for folder in folders:
             sync_folder(folder)
     except OSError as error:
-        written = name.get(str(error.filename), current)
-        if error.filename not in (None, *partial):
+        if error.filename not in name:
             raise
-        raise OSError(error.errno, error.strerror or str(error), written) from None
+        raise OSError(error.errno, error.strerror, name[error.filename]) from None
     finally:
         for temporary in partial:
             with contextlib.suppress(OSError):
@@ -97,6 +93,8 @@ def _sync(path: str) -> None:
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(file)
 

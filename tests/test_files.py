@@ -28,6 +28,13 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
     assert names(tmp_path) == ["search.json"]
 
 
+def test_an_error_about_something_else_stays_what_it_is(tmp_path):
+    error = OSError("image file is truncated")
+    with pytest.raises(OSError) as caught, files.replacing([tmp_path / "a"]):
+        raise error
+    assert caught.value is error
+
+
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_nothing_is_left_of_what_was_begun(tmp_path, monkeypatch, failing, error):
@@ -35,6 +42,8 @@ def test_nothing_is_left_of_what_was_begun(tmp_path, monkeypatch, failing, error
     files.write(path, "old")
 
     def fails(*arguments):
+        if isinstance(error, OSError) and failing == "replace":
+            raise OSError(error.errno, error.strerror, *arguments[:1])  # As the real one does.
         raise error
 
     monkeypatch.setattr(os, failing, fails)
