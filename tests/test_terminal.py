@@ -184,8 +184,7 @@ def test_a_character_that_the_terminal_does_not_have_is_escaped():
 def test_no_file_gets_the_number_of_a_closed_stream(tmp_path):
     """TensorFlow writes to number 2, whatever that is."""
     code = (
-        "from mnasdet import terminal; terminal.set_up()"
-    code += "; import os; os._exit(open('x').fileno())"
+        "from mnasdet import terminal; terminal.set_up(); import os; os._exit(open('x').fileno())"
     )
     (tmp_path / "x").touch()
     words = ["sh", "-c", f'exec "{sys.executable}" -c "{code}" <&- >&- 2>&-']
