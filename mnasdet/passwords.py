@@ -13,12 +13,15 @@ _START = rf"(?:{_SCHEME}|//)[^/\s:@\"']*:"
 # The word that our own messages and help texts have in a password's place.
 _NAMED = r"(?!PASSWORD\b)"
 
+# A longer one is no password: it makes the search for its end quick in any text.
+_MOST = "0,500"
+
 # One after the other: a password in a quoted string may have spaces; one elsewhere ends at the
 # first. Of several @ the last ends it. Where the end is cut off there is none, but a port looks
 # alike: it is all digits. In the query of a URL and in libpq's own settings it has a name.
 _RULES = (
-    re.compile(rf"(\"[^\"\n]*?{_START}){_NAMED}(?:\\.|[^\"\\\n])*@"),
-    re.compile(rf"({_START}){_NAMED}\S*@"),
+    re.compile(rf"(\"[^\"\n]*?{_START}){_NAMED}(?:\\.|[^\"\\\n]){{{_MOST}}}@"),
+    re.compile(rf"({_START}){_NAMED}\S{{{_MOST}}}@"),
     re.compile(rf"({_SCHEME}[^/\s:@\"']*:)(?!PASSWORD\b|\d+(?!\w)|\*{{3}}@)[^\s\"'@/]+"),
     re.compile(r"((?:password|passwd)=)(?!\*{3})[^&\s\"']+"),
 )

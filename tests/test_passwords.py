@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_other_texts_stay(text):
     assert passwords.masked(text) == text
 
 
+@pytest.mark.parametrize(
+    "part", ["postgresql://", "//u:p", '"//u:', "postgresql://u:p", "password="]
+)
+def test_a_long_text_takes_no_time(part):
+    start = time.monotonic()
+    passwords.masked(f"@{part * 20_000}")
+    assert time.monotonic() - start < 5
+
+
 @pytest.mark.parametrize("kind", [errors.UserError, errors.ConfigError, errors.DataError])
 def test_no_error_of_ours_has_a_password(kind):
     assert str(kind("postgresql://u:hush@h/db: refused")) == "postgresql://u:***@h/db: refused"
@@ -64,6 +74,7 @@ def test_no_error_of_ours_has_a_password(kind):
 # All ways to standard error, those of bugs of ours among them.
 _TELLS = """
 import sys
+import time
 from absl import flags, logging
 from mnasdet import terminal
 terminal.set_up()

@@ -69,7 +69,7 @@ def check_exported(graph_path: Path, path: Path, content: bytes) -> None:
     if met != of_file:
         raise UserError(
             f"{path}: is not the file that {described.name} describes: another export's, cut or "
-            f"damaged; {remedy}"
+            f"damaged; {remedy}, or remove {described} if you changed it on purpose"
         )
 
 
