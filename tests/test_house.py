@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 # From the ground. A file imports from its own folder and from floors below.
 FLOORS = [
     ["protos", "passwords"],
-    ["errors", "text_files", "cores", "terminal"],
+    ["errors"],
+    ["text_files", "cores", "terminal"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],
