@@ -1,6 +1,7 @@
 """The rules of the house: floors, light imports."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,18 @@ def test_help_lists_the_flags_that_commands_share(command):
     )
     for name in ("pipeline_config_path", "train_input", "format"):
         assert f"  --{name}: " in result.stdout
+
+
+def test_every_promise_names_a_test_that_is_there():
+    promises = (ROOT / "docs" / "reliability.md").read_text()
+    # `tests/a/test_b.py::test_c`, or `::test_d` of the same file, or a whole file.
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", promises)
+    assert len(named) > 60
+    file = ""
+    for path, test in named:
+        file = path or file
+        assert f"def {test}(" in (ROOT / file).read_text() or not test, f"{file}::{test}"
+
+
+def test_a_search_whose_children_train_elsewhere_needs_no_tensorflow():
+    assert "tensorflow" not in loaded_modules("import mnasdet.search.search")
