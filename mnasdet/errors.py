@@ -106,6 +106,9 @@ _FOREIGN = (
 # What TensorFlow tells its authors: in which node of which graph it was.
 _INTERNAL = re.compile(r"^\{\{.*?\}\} ?|;? *\[Op:\w*\].*$")
 
+# The lines of such an error that come before what happened.
+_HEADING = re.compile(r"Graph execution error|Detected at node|File \"|<stack traces")
+
 
 def foreign_kinds() -> tuple[type[BaseException], ...]:
     """Returns the errors that are neither ours nor a bug of ours, for an `except`.
@@ -120,11 +123,12 @@ def foreign_kinds() -> tuple[type[BaseException], ...]:
 def foreign_line(error: BaseException) -> str:
     """Returns one line about an error of `foreign_kinds`."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not _HEADING.match(line)] or lines
     first = _INTERNAL.sub("", lines[0]) if lines else ""
     if isinstance(error, RecursionError):
-        return "something is nested too deep"
+        return "something in the input is nested too deep"
     if isinstance(error, MemoryError):
-        return f"out of memory{first and f': {first}'}"
+        return f"out of memory{first and f': {first}'}; a smaller batch or image may help"
     if isinstance(error, UnicodeError):
         return f"a text has characters that its encoding does not have: {first}"
     if isinstance(error, OverflowError):

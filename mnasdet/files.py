@@ -22,8 +22,12 @@ _SEAL = "sha256"
 
 _DEVICES = (("/", "dev"), ("/", "proc"))
 
-# What fsync says of folders in file systems that have no such thing.
-_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM}
+# Errors of fsync where the file system cannot do it, or not for folders.
+_NO_FSYNC = {errno.EINVAL, errno.ENOTSUP}
+_NO_FSYNC_OF_FOLDERS = _NO_FSYNC | {errno.EACCES, errno.EPERM}
+
+# Errors of a folder in which nothing can be renamed.
+_NO_RENAMING = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS}
 
 
 def write(path: str | os.PathLike, content: bytes | str) -> None:
@@ -38,15 +42,27 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
     content = content.encode() if isinstance(content, str) else content
     path = Path(path)
     # /dev/stdout may be a file, which the shell that opened it would not see replaced.
-    if path.parts[:2] in _DEVICES or (path.exists() and not path.is_file()):
+    if _is_device(path):
         path.write_bytes(content)
         return
-    with replacing([path]) as (partial,):
-        fill(partial, content)
+    try:
+        with replacing([path]) as (partial,):
+            fill(partial, content)
+    except OSError as error:
+        # A file that may be written in a folder that may not, or one that is mounted by itself.
+        if error.errno not in _NO_RENAMING or not (path.is_file() and os.access(path, os.W_OK)):
+            raise
+        path.write_bytes(content)
+
+
+def _is_device(path: Path) -> bool:
+    in_memory = path.parts[:3] == ("/", "dev", "shm")
+    special = path.parts[:2] in _DEVICES and not in_memory
+    return special or (path.exists() and not path.is_file())
 
 
 def fill(path: str | os.PathLike, content: bytes) -> None:
-    """Writes a file that is not there yet, as one that `replacing` gives the name of."""
+    """Writes one of the temporary files of `replacing`; it must not exist yet."""
     try:
         with open(path, "xb") as file:
             file.write(content)
@@ -58,7 +74,8 @@ def fill(path: str | os.PathLike, content: bytes) -> None:
 def replacing(paths: Sequence[str | os.PathLike]) -> Iterator[list[str]]:
     """Gives a name beside each file to write to; all take their places when the block ends well.
 
-    An error leaves the old files, and nothing of the new ones.
+    The files have the permissions of those that they replace. An error in the block leaves the old
+    files, and nothing of the new ones; one between two renames leaves some of both.
 
     Raises:
       OSError: names the file of `paths` that cannot be written.
@@ -76,6 +93,8 @@ def replacing(paths: Sequence[str | os.PathLike]) -> Iterator[list[str]]:
         for temporary in partial:
             _sync(temporary)
         for temporary, place in zip(partial, places, strict=True):
+            if place.exists():
+                os.chmod(temporary, place.stat().st_mode & 0o777)
             os.replace(temporary, place)
         for folder in folders:
             sync_folder(folder)
@@ -94,6 +113,8 @@ def _sync(path: str) -> None:
     try:
         os.fsync(file)
     except OSError as error:
+        if error.errno in _NO_FSYNC:
+            return
         raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(file)
@@ -109,7 +130,7 @@ def sync_folder(folder: str | os.PathLike, names: Iterable[str] = ()) -> None:
     try:
         _sync(os.fspath(folder))
     except OSError as error:
-        if error.errno not in _NO_FSYNC:
+        if error.errno not in _NO_FSYNC_OF_FOLDERS:
             raise
 
 
@@ -214,7 +235,7 @@ def matching(pattern: str) -> list[str]:
     """Returns the local files and folders that a path with *, ? or [...] names, sorted.
 
     What is there under its literal name goes first, folder by folder: a run's folder may be named
-    `run[1]` or `what?`. Where a pattern finds nothing, a [ in it is a [.
+    `run[1]` or `what?`. Where a pattern finds nothing, [ in it is a plain character.
     """
     place = "/" if pattern.startswith("/") else ""
     parts = [part for part in pattern.split("/") if part]
@@ -255,5 +276,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is at work in {folder}") from None
+            raise UserError(
+                f"another process is at work in {folder}; wait for it, or choose another folder"
+            ) from None
         yield

@@ -6,9 +6,10 @@ import re
 
 _MASK = "***"
 
-# Where a user may begin: after //, or after a PostgreSQL scheme, whose slashes may be forgotten.
-_SCHEME = r"\bpostgres[\w+]*(?::/{0,3}|/{1,3})(?!/)"
-_START = rf"(?:{_SCHEME}|//)[^/\s:@\"']*:"
+# Where a user may begin: after a scheme. PostgreSQL's may have lost its slashes.
+_SCHEME = r"\bpostgres[\w+]*:/{0,3}(?!/)"
+_DATABASE = rf"{_SCHEME}[^/\s:@\"'\[]*:"
+_ANY = r"\b[a-z][\w+.-]*://[^/\s:@\"'\[]*:"
 
 # The word that our own messages and help texts have in a password's place.
 _NAMED = r"(?!PASSWORD\b)"
@@ -16,13 +17,15 @@ _NAMED = r"(?!PASSWORD\b)"
 # A longer one is no password: it makes the search for its end quick in any text.
 _MOST = "0,500"
 
-# One after the other: a password in a quoted string may have spaces; one elsewhere ends at the
-# first. Of several @ the last ends it. Where the end is cut off there is none, but a port looks
-# alike: it is all digits. In the query of a URL and in libpq's own settings it has a name.
+# One after the other: a database's password in a quoted string may have spaces; one elsewhere ends
+# at the first. Of several @ the last ends it. Other URLs, such as http://host:80/a@b, escape it.
+# Where the end is cut off there is none, but a port looks alike: it is all digits. In the query of
+# a URL and in libpq's own settings it has a name.
 _RULES = (
-    re.compile(rf"(\"[^\"\n]*?{_START}){_NAMED}(?:\\.|[^\"\\\n]){{{_MOST}}}@"),
-    re.compile(rf"({_START}){_NAMED}\S{{{_MOST}}}@"),
-    re.compile(rf"({_SCHEME}[^/\s:@\"']*:)(?!PASSWORD\b|\d+(?!\w)|\*{{3}}@)[^\s\"'@/]+"),
+    re.compile(rf"(\"{_DATABASE}){_NAMED}(?:\\.|[^\"\\\n]){{{_MOST}}}@"),
+    re.compile(rf"({_DATABASE}){_NAMED}\S{{{_MOST}}}@"),
+    re.compile(rf"({_ANY}){_NAMED}[^\s/?#@]{{{_MOST}}}@"),
+    re.compile(rf"({_DATABASE})(?!PASSWORD\b|\d+(?!\w)|\*{{3}}@)[^\s\"'@/]+"),
     re.compile(r"((?:password|passwd)=)(?!\*{3})[^&\s\"']+"),
 )
 

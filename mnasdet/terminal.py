@@ -52,7 +52,7 @@ def one_line(text: str) -> str:
 
 
 def _open_closed_descriptors() -> None:
-    """Gives what the shell has closed, as with 2>&-, to the null device.
+    """Opens the null device for the standard streams that the shell closed, as with 2>&-.
 
     Otherwise the next file to be opened, a database maybe, gets what TensorFlow tells the terminal.
     """
@@ -159,5 +159,6 @@ def _outliving(stream, kind: type[_PrintableText]):
         io.BufferedWriter(_OutlivingFile(stream.fileno(), "w", closefd=False)),
         encoding=stream.encoding,
         errors="backslashreplace" if stream.errors == "strict" else stream.errors,
-        line_buffering=stream.line_buffering,
+        # Python's -u, and PYTHONUNBUFFERED in containers, set write_through instead.
+        line_buffering=stream.line_buffering or stream.write_through,
     )

@@ -79,9 +79,9 @@ def read_text(
         return text
     content = text.partition("\n")[2]
     if seal[1] != _digest(content):
-        problem = f"{path}: is damaged or was changed: its first line has another text's sha256"
+        problem = f"{path}: was damaged or changed after mnasdet wrote it"
         if not may_be_changed:
-            raise error(f"{problem}; if you changed it on purpose, remove that line")
+            raise error(f"{problem}; if you changed it on purpose, remove its first line")
         logging.warning("%s; what it says now is used", problem)
     return f"\n{content}"  # Lines keep their numbers.
 
@@ -95,7 +95,8 @@ def sealed(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Git or an editor may have changed the ends of lines.
+    return hashlib.sha256(text.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def parse(

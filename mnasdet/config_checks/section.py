@@ -31,11 +31,11 @@ class Section:
 
     def at_least(self, name: str, minimum: float) -> None:
         value = getattr(self.message, name)
-        self.require(minimum <= value < math.inf, name, f"at least {minimum:g} is allowed")
+        self.require(minimum <= value < math.inf, name, f"at least {_number(minimum)} is allowed")
 
     def at_most(self, name: str, maximum: float) -> None:
         value = getattr(self.message, name)
-        self.require(value <= maximum, name, f"at most {maximum:g} is allowed")
+        self.require(value <= maximum, name, f"at most {_number(maximum)} is allowed")
 
     def counts(self, maximum: int, *names: str, minimum: int = 1) -> None:
         """Reports the fields that are not `minimum` to `maximum`."""
@@ -50,7 +50,7 @@ class Section:
 
     def within(self, name: str, low: float, high: float) -> None:
         value = getattr(self.message, name)
-        self.require(low <= value <= high, name, f"{low:g} to {high:g} is allowed")
+        self.require(low <= value <= high, name, f"{_number(low)} to {_number(high)} is allowed")
 
     def only(self, name: str, supported: Any) -> None:
         """Reports any other value of a field of which one value is supported."""
@@ -101,6 +101,10 @@ class Section:
 
 def _shown(message: Any, name: str) -> str:
     return _text(message, name, getattr(message, name))
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _text(message: Any, name: str, value: Any) -> str:

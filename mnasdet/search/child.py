@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf import text_format
 
-from mnasdet.errors import ConfigError, UserError
+from mnasdet.errors import ConfigError, UserError, foreign_line
 from mnasdet.networks.memory import memory_freed
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 
@@ -133,11 +133,14 @@ def _outcome(task: ChildTask) -> Outcome:
     except (DivergedError, ConfigError) as error:
         # The config was checked before the search: the rest of it is the architecture.
         return Outcome(error=str(error))
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+    except MemoryError as error:
         first_line = (str(error) or type(error).__name__).splitlines()[0]
-        if _NO_SPACE in first_line:  # TensorFlow has one error for a full disk and full memory.
-            return Outcome(error=first_line, environmental=True)
         return Outcome(error=f"out of memory: {first_line}")
-    except (UserError, OSError, tf.errors.OpError) as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        return Outcome(error=first_line, environmental=True)
+    except tf.errors.OpError as error:
+        told = foreign_line(error)
+        # TensorFlow has one error for a full disk and full memory.
+        if isinstance(error, tf.errors.ResourceExhaustedError) and _NO_SPACE not in told:
+            return Outcome(error=f"out of memory: {told}")
+        return Outcome(error=told, environmental=True)
+    except (UserError, OSError) as error:
+        return Outcome(error=str(error), environmental=True)

@@ -128,8 +128,10 @@ def _write(folder: Path, written: Mapping[str, bytes], description: dict[str, An
     with files.replacing([folder / name for name in written]) as partial:
         for path, content in zip(partial, written.values(), strict=True):
             files.fill(path, content)
-        for name in (DESCRIPTION_FILES[description["graph"]], *written):
-            (folder / name).unlink(missing_ok=True)
+        # The graph comes first, and takes the old one's place even where that is a link.
+        others = [name for name in written if name != description["graph"]]
+        for name in (DESCRIPTION_FILES[description["graph"]], *others):
+            Path(os.path.realpath(folder / name)).unlink(missing_ok=True)
     write_description(folder, description)
 
 

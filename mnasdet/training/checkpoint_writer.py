@@ -27,23 +27,29 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, step: int, max_to_keep: 
     files.make_folder(folder)
     _remove_unfinished(folder)
     try:
-        checkpoint.write(str(prefix))
+        _write(checkpoint, prefix)
         # On the disk before the older ones go: a power cut leaves one of them whole.
         files.sync_folder(folder, [file.name for file in folder.glob(f"{prefix.name}.*")])
         files.write(folder / "checkpoint", f'model_checkpoint_path: "{prefix.name}"\n')
     except (tf.errors.OpError, OSError) as error:
         _remove(prefix)
-        reason = error.strerror if isinstance(error, OSError) else errors.foreign_line(error)
+        is_ours = isinstance(error, OSError) and error.strerror
+        reason = error.strerror if is_ours else errors.foreign_line(error)
         kept = checkpoints.all_in(folder)
         last = f"the newest one is {kept[-1]}" if kept else "there is none yet"
         raise CheckpointError(
             f"{folder}: the checkpoint of step {step} cannot be written: {reason}; {last}"
         ) from None
+    for old in checkpoints.all_in(folder)[:-max_to_keep]:
+        _remove(Path(old))
+
+
+def _write(checkpoint: tf.train.Checkpoint, prefix: Path) -> None:
+    try:
+        checkpoint.write(str(prefix))
     except BaseException:  # Ctrl-C, too, leaves no half of a checkpoint.
         _remove(prefix)
         raise
-    for old in checkpoints.all_in(folder)[:-max_to_keep]:
-        _remove(Path(old))
 
 
 def _remove_unfinished(folder: Path) -> None:

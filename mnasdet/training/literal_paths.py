@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import tempfile
 
-# What means something else than itself to them.
+# Characters that TensorFlow reads as a pattern.
 _MAGIC = set("*?[]\\")
 
 
@@ -28,7 +29,7 @@ def literal(path: str | os.PathLike) -> str:
 
 @functools.cache
 def _link(folder: str) -> str:
-    link = os.path.join(_links().name, str(len(os.listdir(_links().name))))
+    link = os.path.join(_links().name, secrets.token_hex(8))
     os.symlink(folder, link)
     return link
 

@@ -114,7 +114,8 @@ def _config(folder: Path) -> pipeline_pb2.TrainEvalPipelineConfig | None:
     if not path.exists():
         return None
     try:
-        return text_proto.read(path, pipeline_pb2.TrainEvalPipelineConfig)
+        text = text_proto.read_text(path, may_be_changed=True)
+        return text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
     except ConfigError as error:
         logging.warning("not compared with the config that trained: %s", error)
         return None
