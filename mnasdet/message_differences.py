@@ -22,8 +22,9 @@ def lines(there: Message, here: Message, path: str = "") -> Iterator[str]:
         name = f"{path}.{field.name}" if path else field.name
         held, wanted = (_entries(message, field) for message in (there, here))
         if len(held) != len(wanted):
-            times = [_times(field, entries) for entries in (held, wanted)]
-            yield f"{name} is {times[0]} in the folder, {times[1]} in the config"
+            texts = [_presence(field, entries) for entries in (held, wanted)]
+            verb = "has" if field.is_repeated else "is"
+            yield f"{name} {verb} {texts[0]} in the folder, {texts[1]} in the config"
         elif field.message_type is None:
             if held != wanted:
                 texts = [_text(field, entries) for entries in (held, wanted)]
@@ -42,9 +43,9 @@ def _entries(message: Message, field: FieldDescriptor) -> list[Any]:
     return [value] if field.message_type is None or message.HasField(field.name) else []
 
 
-def _times(field: FieldDescriptor, entries: list[Any]) -> str:
+def _presence(field: FieldDescriptor, entries: list[Any]) -> str:
     if field.is_repeated:
-        return f"there {len(entries)} times"
+        return f"{len(entries)} entries"
     return "set" if entries else "not set"
 
 

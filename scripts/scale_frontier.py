@@ -166,14 +166,12 @@ def _variants(pipeline, own_config: str, latencies_ms, repeats, depth_multiplier
 
 
 def _open_store(trial_store) -> closing[Any]:
-    from mnasdet.search.trial_store import TrialStore, list_searches
+    from mnasdet.search import results
+    from mnasdet.search.trial_store import TrialStore
 
     folder = Path(FLAGS.search_dir)
-    location = trial_store.url or folder / "trials.db"
-    name = trial_store.search_name or folder.resolve().name
-    names = [summary.name for summary in list_searches(location, name)]
-    # A folder that was renamed holds its search under the old name.
-    return closing(TrialStore(location, names[0] if len(names) == 1 else name, create=False))
+    location = trial_store.url or folder / results.TRIALS_FILE
+    return closing(TrialStore(location, results.search_name(folder, trial_store), create=False))
 
 
 def _unit(own_config: str) -> str:

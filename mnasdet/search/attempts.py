@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Generic, NoReturn, TypeVar
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _PAUSES = (1.0, 30.0, 60.0)
 DEFAULT_PAUSES = _PAUSES[:2]
 
-# So many children that failed every time, and none trained meanwhile, are proof enough.
+# So many children that failed every time are enough where none was ever trained.
 _MOST_GIVEN_UP = 5
 
 
@@ -36,11 +36,12 @@ class EnvironmentFailedError(UserError):
 
 @dataclass
 class _Child(Generic[_T]):
-    label: _T
+    """One child; without a label it is a proof."""
+
+    label: _T | None
     task: ChildTask
     failures: int = 0
-    first_failed: float = 0.0  # time.monotonic()
-    retry_at: float = 0.0
+    retry_at: float = 0.0  # time.monotonic()
     error: str = ""
     worker: str = ""
 
@@ -52,25 +53,36 @@ class Attempts(Generic[_T]):
     the failure is the child's result. If the environment failed (`Outcome.environmental`), it says
     nothing about the architecture, and the child is trained again after a pause.
 
-    A child that fails every time is judged by the others. If another child began after its first
-    failure and was trained, then the environment works and this child is what does not: it has
-    failed. If none was, the environment is down, and an `EnvironmentFailedError` leaves all open.
+    A child that fails every time is judged by a proof: a child that was trained before is trained
+    once more. If that works, so does the environment, and the child has failed. If it does not, or
+    no child was ever trained, the environment is down: `EnvironmentFailedError` leaves all open.
     """
 
-    def __init__(self, executor: Executor, pauses: Sequence[float] = DEFAULT_PAUSES):
-        """`pauses`: seconds before each retry."""
+    def __init__(
+        self,
+        executor: Executor,
+        pauses: Sequence[float] = DEFAULT_PAUSES,
+        proof: ChildTask | None = None,
+    ):
+        """
+        Args:
+          pauses: seconds before each retry.
+          proof: a child that was trained before; the first one that is trained here by default.
+        """
         self._executor = executor
         self._pauses = tuple(pauses)
+        self._proof = proof
         self._running: dict[Future[Outcome], _Child[_T]] = {}
         self._waiting: list[_Child[_T]] = []
         self._given_up: list[_Child[_T]] = []
-        # When the last child that was trained began.
-        self._last_good_start = float("-inf")
-        self._num_trained = self._num_blamed = 0
+        # Those of `_given_up` that the proof in training is about.
+        self._accused: list[_Child[_T]] = []
+        self._is_down = False
 
     def __len__(self) -> int:
         """Returns the number of children without a result."""
-        return self.num_active + len(self._given_up)
+        children = [*self._running.values(), *self._waiting, *self._given_up, *self._accused]
+        return sum(child.label is not None for child in children)
 
     @property
     def num_active(self) -> int:
@@ -85,16 +97,18 @@ class Attempts(Generic[_T]):
         """Waits until at least one child has a result, and returns the new results.
 
         There are none when no child is active any more: those that are left failed every time, and
-        only another child can show whether that is their own fault.
+        only a child that can be trained can show whether that is their own fault.
 
         Raises:
-          EnvironmentFailedError: many children failed every time, or more than were trained.
+          EnvironmentFailedError: children cannot be trained; all results were returned before.
         """
         results: list[tuple[_T, Outcome]] = []
         while not results and self.num_active:
             self._retry_due()
             results += self._wait()
-            results += self._blamed()
+            self._seek_proof()
+        if not results and (self._is_down or len(self._given_up) >= _MOST_GIVEN_UP):
+            self.fail()
         return results
 
     def fail(self) -> NoReturn:
@@ -105,13 +119,11 @@ class Attempts(Generic[_T]):
             "mend that, then the same command with --resume goes on"
         )
 
-    def drain(self) -> list[tuple[_T, Outcome]]:
-        """Waits for the children in training and returns their results; nothing is tried again."""
-        results: list[tuple[_T, Outcome]] = []
-        self._waiting.clear()
+    def drain(self) -> Iterator[list[tuple[_T, Outcome]]]:
+        """Yields results until no child is in training; nothing is tried again."""
+        self._is_down = True
         while self._running:
-            results += self._wait()
-        return results
+            yield self._wait()
 
     def _submit(self, child: _Child[_T]) -> None:
         self._running[self._executor.submit(child.task)] = child
@@ -130,32 +142,29 @@ class Attempts(Generic[_T]):
             time.sleep(seconds or 0.0)
             return []
         done, _ = wait(self._running, timeout=seconds, return_when=FIRST_COMPLETED)
-        results = []
+        results: list[tuple[_T, Outcome]] = []
         for future in done:
             outcome = future.result()
             child = self._running.pop(future)
-            if outcome.environmental:
+            if child.label is None:
+                results += self._judged(outcome)
+            elif outcome.environmental:
                 self._put_aside(child, outcome)
-                continue
-            if outcome.error is None:
-                self._num_trained += 1
-                begun = time.monotonic() - outcome.seconds
-                self._last_good_start = max(self._last_good_start, begun)
-            results.append((child.label, outcome))
+            else:
+                results.append((child.label, outcome))
+                if outcome.error is None and self._proof is None:
+                    self._proof = child.task
         return results
 
     def _put_aside(self, child: _Child[_T], outcome: Outcome) -> None:
         """Keeps a child that the environment failed: for a retry, or for judgement."""
-        now = time.monotonic()
-        if not child.failures:
-            child.first_failed = now
         child.error, child.worker = outcome.error or "", outcome.worker
         child.failures += 1
-        if child.failures > len(self._pauses):
+        if self._is_down or child.failures > len(self._pauses):
             self._given_up.append(child)
             return
         pause = self._pauses[child.failures - 1]
-        child.retry_at = now + pause
+        child.retry_at = time.monotonic() + pause
         self._waiting.append(child)
         logging.warning(
             "%s%s; retry %d of %d in %g s",
@@ -166,22 +175,28 @@ class Attempts(Generic[_T]):
             pause,
         )
 
-    def _blamed(self) -> list[tuple[_T, Outcome]]:
-        """Returns the children that failed every time while others were trained."""
+    def _seek_proof(self) -> None:
+        """Trains a child that was trained before, where children wait for judgement."""
+        if self._given_up and self._proof and not self._accused and not self._is_down:
+            self._accused, self._given_up = self._given_up, []
+            self._submit(_Child(None, self._proof))
+
+    def _judged(self, proof: Outcome) -> list[tuple[_T, Outcome]]:
+        """Returns the children that the proof was about as failed, if it was trained."""
+        accused, self._accused = self._accused, []
+        if proof.environmental:
+            self._is_down = True
+            # What is in training ends; nothing is begun.
+            self._given_up += [*accused, *self._waiting]
+            self._waiting.clear()
+            return []
         results = []
-        for child in list(self._given_up):
-            if child.first_failed >= self._last_good_start:
-                continue
-            if self._num_blamed >= self._num_trained:
-                self.fail()
-            self._given_up.remove(child)
-            self._num_blamed += 1
+        for child in accused:
             logging.warning(
-                "%s: one child failed %d times while others were trained",
+                "%s: the child failed %d times, and another could be trained meanwhile",
                 child.error,
                 child.failures,
             )
+            assert child.label is not None
             results.append((child.label, Outcome(error=child.error, worker=child.worker)))
-        if not results and len(self._given_up) >= _MOST_GIVEN_UP:
-            self.fail()
         return results

@@ -14,7 +14,10 @@ from mnasdet.errors import ConfigError, UserError, foreign_line
 from mnasdet.networks.memory import memory_freed
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 
-_NO_SPACE = os.strerror(errno.ENOSPC)
+# TensorFlow has one error for full memory and for these.
+_NOT_MEMORY = [
+    os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+]
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ def _outcome(task: ChildTask) -> Outcome:
         return Outcome(error=f"out of memory: {first_line}")
     except tf.errors.OpError as error:
         told = foreign_line(error)
-        # TensorFlow has one error for a full disk and full memory.
-        if isinstance(error, tf.errors.ResourceExhaustedError) and _NO_SPACE not in told:
+        is_memory = not any(reason in told for reason in _NOT_MEMORY)
+        if isinstance(error, tf.errors.ResourceExhaustedError) and is_memory:
             return Outcome(error=f"out of memory: {told}")
         return Outcome(error=told, environmental=True)
     except (UserError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -40,17 +41,25 @@ def of_search(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> dict[str, Any]:
         "config": text_format.MessageToString(decisive(pipeline)),
         "data": {use: [_fingerprint(file) for file in files] for use, files in _data(pipeline)},
         "latency": latency.identity(pipeline.search_config.latency),
-        "versions": {"mnasdet": mnasdet.__version__}
-        | {name: metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of mnasdet and of what it computes with, by package."""
+    found = {"mnasdet": mnasdet.__version__}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):  # Such as tensorflow-cpu.
+            found[name] = metadata.version(name)
+    return found
 
 
 def decisive(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the fields of a config that decide which trials a search makes.
+    """Returns the fields of a config that decide the results of its trials.
 
-    That is neither their number, nor who trains or keeps them, nor where files are.
+    The number of trials, the executor, the trial store and the places of files decide none.
     """
     kept = pipeline_pb2.TrainEvalPipelineConfig()
     kept.CopyFrom(pipeline)
@@ -63,7 +72,8 @@ def decisive(
             reader.tf_record_input_reader.ClearField("input_path")
     for training in _trainings(kept):
         training.ClearField("fine_tune_checkpoint")
-    if search_config.latency.latency_table.path:
+    if search_config.latency.WhichOneof("latency_oneof") in (None, "latency_table"):
+        search_config.latency.latency_table.SetInParent()  # Unset, it is this source.
         search_config.latency.latency_table.ClearField("path")
     return kept
 
@@ -81,8 +91,12 @@ def differences(held: Identity, found: Identity) -> list[str]:
     for use in sorted(held["data"].keys() | found["data"].keys()):
         files = [one["data"].get(use) for one in (held, found)]
         if files[0] != files[1]:
-            lines.append(f"{use}: {_described(files[0])} in the folder, {_described(files[1])} now")
-    lines += _differing_values(held["latency"], found["latency"], "latency: ")
+            lines.append(f"{use}: {_described(files[0])} at the start, {_described(files[1])} now")
+    device, own_device = dict(held["latency"]), dict(found["latency"])
+    if "governors" not in device or "governors" not in own_device:  # A container may hide them.
+        device.pop("governors", None)
+        own_device.pop("governors", None)
+    lines += _differing_values(device, own_device, "latency: ")
     return lines
 
 
@@ -97,7 +111,7 @@ def _differing_values(
     for name in sorted(held.keys() | found.keys()):
         if held.get(name) != found.get(name):
             there, here = (one.get(name, "nothing") for one in (held, found))
-            yield f"{prefix}{name} is {there} in the folder, {here} now"
+            yield f"{prefix}{name} was {there} at the start, is {here} now"
 
 
 def _data(
@@ -116,7 +130,8 @@ def _data(
                 for file in input_pipeline.input_files(reader)
             ],
         )
-    label_maps = [reader.label_map_path for reader in pipeline.eval_input_reader]
+    every = [pipeline.train_input_reader, *pipeline.eval_input_reader]
+    label_maps = list(dict.fromkeys(reader.label_map_path for reader in every))
     yield "label map", [path for path in label_maps if path]
     paths = [training.fine_tune_checkpoint for training in _trainings(pipeline)]
     prefixes = [checkpoints.find(path) for path in paths if path]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from absl import logging
 
 from mnasdet.errors import UserError
+from mnasdet.search import trial_schema
 from mnasdet.search.trial_database import TrialDatabase
 from mnasdet.search.trial_schema import LEASES
 
@@ -40,6 +41,7 @@ class Lease:
         self._search_name = search_name
         self._token = 0
         self._released = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def acquire(self) -> None:
         """Takes the lease and keeps it until `release`.
@@ -48,8 +50,7 @@ class Lease:
           UserError: another process has it, and shows signs of life.
         """
         self._database.write(self._take)
-        self._released.clear()
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._keeper.start()
 
     def renew(self, connection: sa.Connection) -> None:
         """Shows a sign of life; called first in every transaction that writes.
@@ -61,34 +62,37 @@ class Lease:
         if connection.execute(update).rowcount != 1:
             raise UserError(
                 f"search {self._search_name!r} was taken over by another process, because this one "
-                f"had shown no sign of life for {_UNTIL_EXPIRED:.0f} s; its trials are left alone"
+                f"had shown no sign of life for {_UNTIL_EXPIRED:.0f} s; its trials are left alone, "
+                "and --resume goes on when the other one has ended"
             )
 
     def release(self) -> None:
         """Gives the lease back. The token stays in the database, for the next holder to raise."""
         self._released.set()
+        self._keeper.join(_BETWEEN_HEARTBEATS)
         free = LEASES.update().where(self._is_ours()).values(heartbeat=0.0)
         self._database.write(lambda connection: connection.execute(free))
 
     def _take(self, connection: sa.Connection) -> None:
+        trial_schema.lock(connection)  # Two that find no lease would both make the first one.
         ours = LEASES.c.search_id == self._search_id
-        query = sa.select(LEASES).where(ours).with_for_update()
-        held = connection.execute(query).mappings().one_or_none()
+        held = connection.execute(sa.select(LEASES).where(ours)).mappings().one_or_none()
         now = _now(connection)
         if held is not None and (other := _living(held, now)):
             raise UserError(
-                f"search {self._search_name!r} is in work by {other}; wait for it, or stop it"
+                f"search {self._search_name!r} is being run by {other}; wait for it, or stop it"
             )
-        self._token = 1 if held is None else int(held["token"]) + 1
+        # A damaged row may have anything for a token.
+        last = held["token"] if held is not None else 0
+        self._token = last + 1 if isinstance(last, int) else int(now)
         values = {
             "search_id": self._search_id,
             "token": self._token,
             "owner": json.dumps(_this_process()),
             "heartbeat": now,
         }
-        # Replaced and not changed: a damaged row may have any types.
-        connection.execute(LEASES.delete().where(ours))
-        connection.execute(LEASES.insert().values(values))
+        change = LEASES.insert() if held is None else LEASES.update().where(ours)
+        connection.execute(change.values(values))
 
     def _keep(self) -> None:
         while not self._released.wait(_BETWEEN_HEARTBEATS):
@@ -127,21 +131,21 @@ def _living(held: Any, now: float) -> str:
 
 
 def _this_process() -> dict[str, Any]:
-    process = psutil.Process()
     return {
         "host": platform.node(),
         "machine": _machine(),
-        "pid": process.pid,
-        "started": process.create_time(),
+        "pid": os.getpid(),
         "folder": os.getcwd(),
     }
 
 
 def _machine() -> str:
-    """What the processes that this one can see have in common. A container may share its name with
-    another, and numbers its processes by itself."""
+    """Returns what names the machine whose process numbers are those that this process sees.
+
+    A container may share its name with another, and numbers its processes by itself.
+    """
     words = [platform.node()]
-    if sys.platform == "linux":
+    with contextlib.suppress(OSError):  # Linux has these.
         words.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
         words.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(words)
@@ -149,9 +153,4 @@ def _machine() -> str:
 
 def _has_ended(owner: dict[str, Any]) -> bool:
     """Whether the process is known to have ended: one of another machine never is."""
-    if owner["machine"] != _machine():
-        return False
-    try:
-        return psutil.Process(owner["pid"]).create_time() != owner["started"]
-    except psutil.NoSuchProcess:
-        return True
+    return owner["machine"] == _machine() and not psutil.pid_exists(owner["pid"])

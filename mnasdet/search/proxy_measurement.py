@@ -129,15 +129,16 @@ class Series:
         # None of the short trainings may share its noise with the long one.
         offset = _SEEDS - 1 if name == LONG else int(name.rpartition("_")[2])
         wanted = [dataclasses.replace(trial, seed=trial.seed + offset) for trial in architectures]
-        held = self._store.trials()[: len(wanted)]
-        if [(t.key, t.seed) for t in held] != [(t.key, t.seed) for t in wanted[: len(held)]]:
+        held = {trial.number: trial for trial in self._store.trials(drop_damaged=True)}
+        known = [trial for trial in wanted if trial.number in held]
+        if any((t.key, t.seed) != (held[t.number].key, held[t.number].seed) for t in known):
             self.close()
             raise UserError(
                 f"{database}: {name} holds other architectures: the config, the seed or the "
                 "program has changed; use another --model_dir"
             )
-        self._store.add(wanted[len(held) :])
-        self.trials = held + wanted[len(held) :]
+        self._store.add([trial for trial in wanted if trial.number not in held])
+        self.trials = [held.get(trial.number, trial) for trial in wanted]
 
     def start(self, number: int) -> Trial:
         return self._update(number, state=TrialState.RUNNING, started=now())

@@ -32,9 +32,11 @@ def reopen(store: TrialStore, numbers: Collection[int]) -> list[Trial]:
         for number in numbers:
             _check(store.trial(number))
         trials = store.trials()
-        last = trials[-1].number if trials else 0
+        last = max((trial.number for trial in trials), default=0)
         # Trial n + max_pending_trials is the first one that was proposed knowing of trial n.
         pending = (store.description() or {}).get("max_pending_trials", 0)
+        # Duplicates first: where this is cut short, their originals can be reset once more.
+        trials.sort(key=lambda trial: trial.duplicate_of is None)
         return [
             store.update(
                 trial,

@@ -25,8 +25,13 @@ SEARCH_FILE = "search.json"
 TRIALS_FILE = "trials.db"
 _PARETO_FILE = "pareto.json"
 
-# So many differences an error names.
+# The number of differences that an error names.
 _MOST_CHANGES = 5
+
+# The fields that decide which trials are proposed.
+_FIXED = tuple(
+    f"search_config.{name}" for name in ("seed", "search_space", "controller", "max_pending_trials")
+)
 
 
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
@@ -97,18 +102,10 @@ def start(
     if held is None:
         if resume:
             logging.warning("there is no search in %s yet: a new one begins", model_dir)
-        search_config = pipeline.search_config
         description = {
             "id": uuid.uuid4().hex,
             "search_name": store.search_name,
-            "seed": search_config.seed,
-            "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
-            "cardinality": space.cardinality(),
-            "image_size": list(config.image_size(pipeline)),
-            "latency_unit": latency.unit(search_config.latency),
-            "controller": search_config.controller.WhichOneof("controller_oneof"),
-            "max_pending_trials": search_config.max_pending_trials,
-            "versions": found["versions"],
+            **_asked(pipeline, space),
             "identity": found,
         }
     elif not resume:
@@ -118,12 +115,33 @@ def start(
             "--model_dir"
         )
     else:
-        description = _compared(held, found, pipeline, store, accept_changes)
+        changes = _accepted_changes(held, found, pipeline, store, accept_changes)
+        description = held
+        if changes or "identity" not in held:
+            description = {**held, **_asked(pipeline, space), "identity": found}
+        if changes:
+            accepted = {"trials": len(store.trials()), "changes": changes}
+            description["accepted_changes"] = [*held.get("accepted_changes", []), accepted]
     files.write(model_dir / "pipeline.config", config.to_text(pipeline))
     if description != in_store:
         store.describe(description)
     if description != in_folder:
         files.write_json(model_dir / SEARCH_FILE, description)
+
+
+def _asked(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) -> dict[str, Any]:
+    """Returns what search.json tells people of the config."""
+    search_config = pipeline.search_config
+    return {
+        "seed": search_config.seed,
+        "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
+        "cardinality": space.cardinality(),
+        "image_size": list(config.image_size(pipeline)),
+        "latency_unit": latency.unit(search_config.latency),
+        "controller": search_config.controller.WhichOneof("controller_oneof"),
+        "max_pending_trials": search_config.max_pending_trials,
+        "versions": identity.versions(),
+    }
 
 
 def _check_pair(
@@ -170,17 +188,17 @@ def read_description(model_dir: Path) -> dict[str, Any]:
     return files.read_json(model_dir / SEARCH_FILE, "description of a search")
 
 
-def _compared(
-    held: dict[str, Any],
+def _accepted_changes(
+    held: Mapping[str, Any],
     found: identity.Identity,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     store: TrialStore,
     accept_changes: bool,
-) -> dict[str, Any]:
-    """Returns the description of a search that goes on.
+) -> list[str]:
+    """Returns one line for each decisive thing that is not what the search began with.
 
     Raises:
-      UserError: it began with another config, other data or another device.
+      UserError: there are such things, and they were not accepted or cannot be.
     """
     begun = held.get("identity")
     if begun is None:  # By a version that kept a digest of the config alone.
@@ -191,19 +209,18 @@ def _compared(
         changes = identity.differences(begun, found)
         for line in identity.differing_versions(begun, found):
             logging.warning("results may differ from those of the trials so far: %s", line)
+    began = f"search {store.search_name!r} began otherwise"
+    # Of another seed, space or controller the trials so far are not the first ones.
+    if fixed := [line for line in changes if line.startswith(_FIXED)]:
+        raise UserError(f"{began}: {_list(fixed)}; undo that, or choose another --model_dir")
     if changes and not accept_changes:
         raise UserError(
-            f"search {store.search_name!r} began otherwise: {_list(changes)}; undo that, choose "
-            "another --model_dir, or go on all the same with --accept_changes"
+            f"{began}: {_list(changes)}; undo that, choose another --model_dir, or go on all the "
+            "same with --accept_changes"
         )
     for line in changes:
         logging.warning("accepted: %s", line)
-    if not changes and begun is not None:
-        return held
-    accepted = held.get("accepted_changes", [])
-    if changes:
-        accepted = [*accepted, {"trials": len(store.trials()), "changes": changes}]
-    return held | {"identity": found} | ({"accepted_changes": accepted} if accepted else {})
+    return changes
 
 
 def _list(lines: Sequence[str]) -> str:

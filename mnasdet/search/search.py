@@ -80,7 +80,7 @@ class Search:
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
             self._first_of_key.setdefault(trial.key, trial.number)
-        self._children: Attempts[int] = Attempts(self.executor, self.pauses)
+        self._children: Attempts[int] = Attempts(self.executor, self.pauses, self._proof())
         try:
             self._propose(range(min(self.max_pending, num_trials)))
             for number in range(num_trials):
@@ -96,7 +96,8 @@ class Search:
                     "interrupted: %d children in training end first; Ctrl-C again drops them",
                     self._children.num_active,
                 )
-                self._take(self._children.drain())
+                for results in self._children.drain():
+                    self._take(results)
             raise
         finally:
             self._leave_open()
@@ -174,14 +175,22 @@ class Search:
     def _start(self, trial: Trial) -> None:
         trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
         self._trials[trial.number] = trial
+        self._children.start(trial.number, self._task(trial))
+
+    def _task(self, trial: Trial) -> ChildTask:
         architecture = self.space.decode(trial.tokens)
-        task = ChildTask(
+        return ChildTask(
             of_architecture(self.pipeline, architecture).SerializeToString(),
             trial.architecture,
             trial.seed,
             max_file_size=self.limits.max_file_size,
         )
-        self._children.start(trial.number, task)
+
+    def _proof(self) -> ChildTask | None:
+        """Returns a child that an earlier run of this search trained, if there is one."""
+        trained = (t for t in self._trials.values() if t.state is TrialState.COMPLETE)
+        first = next((trial for trial in trained if trial.duplicate_of is None), None)
+        return None if first is None else self._task(first)
 
     def _finish_up_to(self, number: int) -> None:
         """Waits until trial `number` has a result; all before it have theirs."""
@@ -207,10 +216,10 @@ class Search:
 
     def _leave_open(self) -> None:
         """Says in the store that nobody trains the trials any more that have no result."""
-        for trial in self._trials.values():
-            if trial.state is TrialState.RUNNING:
-                # A store that fails is why the search ends; it fails here again.
-                with contextlib.suppress(UserError):
+        # A store that fails is why the search ends; it would fail here again for every trial.
+        with contextlib.suppress(UserError):
+            for trial in self._trials.values():
+                if trial.state is TrialState.RUNNING:
                     self.store.update(trial, state=TrialState.PENDING, started=None)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:

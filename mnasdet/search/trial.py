@@ -43,8 +43,8 @@ class Trial:
       error: why it failed or was rejected, one line.
       started, finished: UTC.
       note: the user's.
-      told_failed: the controller was told that the trial failed. It was trained again since, and
-        its new result counts for all but the controller, whose later proposals are made.
+      told_failed: the controller was told that the trial failed, and proposed later trials knowing
+        it. The trial was trained again since; its new result counts for everything else.
     """
 
     number: int
@@ -119,8 +119,8 @@ def checksum(row: Mapping[Any, Any]) -> str:
     Args:
       row: all columns but the checksum, in any order.
     """
-    content = repr(sorted(row.items())).encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    content = json.dumps(sorted(row.items()), default=str)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _unchanged(value: Any) -> Any:
@@ -138,7 +138,7 @@ def _finite(value: float) -> float:
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"a reward or latency of {number} is none")
-    return number
+    return number + 0.0  # SQLite has no -0.0.
 
 
 def _utc(time: datetime.datetime) -> datetime.datetime:

@@ -30,6 +30,9 @@ _ATTEMPTS = 4
 _SILENCE = 3
 _LEAST_SILENCE_SECONDS = 5.0
 
+# Milliseconds for which a transaction on a server may do nothing.
+_MOST_IDLE_MS = 60_000
+
 # PostgreSQL: serialization failure, deadlock, lock timeout, server going down, crashed, starting.
 _PASSING = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
@@ -77,8 +80,10 @@ class TrialDatabase:
             self._begin = {"read": "BEGIN", "write": "BEGIN IMMEDIATE"}
         else:
             self._engine = self._postgresql_engine(url)
+            # A process that is frozen in a transaction must not keep its locks for ever.
             limit = f"SET LOCAL lock_timeout = {milliseconds}"
-            self._begin = {"read": limit, "write": limit}
+            limits = f"{limit}; SET LOCAL idle_in_transaction_session_timeout = {_MOST_IDLE_MS}"
+            self._begin = {"read": limit, "write": limits}
 
     def read(self, work: Callable[[sa.Connection], _T]) -> _T:
         """What `work` returns in a transaction of its own, which must only read."""

@@ -135,7 +135,7 @@ def _columns_of(version: int) -> dict[str, set[str]]:
     return columns
 
 
-def _lock(connection: sa.Connection) -> None:
+def lock(connection: sa.Connection) -> None:
     """Until the transaction ends: two programs that start at once both find nothing and make it.
 
     SQLite's transactions that write have the whole file to themselves.
@@ -159,7 +159,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
     Args:
       search_name: what the search of a version 1 database is called from now on.
     """
-    _lock(connection)
+    lock(connection)
     found = find_version(connection)
     if found == 0:
         _METADATA.create_all(connection)
@@ -177,7 +177,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
 
 def add_search(connection: sa.Connection, name: str) -> int:
     """The id of a search, made if missing."""
-    _lock(connection)
+    lock(connection)
     search_id = find_search(connection, name)
     if search_id is not None:
         return search_id

@@ -160,7 +160,7 @@ class TrialStore:
         dataclasses.replace(trial, **changes)  # Raises TypeError for a field that there is not.
 
         def change(connection: sa.Connection) -> Trial | None:
-            query = sa.select(TRIALS).where(self._has(trial.number))
+            query = sa.select(TRIALS).where(self._has(trial.number)).with_for_update()
             held = connection.execute(query).mappings().one_or_none()
             if held is None:
                 return None
@@ -239,20 +239,16 @@ class TrialStore:
         self._write(change)
 
     def description(self) -> dict[str, Any] | None:
-        """Returns what `describe` was last given.
-
-        Raises:
-          UserError: it is damaged.
-        """
+        """Returns what `describe` was last given; None, with a warning, where that is damaged."""
         query = sa.select(SEARCHES).where(SEARCHES.c.id == self._id)
         try:
             row = self._database.read(lambda c: c.execute(query).mappings().one())
             text = _checked(row)["description"]
             return None if text is None else json.loads(text)
         except _DAMAGE as error:
-            raise self._database.problem(
-                f"the description of search {self.search_name!r} is damaged ({_reason(error)})"
-            ) from None
+            name = self.search_name
+            logging.warning("the description of search %r is damaged (%s)", name, _reason(error))
+            return None
 
     def close(self) -> None:
         self._database.close()
@@ -286,7 +282,10 @@ class TrialStore:
         return self._database.read(lambda connection: connection.execute(query).mappings().all())
 
     def _damaged(self, number: Any, error: Exception) -> UserError:
-        return UserError(f"{self.location}: trial {number} is damaged ({_reason(error)})")
+        return UserError(
+            f"{self.location}: trial {number} is damaged ({_reason(error)}); search --resume "
+            "trains it again"
+        )
 
     def _has(self, number: int) -> sa.ColumnElement[bool]:
         return sa.and_(TRIALS.c.search_id == self._id, TRIALS.c.number == number)

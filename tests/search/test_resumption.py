@@ -169,7 +169,7 @@ CHANGES = {
     ),
     "space": (
         replace("mnasfpn {}", "mnasfpn { repeats: 2 }"),
-        "search_config.search_space.mnasfpn.repeats is ",
+        "search_config.search_space.mnasfpn.repeats has 0 entries in the folder, 1 entries in",
     ),
     "training": (replace("num_steps: 10", "num_steps: 20"), "train_config.num_steps is 10 in"),
     "image size": (
@@ -182,16 +182,25 @@ CHANGES = {
 }
 
 
+# With these the trials so far would not be the first ones.
+FIXED = ("seed", "controller", "space")
+
+
 @pytest.mark.parametrize("name", list(CHANGES))
 def test_what_changes_results_is_named_and_has_to_be_accepted(run, name):
     change, message = CHANGES[name]
     before = run.start()
     change(run)
-    with pytest.raises(UserError, match="'run' began otherwise: .*--accept_changes") as refused:
+    with pytest.raises(UserError, match="'run' began otherwise: ") as refused:
         run.start()
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
     assert json.loads((run.model_dir / "search.json").read_text()) == before
+    assert ("--accept_changes" in str(refused.value)) == (name not in FIXED)
+    if name in FIXED:
+        with pytest.raises(UserError, match="undo that, or choose another --model_dir"):
+            run.start(accept_changes=True)
+        return
     accepted = run.start(accept_changes=True)["accepted_changes"]
     assert [entry["trials"] for entry in accepted] == [1]
     assert message in accepted[0]["changes"][0]
@@ -206,7 +215,7 @@ def test_what_decides_nothing_may_change(run):
 def test_another_processor_needs_another_table(run, monkeypatch):
     described = latency.identity(run.pipeline().search_config.latency)
     monkeypatch.setattr(latency, "identity", lambda proto: described | {"cpu": "Another 9000"})
-    with pytest.raises(UserError, match="latency: cpu is .* in the folder, Another 9000 now"):
+    with pytest.raises(UserError, match="latency: cpu was .* at the start, is Another 9000 now"):
         run.start()
 
 
@@ -218,7 +227,7 @@ def test_other_versions_are_a_warning(run, monkeypatch, caplog):
 
     monkeypatch.setattr(identity.metadata, "version", later_version)
     run.start()
-    assert "results may differ from those of the trials so far: tensorflow is " in caplog.text
+    assert "results may differ from those of the trials so far: tensorflow was " in caplog.text
 
 
 def test_trials_that_are_gone_are_missed(run):

@@ -72,6 +72,27 @@ def test_a_search_whose_workers_cannot_start_goes_on_when_they_are_mended(tmp_pa
     assert interruptions.timeless(run()) == expected
 
 
+@pytest.mark.parametrize("seed", [7, 18])
+def test_a_last_child_that_always_crashes_has_failed(seed, tmp_path):
+    """Seed 18 crashes: as trial 11, and as trial 0, where nothing shows that it is to blame."""
+    executor = WorkerProcesses(
+        1,
+        run_child=cheap_children.crashes_if_seeded_so,
+        prepare=cheap_children.prepare_nothing,
+    )
+    search = search_runs.search("random", tmp_path / "trials.db", executor)
+    search.pauses, search.seed = [0.0], seed
+    try:
+        if seed == 18:
+            with pytest.raises(EnvironmentFailedError, match="SIGSEGV"):
+                search.run(1)
+            return
+        trials = search.run(12)
+    finally:
+        executor.close()
+    assert [trial.error for trial in trials] == [None] * 11 + ["worker lost: killed by SIGSEGV"]
+
+
 def test_a_search_that_two_processes_begin_is_made_by_one(tmp_path):
     """From two folders, say, with one database."""
     path = tmp_path / "trials.db"
@@ -80,7 +101,7 @@ def test_a_search_that_two_processes_begin_is_made_by_one(tmp_path):
     store = TrialStore(path)
     wait_for(store.trials)
     second = search_runs.search("random", path, ThisProcess(cheap_children.accuracy))
-    with pytest.raises(UserError, match=f"is in work by process {first.pid} on"):
+    with pytest.raises(UserError, match=f"is being run by process {first.pid} on"):
         second.run(search_runs.NUM_TRIALS)
     assert first.wait() == 0
     expected = interruptions.uninterrupted("random", tmp_path / "whole.db")

@@ -16,6 +16,10 @@ from mnasdet.search.child import ChildTask, Outcome
 _INTERRUPTED = "interrupted: the search ended first"
 
 
+# A worker that could not start so long ago is started again for the next child.
+_SECONDS_TO_TRUST_TROUBLE = 1.0
+
+
 class WorkerLost(Exception):
     """A worker has died through no known fault of its child; says how."""
 
@@ -101,11 +105,13 @@ class WorkerPool(abc.ABC):
     def _serve(self, index: int) -> None:
         """One worker's thread: child after child, in worker after worker."""
         worker: Worker | None = None
+        tried = 0.0
         while not self._closing:
             trouble: Exception | None = None
             if worker is None or not worker.is_fit():
                 self._drop(worker)
                 worker, trouble = self._new_worker(index)
+                tried = time.monotonic()
             _, job = self._jobs.get()
             if job is None:
                 break
@@ -114,6 +120,8 @@ class WorkerPool(abc.ABC):
             if self._closing or (worker and not worker.is_fit()):
                 # It died while it waited for work; the child has not met it.
                 self._jobs.put((job.number, job))
+            elif worker is None and time.monotonic() - tried > _SECONDS_TO_TRUST_TROUBLE:
+                self._jobs.put((job.number, job))  # What was wrong then may be mended by now.
             elif worker is None:
                 assert trouble is not None
                 self._end_in_trouble(job, trouble, "")
