@@ -6,8 +6,9 @@ import re
 
 _MASK = "***"
 
-# Where a user may begin: after a scheme. PostgreSQL's may have lost its slashes.
-_SCHEME = r"\bpostgres[\w+]*:/{0,3}(?!/)"
+# Where a user may begin: after a scheme. PostgreSQL's may have lost its
+# colon or its slashes.
+_SCHEME = r"\bpostgres[\w+]*(?::/{0,3}|//)(?!/)"
 _DATABASE = rf"{_SCHEME}[^/\s:@\"'\[]*:"
 _ANY = r"\b[a-z][\w+.-]*://[^/\s:@\"'\[]*:"
 

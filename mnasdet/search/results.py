@@ -231,7 +231,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """Returns what searches of version 0.1.0 are known by."""
+    """Returns what latency tables and searches of version 0.1.0 know a config by."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
     for field in ("num_trials", "executor", "retrain_config", "trial_store"):

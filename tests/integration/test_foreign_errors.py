@@ -31,7 +31,10 @@ def tensorflow_error():
 
 FOREIGN = {
     "tensorflow": (tensorflow_error, "run/x; No space left"),
-    "recursion": (lambda: RecursionError("maximum recursion"), "something is nested too deep"),
+    "recursion": (
+        lambda: RecursionError("maximum recursion"),
+        "something in the input is nested too deep",
+    ),
     "memory": (MemoryError, "out of memory"),
     "bytes": (
         lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
