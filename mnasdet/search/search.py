@@ -178,7 +178,7 @@ class Search:
         self._children.start(trial.number, self._task(trial))
 
     def _task(self, trial: Trial) -> ChildTask:
-        architecture = self.space.decode(trial.tokens)
+        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
         return ChildTask(
             of_architecture(self.pipeline, architecture).SerializeToString(),
             trial.architecture,

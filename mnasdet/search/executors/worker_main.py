@@ -57,10 +57,11 @@ def _end_with_parent(pipe_fileno: int) -> None:
     that. A thread here could not act on it while other code holds the interpreter's lock, or while
     the process is stopped: so a second process waits for it, and kills the whole group.
     """
-    if sys.platform == "linux":  # In case the group is stopped as a whole.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # In case the whole group is stopped, the system ends this process, which wakes the other one.
     if os.fork():
+        _ask_for_signal(signal.SIGKILL)
         return
+    _ask_for_signal(signal.SIGCONT)
     with contextlib.suppress(BaseException):
         # Else the search would not notice when the worker dies, nor would who reads its output.
         for file in (pipe_fileno, 1, 2):
@@ -68,3 +69,9 @@ def _end_with_parent(pipe_fileno: int) -> None:
         while os.read(0, 1):
             pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _ask_for_signal(number: signal.Signals) -> None:
+    """Asks for a signal when the parent ends, where the system can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
