@@ -1,6 +1,7 @@
 """What all tests share: a cache folder of their own, a task that takes seconds, and phones."""
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -14,6 +15,10 @@ from tests.tflite.adb_daemon import Phone, require_adb, run_adb
 _CACHE = tempfile.TemporaryDirectory(prefix="mnasdet-tests-")
 os.environ["MNASDET_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
 

@@ -128,9 +128,8 @@ def _write(folder: Path, written: Mapping[str, bytes], description: dict[str, An
     with files.replacing([folder / name for name in written]) as partial:
         for path, content in zip(partial, written.values(), strict=True):
             files.fill(path, content)
-        # The graph comes first, and takes the old one's place even where that is a link.
-        others = [name for name in written if name != description["graph"]]
-        for name in (DESCRIPTION_FILES[description["graph"]], *others):
+        # Not links: `replacing` puts the new files where they lead.
+        for name in (DESCRIPTION_FILES[description["graph"]], *written):
             Path(os.path.realpath(folder / name)).unlink(missing_ok=True)
     write_description(folder, description)
 

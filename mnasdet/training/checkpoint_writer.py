@@ -28,8 +28,6 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, step: int, max_to_keep: 
     _remove_unfinished(folder)
     try:
         _write(checkpoint, prefix)
-        # On the disk before the older ones go: a power cut leaves one of them whole.
-        files.sync_folder(folder, [file.name for file in folder.glob(f"{prefix.name}.*")])
         files.write(folder / "checkpoint", f'model_checkpoint_path: "{prefix.name}"\n')
     except (tf.errors.OpError, OSError) as error:
         _remove(prefix)
@@ -47,6 +45,9 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, step: int, max_to_keep: 
 def _write(checkpoint: tf.train.Checkpoint, prefix: Path) -> None:
     try:
         checkpoint.write(str(prefix))
+        # On the disk before the older ones go: a power cut leaves one of them whole.
+        names = [file.name for file in prefix.parent.glob(f"{prefix.name}.*")]
+        files.sync_folder(prefix.parent, names)
     except BaseException:  # Ctrl-C, too, leaves no half of a checkpoint.
         _remove(prefix)
         raise
