@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
-    """What the table says; writes the plot if one is wanted."""
+    """Returns the latencies by a table, and writes the plot if --plot names one."""
     from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
     from mnasdet.tflite import latency_breakdown
@@ -112,7 +112,7 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
 
 def _profiled_latency() -> dict[str, Any]:
-    """What the profile says; writes the plot if one is wanted."""
+    """Returns the latencies of a profile, and writes the plot if --plot names one."""
     from mnasdet import files
     from mnasdet.tflite import latency_breakdown
 

@@ -1,4 +1,4 @@
-"""What every command does alike: flags, help, errors and JSON."""
+"""The parts that all commands share: flags, help, errors and JSON."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def load_pipeline(
 
 
 def default_num_classes(architecture) -> int:
-    """Those of COCO's ids; a classifier's those of ImageNet. Without the background."""
+    """Returns the number of COCO's ids, or of ImageNet's classes; without a background."""
     return 1000 if architecture.HasField("classifier") else 90
 
 

@@ -85,7 +85,7 @@ def _long_num_steps(pipeline) -> int:
 
 
 def measure(pipeline, folder: Path) -> dict[str, Any]:
-    """What proxy_quality.json holds."""
+    """Returns the content of proxy_quality.json."""
     import numpy as np
 
     from mnasdet import files
@@ -111,7 +111,7 @@ def measure(pipeline, folder: Path) -> dict[str, Any]:
 
 
 def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
-    """What is trained: the proxy task with every seed, and last the long training."""
+    """Returns the trainings: the proxy task with every seed, and last the long one."""
     from mnasdet import config
     from mnasdet.search import latency, limits, proxy_measurement, proxy_task
     from mnasdet.search_spaces import factory

@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _numbers(flag: str, kind: Callable[[str], _T]) -> list[_T]:
-    """Of a flag that is a list; all different and positive."""
+    """Returns the numbers of a list flag, which must be positive and all different."""
     try:
         numbers = [kind(text) for text in FLAGS[flag].value]
     except ValueError:
@@ -141,7 +141,7 @@ def _full_training(pipeline):
 
 
 def _variants(pipeline, own_config: str, latencies_ms, repeats, depth_multipliers):
-    """What to train, from the search as it is now."""
+    """Returns the variants to train, from the search as it is now."""
     from mnasdet import config
     from mnasdet.search import frontier_scaling, latency, results
 
@@ -175,7 +175,7 @@ def _open_store(trial_store) -> closing[Any]:
 
 
 def _unit(own_config: str) -> str:
-    """Of the predicted latencies."""
+    """Returns the unit of the predicted latencies."""
     from mnasdet import config
     from mnasdet.search import latency
 

@@ -25,7 +25,7 @@ from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
 
-# Of trial_store.TrialState, which loads too much for --help.
+# The names of trial_store.TrialState, which loads too much for --help.
 _STATES = ["pending", "running", "complete", "failed", "rejected"]
 
 command.define_format_flag()
@@ -73,7 +73,7 @@ def main() -> None:
         print_text(result)
 
 
-# What an action gives: its JSON, and what prints that as text.
+# The JSON of an action, and the function that prints it as text.
 Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
 
@@ -275,7 +275,7 @@ def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[
 
 
 def _unit(store) -> str:
-    """What the latencies of its trials are in; searches from before that was kept tell nothing."""
+    """Returns the unit of the latencies; older searches, which do not tell, have ms."""
     return (store.description() or {}).get("latency_unit", "ms")
 
 
@@ -286,7 +286,7 @@ def _location(store: str) -> str:
 
 
 def _unnamed(location: str) -> str:
-    """What the only search of a version 1 file is called: as its folder, like new searches."""
+    """Returns the name for the only search of a version 1 file: that of its folder."""
     return "search" if "://" in location else Path(location).resolve().parent.name or "search"
 
 

@@ -1,4 +1,4 @@
-"""Whoever measures has the device for itself among all processes of this user."""
+"""Locks a device for one process of this user."""
 
 from __future__ import annotations
 

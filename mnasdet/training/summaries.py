@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""Writes the events of a run that TensorBoard shows."""
 
 from __future__ import annotations
 
