@@ -31,7 +31,7 @@ from mnasdet.search.controllers import factory
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.search import Search
-from mnasdet.search.trial_store import TrialStore
+from mnasdet.search.trials.trial_store import TrialStore
 from mnasdet.search_spaces import factory as search_spaces
 
 FLAGS = flags.FLAGS

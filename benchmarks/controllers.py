@@ -43,12 +43,13 @@ from mnasdet.evaluation.coco import MAP
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import search_pb2
 from mnasdet.scripts import command
-from mnasdet.search import pareto, reward
+from mnasdet.search import reward
 from mnasdet.search.controllers import factory
 from mnasdet.search.controllers.controller import Result
+from mnasdet.search.frontier import pareto
 from mnasdet.search_spaces import factory as search_spaces
 from mnasdet.search_spaces.space import SearchSpace, Tokens
-from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.latency.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 

@@ -29,9 +29,9 @@ from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_net
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
 from mnasdet.scripts import command
-from mnasdet.tflite import host
-from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.devices import host
+from mnasdet.tflite.devices.benchmark_model import Options
+from mnasdet.tflite.devices.device import DeviceSpec
 
 FLAGS = flags.FLAGS
 

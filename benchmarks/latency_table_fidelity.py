@@ -35,7 +35,7 @@ from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import pipeline_pb2
 from mnasdet.scripts import command
 from mnasdet.search_spaces import factory
-from mnasdet.tflite.latency_table import LatencyTable
+from mnasdet.tflite.latency.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 

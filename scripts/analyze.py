@@ -97,8 +97,8 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
     """Returns the latencies by a table, and writes the plot if --plot names one."""
     from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite import latency_breakdown
-    from mnasdet.tflite.latency_table import LatencyTable
+    from mnasdet.tflite.latency import latency_breakdown
+    from mnasdet.tflite.latency.latency_table import LatencyTable
 
     table = LatencyTable.load(FLAGS.latency_table)
     sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
@@ -114,7 +114,7 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
 def _profiled_latency() -> dict[str, Any]:
     """Returns the latencies of a profile, and writes the plot if --plot names one."""
     from mnasdet import files
-    from mnasdet.tflite import latency_breakdown
+    from mnasdet.tflite.latency import latency_breakdown
 
     remedy = "write it with benchmark_tflite --benchmark_binary=… --enable_op_profiling --output"
     profile = files.read_json(FLAGS.op_profile, "benchmark's result", remedy=remedy)
@@ -129,7 +129,7 @@ def _profiled_latency() -> dict[str, Any]:
 
 def _breakdown(title: str, layers, latency_ms: float, constant_ms: float) -> dict[str, Any]:
     from mnasdet import files
-    from mnasdet.tflite import latency_breakdown
+    from mnasdet.tflite.latency import latency_breakdown
 
     if FLAGS.plot:
         from mnasdet.reporting import latency_plot

@@ -29,7 +29,7 @@ from mnasdet.scripts import command, device_flags
 if TYPE_CHECKING:
     from mnasdet.networks.builder import Node
     from mnasdet.networks.cost import CostSheet
-    from mnasdet.tflite.latency_table import LatencyTable
+    from mnasdet.tflite.latency.latency_table import LatencyTable
 
 FLAGS = flags.FLAGS
 
@@ -68,7 +68,7 @@ Draw = Callable[[int], Iterator[list["Node"]]]
 
 def main() -> None:
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite import latency_table, table_measurement
+    from mnasdet.tflite.latency import latency_table, table_measurement
 
     spec = device_flags.device_spec()
     for name, least in (("num_fit", 4), ("num_test", 2)):
@@ -153,7 +153,7 @@ def _outputs(pipeline, architecture) -> list[Node]:
 def _covering_sheets(given: Sequence[list[Node]], draw: Draw | None) -> list[CostSheet]:
     """Cost sheets that have every layer of the given networks and of the space."""
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite.layers import layers
+    from mnasdet.tflite.latency.layers import layers
 
     sheets = [cost_sheet(outputs) for outputs in given]
     known = {layer.key for sheet in sheets for layer in layers(sheet)}
@@ -210,7 +210,7 @@ def _calibrate(
     """Fits the table to the first of its whole networks and compares it with the others."""
     from mnasdet.networks.builder import canonical_key
     from mnasdet.networks.cost import cost_sheet
-    from mnasdet.tflite import calibration
+    from mnasdet.tflite.latency import calibration
 
     networks = [*fitted, *held_out]
     sheets = [cost_sheet(outputs) for outputs in networks]
@@ -251,7 +251,7 @@ def _peers(
 ) -> dict[str, dict[str, float]]:
     """The fidelity, to the networks behind the first `num_fit`, of what tells nothing of the
     device: scaled by those first ones as the table is."""
-    from mnasdet.tflite import calibration
+    from mnasdet.tflite.latency import calibration
 
     peers = {}
     for name in ("multiply_adds", "params"):

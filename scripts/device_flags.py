@@ -85,8 +85,8 @@ def device_spec():
     Raises:
       ConfigError: a flag does not fit the device.
     """
-    from mnasdet.tflite import device
-    from mnasdet.tflite.benchmark_model import Options
+    from mnasdet.tflite.devices import device
+    from mnasdet.tflite.devices.benchmark_model import Options
 
     kind, serials = device.parse(FLAGS.device)
     for name, need in _NEEDS.items():
@@ -112,7 +112,7 @@ def device_spec():
 
 def repeats_spec():
     """Returns the DeviceSpec that the flags of `define` and `define_repeats` describe."""
-    from mnasdet.tflite.repeats import Repeats
+    from mnasdet.tflite.devices.repeats import Repeats
 
     spec = device_spec()
     options = dataclasses.replace(

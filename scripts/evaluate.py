@@ -87,7 +87,7 @@ def evaluate_exits(pipeline) -> list[dict[str, float]]:
     from mnasdet.detectors.network import num_exits
     from mnasdet.evaluation.evaluate import evaluate_pipeline
     from mnasdet.tflite.convert import convert, is_quantized
-    from mnasdet.tflite.device import DeviceSpec
+    from mnasdet.tflite.devices.device import DeviceSpec
     from mnasdet.training import checkpoints
 
     architecture = checkpoints.load_architecture(pipeline, FLAGS.checkpoint_dir)

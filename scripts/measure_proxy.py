@@ -89,7 +89,8 @@ def measure(pipeline, folder: Path) -> dict[str, Any]:
     import numpy as np
 
     from mnasdet import files
-    from mnasdet.search import proxy_measurement, proxy_quality, training_queue
+    from mnasdet.search import training_queue
+    from mnasdet.search.proxy import proxy_measurement, proxy_quality
 
     with contextlib.ExitStack() as stack:
         *proxies, long = _series(pipeline, folder, stack)
@@ -113,7 +114,8 @@ def measure(pipeline, folder: Path) -> dict[str, Any]:
 def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
     """Returns the trainings: the proxy task with every seed, and last the long one."""
     from mnasdet import config
-    from mnasdet.search import latency, limits, proxy_measurement, proxy_task
+    from mnasdet.search import latency, limits
+    from mnasdet.search.proxy import proxy_measurement, proxy_task
     from mnasdet.search_spaces import factory
     from mnasdet.training import runtime
 
@@ -145,7 +147,7 @@ def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
 
 def _long(children):
     from mnasdet.protos import pipeline_pb2
-    from mnasdet.search.longer_training import stretched
+    from mnasdet.search.frontier.longer_training import stretched
 
     long = pipeline_pb2.TrainEvalPipelineConfig()
     long.CopyFrom(children)
@@ -156,8 +158,9 @@ def _long(children):
 
 
 def train(series, settings) -> None:
-    from mnasdet.search import attempts, proxy_measurement, training_queue
+    from mnasdet.search import attempts, training_queue
     from mnasdet.search.executors import factory as executors
+    from mnasdet.search.proxy import proxy_measurement
 
     def work(one, number: int) -> float:
         steps = one.pipeline.train_config.num_steps

@@ -71,7 +71,7 @@ def main() -> None:
     with claim, command.resumable():
         models = run(pipeline, str(own_config), folder, scales)
     if FLAGS.format == "json":
-        from mnasdet.search.scaled_models import to_json
+        from mnasdet.search.frontier.scaled_models import to_json
 
         command.print_json({"models": [to_json(model) for model in models]})
     else:
@@ -97,7 +97,7 @@ def _numbers(flag: str, kind: Callable[[str], _T]) -> list[_T]:
 
 def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list[Any]:
     """All models, as far as they can be brought."""
-    from mnasdet.search import scaled_models
+    from mnasdet.search.frontier import scaled_models
     from mnasdet.training import runtime
 
     runtime.use_threads()
@@ -119,7 +119,7 @@ def _full_training(pipeline):
     """The pipeline whose train_config is that of the full trainings."""
     from mnasdet import config
     from mnasdet.protos import pipeline_pb2
-    from mnasdet.search.scaled_models import with_checkpoints
+    from mnasdet.search.frontier.scaled_models import with_checkpoints
     from mnasdet.training import checkpoints
 
     full = pipeline_pb2.TrainEvalPipelineConfig()
@@ -143,7 +143,8 @@ def _full_training(pipeline):
 def _variants(pipeline, own_config: str, latencies_ms, repeats, depth_multipliers):
     """Returns the variants to train, from the search as it is now."""
     from mnasdet import config
-    from mnasdet.search import frontier_scaling, latency, results
+    from mnasdet.search import latency, results
+    from mnasdet.search.frontier import frontier_scaling
 
     # Which may be another than the pipeline of the full trainings.
     searched = config.load(own_config, readers=()).search_config
@@ -167,7 +168,7 @@ def _variants(pipeline, own_config: str, latencies_ms, repeats, depth_multiplier
 
 def _open_store(trial_store) -> closing[Any]:
     from mnasdet.search import results
-    from mnasdet.search.trial_store import TrialStore
+    from mnasdet.search.trials.trial_store import TrialStore
 
     folder = Path(FLAGS.search_dir)
     location = trial_store.url or folder / results.TRIALS_FILE
@@ -183,7 +184,8 @@ def _unit(own_config: str) -> str:
 
 
 def train(scaled, executor_config, unit: str) -> None:
-    from mnasdet.search import attempts, scaled_models
+    from mnasdet.search import attempts
+    from mnasdet.search.frontier import scaled_models
     from mnasdet.search.training_queue import QueueProgress, num_workers
 
     left = [model for model in scaled.models if not model.is_finished]

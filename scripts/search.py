@@ -81,8 +81,11 @@ def apply_flags(pipeline) -> None:
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.reporting import examples, facts, report
-    from mnasdet.search import frontier_latency, latency, proxy_task, reopening, results, winner
-    from mnasdet.search.trial_store import TrialStore
+    from mnasdet.search import latency, results, winner
+    from mnasdet.search.frontier import frontier_latency
+    from mnasdet.search.proxy import proxy_task
+    from mnasdet.search.trials import reopening
+    from mnasdet.search.trials.trial_store import TrialStore
     from mnasdet.search_spaces import factory as search_spaces
     from mnasdet.training import checkpoints, runtime
 
@@ -227,7 +230,7 @@ def print_frontier(frontier, measured_ms, best, metrics, benchmark, unit: str) -
 def print_files(folder: Path, benchmark) -> None:
     """Prints where the TFLite files of the best trial are, and what each took when measured."""
     from mnasdet.tflite import export
-    from mnasdet.tflite.repeats import typical_ms
+    from mnasdet.tflite.devices.repeats import typical_ms
 
     for name, result, content in (
         (export.GRAPH_FILE, benchmark, "raw predictions"),

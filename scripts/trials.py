@@ -78,7 +78,7 @@ Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
 
 def list_trials() -> Result:
-    from mnasdet.search import trial_export
+    from mnasdet.search.trials import trial_export
 
     with _open() as store:
         rows = [trial_export.summary(trial) for trial in store.trials()]
@@ -122,7 +122,7 @@ def _print_trials(result: dict[str, Any]) -> None:
 
 
 def list_searches() -> Result:
-    from mnasdet.search import trial_store
+    from mnasdet.search.trials import trial_store
 
     location = _location(FLAGS.store)
     searches = [
@@ -150,7 +150,7 @@ def _print_searches(result: dict[str, Any]) -> None:
 
 
 def show() -> Result:
-    from mnasdet.search import trial_export
+    from mnasdet.search.trials import trial_export
 
     with _open() as store:
         trial = store.trial(FLAGS.show)
@@ -176,7 +176,7 @@ def _print_trial(result: dict[str, Any]) -> None:
 
 
 def export() -> Result:
-    from mnasdet.search import trial_export
+    from mnasdet.search.trials import trial_export
 
     with _open() as store:
         num_trials = trial_export.write(FLAGS.export, store)
@@ -194,7 +194,7 @@ def mark() -> Result:
 
 
 def reset() -> Result:
-    from mnasdet.search import reopening
+    from mnasdet.search.trials import reopening
 
     with _open() as store:
         if FLAGS.reset == ["failed"]:
@@ -213,7 +213,8 @@ def _print_reset(result: dict[str, Any]) -> None:
 
 
 def compare() -> Result:
-    from mnasdet.search import comparison, trial_database
+    from mnasdet.search import comparison
+    from mnasdet.search.trials import trial_database
 
     places = [FLAGS.store, FLAGS.compare]
     with _open() as first, _open("compare", "compare_search_name") as second:
@@ -261,7 +262,7 @@ _ACTIONS: dict[str, Callable[[], Result]] = {
 
 def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[Any]:
     """The search that two flags name; the name may be left out where there is only one."""
-    from mnasdet.search import trial_store
+    from mnasdet.search.trials import trial_store
 
     location, name = _location(FLAGS[store_flag].value), FLAGS[name_flag].value
     if not name:

@@ -30,6 +30,7 @@ from mnasdet.detectors.network import (
     CLASSIFICATION_LOGITS,
     network_outputs,
 )
+from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.networks.builder import Node
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.keras_builder import keras_model
@@ -38,7 +39,6 @@ from mnasdet.tflite.convert import convert
 from mnasdet.tflite.interpreter import TfliteModel, load
 from mnasdet.training import checkpoints
 from mnasdet.training.learner import Learner
-from mnasdet.training.targets import BACKGROUND, IGNORED
 
 NUM_CLASSES = 3
 

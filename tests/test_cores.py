@@ -57,8 +57,8 @@ def test_all_that_counts_cores_runs_without_affinity(tiny_graph_path):
     code = f"""
 from mnasdet.errors import ConfigError
 from mnasdet.search.executors.worker_processes import WorkerProcesses
-from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.benchmark_model import Options
+from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.training import runtime
 import tensorflow as tf
 

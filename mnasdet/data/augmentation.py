@@ -20,7 +20,7 @@ from mnasdet.data import crop_augmentation as crops
 from mnasdet.data import geometric_augmentation as geometry
 from mnasdet.data import pad_augmentation as pads
 from mnasdet.errors import ConfigError
-from mnasdet.protos import train_pb2
+from mnasdet.protos import preprocessor_pb2
 
 Example = dict[str, tf.Tensor]
 Augmentation = Callable[[Example, tf.Tensor], Example]
@@ -60,7 +60,7 @@ _FUNCTIONS: dict[str, Callable[..., Example]] = {
 
 
 def augment(
-    example: Example, steps: Sequence[train_pb2.PreprocessingStep], seed: tf.Tensor
+    example: Example, steps: Sequence[preprocessor_pb2.PreprocessingStep], seed: tf.Tensor
 ) -> Example:
     """Applies the steps in their order, each with a seed of its own."""
     for position, step in enumerate(steps):
@@ -69,7 +69,7 @@ def augment(
     return example
 
 
-def from_proto(step: train_pb2.PreprocessingStep) -> Augmentation:
+def from_proto(step: preprocessor_pb2.PreprocessingStep) -> Augmentation:
     """The function that a step names. Raises ConfigError for arguments that are none."""
     name = step.WhichOneof("preprocessing_step")
     if not name:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnasdet.protos import ssd_pb2
+from mnasdet.protos import image_resizer_pb2
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ImageResizer:
 
     image_size: tuple[int, int]
     min_dimension: int = 0
-    resize_method: ssd_pb2.ResizeType = ssd_pb2.BILINEAR
+    resize_method: image_resizer_pb2.ResizeType = image_resizer_pb2.BILINEAR
     pad_color: tuple[float, ...] = (0.0, 0.0, 0.0)
     grayscale: bool = False
 
     @classmethod
-    def from_proto(cls, proto: ssd_pb2.ImageResizer) -> ImageResizer:
+    def from_proto(cls, proto: image_resizer_pb2.ImageResizer) -> ImageResizer:
         """A network takes images of one size: keep_aspect_ratio_resizer pads to a square of
         max_dimension whether it says pad_to_max_dimension or not. Without it, the OD API can only
         take one image at a time, and finds the same in it."""

@@ -16,15 +16,15 @@ from mnasdet.data import augmentation, digits, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError, shown
-from mnasdet.protos import pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.protos import image_resizer_pb2, input_reader_pb2, preprocessor_pb2
 
 Example = dict[str, tf.Tensor]
 
 _METHODS = {
-    ssd_pb2.BILINEAR: tf.image.ResizeMethod.BILINEAR,
-    ssd_pb2.NEAREST_NEIGHBOR: tf.image.ResizeMethod.NEAREST_NEIGHBOR,
-    ssd_pb2.BICUBIC: tf.image.ResizeMethod.BICUBIC,
-    ssd_pb2.AREA: tf.image.ResizeMethod.AREA,
+    image_resizer_pb2.BILINEAR: tf.image.ResizeMethod.BILINEAR,
+    image_resizer_pb2.NEAREST_NEIGHBOR: tf.image.ResizeMethod.NEAREST_NEIGHBOR,
+    image_resizer_pb2.BICUBIC: tf.image.ResizeMethod.BICUBIC,
+    image_resizer_pb2.AREA: tf.image.ResizeMethod.AREA,
 }
 
 _DAMAGED = "the pixels are damaged"
@@ -48,7 +48,7 @@ def preprocess(image: tf.Tensor, resizer: ImageResizer) -> tuple[tf.Tensor, tf.T
     size = _size_without_padding(image, resizer)
     resized = tf.image.resize(image, size, _METHODS[resizer.resize_method])
     resized = tf.cast(resized, tf.float32)
-    if resizer.resize_method == ssd_pb2.BICUBIC:
+    if resizer.resize_method == image_resizer_pb2.BICUBIC:
         resized = tf.clip_by_value(resized, 0.0, 255.0)  # It overshoots at edges.
     if resizer.grayscale:
         resized = tf.repeat(tf.image.rgb_to_grayscale(resized), 3, axis=-1)
@@ -60,11 +60,11 @@ def preprocess(image: tf.Tensor, resizer: ImageResizer) -> tuple[tf.Tensor, tf.T
 
 
 def training_dataset(
-    reader: pipeline_pb2.InputReader,
+    reader: input_reader_pb2.InputReader,
     *,
     resizer: ImageResizer,
     batch_size: int,
-    augmentations: Sequence[train_pb2.PreprocessingStep],
+    augmentations: Sequence[preprocessor_pb2.PreprocessingStep],
     transform: Callable[[Example], Any],
     seed: int,
 ) -> tf.data.Dataset:
@@ -107,7 +107,7 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    reader: pipeline_pb2.InputReader, *, resizer: ImageResizer, batch_size: int
+    reader: input_reader_pb2.InputReader, *, resizer: ImageResizer, batch_size: int
 ) -> tf.data.Dataset:
     """Every image once, in the order of the records; the last batch may be smaller.
 
@@ -130,7 +130,7 @@ def evaluation_dataset(
 
 
 @contextlib.contextmanager
-def naming_damaged_images(*readers: pipeline_pb2.InputReader) -> Iterator[None]:
+def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[None]:
     """Around what draws from data sets of the readers: says which image could not be decoded.
 
     What `check_records` looks at is not enough to know that, and TensorFlow's own error names none.
@@ -149,7 +149,7 @@ def naming_damaged_images(*readers: pipeline_pb2.InputReader) -> Iterator[None]:
         raise
 
 
-def input_files(reader: pipeline_pb2.InputReader) -> list[str]:
+def input_files(reader: input_reader_pb2.InputReader) -> list[str]:
     """The record files of a reader, globs resolved.
 
     Raises:
@@ -177,7 +177,7 @@ def _matching(pattern: str) -> list[str]:
     return sorted(tf.io.gfile.glob(pattern)) if "://" in pattern else files.matching(pattern)
 
 
-def num_images(reader: pipeline_pb2.InputReader) -> int:
+def num_images(reader: input_reader_pb2.InputReader) -> int:
     """The images that training and evaluation can read.
 
     Raises:
@@ -186,7 +186,7 @@ def num_images(reader: pipeline_pb2.InputReader) -> int:
     return _index(reader).num_usable
 
 
-def label_map(reader: pipeline_pb2.InputReader) -> dict[int, str]:
+def label_map(reader: input_reader_pb2.InputReader) -> dict[int, str]:
     """Class id to name, of either kind of reader.
 
     Raises:
@@ -195,13 +195,13 @@ def label_map(reader: pipeline_pb2.InputReader) -> dict[int, str]:
     return label_maps.load(_label_map_path(reader))
 
 
-def _class_ids(reader: pipeline_pb2.InputReader) -> dict[str, int]:
+def _class_ids(reader: input_reader_pb2.InputReader) -> dict[str, int]:
     """The class ids by all names that the label map has for them."""
     by_name, by_display_name = label_maps.load_ids(_label_map_path(reader))
     return by_display_name | by_name
 
 
-def _label_map_path(reader: pipeline_pb2.InputReader) -> str:
+def _label_map_path(reader: input_reader_pb2.InputReader) -> str:
     if reader.WhichOneof("input_reader") == "digits_input_reader":
         return str(_digits(reader)[1])
     if not reader.label_map_path:
@@ -209,17 +209,17 @@ def _label_map_path(reader: pipeline_pb2.InputReader) -> str:
     return reader.label_map_path
 
 
-def _digits(reader: pipeline_pb2.InputReader):
+def _digits(reader: input_reader_pb2.InputReader):
     settings = reader.digits_input_reader
-    split = pipeline_pb2.DigitsInputReader.Split.Name(settings.split).lower()
+    split = input_reader_pb2.DigitsInputReader.Split.Name(settings.split).lower()
     return digits.records(split, settings.num_images, settings.image_size)
 
 
-def _source(reader: pipeline_pb2.InputReader) -> str:
+def _source(reader: input_reader_pb2.InputReader) -> str:
     return ", ".join(reader.tf_record_input_reader.input_path) or "digits_input_reader"
 
 
-def _index(reader: pipeline_pb2.InputReader) -> record_index.RecordIndex:
+def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     """The records to use; bad ones are reported as the reader says."""
     stamps = []
     for file in input_files(reader):
@@ -231,7 +231,7 @@ def _index(reader: pipeline_pb2.InputReader) -> record_index.RecordIndex:
         tuple(_class_ids(reader).items()),
         reader.max_number_of_boxes,
     )
-    if index.problems and reader.bad_records == pipeline_pb2.InputReader.FATAL:
+    if index.problems and reader.bad_records == input_reader_pb2.InputReader.FATAL:
         others = len(index.problems) - 1
         raise DataError(
             index.problems[0] + (f"; and {others} more problems" if others else "") + _REMEDY
@@ -279,7 +279,7 @@ def _checked(
 
 
 def _parsed(
-    reader: pipeline_pb2.InputReader, index: record_index.RecordIndex, shuffle_seed: int | None
+    reader: input_reader_pb2.InputReader, index: record_index.RecordIndex, shuffle_seed: int | None
 ) -> tf.data.Dataset:
     """The usable records, parsed and not decoded; files in random order if there is a seed."""
     counts = np.array([len(mask) for mask in index.usable], np.int64)
@@ -312,7 +312,7 @@ def _parsed(
         deterministic=True,
     )
     dataset = _map(dataset, lambda serialized, n: records.parse(serialized, n, contents))
-    return _sound(dataset) if reader.bad_records == pipeline_pb2.InputReader.SKIP else dataset
+    return _sound(dataset) if reader.bad_records == input_reader_pb2.InputReader.SKIP else dataset
 
 
 def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -334,7 +334,7 @@ def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return _map(dataset, looked_at).filter(lambda _, sound: sound).map(lambda example, _: example)
 
 
-def _first_damaged(reader: pipeline_pb2.InputReader) -> str:
+def _first_damaged(reader: input_reader_pb2.InputReader) -> str:
     """The first record whose image cannot be decoded, in a line; empty if all can."""
     index = _index(reader)
     for file, usable in zip(index.files, index.usable, strict=True):

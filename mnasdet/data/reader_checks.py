@@ -11,7 +11,7 @@ import tensorflow as tf
 from mnasdet.data import input_pipeline, record_index
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2, pipeline_pb2
 
 # Files up to this size in all are looked at from end to end, which takes seconds.
 _MAX_BYTES = 500e6
@@ -36,7 +36,7 @@ def problems(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> list[str]:
 
 
 def reader_problems(
-    reader: pipeline_pb2.InputReader, resizer: ImageResizer, batch_size: int
+    reader: input_reader_pb2.InputReader, resizer: ImageResizer, batch_size: int
 ) -> list[str]:
     """Returns what keeps training or evaluation from reading with this reader."""
     if reader.WhichOneof("input_reader") == "digits_input_reader":
@@ -56,7 +56,7 @@ def reader_problems(
     return [f"train_config.batch_size is {batch_size}; {few}"]
 
 
-def _read(reader: pipeline_pb2.InputReader, resizer: ImageResizer) -> None:
+def _read(reader: input_reader_pb2.InputReader, resizer: ImageResizer) -> None:
     """Checks all records of a reader and decodes the first picture.
 
     Raises:
@@ -69,7 +69,7 @@ def _read(reader: pipeline_pb2.InputReader, resizer: ImageResizer) -> None:
 
 
 def _read_first_records(
-    reader: pipeline_pb2.InputReader, files: list[str], resizer: ImageResizer
+    reader: input_reader_pb2.InputReader, files: list[str], resizer: ImageResizer
 ) -> None:
     """Does the same with copies of the first records of each file."""
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +77,7 @@ def _read_first_records(
         for number, file in enumerate(files):
             copy = os.path.join(folder, f"{number:05}")
             copies[_copied(file, copy)] = file
-        first = pipeline_pb2.InputReader()
+        first = input_reader_pb2.InputReader()
         first.CopyFrom(reader)
         first.tf_record_input_reader.input_path[:] = copies
         try:
@@ -106,7 +106,7 @@ def _copied(file: str, copy: str) -> str:
 
 
 def _different_names(
-    train: pipeline_pb2.InputReader, evaluation: pipeline_pb2.InputReader
+    train: input_reader_pb2.InputReader, evaluation: input_reader_pb2.InputReader
 ) -> list[str]:
     """Reports an id of two names, which would be trained as one class and judged as another."""
     trained, judged = input_pipeline.label_map(train), input_pipeline.label_map(evaluation)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import anchor_generator_pb2
 
 # (scale, aspect ratio) of the anchors at one location.
 _Specs = list[tuple[float, float]]
@@ -141,7 +141,7 @@ def _grid(
 
 
 def from_proto(
-    proto: architecture_pb2.AnchorGenerator,
+    proto: anchor_generator_pb2.AnchorGenerator,
     image_size: Sequence[int],
     feature_sizes: Sequence[tuple[int, int]],
 ) -> np.ndarray:
@@ -160,7 +160,7 @@ def from_proto(
 
 
 def _ssd_from_proto(
-    generator: architecture_pb2.SsdAnchorGenerator,
+    generator: anchor_generator_pb2.SsdAnchorGenerator,
     image_size: Sequence[int],
     feature_sizes: Sequence[tuple[int, int]],
 ) -> np.ndarray:
@@ -179,7 +179,7 @@ def _ssd_from_proto(
     )
 
 
-def per_location(proto: architecture_pb2.AnchorGenerator, num_features: int) -> list[int]:
+def per_location(proto: anchor_generator_pb2.AnchorGenerator, num_features: int) -> list[int]:
     """Anchors at one location of each feature."""
     if proto.HasField("ssd_anchor_generator"):
         ssd = proto.ssd_anchor_generator

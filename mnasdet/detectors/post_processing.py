@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from mnasdet.detectors import box_coder
-from mnasdet.protos import architecture_pb2, ssd_pb2
+from mnasdet.protos import box_predictor_pb2, ssd_pb2
 
 _SCORE_CONVERTERS = {"identity": tf.identity, "sigmoid": tf.sigmoid, "softmax": tf.nn.softmax}
 
@@ -122,7 +122,7 @@ def _has_area(boxes: tf.Tensor) -> tf.Tensor:
 
 
 def from_config(
-    ssd: ssd_pb2.Ssd, box_predictor: architecture_pb2.BoxPredictor | None = None
+    ssd: ssd_pb2.Ssd, box_predictor: box_predictor_pb2.BoxPredictor | None = None
 ) -> PostProcessing:
     """As the `post_processing` and `box_coder` messages say, and the box predictor's clip range.
 
@@ -145,7 +145,7 @@ def from_config(
     )
 
 
-def _clip_range(box_predictor: architecture_pb2.BoxPredictor) -> tuple[float, float] | None:
+def _clip_range(box_predictor: box_predictor_pb2.BoxPredictor) -> tuple[float, float] | None:
     predictor = box_predictor.convolutional_box_predictor
     if not predictor.HasField("box_encodings_clip_range"):
         return None

@@ -14,7 +14,7 @@ from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.evaluation import baseline
 from mnasdet.evaluation.coco import CocoEvaluator
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2, pipeline_pb2
 
 # Images [batch, height, width, 3] to the detections of `PostProcessing`.
 Detect = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -26,7 +26,7 @@ def evaluation_set(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> tf.data.Da
 
 
 def _examples(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, reader: pipeline_pb2.InputReader
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, reader: input_reader_pb2.InputReader
 ) -> tf.data.Dataset:
     return input_pipeline.evaluation_dataset(
         reader,
@@ -45,7 +45,7 @@ def first_images(
       training: from the training set, but as if they were evaluated: in the order of the records,
         and not augmented.
     """
-    reader = pipeline_pb2.InputReader()
+    reader = input_reader_pb2.InputReader()
     reader.CopyFrom(pipeline.train_input_reader if training else pipeline.eval_input_reader[0])
     reader.cache_decoded_images = False  # Each is read once.
     batches = _examples(pipeline, reader).unbatch().map(lambda example: example["image"])

@@ -9,7 +9,7 @@ from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.hyperparams import Hyperparams, Initializer
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
 
@@ -106,7 +106,7 @@ def _by_anchor(b: Builder, x: Node, values: int, name: str) -> Node:
 def from_proto(
     b: Builder,
     features: Sequence[Node],
-    proto: architecture_pb2.ConvolutionalBoxPredictor,
+    proto: box_predictor_pb2.ConvolutionalBoxPredictor,
     *,
     num_classes: int,
     anchors_per_location: Sequence[int],

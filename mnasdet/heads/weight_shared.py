@@ -9,7 +9,7 @@ from mnasdet.networks.blocks import batch_norm, separable_conv
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.hyperparams import Hyperparams, Initializer
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
 
@@ -94,7 +94,7 @@ def weight_shared_predictor(
 def from_proto(
     b: Builder,
     features: Sequence[Node],
-    proto: architecture_pb2.WeightSharedConvolutionalBoxPredictor,
+    proto: box_predictor_pb2.WeightSharedConvolutionalBoxPredictor,
     *,
     num_classes: int,
     anchors_per_location: Sequence[int],

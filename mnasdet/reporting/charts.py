@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page, proposals
-from mnasdet.search import pareto, results
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search import results
+from mnasdet.search.frontier import pareto
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 _TRIAL, _LATE, _LINE, _BEST = "#8b95a5", "#2bb3a3", "#3b82f6", "#e08a1e"

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from mnasdet.data import input_pipeline
-from mnasdet.protos import pipeline_pb2, search_pb2, train_pb2
+from mnasdet.protos import input_reader_pb2, pipeline_pb2, search_pb2, train_pb2
 from mnasdet.search import latency
 
 # To count boxes, all records are read; of larger sets that takes minutes.
@@ -76,10 +76,10 @@ def latency_source(config: search_pb2.LatencyConfig) -> str:
     return f"the sum over a table of single layers ({table})"
 
 
-def data_set(reader: pipeline_pb2.InputReader) -> str:
+def data_set(reader: input_reader_pb2.InputReader) -> str:
     """Returns files, pictures and boxes: "data/a-*.record: 2 files, 100 pictures, 240 boxes"."""
     if reader.WhichOneof("input_reader") == "digits_input_reader":
-        split = pipeline_pb2.DigitsInputReader.Split.Name(reader.digits_input_reader.split)
+        split = input_reader_pb2.DigitsInputReader.Split.Name(reader.digits_input_reader.split)
         name = f"embedded digits, {split.lower()}"
     else:
         name = ", ".join(reader.tf_record_input_reader.input_path)

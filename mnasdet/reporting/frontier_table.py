@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.latency_check import Latency
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.trials.trial_store import Trial
 
 
 def table(

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mnasdet.reporting import page
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.trials.trial_store import Trial
 
 _LINE, _POINT = "#8b95a5", "#3b82f6"
 

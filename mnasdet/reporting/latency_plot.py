@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from mnasdet.reporting import page
-from mnasdet.tflite.latency_breakdown import LayerLatency, by_part
+from mnasdet.tflite.latency.latency_breakdown import LayerLatency, by_part
 
 _COLOURS = ("#3b82f6", "#2bb3a3", "#e08a1e", "#8b95a5")
 

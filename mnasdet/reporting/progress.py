@@ -15,7 +15,7 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import page
 from mnasdet.reporting.running_figures import RunningFigures
 from mnasdet.search.pace import Pace
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 

@@ -32,7 +32,7 @@ from mnasdet.reporting.charts import Chart, charts
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.latency_check import Latency
 from mnasdet.search import results
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 # Trials whose architecture strings the charts show, best reward first: a string takes a millisecond

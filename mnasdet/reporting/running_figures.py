@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.proposals import SlidingEntropy
-from mnasdet.search import pareto
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.frontier import pareto
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 

@@ -7,7 +7,7 @@ from statistics import stdev
 from typing import Any
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 # A spread of up to this many times the noise is hardly more than noise: of such a spread, noise
 # makes 1 / 1.5², nearly half of the variance, and of few trials both are known roughly.

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 # Rows of complete, failed and rejected trials each; more make a page that nobody reads.
 MOST_ROWS = 200

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search import pareto
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.frontier import pareto
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def compare(searches: Sequence[Sequence[Trial]]) -> dict[str, Any]:

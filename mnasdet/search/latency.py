@@ -14,12 +14,13 @@ from tqdm import tqdm
 from mnasdet.networks.builder import canonical_key
 from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
-from mnasdet.tflite import host, latency_table, table_measurement
-from mnasdet.tflite.benchmark_model import Options
-from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.latency_table import LatencyTable
-from mnasdet.tflite.network_latency import network_latency
-from mnasdet.tflite.provenance import DEVICE_FIELDS
+from mnasdet.tflite.devices import host
+from mnasdet.tflite.devices.benchmark_model import Options
+from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.provenance import DEVICE_FIELDS
+from mnasdet.tflite.latency import latency_table, table_measurement
+from mnasdet.tflite.latency.latency_table import LatencyTable
+from mnasdet.tflite.latency.network_latency import network_latency
 
 # Timed runs of each execution of a network.
 _NUM_RUNS = 10

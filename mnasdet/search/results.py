@@ -17,8 +17,9 @@ from mnasdet import config, files
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2, search_pb2
-from mnasdet.search import identity, latency, pareto
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore, list_searches
+from mnasdet.search import identity, latency
+from mnasdet.search.frontier import pareto
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, list_searches
 from mnasdet.search_spaces.space import SearchSpace
 
 SEARCH_FILE = "search.json"

@@ -22,9 +22,9 @@ from mnasdet.search.controllers.controller import Controller, Result
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.latency import LatencySource
 from mnasdet.search.limits import Limits
-from mnasdet.search.proxy_task import of_architecture
+from mnasdet.search.proxy.proxy_task import of_architecture
 from mnasdet.search.reward import Reward
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore, now
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, now
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 

@@ -14,10 +14,10 @@ from mnasdet.data.input_pipeline import label_map
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.search.proxy_task import of_architecture
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.proxy.proxy_task import of_architecture
+from mnasdet.search.trials.trial_store import Trial
 from mnasdet.tflite import accuracy
-from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.export import (
     GRAPH_FILE,
     NMS_GRAPH_FILE,

@@ -20,11 +20,11 @@ from mnasdet.detectors.detector import Detector
 from mnasdet.tflite import detector_metadata, graph_file, layer_errors, metadata
 from mnasdet.tflite import nms as suppression
 from mnasdet.tflite.convert import FULL_QUANTIZATIONS, convert
+from mnasdet.tflite.devices.provenance import sha256
 from mnasdet.tflite.interpreter import ANCHORS_FILE, DESCRIPTION_FILES, TfliteModel, to_pixels
 from mnasdet.tflite.interpreter import GRAPH_FILE as GRAPH_FILE
 from mnasdet.tflite.interpreter import NMS_GRAPH_FILE as NMS_GRAPH_FILE
-from mnasdet.tflite.picture_latency import latencies_ms
-from mnasdet.tflite.provenance import sha256
+from mnasdet.tflite.latency.picture_latency import latencies_ms
 
 # A file whose suppression takes longer than its network is warned of.
 _SLOW = 2.0

@@ -14,7 +14,7 @@ from ai_edge_litert.interpreter import Interpreter
 from mnasdet import files
 from mnasdet.errors import UserError
 from mnasdet.tflite import metadata
-from mnasdet.tflite.provenance import sha256
+from mnasdet.tflite.devices.provenance import sha256
 
 # What `export` writes beside a graph of raw predictions.
 ANCHORS_FILE = "anchors.npy"

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mnasdet.detectors import losses
 from mnasdet.detectors.detector import Detector
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.errors import ConfigError
 from mnasdet.protos import ssd_pb2, train_pb2
-from mnasdet.training import checkpoints, losses, optimizers
+from mnasdet.training import checkpoints, optimizers
 
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning

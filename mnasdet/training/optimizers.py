@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import tf_keras
 
-from mnasdet.protos import train_pb2
+from mnasdet.protos import optimizer_pb2
 from mnasdet.training import schedules
 
 Optimizer: TypeAlias = tf_keras.optimizers.legacy.Optimizer
@@ -45,7 +45,7 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
             self.add_slot(variable, "momentum")
 
 
-def from_config(proto: train_pb2.Optimizer) -> tuple[Optimizer, schedules.Schedule]:
+def from_config(proto: optimizer_pb2.Optimizer) -> tuple[Optimizer, schedules.Schedule]:
     """The optimizer that an `optimizer` message describes, and its learning rate."""
     name = proto.WhichOneof("optimizer")
     match name:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from mnasdet.protos import train_pb2
+from mnasdet.protos import optimizer_pb2
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]
 
@@ -85,7 +85,7 @@ def cosine_decay(
     return schedule
 
 
-def from_config(proto: train_pb2.LearningRate) -> Schedule:
+def from_config(proto: optimizer_pb2.LearningRate) -> Schedule:
     """As a `learning_rate` message says."""
     match proto.WhichOneof("learning_rate"):
         case "constant_learning_rate":

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mnasdet import errors, files
 from mnasdet.evaluation.evaluate import Detect
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import eval_pb2
 
 _FOUND, _TRUTH = (0.1, 0.9, 0.2, 1.0), (1.0, 0.3, 0.1, 1.0)
 
@@ -37,7 +37,7 @@ class Summaries:
         step: int,
         dataset: tf.data.Dataset,
         detect: Detect,
-        eval_config: pipeline_pb2.EvalConfig,
+        eval_config: eval_pb2.EvalConfig,
     ) -> None:
         """Draws what was found (green) and what is there (red) on the first images."""
         if not self._writer:
@@ -55,7 +55,7 @@ class Summaries:
         return errors.naming(f"{self._folder}: the events for TensorBoard cannot be written")
 
 
-def _drawn(batch, detections, eval_config: pipeline_pb2.EvalConfig) -> list[tf.Tensor]:
+def _drawn(batch, detections, eval_config: eval_pb2.EvalConfig) -> list[tf.Tensor]:
     images = (batch["image"] + 1) / 2
     shown = detections["detection_scores"][..., None] >= eval_config.min_score_threshold
     found = tf.where(shown, detections["detection_boxes"], 0.0)

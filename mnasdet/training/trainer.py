@@ -13,11 +13,12 @@ from mnasdet import config, files
 from mnasdet.data import input_pipeline
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.detectors import detector as detectors
+from mnasdet.detectors import targets
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set
 from mnasdet.protos import architecture_pb2, pipeline_pb2, train_pb2
-from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime, targets
+from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries

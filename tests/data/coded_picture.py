@@ -7,7 +7,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from mnasdet.data import augmentation
-from mnasdet.protos import train_pb2
+from mnasdet.protos import preprocessor_pb2
 
 HEIGHT, WIDTH = 60, 80
 
@@ -35,7 +35,7 @@ def box_pixels(number):
 
 
 def step(text):
-    return text_format.Parse(text, train_pb2.PreprocessingStep())
+    return text_format.Parse(text, preprocessor_pb2.PreprocessingStep())
 
 
 def augment(texts, seed, traced=False, **changes):

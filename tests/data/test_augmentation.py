@@ -5,7 +5,7 @@ import tensorflow as tf
 from mnasdet.data import augmentation
 from mnasdet.data.geometric_augmentation import OF_BOXES
 from mnasdet.errors import ConfigError
-from mnasdet.protos import train_pb2
+from mnasdet.protos import preprocessor_pb2
 from tests.data.coded_picture import augment, example, step
 
 # What each makes of the example with seed 5: the image's shape, its mean and the boxes' sum.
@@ -72,7 +72,9 @@ STEPS = list(PERMANENT)
 
 
 def test_every_step_of_the_config_is_tested():
-    steps = train_pb2.PreprocessingStep.DESCRIPTOR.oneofs_by_name["preprocessing_step"].fields
+    steps = preprocessor_pb2.PreprocessingStep.DESCRIPTOR.oneofs_by_name[
+        "preprocessing_step"
+    ].fields
     assert {text.split()[0] for text in STEPS} == {field.name for field in steps}
 
 

@@ -25,7 +25,7 @@ from mnasdet.data import (
 )
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2
 from mnasdet.protos.string_int_label_map_pb2 import StringIntLabelMap
 from tests.mutations import damaged_text, generators
 
@@ -123,11 +123,11 @@ def test_the_check_of_a_reader_survives_it_too(
     with open(paths[0], "ab") as file:
         file.write(LENGTHS[2**40] + b"and no more than that")
     label_map.save(tmp_path / "map.pbtxt", NAMES)
-    reader = pipeline_pb2.InputReader(label_map_path=str(tmp_path / "map.pbtxt"))
+    reader = input_reader_pb2.InputReader(label_map_path=str(tmp_path / "map.pbtxt"))
     reader.tf_record_input_reader.input_path[:] = paths
     (problem,) = reader_checks.reader_problems(reader, ImageResizer((32, 32)), 2)
     assert problem.startswith(f"{paths[0]}: record 2: the file is damaged or cut short; ")
-    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    reader.bad_records = input_reader_pb2.InputReader.SKIP
     assert reader_checks.reader_problems(reader, ImageResizer((32, 32)), 2) == []
     if max_bytes:
         (problem,) = reader_checks.reader_problems(reader, ImageResizer((32, 32)), 3)

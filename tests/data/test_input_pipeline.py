@@ -10,13 +10,13 @@ from google.protobuf import text_format
 from mnasdet.data import input_pipeline, label_map
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
-from mnasdet.protos import pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.protos import image_resizer_pb2, input_reader_pb2, preprocessor_pb2
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 STRETCH = ImageResizer((16, 24))
 SQUARE = ImageResizer((24, 24), min_dimension=16)
-FLIP = text_format.Parse("random_horizontal_flip {}", train_pb2.PreprocessingStep())
-CROP = text_format.Parse("ssd_random_crop {}", train_pb2.PreprocessingStep())
+FLIP = text_format.Parse("random_horizontal_flip {}", preprocessor_pb2.PreprocessingStep())
+CROP = text_format.Parse("ssd_random_crop {}", preprocessor_pb2.PreprocessingStep())
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def reader(tmp_path, make_record, write_records):
     """Six good records named 0 to 5 in two shards."""
     write_records([make_record(str(i)) for i in range(6)], num_shards=2)
     label_map.save(tmp_path / "map.pbtxt", {1: "cat", 3: "dog"})
-    result = pipeline_pb2.InputReader(label_map_path=str(tmp_path / "map.pbtxt"))
+    result = input_reader_pb2.InputReader(label_map_path=str(tmp_path / "map.pbtxt"))
     result.tf_record_input_reader.input_path.append(str(tmp_path / "test.record*"))
     return result
 
@@ -147,7 +147,7 @@ def test_bad_records_are_skipped_or_fatal(reader, make_record, write_records):
     reader.tf_record_input_reader.input_path.append(path)
     with pytest.raises(DataError, match=r"record 1 .image '1'.: box 2 .*; and 2 more problems"):
         training(reader)
-    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    reader.bad_records = input_reader_pb2.InputReader.SKIP
     assert set(ids(training(reader), 4)) == {0, 1, 2}
     dataset = input_pipeline.evaluation_dataset(reader, resizer=STRETCH, batch_size=4)
     (batch,) = dataset.as_numpy_iterator()
@@ -185,7 +185,7 @@ def test_truncated_file_is_used_up_to_the_damage(reader):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(DataError, match="record 2: the file is damaged or cut short"):
         training(reader)
-    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    reader.bad_records = input_reader_pb2.InputReader.SKIP
     assert set(ids(training(reader), 10)) == {0, 1, 2, 3, 5}
 
 
@@ -246,7 +246,7 @@ def test_boxes_are_those_of_the_input(reader, resizer):
     assert batch["image"][:, 15].max() > -0.5
 
 
-@pytest.mark.parametrize("method", list(ssd_pb2.ResizeType.values()))
+@pytest.mark.parametrize("method", list(image_resizer_pb2.ResizeType.values()))
 def test_preprocess(method):
     # A constant image stays constant under every method; 255 is 1, 0 is -1.
     for value, expected in ((255, 1.0), (0, -1.0), (51, -0.6)):
@@ -267,7 +267,7 @@ def test_preprocess_bilinear_by_hand():
 
 def test_preprocess_bicubic_stays_in_range():
     image = tf.constant(np.random.RandomState(0).choice([0, 255], (9, 9, 3)).astype(np.uint8))
-    resizer = ImageResizer((20, 20), resize_method=ssd_pb2.BICUBIC)
+    resizer = ImageResizer((20, 20), resize_method=image_resizer_pb2.BICUBIC)
     result, _ = input_pipeline.preprocess(image, resizer)
     assert result.numpy().min() >= -1
     assert result.numpy().max() <= 1
@@ -356,7 +356,7 @@ def test_other_errors_stay_what_they_are(reader):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_damaged_image_is_skipped_and_counted(damaged_reader, cache, caplog):
-    damaged_reader.bad_records = pipeline_pb2.InputReader.SKIP
+    damaged_reader.bad_records = input_reader_pb2.InputReader.SKIP
     damaged_reader.cache_decoded_images = cache
     assert set(ids(training(damaged_reader), 6)) == {0, 1, 3}
     text = "bad record: image '2': the pixels are damaged; 1 so far"
@@ -369,10 +369,10 @@ def test_a_damaged_image_is_skipped_and_counted(damaged_reader, cache, caplog):
 
 def test_digits_reader(tmp_path, monkeypatch):
     monkeypatch.setenv("MNASDET_CACHE_DIR", str(tmp_path))
-    reader = pipeline_pb2.InputReader()
+    reader = input_reader_pb2.InputReader()
     reader.digits_input_reader.num_images = 6
     reader.digits_input_reader.image_size = 32
-    reader.digits_input_reader.split = pipeline_pb2.DigitsInputReader.VALIDATION
+    reader.digits_input_reader.split = input_reader_pb2.DigitsInputReader.VALIDATION
     assert input_pipeline.label_map(reader)[10] == "9"
     (path,) = input_pipeline.input_files(reader)
     assert "validation-6x32" in path

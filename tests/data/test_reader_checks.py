@@ -8,7 +8,7 @@ import pytest
 
 from mnasdet.data import reader_checks
 from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2, pipeline_pb2
 
 NAMES = 'item { id: 1 name: "cat" } item { id: 3 name: "dog" }'
 
@@ -36,7 +36,7 @@ def test_sound_data_has_no_problems(pipeline):
 
 
 def test_the_digits_are_not_looked_at(pipeline):
-    reader = pipeline_pb2.InputReader(digits_input_reader=pipeline_pb2.DigitsInputReader())
+    reader = input_reader_pb2.InputReader(digits_input_reader=input_reader_pb2.DigitsInputReader())
     assert reader_checks.reader_problems(reader, ImageResizer((32, 32)), 8) == []
 
 
@@ -114,7 +114,7 @@ def test_bad_records_that_may_be_skipped(pipeline, write_records, make_record):
     reader.tf_record_input_reader.input_path[:] = paths
     (problem,) = reader_checks.problems(pipeline)
     assert problem.startswith(f"{paths[0]}: record 0 (image 'b'): box 1 ")
-    reader.bad_records = pipeline_pb2.InputReader.SKIP
+    reader.bad_records = input_reader_pb2.InputReader.SKIP
     assert reader_checks.problems(pipeline) == []
     bad = make_record("b", boxes=np.full((2, 4), 9, np.float32))
     reader.tf_record_input_reader.input_path[:] = write_records([bad], name="bad.record")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mnasdet.data import input_pipeline, pictures, record_index, records
 from mnasdet.errors import DataError
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2
 from tests.full_disk import full_disk
 
 NAMES = {1: "cat", 3: "dog"}
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_shards_before_and_names_the_file(make_record, wr
 def test_a_name_with_signs_of_patterns_is_a_name(make_record, write_records, tmp_path, name):
     (paths,) = [write_records([make_record(str(i)) for i in range(4)], 2, f"{name}/{name}")]
     assert record_index.check_records(paths, NAMES, 100).num_usable == 4
-    reader = pipeline_pb2.InputReader()
+    reader = input_reader_pb2.InputReader()
     reader.tf_record_input_reader.input_path.append(f"{tmp_path}/{name}/{name}-00000-of-00002")
     assert input_pipeline.input_files(reader) == paths[:1]
     # In a folder with such a name, patterns go on to be patterns.

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from mnasdet import text_proto
 from mnasdet.detectors import anchors
 from mnasdet.detectors.network import detection_network
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import anchor_generator_pb2, architecture_pb2
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def test_as_many_anchors_as_predictions(name):
 
 
 def test_multiscale_anchors_per_location():
-    proto = architecture_pb2.AnchorGenerator()
+    proto = anchor_generator_pb2.AnchorGenerator()
     proto.multiscale_anchor_generator.aspect_ratios.extend([1.0, 2.0])
     proto.multiscale_anchor_generator.scales_per_octave = 3
     assert anchors.per_location(proto, 4) == [6] * 4
@@ -176,7 +176,7 @@ def test_ssd_offsets_are_half_a_stride_by_default():
 
 def ssd_proto(text):
     return text_format.Parse(
-        f"ssd_anchor_generator {{ {text} }}", architecture_pb2.AnchorGenerator()
+        f"ssd_anchor_generator {{ {text} }}", anchor_generator_pb2.AnchorGenerator()
     )
 
 

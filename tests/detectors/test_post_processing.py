@@ -7,7 +7,7 @@ from google.protobuf import text_format
 
 from mnasdet.detectors import box_coder
 from mnasdet.detectors.post_processing import PostProcessing, from_config
-from mnasdet.protos import architecture_pb2, ssd_pb2
+from mnasdet.protos import box_predictor_pb2, ssd_pb2
 
 ANCHORS = np.array([[0.0, 0.0, 0.2, 0.2]], np.float32)
 
@@ -218,7 +218,7 @@ def test_from_config():
 
 
 def test_from_config_with_the_architectures_predictor():
-    predictor = architecture_pb2.BoxPredictor()
+    predictor = box_predictor_pb2.BoxPredictor()
     assert from_config(ssd_pb2.Ssd(), predictor).box_clip_range is None
     predictor.convolutional_box_predictor.box_encodings_clip_range.max = 5
     assert from_config(ssd_pb2.Ssd(), predictor).box_clip_range == (0, 5)

@@ -6,7 +6,7 @@ from mnasdet.errors import DataError
 from mnasdet.evaluation.baseline import BASELINE_MAP
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate, evaluation_set, first_images
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import input_reader_pb2, pipeline_pb2
 
 CATEGORIES = {1: "cell"}
 
@@ -115,7 +115,7 @@ def test_images_of_the_training_set_are_not_augmented():
     pipeline.train_input_reader.shuffle = True
     images = first_images(pipeline, 9, training=True)
     np.testing.assert_array_equal(images, first_images(pipeline, 9))
-    pipeline.train_input_reader.digits_input_reader.split = pipeline_pb2.DigitsInputReader.TRAIN
+    pipeline.train_input_reader.digits_input_reader.split = input_reader_pb2.DigitsInputReader.TRAIN
     others = first_images(pipeline, 2, training=True)
     assert others.shape == (2, 32, 32, 3)
     assert (others != images[:2]).any()

@@ -10,7 +10,7 @@ from mnasdet.heads.convolutional import convolutional_predictor, from_proto
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import box_predictor_pb2
 
 SHAPES = [(4, 3, 8), (2, 2, 5), (1, 1, 6)]
 ANCHORS = [2, 3, 1]
@@ -120,7 +120,7 @@ def test_from_proto():
           batch_norm { decay: 0.5 epsilon: 0.125 scale: true }
         }
         """,
-        architecture_pb2.ConvolutionalBoxPredictor(),
+        box_predictor_pb2.ConvolutionalBoxPredictor(),
     )
     b = Builder()
     features = [b.input(shape, f"p{i}") for i, shape in enumerate(SHAPES)]
@@ -139,7 +139,7 @@ def test_from_proto():
 
 
 def test_from_proto_without_dropout_and_batch_normalisation():
-    proto = architecture_pb2.ConvolutionalBoxPredictor(kernel_size=1, use_dropout=False)
+    proto = box_predictor_pb2.ConvolutionalBoxPredictor(kernel_size=1, use_dropout=False)
     b = Builder()
     features = [b.input(SHAPES[0], "p0")]
     outputs = from_proto(b, features, proto, num_classes=3, anchors_per_location=[2])

@@ -10,8 +10,8 @@ from plotly.offline import get_plotlyjs
 from mnasdet import config
 from mnasdet.detectors.network import network_outputs
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.tflite.latency_table import LatencyTable
-from mnasdet.tflite.layers import layers
+from mnasdet.tflite.latency.latency_table import LatencyTable
+from mnasdet.tflite.latency.layers import layers
 from tests.integration.commands import ROOT, run
 
 MNASFPN = "--architecture=mobilenet_v2_mnasfpn"

@@ -16,7 +16,8 @@ from mnasdet import config, files
 from mnasdet.data import label_map
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2
-from mnasdet.search import results, run_folder, scaled_models
+from mnasdet.search import results, run_folder
+from mnasdet.search.frontier import scaled_models
 from mnasdet.tflite import interpreter
 from mnasdet.training import checkpoints, run_files, trainer
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mnasdet import files
-from mnasdet.search.trial_store import TrialState, list_searches
+from mnasdet.search.trials.trial_store import TrialState, list_searches
 from tests.integration.commands import run
 
 measure = functools.partial(run, "measure_proxy")

@@ -18,7 +18,7 @@ from tensorboard.compat.proto import event_pb2
 
 from mnasdet import config
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces import factory
 from tests.integration.commands import ROOT, command, run
 

@@ -8,8 +8,8 @@ from google.protobuf import text_format
 from mnasdet import config
 from mnasdet.detectors import detector
 from mnasdet.protos import architecture_pb2
-from mnasdet.search.proxy_task import of_architecture
-from mnasdet.search.trial_store import TrialState, TrialStore
+from mnasdet.search.proxy.proxy_task import of_architecture
+from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from mnasdet.tflite.convert import convert
 from tests.integration.commands import run
 

@@ -15,7 +15,7 @@ from contextlib import closing
 import pytest
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore
 from tests.integration.commands import run
 from tests.search.postgresql import PASSWORD, running_server
 

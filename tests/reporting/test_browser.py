@@ -20,9 +20,9 @@ from mnasdet.reporting import page as pages
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import Example, Threshold
 from mnasdet.search import results
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces import factory
-from mnasdet.tflite.latency_breakdown import LayerLatency
+from mnasdet.tflite.latency.latency_breakdown import LayerLatency
 from tests.reporting.browser import FLAGS, browser, show
 
 START = datetime.datetime(2026, 1, 5, 10)

@@ -2,7 +2,7 @@ import dataclasses
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.charts import charts
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from tests.reporting.coins import Coins
 
 

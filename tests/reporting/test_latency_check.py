@@ -2,7 +2,7 @@ import pytest
 
 from mnasdet.reporting import latency_check
 from mnasdet.reporting.latency_check import Latency
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.trials.trial_store import Trial
 
 LATENCIES = [Latency(3, 11.0, 10.0), Latency(5, 19.0, 20.0), Latency(8, 18.0, 24.0)]
 

@@ -22,11 +22,11 @@ from mnasdet.networks.cost import cost_sheet
 from mnasdet.reporting import latency_plot, layered_graph, page, report
 from mnasdet.reporting.layered_graph import Box
 from mnasdet.scripts import analyze
-from mnasdet.search.trial_store import TrialState
+from mnasdet.search.trials.trial_store import TrialState
 from mnasdet.search_spaces.space import Decision
-from mnasdet.tflite.latency_breakdown import LayerLatency
-from mnasdet.tflite.latency_table import LatencyTable
-from mnasdet.tflite.layers import layers
+from mnasdet.tflite.latency.latency_breakdown import LayerLatency
+from mnasdet.tflite.latency.latency_table import LatencyTable
+from mnasdet.tflite.latency.layers import layers
 from tests.reporting.coins import Coins
 from tests.reporting.test_report import EXAMPLE, JUDGED, complete, failed, rejected
 

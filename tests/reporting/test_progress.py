@@ -7,7 +7,7 @@ from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting.progress import TrialProgress, last_training
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 class Clock:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from mnasdet.reporting import reasons
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def trial(number, error, state=TrialState.FAILED):

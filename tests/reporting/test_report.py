@@ -14,7 +14,7 @@ from mnasdet.evaluation.coco import AP50, BY_CATEGORY, MAP
 from mnasdet.reporting import report
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import Example, Threshold
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from tests.reporting.coins import Coins
 
 EVIL = '<script>alert("&")</script>'

@@ -5,7 +5,7 @@ import numpy as np
 from mnasdet import config
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.running_figures import RunningFigures
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 
 

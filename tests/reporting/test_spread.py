@@ -2,7 +2,7 @@ import pytest
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import spread
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def trials(*accuracies):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnasdet.search.executors.this_process import ThisProcess
-from mnasdet.search.trial_store import Trial, TrialStore
+from mnasdet.search.trials.trial_store import Trial, TrialStore
 from tests.search import cheap_children, search_runs
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from mnasdet.search.executors.ray_cluster import RayCluster
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.search import Search
-from mnasdet.search.trial_store import TrialStore
+from mnasdet.search.trials.trial_store import TrialStore
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.search import cheap_children
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from mnasdet.errors import UserError
-from mnasdet.search.trial_store import Trial
+from mnasdet.search.trials.trial_store import Trial
 from tests.search.postgresql import PASSWORD
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.comparison import compare
-from mnasdet.search.trial_store import Trial, TrialState
+from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def complete(number, accuracy, latency_ms, key=None, **fields):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mnasdet.errors import UserError
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore, list_searches, now
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, list_searches, now
 from tests.search.store_errors import user_error
 
 NUM_DAMAGES = 500

@@ -10,9 +10,9 @@ from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
 from mnasdet.protos import search_pb2
 from mnasdet.search import latency
-from mnasdet.tflite.device import DeviceSpec
-from mnasdet.tflite.latency_table import LatencyTable
-from mnasdet.tflite.layers import layers
+from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.latency.latency_table import LatencyTable
+from mnasdet.tflite.latency.layers import layers
 
 
 def sheet(channels):

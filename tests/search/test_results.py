@@ -9,7 +9,7 @@ import pytest
 from mnasdet import config
 from mnasdet.errors import UserError
 from mnasdet.search import results
-from mnasdet.search.trial_store import TrialStore
+from mnasdet.search.trials.trial_store import TrialStore
 
 SPACE = SimpleNamespace(cardinality=lambda: 12)
 

@@ -10,7 +10,7 @@ from mnasdet import config
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, search_pb2
 from mnasdet.search import identity, latency, results
-from mnasdet.search.trial_store import Trial, TrialState, TrialStore
+from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces import factory as search_spaces
 
 PIPELINE = """

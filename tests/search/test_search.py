@@ -24,7 +24,7 @@ from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.limits import Limits
 from mnasdet.search.search import Search, build_network
-from mnasdet.search.trial_store import TrialState, TrialStore
+from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.search import cheap_children
 

@@ -9,7 +9,7 @@ from mnasdet.errors import UserError
 from mnasdet.search.attempts import EnvironmentFailedError
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.executors.worker_processes import WorkerProcesses
-from mnasdet.search.trial_store import TrialState, TrialStore
+from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from tests.search import cheap_children, interruptions, search_runs
 from tests.search.executors.cheap_workers import ROOT, wait_for
 

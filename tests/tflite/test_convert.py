@@ -12,7 +12,7 @@ from mnasdet.errors import UserError
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.tflite.convert import convert
 from mnasdet.tflite.interpreter import TfliteModel, load
-from mnasdet.tflite.layers import layers
+from mnasdet.tflite.latency.layers import layers
 
 # (96, 64) has 12x8 + 6x4 + 3x2 + 2x1 locations, with 9 anchors each.
 NUM_ANCHORS = 9 * (96 + 24 + 6 + 2)

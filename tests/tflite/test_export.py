@@ -14,7 +14,7 @@ from mnasdet import files
 from mnasdet.detectors import detector as detectors
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.errors import UserError
-from mnasdet.protos import pipeline_pb2, ssd_pb2
+from mnasdet.protos import pipeline_pb2, post_processing_pb2
 from mnasdet.tflite import export as exporting
 from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import TfliteModel, detection_function, load
@@ -39,7 +39,7 @@ def pipeline():
     resizer.height, resizer.width = 96, 64
     config.model.ssd.box_coder.faster_rcnn_box_coder.SetInParent()
     config.model.ssd.post_processing.batch_non_max_suppression.score_threshold = 1e-8
-    config.model.ssd.post_processing.score_converter = ssd_pb2.PostProcessing.SIGMOID
+    config.model.ssd.post_processing.score_converter = post_processing_pb2.PostProcessing.SIGMOID
     config.model.architecture_name = "mobilenet_v2_mnasfpn"
     return config
 

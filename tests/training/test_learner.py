@@ -12,11 +12,11 @@ from tf_keras import layers
 from mnasdet.detectors.detector import Detector
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.detectors.post_processing import PostProcessing
+from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.errors import ConfigError
 from mnasdet.protos import ssd_pb2, train_pb2
 from mnasdet.training import runtime
 from mnasdet.training.learner import Learner, trained_variables
-from mnasdet.training.targets import BACKGROUND, IGNORED
 
 CLASSES, SIDE = 3, 8
 ANCHORS = np.array(

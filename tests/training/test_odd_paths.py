@@ -9,7 +9,7 @@ from mnasdet import config
 from mnasdet.data import digits, input_pipeline
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.evaluate import first_images
-from mnasdet.tflite.device import DeviceSpec
+from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import detection_function
 from mnasdet.training import checkpoints, trainer

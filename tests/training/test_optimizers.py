@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from mnasdet.protos import train_pb2
+from mnasdet.protos import optimizer_pb2
 from mnasdet.training import optimizers
 
 START = np.array([1.0, -2.0, 0.5])
@@ -104,7 +104,7 @@ RATE = "learning_rate { constant_learning_rate { learning_rate: 0.25 } }"
     ],
 )
 def test_from_config(text, same, updated):
-    proto = text_format.Parse(text, train_pb2.Optimizer())
+    proto = text_format.Parse(text, optimizer_pb2.Optimizer())
     optimizer, schedule = optimizers.from_config(proto)
     assert float(schedule(tf.constant(7, tf.int64))) == 0.25
     np.testing.assert_allclose(updated(optimizer), updated(same()), rtol=1e-6)

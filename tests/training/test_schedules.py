@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from mnasdet.protos import train_pb2
+from mnasdet.protos import optimizer_pb2
 from mnasdet.training import schedules
 
 
@@ -97,5 +97,5 @@ def test_exponential_decay_behind_a_burn_in():
     ],
 )
 def test_from_config(text, expected):
-    schedule = schedules.from_config(text_format.Parse(text, train_pb2.LearningRate()))
+    schedule = schedules.from_config(text_format.Parse(text, optimizer_pb2.LearningRate()))
     np.testing.assert_allclose(rates(schedule, expected), list(expected.values()), atol=1e-7)

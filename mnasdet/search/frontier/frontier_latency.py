@@ -1,0 +1,46 @@
+"""What the frontier of a search really takes, beside what the search went by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from google.protobuf import text_format
+from tqdm import tqdm
+
+from mnasdet.networks.builder import Node
+from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search import latency
+from mnasdet.search.search import build_network
+from mnasdet.search.trials.trial_store import Trial
+from mnasdet.tflite.latency.network_latency import network_latency
+
+# Of every network, with the others' in between: a machine's restless second shall not decide.
+_TURNS = 5
+
+
+def measure(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    members: Sequence[Trial],
+    known: Mapping[int, float],
+) -> dict[int, float]:
+    """Milliseconds of whole networks as float32 TFLite files, by trial number, of the fastest of
+    five turns: on the device that the search measures on, or else on this machine.
+
+    Args:
+      known: what was measured already.
+    """
+    measured = dict(known)
+    new = [trial for trial in members if trial.number not in known]
+    if not new:
+        return measured
+    networks = [(trial.number, _outputs(pipeline, trial)) for trial in new]
+    with latency.device_spec(pipeline.search_config.latency).open() as device:
+        for number, outputs in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
+            turn_ms = network_latency(outputs, device).latency_ms
+            measured[number] = min(turn_ms, measured.get(number, turn_ms))
+    return measured
+
+
+def _outputs(pipeline: pipeline_pb2.TrainEvalPipelineConfig, trial: Trial) -> Sequence[Node]:
+    architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+    return build_network(pipeline, architecture).outputs
