@@ -1,5 +1,5 @@
-"""Pipeline configs and architectures: read, checked and resolved. Every config error is raised
-here."""
+"""Pipeline configs and architectures: read, checked and resolved to a Blueprint. Every config error
+is raised here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from google.protobuf import text_format
 
 from mnasdet import packaged, passwords, text_proto
 from mnasdet.architecture_string.conversion import from_string
+from mnasdet.architectures import input_size, with_input
+from mnasdet.blueprint import Blueprint
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.lines import line_of
@@ -21,7 +23,7 @@ from mnasdet.config_checks.model import ARCHITECTURE_FIELDS
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
-from mnasdet.protos import architecture_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2, train_pb2
 from mnasdet.text_faults.faults import MAX_TOLD
 from mnasdet.text_faults.od_api import unknown_extractor
 
@@ -221,7 +223,7 @@ def check(
     if not pipeline.HasField("model"):
         return pipeline_problems(pipeline, readers=readers)
     try:
-        resolved = architecture(pipeline)
+        resolved = _merged(pipeline.model)
     except ConfigError as error:
         field = "model.architecture_name: " if pipeline.model.architecture_name else ""
         return [f"{field}{error}", *pipeline_problems(pipeline, readers=readers)]
@@ -255,30 +257,49 @@ def _rooted(problem: str, pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str
     return f"model.ssd.{problem}"
 
 
-def image_size(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> tuple[int, int]:
-    """(height, width) in pixels of the images that the config's detector takes."""
-    return ImageResizer.from_proto(pipeline.model.ssd.image_resizer).image_size
-
-
-def architecture(
+def resolve(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-) -> architecture_pb2.Architecture:
-    """What the config builds.
+    architecture: architecture_pb2.Architecture | None = None,
+) -> Blueprint:
+    """Returns what a checked config builds.
+
+    Args:
+      architecture: in place of the config's: all of it, as a search space decodes it or as it lies
+        beside checkpoints.
+    """
+    kind = pipeline.model.WhichOneof("model")
+    assert kind
+    settings = getattr(pipeline.model, kind)
+    resolved = architecture or _merged(pipeline.model)
+    return Blueprint(
+        kind=kind,
+        architecture=resolved,
+        resizer=ImageResizer.from_proto(settings.image_resizer).resized(input_size(resolved)),
+        num_classes=settings.num_classes,
+        settings=settings,
+        quantized=pipeline.HasField("graph_rewriter"),
+    )
+
+
+def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
+    """Returns the architecture of a config.
 
     That is `model.architecture` or the named one, with the box predictor, the anchors and the
     feature extractor's `conv_hyperparams` of `model.ssd` where those are set; else what
     `model.ssd` describes.
     """
-    model = pipeline.model
-    extractor = model.ssd.feature_extractor
     resolved = architecture_pb2.Architecture()
     match model.WhichOneof("architecture_oneof"):
         case "architecture":
             resolved.CopyFrom(model.architecture)
+            # A config of version 0.1 said here what the architecture was published at, or what its
+            # own resizer says as well.
+            resolved.ClearField("image_size")
         case "architecture_name":
             resolved.CopyFrom(load_architecture(model.architecture_name))
         case _:
-            resolved.CopyFrom(_from_extractor(extractor))
+            resolved.CopyFrom(_from_extractor(model.ssd.feature_extractor))
+    extractor = model.ssd.feature_extractor
     # The MnasFPN extractor keeps its own, as in the OD API.
     if extractor.HasField("conv_hyperparams") and extractor.type != _MNASFPN:
         resolved.feature_pyramid.conv_hyperparams.CopyFrom(extractor.conv_hyperparams)
@@ -350,8 +371,12 @@ def _check_mnasfpn_levels(
 
 
 def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
-    """A published architecture by its name, the one in a text-proto file, or that of an
-    architecture string; checked."""
+    """Returns a published architecture by its name, the one in a text-proto file, or that of an
+    architecture string; checked.
+
+    Raises:
+      ConfigError: there is none of that name, or it has problems.
+    """
     names = architecture_names()
     path = Path(name_or_path)
     if name_or_path in names:
@@ -363,7 +388,24 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
             f'no architecture "{shown(name_or_path)}"; {nearest(name_or_path, names)}, or the path '
             "of a .textproto file, or an architecture string"
         )
-    return _checked(text_proto.read(path, architecture_pb2.Architecture), str(path))
+    loaded = text_proto.read(path, architecture_pb2.Architecture)
+    if loaded.HasField("image_size"):
+        # Version 0.1 trained at the config's size whatever this said, but for a search's trials.
+        size = "{ height: %d width: %d }" % (loaded.image_size, loaded.image_size)
+        raise ConfigError(
+            f"{path}: image_size was replaced: write input {size} to train at that size, or "
+            f"published_at {size} for information alone"
+        )
+    return _checked(loaded, str(path))
+
+
+def load_trained_architecture(path: str | os.PathLike) -> architecture_pb2.Architecture:
+    """Returns the architecture that a training wrote beside its checkpoints; checked.
+
+    Version 0.1 wrote a searched image size into `image_size`.
+    """
+    loaded = text_proto.read(path, architecture_pb2.Architecture)
+    return _checked(with_input(loaded), str(path))
 
 
 def _checked(loaded: architecture_pb2.Architecture, where: str) -> architecture_pb2.Architecture:

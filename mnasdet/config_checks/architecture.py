@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from mnasdet.architectures import COARSEST, MAX_LEVEL, MAX_SSD_LAYERS, levels, levels_of
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
-# The levels that a backbone gives; level l has stride 2^l.
-_FINEST, _COARSEST = 2, 5
-
-# The level of SSD's first feature; every further one is a level coarser.
-_SSD_LEVEL = 4
-
-# No image is so large that a coarser level makes sense.
-_MAX_LEVEL = 12
-_MAX_SSD_LAYERS = _MAX_LEVEL - _SSD_LEVEL - 1
+# The finest level that a pyramid may start from.
+_FINEST = 2
 
 # ResNets with basic blocks and with bottlenecks.
 _BASIC_DEPTHS = (10, 18, 34)
@@ -40,7 +33,6 @@ _MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
 _MAX_ANCHORS = 64  # At one place of a feature; RetinaNet has 9.
 _MAX_ANCHOR_SIZE = 1000  # Over a level's stride, or over the image's side.
 _MAX_ASPECT_RATIO = 1000
-_NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
 _MAX_BIAS = 1000  # Focal loss starts with -4.6.
 _MAX_GROUPS = 1024  # ResNeXt has 32.
 _MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
@@ -56,8 +48,9 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     root.positive("depth_multiplier")
     root.at_most("depth_multiplier", MAX_DEPTH_MULTIPLIER)
     root.counts(MAX_CHANNELS, "min_depth")
-    root.at_least("image_size", 0)
-    root.at_most("image_size", MAX_IMAGE_SIZE)
+    for name in ("published_at", "input"):
+        if architecture.HasField(name):
+            root.child(name).counts(MAX_IMAGE_SIZE, "height", "width")
     if backbone := root.selected("backbone", "backbone_oneof"):
         _check_backbone(backbone)
         _check_hyperparams_of(root.child("backbone"))
@@ -75,49 +68,6 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     if anchors := root.selected("anchor_generator", "anchor_generator_oneof"):
         _check_anchors(anchors, levels(architecture))
     return root.problems
-
-
-def levels(architecture: architecture_pb2.Architecture) -> range:
-    """Returns the levels that predict, finest first; none where there is no feature pyramid."""
-    pyramid = architecture.feature_pyramid
-    match name := pyramid.WhichOneof("feature_pyramid_oneof"):
-        case None:
-            return range(0)
-        case "ssd_layers":
-            num_layers = min(len(pyramid.ssd_layers.channels), _MAX_SSD_LAYERS)
-            return range(_SSD_LEVEL, _SSD_LEVEL + 2 + num_layers)
-    return _levels_of(getattr(pyramid, name))
-
-
-def _levels_of(pyramid: Any) -> range:
-    """Returns the levels of a pyramid, without those that no pyramid can have."""
-    return range(max(pyramid.min_level, 0), min(pyramid.max_level, _MAX_LEVEL) + 1)
-
-
-def num_anchors(architecture: architecture_pb2.Architecture, height: int, width: int) -> int:
-    """Returns the anchors of all levels in an image of that size in pixels."""
-    generator = architecture.anchor_generator
-    if generator.HasField("ssd_anchor_generator"):
-        ssd = generator.ssd_anchor_generator
-        at_a_place = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
-    else:
-        multiscale = generator.multiscale_anchor_generator
-        num_ratios = len(multiscale.aspect_ratios) or _NUM_ASPECT_RATIOS
-        at_a_place = num_ratios * multiscale.scales_per_octave
-    # A feature has a place for each 2^level pixels, and one for the rest.
-    places = sum(-(-height // 2**level) * -(-width // 2**level) for level in levels(architecture))
-    return places * at_a_place
-
-
-def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
-    """Returns the least side in pixels of an image.
-
-    Cells merge features of different sizes, so each level has to be smaller than the one before;
-    for all others it is enough that the backbone's coarsest feature is there.
-    """
-    if architecture.feature_pyramid.WhichOneof("feature_pyramid_oneof") in ("mnasfpn", "nas_fpn"):
-        return 2 ** max(levels(architecture), default=_COARSEST)
-    return 2**_COARSEST
 
 
 def _check_backbone(backbone: Section) -> None:
@@ -153,9 +103,9 @@ def _check_mnasnet(backbone: Section) -> None:
         )
     strided = sum(block.message.stride == 2 for block in blocks)
     # The stem has stride 2 as well. Pyramids and heads take the last feature of each stride.
-    if strided != _COARSEST - 1:
+    if strided != COARSEST - 1:
         backbone.report(
-            "block", f"has stride 2 {strided} times; {_COARSEST - 1} times is needed, for stride 32"
+            "block", f"has stride 2 {strided} times; {COARSEST - 1} times is needed, for stride 32"
         )
 
 
@@ -197,21 +147,21 @@ def _check_pyramid(pyramid: Section) -> None:
         if any(not 1 <= channels <= MAX_CHANNELS for channels in message.channels):
             bound = "at least 1" if min(message.channels) < 1 else f"at most {MAX_CHANNELS}"
             pyramid.report("channels", f"is {list(message.channels)}; {bound} each is allowed")
-        if len(message.channels) > _MAX_SSD_LAYERS:
+        if len(message.channels) > MAX_SSD_LAYERS:
             pyramid.report(
                 "channels",
-                f"has {len(message.channels)} values; at most {_MAX_SSD_LAYERS} are allowed",
+                f"has {len(message.channels)} values; at most {MAX_SSD_LAYERS} are allowed",
             )
         return
     pyramid.counts(MAX_CHANNELS, "channels")
-    pyramid.within("min_level", _FINEST, _COARSEST)
-    pyramid.within("max_level", _COARSEST, _MAX_LEVEL)
+    pyramid.within("min_level", _FINEST, COARSEST)
+    pyramid.within("max_level", COARSEST, MAX_LEVEL)
     if kind == "Fpn":
         return
     pyramid.counts(MAX_REPEATS, "repeats")
     check = _check_block if kind == "MnasFpn" else _check_merging_cell
     name = "block" if kind == "MnasFpn" else "cell"
-    allowed = _levels_of(message)
+    allowed = levels_of(message)
     merges = _parts(pyramid, name)
     for index, merge in enumerate(merges, start=len(allowed)):
         check(merge, index)

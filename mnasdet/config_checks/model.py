@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from mnasdet.config_checks.architecture import (
-    MAX_IMAGE_SIZE,
-    num_anchors,
-    smallest_image_size,
-)
+from mnasdet.architectures import num_anchors, smallest_image_size
+from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 

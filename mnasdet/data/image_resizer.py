@@ -5,6 +5,7 @@ Read here without TensorFlow; `input_pipeline.preprocess` does it.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from mnasdet.protos import image_resizer_pb2
@@ -19,7 +20,7 @@ class ImageResizer:
       min_dimension: 0 stretches an image to `image_size`. Otherwise its aspect ratio is kept: its
         shorter side becomes this long, or as long as lets the longer one fit, and the rest of the
         input, on the right and below, is padding.
-      resize_method: of ssd.proto's.
+      resize_method: one of image_resizer.proto's.
       pad_color: (red, green, blue) of the padding, 0 to 255.
       grayscale: puts the luminance in all three channels. (The OD API's networks take one then;
         ours have three always.)
@@ -30,6 +31,17 @@ class ImageResizer:
     resize_method: image_resizer_pb2.ResizeType = image_resizer_pb2.BILINEAR
     pad_color: tuple[float, ...] = (0.0, 0.0, 0.0)
     grayscale: bool = False
+
+    def resized(self, image_size: tuple[int, int] | None) -> ImageResizer:
+        """Returns the resizer for another input size, (height, width); itself for None.
+
+        Where the aspect ratio is kept, the shorter side grows or shrinks as the input's longer one.
+        """
+        if image_size is None or image_size == self.image_size:
+            return self
+        ratio = max(image_size) / max(self.image_size)
+        min_dimension = max(1, round(self.min_dimension * ratio)) if self.min_dimension else 0
+        return dataclasses.replace(self, image_size=image_size, min_dimension=min_dimension)
 
     @classmethod
     def from_proto(cls, proto: image_resizer_pb2.ImageResizer) -> ImageResizer:

@@ -177,14 +177,3 @@ def _ssd_from_proto(
         strides=list(zip(generator.height_stride, generator.width_stride, strict=True)),
         offsets=list(zip(generator.height_offset, generator.width_offset, strict=True)),
     )
-
-
-def per_location(proto: anchor_generator_pb2.AnchorGenerator, num_features: int) -> list[int]:
-    """Anchors at one location of each feature."""
-    if proto.HasField("ssd_anchor_generator"):
-        ssd = proto.ssd_anchor_generator
-        count = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
-        finest = 3 if ssd.reduce_boxes_in_lowest_layer else count
-        return [finest] + [count] * (num_features - 1)
-    generator = proto.multiscale_anchor_generator
-    return [generator.scales_per_octave * (len(generator.aspect_ratios) or 3)] * num_features

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mnasdet.config_checks.architecture import architecture_problems, smallest_image_size
+from mnasdet.architectures import smallest_image_size
+from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces import mnasfpn, mnasnet, nas_fpn

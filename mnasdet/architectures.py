@@ -1,0 +1,111 @@
+"""Facts about an architecture that its layers have in common. No TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import text_format
+
+from mnasdet.protos import anchor_generator_pb2, architecture_pb2
+
+# The coarsest level that a backbone gives; level l has stride 2^l.
+COARSEST = 5
+
+# The level of SSD's first feature; every further one is a level coarser.
+_SSD_LEVEL = 4
+
+# No image is so large that a coarser level makes sense.
+MAX_LEVEL = 12
+MAX_SSD_LAYERS = MAX_LEVEL - _SSD_LEVEL - 1
+
+_NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
+
+
+def levels(architecture: architecture_pb2.Architecture) -> range:
+    """Returns the levels that predict, finest first; none where there is no feature pyramid."""
+    pyramid = architecture.feature_pyramid
+    match name := pyramid.WhichOneof("feature_pyramid_oneof"):
+        case None:
+            return range(0)
+        case "ssd_layers":
+            num_layers = min(len(pyramid.ssd_layers.channels), MAX_SSD_LAYERS)
+            return range(_SSD_LEVEL, _SSD_LEVEL + 2 + num_layers)
+    return levels_of(getattr(pyramid, name))
+
+
+def levels_of(pyramid: Any) -> range:
+    """Returns the levels of a pyramid, without those that no pyramid can have."""
+    return range(max(pyramid.min_level, 0), min(pyramid.max_level, MAX_LEVEL) + 1)
+
+
+def anchors_per_location(
+    generator: anchor_generator_pb2.AnchorGenerator, num_features: int
+) -> list[int]:
+    """Returns the number of anchors at one location of each feature, finest first."""
+    if generator.HasField("ssd_anchor_generator"):
+        ssd = generator.ssd_anchor_generator
+        count = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
+        finest = 3 if ssd.reduce_boxes_in_lowest_layer else count
+        return [finest] + [count] * (num_features - 1)
+    multiscale = generator.multiscale_anchor_generator
+    num_ratios = len(multiscale.aspect_ratios) or _NUM_ASPECT_RATIOS
+    return [multiscale.scales_per_octave * num_ratios] * num_features
+
+
+def num_anchors(architecture: architecture_pb2.Architecture, height: int, width: int) -> int:
+    """Returns the anchors of all levels in an image of that size in pixels."""
+    predicting = levels(architecture)
+    at_a_place = anchors_per_location(architecture.anchor_generator, len(predicting))
+    # A feature has a place for each 2^level pixels, and one for the rest.
+    places = [-(-height // 2**level) * -(-width // 2**level) for level in predicting]
+    return sum(count * anchors for count, anchors in zip(places, at_a_place, strict=False))
+
+
+def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
+    """Returns the least side in pixels of an image.
+
+    Cells merge features of different sizes, so each level has to be smaller than the one before;
+    for all others it is enough that the backbone's coarsest feature is there.
+    """
+    if architecture.feature_pyramid.WhichOneof("feature_pyramid_oneof") in ("mnasfpn", "nas_fpn"):
+        return 2 ** max(levels(architecture), default=COARSEST)
+    return 2**COARSEST
+
+
+def num_exits(architecture: architecture_pb2.Architecture) -> int:
+    """Returns the repeats of the feature pyramid, after each of which a predictor may stand."""
+    pyramid = architecture.feature_pyramid
+    return getattr(getattr(pyramid, pyramid.WhichOneof("feature_pyramid_oneof")), "repeats", 1)
+
+
+def input_size(architecture: architecture_pb2.Architecture) -> tuple[int, int] | None:
+    """Returns the (height, width) that the architecture decides; None where a config does."""
+    if not architecture.HasField("input"):
+        return None
+    return architecture.input.height, architecture.input.width
+
+
+def default_input_size(architecture: architecture_pb2.Architecture) -> tuple[int, int] | None:
+    """Returns the (height, width) of an architecture without a config: its own, or the one that it
+    was published at; None where it names neither."""
+    published = architecture.published_at
+    return input_size(architecture) or (
+        (published.height, published.width) if architecture.HasField("published_at") else None
+    )
+
+
+def from_trial(text: str) -> architecture_pb2.Architecture:
+    """Parses the text proto of a trial.
+
+    Trials of version 0.1 have the searched image size in `image_size`.
+    """
+    return with_input(text_format.Parse(text, architecture_pb2.Architecture()))
+
+
+def with_input(architecture: architecture_pb2.Architecture) -> architecture_pb2.Architecture:
+    """Moves `image_size`, where version 0.1 kept a searched size, to `input`; returns the same."""
+    if architecture.image_size:
+        side = architecture.image_size
+        architecture.input.height = architecture.input.width = side
+    architecture.ClearField("image_size")
+    return architecture

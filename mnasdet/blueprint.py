@@ -1,0 +1,37 @@
+"""What a pipeline config builds, resolved once. Nothing that reads a blueprint has a default of its
+own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.protos import architecture_pb2
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a config builds.
+
+    Attributes:
+      kind: the member of `model` that the config sets, such as "ssd".
+      architecture: the layers, merged from all parts of the config and checked.
+      resizer: how images become the network's input; an architecture with an input size of its own
+        decides that size.
+      num_classes: without the background.
+      settings: the message of `kind`.
+      quantized: the model rounds as TFLite does in int8.
+    """
+
+    kind: str
+    architecture: architecture_pb2.Architecture
+    resizer: ImageResizer
+    num_classes: int
+    settings: Any
+    quantized: bool = False
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of the images that the network takes."""
+        return self.resizer.image_size

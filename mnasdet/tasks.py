@@ -1,0 +1,92 @@
+"""What training, evaluation and search need of a detector or a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from mnasdet.blueprint import Blueprint
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tf_keras
+
+
+class Loss(NamedTuple):
+    """A loss of some examples. Losses of parts of a batch are added, both members, and divided
+    once: so no task needs to know how a batch is split over replicas.
+
+    Attributes:
+      total: the sum over the examples.
+      normalizer: what the sum is divided by.
+    """
+
+    total: tf.Tensor
+    normalizer: tf.Tensor | float
+
+
+class Evaluator(Protocol):
+    """Collects predictions of an evaluation set and judges them once, at the end."""
+
+    def add(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
+        """Adds the images of a batch, with what `Task.predict` says of them."""
+        ...
+
+    def metrics(
+        self, *, per_category: bool = False, with_baseline: bool = False
+    ) -> dict[str, float]:
+        """Returns the metrics by name, `Task.objective` among them.
+
+        Args:
+          per_category: add the metric of every class.
+          with_baseline: add what a model reaches that does not look at the image.
+
+        Raises:
+          DataError: no image was added.
+        """
+        ...
+
+
+class Task(Protocol):
+    """Something that learns from examples.
+
+    Attributes:
+      blueprint: what it was built from.
+      model: images [batch, height, width, 3], float32 in [-1, 1], to its raw outputs. It has every
+        weight, by name.
+      objective: the metric that counts; more is better.
+    """
+
+    blueprint: Blueprint
+    model: tf_keras.Model
+    objective: str
+
+    def targets(self, example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns what training needs of one example, the image included; called by tf.data."""
+        ...
+
+    def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Loss]:
+        """Returns the losses of a batch of `targets`, by name, from a forward pass in training."""
+        ...
+
+    def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the model finds in images, as people and evaluators read it."""
+        ...
+
+    def evaluator(self, categories: Mapping[int, str]) -> Evaluator:
+        """Returns a new evaluator.
+
+        Args:
+          categories: class id, from 1, to name.
+        """
+        ...
+
+    def draw(
+        self, batch: Mapping[str, tf.Tensor], predictions: Mapping[str, tf.Tensor], settings: Any
+    ) -> tf.Tensor:
+        """Returns images [batch, height, width, 3] in [0, 1] that show predictions and truth.
+
+        Args:
+          settings: the EvalConfig.
+        """
+        ...
