@@ -18,7 +18,7 @@ _SSD_LEVEL = 4
 MAX_LEVEL = 12
 MAX_SSD_LAYERS = MAX_LEVEL - _SSD_LEVEL - 1
 
-_NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
+NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
 
 
 def levels(architecture: architecture_pb2.Architecture) -> range:
@@ -48,7 +48,7 @@ def anchors_per_location(
         finest = 3 if ssd.reduce_boxes_in_lowest_layer else count
         return [finest] + [count] * (num_features - 1)
     multiscale = generator.multiscale_anchor_generator
-    num_ratios = len(multiscale.aspect_ratios) or _NUM_ASPECT_RATIOS
+    num_ratios = len(multiscale.aspect_ratios) or NUM_ASPECT_RATIOS
     return [multiscale.scales_per_octave * num_ratios] * num_features
 
 

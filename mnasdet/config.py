@@ -187,8 +187,9 @@ def _replace_architecture(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
 ) -> None:
     pipeline.model.architecture.CopyFrom(architecture)
-    for field in ARCHITECTURE_FIELDS:
-        pipeline.model.ssd.feature_extractor.ClearField(field)
+    if pipeline.model.HasField("ssd"):
+        for field in ARCHITECTURE_FIELDS:
+            pipeline.model.ssd.feature_extractor.ClearField(field)
 
 
 def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
@@ -391,7 +392,7 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
     loaded = text_proto.read(path, architecture_pb2.Architecture)
     if loaded.HasField("image_size"):
         # Version 0.1 trained at the config's size whatever this said, but for a search's trials.
-        size = "{ height: %d width: %d }" % (loaded.image_size, loaded.image_size)
+        size = f"{{ height: {loaded.image_size} width: {loaded.image_size} }}"
         raise ConfigError(
             f"{path}: image_size was replaced: write input {size} to train at that size, or "
             f"published_at {size} for information alone"

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 
-from mnasdet.architectures import COARSEST, MAX_LEVEL, MAX_SSD_LAYERS, levels, levels_of
+from mnasdet.architectures import (
+    COARSEST,
+    MAX_LEVEL,
+    MAX_SSD_LAYERS,
+    NUM_ASPECT_RATIOS,
+    levels,
+    levels_of,
+)
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
@@ -298,7 +305,7 @@ def _check_anchors(anchors: Section, levels_of_features: range) -> None:
         return
     anchors.positive("anchor_scale")
     anchors.at_most("anchor_scale", _MAX_ANCHOR_SIZE)
-    num_ratios = len(message.aspect_ratios) or _NUM_ASPECT_RATIOS
+    num_ratios = len(message.aspect_ratios) or NUM_ASPECT_RATIOS
     anchors.counts(max(_MAX_ANCHORS // num_ratios, 1), "scales_per_octave")
     # Boxes are coded relative to the image throughout.
     anchors.only("normalize_coordinates", True)

@@ -1,0 +1,127 @@
+"""One-stage detectors: a Keras model, its anchors, its losses and the way to boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.blueprint import Blueprint
+from mnasdet.detectors import anchors, losses, post_processing, targets
+from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_network
+from mnasdet.evaluation import coco
+from mnasdet.evaluation.detection import DetectionEvaluator
+from mnasdet.networks.keras_builder import keras_model
+from mnasdet.protos import eval_pb2
+from mnasdet.tasks import Loss
+
+# The colours of boxes in pictures for TensorBoard: red, green, blue, opacity.
+_FOUND, _TRUTH = (0.1, 0.9, 0.2, 1.0), (1.0, 0.3, 0.1, 1.0)
+
+# Where the model's outputs have, with deep supervision, the predictions after earlier repeats.
+_EARLIER = "earlier"
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A Task: a detector that can be trained, evaluated and exported.
+
+    Attributes:
+      blueprint: what it was built from.
+      model: images [batch, height, width, 3], float32 in [-1, 1], to the raw predictions
+        {"box_encodings": [batch, anchors, 4],
+        "class_predictions_with_background": [batch, anchors, num_classes + 1]}; with deep
+        supervision also "earlier", a list of the same from every earlier repeat.
+      anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised, in the predictions' order.
+      post_processing: raw predictions to detections.
+    """
+
+    blueprint: Blueprint
+    model: tf_keras.Model
+    anchors: np.ndarray
+    post_processing: post_processing.PostProcessing
+
+    objective = coco.MAP
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.blueprint.image_size
+
+    @property
+    def num_classes(self) -> int:
+        """The classes without the background."""
+        return self.blueprint.num_classes
+
+    def targets(self, example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns image [height, width, 3], class_targets [anchors] and box_targets [anchors, 4],
+        as of `TargetAssigner`."""
+        # A crowd is no object that a box could find.
+        single = ~example["is_crowd"]
+        assigner = targets.from_config(self.blueprint.settings, self.anchors)
+        classes, boxes = assigner(example["boxes"][single], example["classes"][single])
+        return {"image": example["image"], "class_targets": classes, "box_targets": boxes}
+
+    def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Loss]:
+        """Returns the localization and the classification loss; with deep supervision the means
+        over all exits."""
+        loss = losses.from_config(self.blueprint.settings, self.anchors)
+        raw = self.model(batch["image"], training=True)
+        exits = [
+            loss(
+                one[BOX_ENCODINGS],
+                one[CLASS_LOGITS],
+                batch["box_targets"],
+                batch["class_targets"],
+            )
+            for one in (raw, *raw.get(_EARLIER, ()))
+        ]
+        names = ("localization_loss", "classification_loss")
+        return {
+            name: Loss(sum(one.total for one in of_exits) / len(exits), of_exits[0].normalizer)
+            for name, of_exits in zip(names, zip(*exits, strict=True), strict=True)
+        }
+
+    def post_process(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns detections from the raw predictions of `model`."""
+        return self.post_processing(raw[BOX_ENCODINGS], raw[CLASS_LOGITS], self.anchors)
+
+    def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the detections of `PostProcessing` in images [batch, height, width, 3], float32
+        in [-1, 1]."""
+        return self.post_process(self.model(images, training=False))
+
+    def evaluator(self, categories: Mapping[int, str]) -> DetectionEvaluator:
+        return DetectionEvaluator(categories)
+
+    def draw(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        predictions: Mapping[str, tf.Tensor],
+        settings: eval_pb2.EvalConfig,
+    ) -> tf.Tensor:
+        """Draws the boxes that were found (green) and those that are there (red)."""
+        shown = predictions["detection_scores"][..., None] >= settings.min_score_threshold
+        found = tf.where(shown, predictions["detection_boxes"], 0.0)
+        found = found[:, : settings.max_num_boxes_to_visualize]
+        images = (batch["image"] + 1) / 2
+        images = tf.image.draw_bounding_boxes(images, batch["boxes"], np.array([_TRUTH]))
+        return tf.image.draw_bounding_boxes(images, found, np.array([_FOUND]))
+
+
+def build(blueprint: Blueprint) -> Detector:
+    """Returns the detector of a blueprint with fresh weights."""
+    architecture, size = blueprint.architecture, blueprint.image_size
+    network = detection_network(architecture, size, blueprint.num_classes)
+    earlier = {_EARLIER: network.earlier} if network.earlier else {}
+    return Detector(
+        blueprint=blueprint,
+        model=keras_model({**network.predictions, **earlier}, quantized=blueprint.quantized),
+        anchors=anchors.from_proto(architecture.anchor_generator, size, network.feature_sizes),
+        post_processing=post_processing.from_config(
+            blueprint.settings, architecture.box_predictor
+        ),
+    )
