@@ -18,7 +18,7 @@ class Loss(NamedTuple):
 
     Attributes:
       total: the sum over the examples.
-      normalizer: what the sum is divided by.
+      normalizer: what the sum is divided by, at least 1; 0 for a sum that stays one.
     """
 
     total: tf.Tensor
@@ -55,11 +55,15 @@ class Task(Protocol):
       model: images [batch, height, width, 3], float32 in [-1, 1], to its raw outputs. It has every
         weight, by name.
       objective: the metric that counts; more is better.
+      compiles: XLA can compile the losses.
     """
 
     blueprint: Blueprint
     model: tf_keras.Model
     objective: str
+
+    @property
+    def compiles(self) -> bool: ...
 
     def targets(self, example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns what training needs of one example, the image included; called by tf.data."""

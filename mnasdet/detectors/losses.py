@@ -16,6 +16,7 @@ import tensorflow as tf
 from mnasdet.detectors import box_coder
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.protos import losses_pb2, ssd_pb2
+from mnasdet.tasks import Loss
 
 # (predictions, targets), both [..., values], to losses [...].
 AnchorLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -279,8 +280,8 @@ class DetectionLoss:
         class_logits: tf.Tensor,
         box_targets: tf.Tensor,
         class_targets: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """(localization loss, classification loss).
+    ) -> tuple[Loss, Loss]:
+        """Returns the localization loss and the classification loss.
 
         Args:
           box_encodings: [batch, anchors, 4]; `box_targets` the same.
@@ -294,13 +295,11 @@ class DetectionLoss:
         if self.miner:
             picked = self.miner(localization, classification, box_encodings, class_targets)
             localization, classification = localization * picked, classification * picked
-        normalizer = 1.0
-        if self.normalize_by_matches:
-            normalizer = tf.maximum(tf.reduce_sum(positive), 1.0)
+        normalizer = tf.reduce_sum(positive) if self.normalize_by_matches else tf.constant(0.0)
         code_size = box_encodings.shape[-1] if self.normalize_by_code_size else 1
         return (
-            self.localization_weight * tf.reduce_sum(localization) / (normalizer * code_size),
-            self.classification_weight * tf.reduce_sum(classification) / normalizer,
+            Loss(self.localization_weight * tf.reduce_sum(localization) / code_size, normalizer),
+            Loss(self.classification_weight * tf.reduce_sum(classification), normalizer),
         )
 
     def _slots(self, class_targets: tf.Tensor) -> tf.Tensor:

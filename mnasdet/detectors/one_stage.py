@@ -13,7 +13,7 @@ from mnasdet.blueprint import Blueprint
 from mnasdet.detectors import anchors, losses, post_processing, targets
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_network
 from mnasdet.evaluation import coco
-from mnasdet.evaluation.detection import DetectionEvaluator
+from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import eval_pb2
 from mnasdet.tasks import Loss
@@ -45,6 +45,12 @@ class Detector:
     post_processing: post_processing.PostProcessing
 
     objective = coco.MAP
+
+    @property
+    def compiles(self) -> bool:
+        """Whether XLA can compile the losses: not the miner's, whose picks are not of a fixed
+        number."""
+        return not self.blueprint.settings.loss.HasField("hard_example_miner")
 
     @property
     def image_size(self) -> tuple[int, int]:

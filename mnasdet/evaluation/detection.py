@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mnasdet.data import input_pipeline
 from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.evaluation.evaluate import found_in_image
+from mnasdet.evaluation.detection_evaluator import found_in_image
 
 
 @dataclass(frozen=True)
