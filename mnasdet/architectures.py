@@ -73,9 +73,11 @@ def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
 
 
 def num_exits(architecture: architecture_pb2.Architecture) -> int:
-    """Returns the repeats of the feature pyramid, after each of which a predictor may stand."""
+    """Returns the repeats of the feature pyramid, after each of which a predictor may stand; 1 where
+    there is no pyramid."""
     pyramid = architecture.feature_pyramid
-    return getattr(getattr(pyramid, pyramid.WhichOneof("feature_pyramid_oneof")), "repeats", 1)
+    name = pyramid.WhichOneof("feature_pyramid_oneof")
+    return getattr(getattr(pyramid, name), "repeats", 1) if name else 1
 
 
 def input_size(architecture: architecture_pb2.Architecture) -> tuple[int, int] | None:

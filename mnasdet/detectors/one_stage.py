@@ -123,11 +123,19 @@ def build(blueprint: Blueprint) -> Detector:
     architecture, size = blueprint.architecture, blueprint.image_size
     network = detection_network(architecture, size, blueprint.num_classes)
     earlier = {_EARLIER: network.earlier} if network.earlier else {}
+    model = keras_model({**network.predictions, **earlier}, quantized=blueprint.quantized)
+    if blueprint.settings.freeze_batchnorm:
+        _freeze_batch_norm(model)
     return Detector(
         blueprint=blueprint,
-        model=keras_model({**network.predictions, **earlier}, quantized=blueprint.quantized),
+        model=model,
         anchors=anchors.from_proto(architecture.anchor_generator, size, network.feature_sizes),
-        post_processing=post_processing.from_config(
-            blueprint.settings, architecture.box_predictor
-        ),
+        post_processing=post_processing.from_config(blueprint.settings, architecture.box_predictor),
     )
+
+
+def _freeze_batch_norm(model: tf_keras.Model) -> None:
+    """Makes batch normalisation use its moving averages in training, too, and change nothing."""
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            layer.trainable = False

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
@@ -16,23 +17,24 @@ from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import ACTIVATIONS, DropBlock, Upsample
 
 
-def keras_model(
-    outputs: dict[str, Node], name: str = "detector", *, quantized: bool = False
-) -> tf_keras.Model:
-    """A functional model from the graph's inputs to `outputs`, by name.
+def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False) -> tf_keras.Model:
+    """Returns a functional model from the graph's inputs to `outputs`.
 
     Args:
+      outputs: nodes by name, or in any nest of dictionaries and lists; the model gives the same
+        nest of tensors.
       quantized: the model rounds as TFLite does in int8, and learns the ranges in training. It has
         the variables of the plain model, by the same names, and those of the ranges.
     """
+    nodes = tf.nest.flatten(outputs)
     inputs = {
         node: tf_keras.Input(node.shape, name=node.name)
-        for node in reachable(list(outputs.values()))
+        for node in reachable(nodes)
         if node.op == "input"
     }
-    tensors = keras_tensors(list(outputs.values()), inputs, quantized=quantized)
+    tensors = keras_tensors(nodes, inputs, quantized=quantized)
     return tf_keras.Model(
-        list(inputs.values()), dict(zip(outputs, tensors, strict=True)), name=name
+        list(inputs.values()), tf.nest.pack_sequence_as(outputs, tensors), name=name
     )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: warm starts and trained detectors."""
+"""Checkpoints: warm starts and trained models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from mnasdet import config
+from mnasdet import config, models
+from mnasdet.architectures import num_exits
+from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
-from mnasdet.detectors import detector as detectors
-from mnasdet.detectors.network import num_exits
 from mnasdet.errors import CheckpointError, UserError
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import pipeline_pb2
+from mnasdet.tasks import Task
 from mnasdet.training import foreign_checkpoints, run_files
 from mnasdet.training.literal_paths import literal, shown
 
@@ -243,23 +244,23 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
     return prefix
 
 
-def load_architecture(
+def load_blueprint(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, checkpoint_dir: str | Path
-) -> architecture_pb2.Architecture:
-    """Returns the architecture of a folder's checkpoints: its own architecture.textproto, or,
-    where there is none, the config's."""
+) -> Blueprint:
+    """Returns what the checkpoints of a folder were trained as: with the folder's own
+    architecture.textproto, or, where there is none, as the config says."""
     own = Path(find(checkpoint_dir)).parent / run_files.ARCHITECTURE_FILE
     if own.exists():
-        return config.load_architecture(str(own))
-    return config.architecture(pipeline)
+        return config.resolve(pipeline, config.load_trained_architecture(own))
+    return config.resolve(pipeline)
 
 
-def load_detector(
+def load_task(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     checkpoint_dir: str | Path,
     exit_: int = 0,
-) -> detectors.Detector:
-    """The trained detector of a `train` folder (its newest checkpoint) or of one checkpoint.
+) -> Task:
+    """Returns the trained task of a `train` folder (its newest checkpoint) or of one checkpoint.
 
     Args:
       exit_: the repeat of the pyramid, from 1, whose predictor detects; 0: the last, or what the
@@ -270,9 +271,10 @@ def load_detector(
       UserError: no predictor was trained at this exit.
     """
     prefix = find(checkpoint_dir)
+    blueprint = load_blueprint(pipeline, prefix)
     for reader in pipeline.eval_input_reader[:1]:
-        run_files.check_usable(Path(prefix).parent, pipeline, input_pipeline.label_map(reader))
-    architecture = load_architecture(pipeline, prefix)
+        run_files.check_usable(Path(prefix).parent, blueprint, input_pipeline.label_map(reader))
+    architecture = blueprint.architecture
     last = num_exits(architecture)
     if exit_ not in (0, last) and not (architecture.deep_supervision and 0 < exit_ < last):
         trained = f"1 to {last}" if architecture.deep_supervision else f"{last}, the last,"
@@ -280,6 +282,6 @@ def load_detector(
     if architecture.deep_supervision:
         # Without the other predictors, which only training needs.
         architecture.exit = exit_ or architecture.exit or last
-    detector = detectors.build(pipeline, architecture)
-    load_weights(detector.model, prefix)
-    return detector
+    task = models.build(blueprint)
+    load_weights(task.model, prefix)
+    return task

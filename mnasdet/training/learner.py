@@ -1,9 +1,8 @@
-"""One training step: forward, losses, gradients, update."""
+"""One training step: losses, gradients, update."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,11 +11,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mnasdet.detectors import losses
-from mnasdet.detectors.detector import Detector
-from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.errors import ConfigError
-from mnasdet.protos import ssd_pb2, train_pb2
+from mnasdet.protos import train_pb2
 from mnasdet.training import checkpoints, optimizers
 
 if TYPE_CHECKING:
@@ -24,45 +20,43 @@ if TYPE_CHECKING:
 
 
 class Learner:
-    """A detector in training. Make it inside the strategy's scope.
+    """A task's model in training. Make it inside the strategy's scope.
 
     Attributes:
-      step: how many updates were made.
       checkpoint: everything that a later run needs to go on.
     """
 
     def __init__(
         self,
-        detector: Detector,
-        ssd: ssd_pb2.Ssd,
+        task: Task,
         train_config: train_pb2.TrainConfig,
         *,
         keep_averages: bool = False,
         quantization_delay: int = 0,
+        jit_compile: bool | None = None,
     ):
         """
         Args:
           keep_averages: keep the moving averages of the weights for evaluation.
-          quantization_delay: the steps in which a quantised detector only observes ranges.
+          quantization_delay: the steps in which a quantised model only observes ranges.
+          jit_compile: whether XLA compiles the losses and their gradients; if left out, it does on
+            accelerators.
 
         Raises:
           ConfigError: as `trained_variables`.
         """
-        self.model = detector.model
+        self.model = task.model
         self._strategy = tf.distribute.get_strategy()
-        self._loss = losses.from_config(ssd, detector.anchors)
         self._regularize = train_config.add_regularization_loss
         self._parts = train_config.parallel_parts
         self._bias_multiplier = train_config.bias_grad_multiplier
         self._clip_norm = train_config.gradient_clipping_by_norm
-        if ssd.freeze_batchnorm:
-            freeze_batch_norm(self.model)
         self._variables = trained_variables(
             self.model, train_config.update_trainable_variables, train_config.freeze_variables
         )
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._step = _counter("step")
         # Kept on the device: to read the loss after every step would make an accelerator wait.
-        self._bad_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="bad_step")
+        self._bad_step = _counter("bad_step")
         self._pruner, self._clusters = self._compression(train_config)
         self._optimizer, self._schedule = optimizers.from_config(train_config.optimizer)
         # Ahead of the first step, which would be traced twice if it made variables.
@@ -78,7 +72,7 @@ class Learner:
             }
         self.checkpoint = tf.train.Checkpoint(
             optimizer=self._optimizer,
-            step=self.step,
+            step=self._step,
             **{checkpoints.WEIGHTS: weights},
             **({checkpoints.AVERAGES: self._averages} if keep_averages else {}),
             **({"masks": self._pruner.masks} if self._pruner else {}),
@@ -88,13 +82,24 @@ class Learner:
                 else {}
             ),
         )
-        # On a CPU, XLA makes depthwise convolutions several times slower; it cannot compile the
-        # miner, whose picks are not of a fixed number.
-        accelerated = bool(tf.config.list_logical_devices("GPU")) and not self._loss.miner
-        step = functools.partial(tf.function, jit_compile=accelerated, autograph=False)
-        self.update = step(self._update)
+        if jit_compile is None:
+            # On a CPU, XLA makes depthwise convolutions several times slower.
+            jit_compile = task.compiles and bool(tf.config.list_logical_devices("GPU"))
+        # Around the replicas it could not compile: it knows no sum over several devices.
+        self._losses = (
+            tf.function(task.losses, jit_compile=True, autograph=False)
+            if jit_compile
+            else task.losses
+        )
+        self.update = tf.function(self._update, autograph=False)
         if quantization_delay:
-            self.update = self._observing(quantization_delay, step(self._update), self.update)
+            observe = tf.function(self._update, autograph=False)
+            self.update = self._observing(quantization_delay, observe, self.update)
+
+    @property
+    def step(self) -> int:
+        """How many updates were made."""
+        return int(self._step.numpy())
 
     def _compression(
         self, train_config: train_pb2.TrainConfig
@@ -105,7 +110,7 @@ class Learner:
         if train_config.HasField("pruning"):
             from mnasdet.training import pruning
 
-            pruner = pruning.from_config(train_config.pruning, self._variables, self.step)
+            pruner = pruning.from_config(train_config.pruning, self._variables, self._step)
         if train_config.HasField("weight_clustering"):
             from mnasdet.training import clustering
 
@@ -118,7 +123,7 @@ class Learner:
         from mnasdet.networks.fake_quantization import observing
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if int(self.step) >= delay:
+            if self.step >= delay:
                 return update(batch)
             with observing():
                 return observe(batch)
@@ -129,23 +134,23 @@ class Learner:
         """Makes one update and returns the losses and the learning rate.
 
         Args:
-          batch: image [batch, height, width, 3]; class_targets [batch, anchors] int32 and
-            box_targets [batch, anchors, 4] as of `TargetAssigner`; of one replica each.
+          batch: examples as `Task.targets` makes them, [batch, ...] each; of one replica each.
         """
-        learning_rate = self._schedule(self.step)
+        learning_rate = self._schedule(self._step)
         self._optimizer.learning_rate.assign(learning_rate)
         values = self._strategy.run(self._replica_update, args=(batch,))
-        self.step.assign_add(1)
+        self._step.assign_add(1)
         if self._pruner:
             self._pruner.apply(self._averages)
         if self._clusters:
             self._clusters.apply()
+        # The same on all replicas.
         values = {
-            name: self._strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+            name: self._strategy.experimental_local_results(value)[0]
             for name, value in values.items()
         }
         is_bad = ~tf.math.is_finite(values["Loss/total_loss"]) & (self._bad_step == 0)
-        self._bad_step.assign(tf.where(is_bad, self.step, self._bad_step))
+        self._bad_step.assign(tf.where(is_bad, self._step, self._bad_step))
         return values | {"learning_rate": learning_rate}
 
     def fault(self) -> str:
@@ -157,22 +162,24 @@ class Learner:
         for variable in [*variables, *self._optimizer.variables()]:
             if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
                 name = variable.name.removesuffix(":0")
-                return f"{name} became NaN or infinite, at step {int(self.step)} at the latest"
+                return f"{name} became NaN or infinite, at step {self.step} at the latest"
         return ""
 
     def _replica_update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Updates the weights by the examples of all replicas; `batch` has those of this one."""
         with tf.GradientTape() as tape:
-            raw = self._forward(batch["image"])
-            localization, classification = self._losses(raw, batch)
-            total = localization + classification
-            regularization = tf.constant(0.0)
+            losses = self._losses_of_parts(batch)
+            normalizers = distribution.summed([loss.normalizer for loss in losses.values()])
+            shares = {
+                f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
+                for (name, loss), normalizer in zip(losses.items(), normalizers, strict=True)
+            }
             if self._regularize and self.model.losses:
-                regularization = tf.add_n(self.model.losses)
-                total += regularization
-            scaled = total / self._strategy.num_replicas_in_sync
-        gradients = tape.gradient(scaled, self._variables)
-        context = tf.distribute.get_replica_context()
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+                # Every replica has all of it.
+                whole = tf.add_n(self.model.losses)
+                shares["Loss/regularization_loss"] = whole / self._strategy.num_replicas_in_sync
+            total = tf.add_n(list(shares.values()))
+        gradients = distribution.summed(tape.gradient(total, self._variables))
         if self._bias_multiplier:
             gradients = [
                 gradient * self._bias_multiplier if _is_bias(variable) else gradient
@@ -187,35 +194,19 @@ class Learner:
             [(gradient, variable) for variable, gradient in updates],
             experimental_aggregate_gradients=False,
         )
-        return {
-            "Loss/localization_loss": localization,
-            "Loss/classification_loss": classification,
-            "Loss/regularization_loss": regularization,
-            "Loss/total_loss": total,
-        }
+        shares["Loss/total_loss"] = total
+        return dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
 
-    def _forward(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        parts = [self.model(part, training=True) for part in tf.split(images, self._parts)]
-        return {name: tf.concat([part[name] for part in parts], axis=0) for name in parts[0]}
-
-    def _losses(
-        self, raw: dict[str, tf.Tensor], batch: dict[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Localization and classification loss, with deep supervision the means over the exits."""
-        exits = [name.removeprefix(BOX_ENCODINGS) for name in raw if BOX_ENCODINGS in name]
-        losses = [
-            self._loss(
-                raw[BOX_ENCODINGS + exit_],
-                raw[CLASS_LOGITS + exit_],
-                batch["box_targets"],
-                batch["class_targets"],
-            )
-            for exit_ in exits
+    def _losses_of_parts(self, batch: dict[str, tf.Tensor]) -> dict[str, Loss]:
+        """Returns the losses of a batch, of which a CPU computes the parts at the same time."""
+        if self._parts == 1:
+            return self._losses(batch)
+        split = {name: tf.split(value, self._parts) for name, value in batch.items()}
+        parts = [
+            self._losses({name: values[part] for name, values in split.items()})
+            for part in range(self._parts)
         ]
-        localization, classification = (
-            sum(of_exits) / len(exits) for of_exits in zip(*losses, strict=True)
-        )
-        return localization, classification
+        return {name: distribution.joined([part[name] for part in parts]) for name in parts[0]}
 
     def average(self, step: int) -> None:
         """Moves the averages of the weights, where they are kept, behind update number `step`.
@@ -240,11 +231,15 @@ class Learner:
         return _swapped(self._averages, checkpoints.variables_by_name(self.model))
 
 
-def freeze_batch_norm(model: tf_keras.Model) -> None:
-    """Makes batch normalisation use its moving averages in training, too, and change nothing."""
-    for layer in model.layers:
-        if isinstance(layer, tf_keras.layers.BatchNormalization):
-            layer.trainable = False
+def _counter(name: str) -> tf.Variable:
+    """Returns a variable that all replicas count alike."""
+    return tf.Variable(
+        0,
+        dtype=tf.int64,
+        trainable=False,
+        name=name,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+    )
 
 
 def trained_variables(
@@ -291,9 +286,9 @@ def _is_bias(variable: tf.Variable) -> bool:
 @contextlib.contextmanager
 def _swapped(averages: dict[str, tf.Variable], weights: dict[str, tf.Variable]):
     kept = {name: weights[name].numpy() for name in averages}
-    for name, average in averages.items():
-        weights[name].assign(average)
     try:
+        for name, average in averages.items():
+            weights[name].assign(average)
         yield
     finally:
         for name, value in kept.items():

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from absl import logging
 from google.protobuf import text_format
+from google.protobuf.message import Message
 
 from mnasdet import config, files, message_differences, text_proto
+from mnasdet.blueprint import Blueprint
 from mnasdet.data import label_map as label_maps
 from mnasdet.errors import CheckpointError, ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2
@@ -21,14 +23,18 @@ ARCHITECTURE_FILE = "architecture.textproto"
 CONFIG_FILE = "pipeline.config"
 LABEL_MAP_FILE = "label_map.pbtxt"
 
-# Fields that change no weight.
-_NAMES = ("name", "source")
+# Fields of an architecture that change no weight. The image size is compared by itself: an
+# architecture or a config may say it.
+_NO_LAYERS = ("name", "source", "published_at", "input")
+
+# Fields of the model's settings that decide what its outputs mean.
+_DECISIVE = ("num_classes", "image_resizer", "box_coder")
 
 
 def write(
     folder: Path,
+    blueprint: Blueprint,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    architecture: architecture_pb2.Architecture,
     labels: Mapping[int, str],
 ) -> None:
     """Writes the three files of a training."""
@@ -37,7 +43,7 @@ def write(
     used.ClearField("search_config")  # It has no part in what was trained.
     files.write(folder / CONFIG_FILE, config.to_text(used))
     for name, text in (
-        (ARCHITECTURE_FILE, text_format.MessageToString(architecture)),
+        (ARCHITECTURE_FILE, text_format.MessageToString(blueprint.architecture)),
         (LABEL_MAP_FILE, label_maps.to_text(labels)),
     ):
         files.write(folder / name, text_proto.sealed(text))
@@ -45,8 +51,8 @@ def write(
 
 def check_same(
     folder: Path,
+    blueprint: Blueprint,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    architecture: architecture_pb2.Architecture,
     labels: Mapping[int, str],
 ) -> None:
     """Checks that a training may go on from the checkpoints of a folder.
@@ -58,12 +64,15 @@ def check_same(
       CheckpointError: network, image size, classes, rounding or optimizer differ.
     """
     differences = [*_differing_labels(folder, labels)]
-    if (held := _architecture(folder)) is not None:
+    held = _architecture(folder)
+    if held is not None:
         differences += message_differences.lines(
-            _unnamed(held), _unnamed(architecture), "architecture"
+            _layers(held), _layers(blueprint.architecture), "architecture"
         )
     if (trained := _config(folder)) is not None:
-        differences += message_differences.lines(_decisive(trained), _decisive(pipeline))
+        differences += message_differences.lines(
+            _decisive(config.resolve(trained, held), trained), _decisive(blueprint, pipeline)
+        )
     if differences:
         more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise CheckpointError(
@@ -72,9 +81,7 @@ def check_same(
         )
 
 
-def check_usable(
-    folder: Path, pipeline: pipeline_pb2.TrainEvalPipelineConfig, labels: Mapping[int, str]
-) -> None:
+def check_usable(folder: Path, blueprint: Blueprint, labels: Mapping[int, str]) -> None:
     """Checks that a config may evaluate or export the checkpoints of a folder, and warns where it
     has another image size than they were trained at.
 
@@ -87,8 +94,11 @@ def check_usable(
             f"{folder / LABEL_MAP_FILE}"
         )
     trained = _config(folder)
-    if trained is not None and config.image_size(trained) != config.image_size(pipeline):
-        sizes = ["x".join(map(str, config.image_size(one))) for one in (trained, pipeline)]
+    if trained is None:
+        return
+    size = config.resolve(trained, _architecture(folder)).image_size
+    if size != blueprint.image_size:
+        sizes = ["x".join(map(str, one)) for one in (size, blueprint.image_size)]
         logging.warning("%s was trained at %s; the config has %s", folder, *sizes)
 
 
@@ -105,7 +115,7 @@ def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
 
 def _architecture(folder: Path) -> architecture_pb2.Architecture | None:
     path = folder / ARCHITECTURE_FILE
-    return config.load_architecture(str(path)) if path.exists() else None
+    return config.load_trained_architecture(path) if path.exists() else None
 
 
 def _config(folder: Path) -> pipeline_pb2.TrainEvalPipelineConfig | None:
@@ -121,28 +131,34 @@ def _config(folder: Path) -> pipeline_pb2.TrainEvalPipelineConfig | None:
         return None
 
 
-def _unnamed(architecture: architecture_pb2.Architecture) -> architecture_pb2.Architecture:
+def _layers(architecture: architecture_pb2.Architecture) -> architecture_pb2.Architecture:
+    """Returns the fields of an architecture that decide its variables."""
     copy = architecture_pb2.Architecture()
     copy.CopyFrom(architecture)
-    for name in _NAMES:
+    for name in _NO_LAYERS:
         copy.ClearField(name)
     return copy
 
 
 def _decisive(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    blueprint: Blueprint, pipeline: pipeline_pb2.TrainEvalPipelineConfig
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the fields of a config that decide, beside the architecture, which variables a
-    training has and what its outputs mean."""
+    """Returns the fields of a config that decide, beside the architecture's layers, which variables
+    a training has and what its outputs mean."""
     kept = pipeline_pb2.TrainEvalPipelineConfig()
-    ssd = kept.model.ssd
-    ssd.num_classes = pipeline.model.ssd.num_classes
-    ssd.image_resizer.CopyFrom(pipeline.model.ssd.image_resizer)
-    ssd.box_coder.CopyFrom(pipeline.model.ssd.box_coder)
+    settings = getattr(kept.model, blueprint.kind)
+    for name in _DECISIVE:
+        if name in settings.DESCRIPTOR.fields_by_name and blueprint.settings.HasField(name):
+            field = getattr(blueprint.settings, name)
+            if isinstance(field, Message):
+                getattr(settings, name).CopyFrom(field)
+            else:
+                setattr(settings, name, field)
+    kept.model.architecture.input.height, kept.model.architecture.input.width = blueprint.image_size
     optimizer = pipeline.train_config.optimizer.WhichOneof("optimizer")
     if optimizer:
         getattr(kept.train_config.optimizer, optimizer).SetInParent()
-    if pipeline.HasField("graph_rewriter"):
+    if blueprint.quantized:
         kept.graph_rewriter.SetInParent()
     kept.eval_config.use_moving_averages = pipeline.eval_config.use_moving_averages
     return kept

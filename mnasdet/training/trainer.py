@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 
 import tensorflow as tf
+import tf_keras
 from absl import logging
 
 from mnasdet import config, files
 from mnasdet.data import input_pipeline
-from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.detectors import detector as detectors
-from mnasdet.detectors import targets
 from mnasdet.errors import UserError
-from mnasdet.evaluation.coco import MAP
-from mnasdet.evaluation.evaluate import evaluate, evaluation_set
-from mnasdet.protos import architecture_pb2, pipeline_pb2, train_pb2
+from mnasdet.evaluation.evaluate import evaluation_set
+from mnasdet.protos import pipeline_pb2, train_pb2
 from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
@@ -47,18 +44,11 @@ class DivergedError(UserError):
     """The loss or a weight is NaN or infinite."""
 
 
-def strategy() -> tf.distribute.Strategy:
-    """All GPUs of this machine, or its CPU."""
-    if len(tf.config.list_physical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
-
-
 def train(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     model_dir: str | Path | None = None,
     *,
-    architecture: architecture_pb2.Architecture | None = None,
+    blueprint: Blueprint | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
     """Trains for `train_config.num_steps`, from the newest sound checkpoint of `model_dir` on.
@@ -66,11 +56,11 @@ def train(
     Args:
       model_dir: gets checkpoints, the best one in best/, TensorBoard events, metrics.json, and
         pipeline.config, label map and architecture as they were used; None writes nothing.
-      architecture: in place of the config's own.
+      blueprint: in place of what the config builds.
       seed: of the weights, the order of the images and their augmentation.
 
     Returns:
-      COCO metrics of the last evaluation, with step and train_seconds (without evaluation).
+      The metrics of the last evaluation, with step and train_seconds (without evaluation).
 
     Raises:
       DivergedError: the loss or a weight became NaN or infinite.
@@ -78,42 +68,41 @@ def train(
       CheckpointError: `model_dir` holds checkpoints of another training.
       UserError: another process trains into `model_dir`.
     """
+    blueprint = blueprint or config.resolve(pipeline)
     if not model_dir:
-        return _train(pipeline, None, architecture, seed)
+        return _train(blueprint, pipeline, None, seed)
     with files.locked(Path(model_dir)):
-        return _train(pipeline, Path(model_dir), architecture, seed)
+        return _train(blueprint, pipeline, Path(model_dir), seed)
 
 
 def _train(
+    blueprint: Blueprint,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     model_dir: Path | None,
-    architecture: architecture_pb2.Architecture | None,
     seed: int,
 ) -> dict[str, float]:
     runtime.seed_everything(seed)
     train_config = pipeline.train_config
-    architecture = architecture or config.architecture(pipeline)
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
     if model_dir and checkpoints.all_in(model_dir):
         # Before a network is built: that takes seconds, and this one may not be wanted.
-        run_files.check_same(model_dir, pipeline, architecture, labels)
-    with strategy().scope():
-        detector = detectors.build(pipeline, architecture)
-        warm_start(detector, train_config)
+        run_files.check_same(model_dir, blueprint, pipeline, labels)
+    with distribution.strategy().scope():
+        task = models.build(blueprint)
+        warm_start(task.model, train_config)
         learner = Learner(
-            detector,
-            pipeline.model.ssd,
+            task,
             train_config,
             keep_averages=pipeline.eval_config.use_moving_averages,
             quantization_delay=quantization_delay(pipeline),
         )
-        run = _Run(pipeline, detector, learner, labels, model_dir)
+        run = _Run(pipeline, task, learner, labels, model_dir)
         if model_dir:
             run.resume(model_dir)
             for folder in (model_dir, model_dir / BEST):
-                run_files.write(folder, pipeline, architecture, labels)
-        start = int(learner.step)
-        batches = iter(training_set(pipeline, detector, seed + start))
+                run_files.write(folder, blueprint, pipeline, labels)
+        start = learner.step
+        batches = iter(training_set(task, pipeline, seed + start))
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
     stopping = stop_request() if model_dir else contextlib.nullcontext(StopRequest())
     with input_pipeline.naming_damaged_images(*readers), stopping as request:
@@ -132,36 +121,28 @@ def quantization_delay(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
 
 
 def training_set(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, detector: detectors.Detector, seed: int
+    task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int
 ) -> tf.data.Dataset:
-    """Endless batches of image, class_targets and box_targets, spread over the replicas."""
-    assigner = targets.from_config(pipeline.model.ssd, detector.anchors)
-
-    def with_targets(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        # A crowd is no object that a box could find.
-        single = ~example["is_crowd"]
-        classes, boxes = assigner(example["boxes"][single], example["classes"][single])
-        return {"image": example["image"], "class_targets": classes, "box_targets": boxes}
-
+    """Returns endless batches of `task.targets`, spread over the replicas."""
     dataset = input_pipeline.training_dataset(
         pipeline.train_input_reader,
-        resizer=ImageResizer.from_proto(pipeline.model.ssd.image_resizer),
+        resizer=task.blueprint.resizer,
         batch_size=pipeline.train_config.batch_size,
         augmentations=pipeline.train_config.data_augmentation_options,
-        transform=with_targets,
+        transform=task.targets,
         seed=seed,
     )
     return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
 
 
-def warm_start(detector: detectors.Detector, train_config: train_pb2.TrainConfig) -> None:
+def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> None:
     """Loads what fits from `fine_tune_checkpoint`."""
     if train_config.fine_tune_checkpoint:
         path = train_config.fine_tune_checkpoint
         loaded = checkpoints.load_weights(
-            detector.model, path, partial=True, parts=_PARTS[_checkpoint_type(train_config)]
+            model, path, partial=True, parts=_PARTS[_checkpoint_type(train_config)]
         )
-        total = len(checkpoints.variables_by_name(detector.model))
+        total = len(checkpoints.variables_by_name(model))
         logging.info("%s: %d of %d variables loaded", path, loaded, total)
 
 
@@ -176,18 +157,19 @@ class _Run:
     def __init__(
         self,
         pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-        detector: detectors.Detector,
+        task: Task,
         learner: Learner,
         labels: dict[int, str],
         model_dir: Path | None,
     ):
         self._pipeline = pipeline
         self._config = pipeline.train_config
+        self._task = task
         self._learner = learner
         self._labels = labels
         self._model_dir = model_dir
-        self._evaluation_set = evaluation_set(pipeline)
-        self._detect = tf.function(detector.detect, autograph=False)
+        self._evaluation_set = evaluation_set(pipeline, task.blueprint.resizer)
+        self._predict = tf.function(task.predict, autograph=False)
         self._summaries = Summaries(model_dir)
         self._metrics: dict[str, float] = {}
         self._best: dict[str, float] = {}
@@ -202,7 +184,7 @@ class _Run:
         prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
         logging.info("going on from %s", prefix)
         self._best = _read_best(model_dir / _METRICS_FILE)
-        self._restart_clock(int(self._learner.step))
+        self._restart_clock(self._learner.step)
 
     def after_step(self, step: int, values: dict[str, tf.Tensor], request: StopRequest) -> None:
         last = step == self._config.num_steps
@@ -222,7 +204,7 @@ class _Run:
             )
 
     def finish(self) -> dict[str, float]:
-        step = int(self._learner.step)
+        step = self._learner.step
         # A search's children are compared with one another; what is kept, with no detector at all.
         self._evaluate(step, with_baseline=self._model_dir is not None)
         self._save(step)
@@ -238,12 +220,11 @@ class _Run:
         self._train_seconds += seconds
         self._restart_clock(step)
         logging.info(
-            "step %d/%d  loss %.4f (box %.4f, class %.4f)  rate %.4g%s",
+            "step %d/%d  loss %.4f (%s)  rate %.4g%s",
             step,
             self._config.num_steps,
             values["Loss/total_loss"],
-            values["Loss/localization_loss"],
-            values["Loss/classification_loss"],
+            ", ".join(_shares(values)),
             values["learning_rate"],
             pace,
         )
@@ -265,19 +246,22 @@ class _Run:
 
     def _evaluate(self, step: int, with_baseline: bool = False) -> None:
         self._check_sound()
-        evaluation = self._pipeline.eval_config
+        evaluation, objective = self._pipeline.eval_config, self._task.objective
         with self._learner.averaged_weights():
-            self._metrics = evaluate(
-                self._detect,
-                self._evaluation_set,
-                self._labels,
-                evaluation.include_metrics_per_category,
-                with_baseline=with_baseline,
+            evaluator = judged(
+                self._task.evaluator(self._labels), self._predict, self._evaluation_set
+            )
+            self._metrics = evaluator.metrics(
+                per_category=evaluation.include_metrics_per_category, with_baseline=with_baseline
             )
             if self._model_dir and evaluation.num_visualizations:
-                self._summaries.detections(step, self._evaluation_set, self._detect, evaluation)
+                self._summaries.predictions(
+                    step, self._task, self._predict, self._evaluation_set, evaluation
+                )
         self._metrics |= {"step": step, "train_seconds": round(self._train_seconds, 1)}
-        logging.info("step %d  mAP %.4f", step, self._metrics[MAP])
+        logging.info(
+            "step %d  %s %.4f", step, metric_text.name(objective), self._metrics[objective]
+        )
         self._summaries.scalars(step, self._metrics)
         self._restart_clock(step)
 
@@ -292,13 +276,23 @@ class _Run:
             return
         self._check_sound()
         checkpoint_writer.save(self._learner.checkpoint, self._model_dir, step, max_to_keep=2)
-        if self._metrics.get("step") == step and self._metrics[MAP] >= self._best.get(MAP, -1.0):
+        objective = self._task.objective
+        best_so_far = self._best.get(objective, -1.0)
+        if self._metrics.get("step") == step and self._metrics[objective] >= best_so_far:
             best = self._model_dir / BEST
             checkpoint_writer.save(self._learner.checkpoint, best, step, max_to_keep=1)
             self._best = self._metrics
         metrics = self._metrics | {"best": self._best}
         files.write_json(self._model_dir / _METRICS_FILE, metrics)
         self._restart_clock(step)
+
+
+def _shares(values: dict[str, float]) -> list[str]:
+    """Returns the single losses, such as "localization 0.1234"."""
+    names = [name for name in values if name.startswith("Loss/") and name != "Loss/total_loss"]
+    return [
+        f"{name.removeprefix('Loss/').removesuffix('_loss')} {values[name]:.4f}" for name in names
+    ]
 
 
 def _due(step: int, every: int) -> bool:
