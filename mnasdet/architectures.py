@@ -73,8 +73,10 @@ def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:
 
 
 def num_exits(architecture: architecture_pb2.Architecture) -> int:
-    """Returns the repeats of the feature pyramid, after each of which a predictor may stand; 1 where
-    there is no pyramid."""
+    """Returns the repeats of the feature pyramid, after each of which a predictor may stand.
+
+    An architecture without a pyramid has one exit.
+    """
     pyramid = architecture.feature_pyramid
     name = pyramid.WhichOneof("feature_pyramid_oneof")
     return getattr(getattr(pyramid, name), "repeats", 1) if name else 1

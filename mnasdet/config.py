@@ -174,12 +174,14 @@ def _override(
 def with_architecture(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, resolved: architecture_pb2.Architecture
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """The config of exactly this architecture, which needs nothing more of `model.ssd`."""
+    """Returns the config of exactly this architecture, which needs nothing more of `model.ssd`."""
     copy = pipeline_pb2.TrainEvalPipelineConfig()
     copy.CopyFrom(pipeline)
     _replace_architecture(copy, resolved)
-    copy.model.ssd.feature_extractor.ClearField("conv_hyperparams")
-    copy.model.ssd.feature_extractor.ClearField("override_base_feature_extractor_hyperparams")
+    if copy.model.HasField("ssd"):
+        extractor = copy.model.ssd.feature_extractor
+        extractor.ClearField("conv_hyperparams")
+        extractor.ClearField("override_base_feature_extractor_hyperparams")
     return copy
 
 

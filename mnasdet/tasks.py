@@ -58,9 +58,14 @@ class Task(Protocol):
       compiles: XLA can compile the losses.
     """
 
-    blueprint: Blueprint
-    model: tf_keras.Model
-    objective: str
+    @property
+    def blueprint(self) -> Blueprint: ...
+
+    @property
+    def model(self) -> tf_keras.Model: ...
+
+    @property
+    def objective(self) -> str: ...
 
     @property
     def compiles(self) -> bool: ...

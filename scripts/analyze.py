@@ -26,9 +26,7 @@ command.define_format_flag()
 flags.DEFINE_string("architecture", None, "Published name, text-proto file or architecture string.")
 flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config, in place of it.")
 flags.DEFINE_bool("list", False, "All published architectures, each at its own image size.")
-flags.DEFINE_integer(
-    "image_size", None, "Side in pixels, in place of the architecture's or config's.", lower_bound=1
-)
+command.define_image_size_flag("in place of the architecture's or config's")
 flags.DEFINE_integer(
     "num_classes",
     None,
@@ -77,7 +75,7 @@ def main() -> None:
         return
     architecture, image_size, num_classes = _subject()
     _override(architecture)
-    _check_size(architecture, image_size)
+    image_size = _checked_size(architecture, image_size)
     costs = analyze(architecture, image_size, num_classes)
     if FLAGS.latency_table:
         costs["latency"] = _latency(architecture, image_size, num_classes)
@@ -95,13 +93,13 @@ def main() -> None:
 
 def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
     """Returns the latencies by a table, and writes the plot if --plot names one."""
-    from mnasdet.detectors.network import network_outputs
+    from mnasdet import models
     from mnasdet.networks.cost import cost_sheet
     from mnasdet.tflite.latency import latency_breakdown
     from mnasdet.tflite.latency.latency_table import LatencyTable
 
     table = LatencyTable.load(FLAGS.latency_table)
-    sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
+    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes).outputs)
     size = "x".join(map(str, image_size))
     return {"table": FLAGS.latency_table} | _breakdown(
         f"{architecture.name or 'unnamed'} at {size}",
@@ -163,21 +161,20 @@ def _heading(cost: str) -> str:
 
 
 def _subject():
-    """The Architecture, (height, width) and number of classes that the flags name."""
+    """Returns the Architecture, (height, width) if one is known, and the number of classes that the
+    flags name."""
     from mnasdet import config
+    from mnasdet.architectures import default_input_size
 
     if FLAGS.architecture:
         architecture = config.load_architecture(FLAGS.architecture)
-        image_size = (architecture.image_size, architecture.image_size)
+        image_size = default_input_size(architecture)
         num_classes = command.default_num_classes(architecture)
     else:
-        pipeline = config.load(FLAGS.pipeline_config_path, readers=())
-        architecture = config.architecture(pipeline)
-        image_size = config.image_size(pipeline)
-        num_classes = pipeline.model.ssd.num_classes
-    if FLAGS.image_size:
-        image_size = (FLAGS.image_size, FLAGS.image_size)
-    return architecture, image_size, FLAGS.num_classes or num_classes
+        blueprint = config.resolve(config.load(FLAGS.pipeline_config_path, readers=()))
+        architecture, image_size = blueprint.architecture, blueprint.image_size
+        num_classes = blueprint.num_classes
+    return architecture, command.image_size() or image_size, FLAGS.num_classes or num_classes
 
 
 def _override(architecture) -> None:
@@ -201,10 +198,11 @@ def _override(architecture) -> None:
         raise UserError("; ".join(problems))
 
 
-def _check_size(architecture, image_size) -> None:
-    from mnasdet.config_checks.architecture import smallest_image_size
+def _checked_size(architecture, image_size) -> tuple[int, int]:
+    """Returns the image size, which an architecture may lack or be too deep for."""
+    from mnasdet.architectures import smallest_image_size
 
-    if not min(image_size):
+    if image_size is None:
         raise UserError("the architecture names no image size; set --image_size")
     smallest = smallest_image_size(architecture)
     if min(image_size) < smallest:
@@ -212,15 +210,16 @@ def _check_size(architecture, image_size) -> None:
             f"image size {image_size[0]}x{image_size[1]}: at least {smallest} is "
             "needed; set --image_size"
         )
+    return image_size
 
 
 def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
     """The costs of one image, total and by part; `image_size` is (height, width)."""
+    from mnasdet import models
     from mnasdet.architecture_string.conversion import to_string
-    from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
 
-    sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
+    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes).outputs)
     return {
         "architecture": architecture.name or "unnamed",
         "structure": to_string(architecture),
@@ -233,26 +232,27 @@ def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
 def _list() -> None:
     from mnasdet import config
+    from mnasdet.architectures import default_input_size
 
     figures = ("trainable_params", "params", "multiply_adds")
     rows: list[dict[str, Any]] = []
     for name in config.architecture_names():
         architecture = config.load_architecture(name)
-        image_size = (architecture.image_size, architecture.image_size)
+        image_size = default_input_size(architecture)
         costs = analyze(architecture, image_size, command.default_num_classes(architecture))
-        row = {"architecture": name, "image_size": architecture.image_size}
+        row = {"architecture": name, "image_size": list(image_size)}
         rows.append(row | {key: costs[key] for key in figures} | {"source": architecture.source})
     if FLAGS.format == "json":
         command.print_json({"architectures": rows})
         return
     width = max(len(row["architecture"]) for row in rows)
     print(
-        f"{'architecture':<{width}} {'size':>5} {'trainable':>12} {'params':>12} "
+        f"{'architecture':<{width}} {'size':>9} {'trainable':>12} {'params':>12} "
         f"{'multiply-adds':>17}  source"
     )
     for row in rows:
         print(
-            f"{row['architecture']:<{width}} {row['image_size']:>5} "
+            f"{row['architecture']:<{width}} {'x'.join(map(str, row['image_size'])):>9} "
             f"{row['trainable_params']:>12,} {row['params']:>12,} {row['multiply_adds']:>17,}  "
             f"{row['source']}"
         )

@@ -81,22 +81,20 @@ def _text(value: Any) -> str:
 
 def summarize(pipeline) -> dict[str, Any]:
     """What the config builds and how it is trained and searched."""
-    from mnasdet import config
+    from mnasdet import config, models
     from mnasdet.architecture_string.conversion import to_string
-    from mnasdet.detectors.network import network_outputs
     from mnasdet.networks.cost import cost_sheet
 
-    architecture = config.architecture(pipeline)
-    image_size = config.image_size(pipeline)
-    num_classes = pipeline.model.ssd.num_classes
+    blueprint = config.resolve(pipeline)
+    architecture = blueprint.architecture
     train = pipeline.train_config
     optimizer = train.optimizer.WhichOneof("optimizer")
-    sheet = cost_sheet(network_outputs(architecture, image_size, num_classes))
+    sheet = cost_sheet(models.network(blueprint).outputs)
     summary = {
         "architecture": architecture.name or "unnamed",
         "structure": to_string(architecture),
-        "image_size": list(image_size),
-        "num_classes": num_classes,
+        "image_size": list(blueprint.image_size),
+        "num_classes": blueprint.num_classes,
         **sheet.total._asdict(),
         "parts": {part: cost._asdict() for part, cost in sheet.parts.items()},
         "num_steps": train.num_steps,

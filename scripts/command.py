@@ -71,6 +71,26 @@ def define_pipeline_flags(required: bool = True) -> None:
     flags.DEFINE_string("label_map", "", "Label map, in place of the config's.")
 
 
+def define_image_size_flag(place: str) -> None:
+    """Defines --image_size, which `image_size` reads; `place` says in place of what it is."""
+    flags.DEFINE_string("image_size", "", f"Side in pixels, or HEIGHTxWIDTH, {place}.")
+
+
+def image_size() -> tuple[int, int] | None:
+    """Returns the (height, width) that --image_size names; None without the flag.
+
+    Raises:
+      UserError: it names no size.
+    """
+    if not FLAGS["image_size"].present:
+        return None
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", FLAGS.image_size)
+    size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not min(size):
+        raise UserError(f"--image_size={FLAGS.image_size}: a side such as 320, or 256x448")
+    return size
+
+
 def define_record_flags() -> None:
     """Defines the flags of `write_records`."""
     define_format_flag()

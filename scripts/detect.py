@@ -99,17 +99,20 @@ def pictures() -> list[Path]:
 
 def load():
     """Returns the detector, how it has pictures resized, and the names of its classes."""
+    from mnasdet import config
     from mnasdet.data.image_resizer import ImageResizer
 
     pipeline = own_pipeline()
+    blueprint = None if pipeline is None else config.resolve(pipeline)
     if FLAGS.tflite_path:
+        from mnasdet import deployment
         from mnasdet.tflite import interpreter
 
-        detector = interpreter.detection_function(pipeline, FLAGS.tflite_path)
+        detector = deployment.predict_function(blueprint, FLAGS.tflite_path)
     else:
-        detector = checkpoint_detector(pipeline)
-    if pipeline is not None:
-        resizer = ImageResizer.from_proto(pipeline.model.ssd.image_resizer)
+        detector, blueprint = checkpoint_detector(pipeline)
+    if blueprint is not None:
+        resizer = blueprint.resizer
     else:
         height, width = interpreter.TfliteModel(FLAGS.tflite_path).image_size
         resizer = ImageResizer((height, width))
@@ -152,14 +155,15 @@ def beside_model(name: str) -> Path | None:
 def checkpoint_detector(pipeline):
     import tensorflow as tf
 
-    from mnasdet.training.checkpoints import load_detector
+    from mnasdet.training.checkpoints import load_task
 
-    detector = load_detector(pipeline, FLAGS.checkpoint_dir)
-    return tf.function(detector.detect, autograph=False)
+    task = load_task(pipeline, FLAGS.checkpoint_dir)
+    return tf.function(task.predict, autograph=False), task.blueprint
 
 
 def class_names(pipeline) -> dict[int, str]:
     """Returns those of --label_map, the model's folder, the TFLite file or the config."""
+    from mnasdet import config
     from mnasdet.data import input_pipeline, label_map
 
     path = FLAGS.label_map or beside_model("label_map.pbtxt")
@@ -177,10 +181,10 @@ def class_names(pipeline) -> dict[int, str]:
             logging.warning("%s", error)
     if not names:
         logging.warning("classes have numbers for names: give --label_map")
-    if path and pipeline is not None and max(names) > pipeline.model.ssd.num_classes:
+    num_classes = 0 if pipeline is None else config.resolve(pipeline).num_classes
+    if path and num_classes and max(names) > num_classes:
         raise UserError(
-            f"{path}: has id {max(names)}; the detector has num_classes: "
-            f"{pipeline.model.ssd.num_classes}: give the label map that it was trained with"
+            f"{path}: has id {max(names)}; the detector has num_classes: {num_classes}: give the label map that it was trained with"
         )
     return names
 

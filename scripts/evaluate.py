@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from typing import Any
 
 from absl import flags
 
@@ -55,59 +56,51 @@ def main() -> None:
         print_exits(evaluate_exits(pipeline))
         return
 
+    from mnasdet import config, deployment, models
     from mnasdet.evaluation import baseline
     from mnasdet.evaluation.evaluate import evaluate_pipeline
-    from mnasdet.training import runtime
+    from mnasdet.training import checkpoints, runtime
 
     runtime.log_devices()
-
+    predict = None
     if FLAGS.tflite_path:
-        from mnasdet.tflite import interpreter
-
-        detect = interpreter.detection_function(pipeline, FLAGS.tflite_path)
+        task = models.build(config.resolve(pipeline))
+        predict = deployment.predict_function(task.blueprint, FLAGS.tflite_path)
     else:
-        from mnasdet.training.checkpoints import load_detector
-
-        detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
-        detect = compiled(detector)
-    metrics = evaluate_pipeline(pipeline, detect, per_category=True, with_baseline=True)
+        task = checkpoints.load_task(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
+    metrics = evaluate_pipeline(task, pipeline, predict, per_category=True, with_baseline=True)
     if baseline.verdict(metrics):
         metrics["ConstantBoxes_Level"] = baseline.is_level(metrics)
     command.print_metrics(metrics, FLAGS.output)
 
 
-def compiled(detector):
-    import tensorflow as tf
-
-    return tf.function(detector.detect, autograph=False)
-
-
-def evaluate_exits(pipeline) -> list[dict[str, float]]:
-    """The metrics of every exit, with the median latency_ms of its TFLite graph on this host."""
-    from mnasdet.detectors.network import num_exits
+def evaluate_exits(pipeline) -> list[dict[str, Any]]:
+    """Returns the metrics of every exit, with the median latency_ms of its TFLite graph on this
+    host."""
+    from mnasdet.architectures import num_exits
     from mnasdet.evaluation.evaluate import evaluate_pipeline
+    from mnasdet.evaluation.metric_text import display_name
     from mnasdet.tflite.convert import convert, is_quantized
     from mnasdet.tflite.devices.device import DeviceSpec
     from mnasdet.training import checkpoints
 
-    architecture = checkpoints.load_architecture(pipeline, FLAGS.checkpoint_dir)
+    architecture = checkpoints.load_blueprint(pipeline, FLAGS.checkpoint_dir).architecture
     exits = []
     for number in range(1, num_exits(architecture) + 1):
-        detector = checkpoints.load_detector(pipeline, FLAGS.checkpoint_dir, number)
+        task = checkpoints.load_task(pipeline, FLAGS.checkpoint_dir, number)
         with tempfile.NamedTemporaryFile(suffix=".tflite") as graph:
-            quantization = "int8" if is_quantized(detector.model) else "none"
-            graph.write(convert(detector.model, quantization))
+            quantization = "int8" if is_quantized(task.model) else "none"
+            graph.write(convert(task.model, quantization))
             graph.flush()
             with DeviceSpec().open() as device:
                 latency_ms = device.benchmark(graph.name)["median_ms"]
-        of_exit = evaluate_pipeline(pipeline, compiled(detector))
-        exits.append({"exit": number, "latency_ms": latency_ms} | of_exit)
+        metrics = evaluate_pipeline(task, pipeline)
+        accuracy = {display_name(task.objective): metrics[task.objective]}
+        exits.append({"exit": number, "latency_ms": latency_ms} | accuracy | metrics)
     return exits
 
 
-def print_exits(exits: list[dict[str, float]]) -> None:
-    from mnasdet.evaluation.coco import MAP
-
+def print_exits(exits: list[dict[str, Any]]) -> None:
     if FLAGS.output:
         files.write(FLAGS.output, json.dumps({"exits": exits}, indent=2) + "\n")
     if FLAGS.format == "json":
@@ -115,7 +108,7 @@ def print_exits(exits: list[dict[str, float]]) -> None:
         return
     for of_exit in exits:
         print(
-            f"exit {of_exit['exit']}  mAP {of_exit[MAP]:.4f}  {of_exit['latency_ms']:.3f} ms on "
+            f"exit {of_exit['exit']}  mAP {of_exit['mAP']:.4f}  {of_exit['latency_ms']:.3f} ms on "
             "this host"
         )
 

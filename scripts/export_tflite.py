@@ -73,10 +73,11 @@ flags.DEFINE_bool(
     "Evaluate Keras, the exported file and its float32, fp16 and int8 kin on the evaluation set.",
 )
 flags.DEFINE_float(
-    "max_map_drop",
+    "max_drop",
     None,
     "Compare, and end with status 1 if the exported file's mAP is further below Keras'.",
 )
+flags.DEFINE_alias("max_map_drop", "max_drop")
 flags.DEFINE_bool(
     "layer_errors",
     False,
@@ -92,21 +93,24 @@ flags.DEFINE_integer(
 
 def main() -> None:
     check_flags()
-    compares = FLAGS.compare or FLAGS.max_map_drop is not None
+    compares = FLAGS.compare or FLAGS.max_drop is not None
     calibrates = compares or FLAGS.quantization in ("int8", "int16x8")
     trained_on = ("train_input_reader",) if calibrates and FLAGS.calibration_set == "train" else ()
     pipeline = command.load_pipeline(readers=("eval_input_reader", *trained_on))
 
+    from mnasdet import deployment
     from mnasdet.data import input_pipeline
+    from mnasdet.evaluation import metric_text
     from mnasdet.evaluation.evaluate import first_images
     from mnasdet.tflite import accuracy
     from mnasdet.tflite.convert import is_quantized
-    from mnasdet.tflite.export import NUM_PARITY_IMAGES, export, write_description
+    from mnasdet.tflite.export import NUM_PARITY_IMAGES, write_description
     from mnasdet.training import runtime
-    from mnasdet.training.checkpoints import load_detector
+    from mnasdet.training.checkpoints import load_task
 
     runtime.log_devices()
-    detector = load_detector(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
+    task = load_task(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
+    resizer = task.blueprint.resizer
     kind = {
         "quantization": FLAGS.quantization,
         "input_type": FLAGS.input_type,
@@ -115,32 +119,33 @@ def main() -> None:
         "nms_type": FLAGS.nms_type,
         "calibration_images": None,
     }
-    if is_quantized(detector.model):
+    if is_quantized(task.model):
         if FLAGS.layer_errors:
             raise UserError("--layer_errors: a detector trained with graph_rewriter rounds itself")
     elif calibrates:
         kind["calibration_images"] = first_images(
-            pipeline, FLAGS.num_calibration_images, training=bool(trained_on)
+            pipeline, resizer, FLAGS.num_calibration_images, training=bool(trained_on)
         )
     logging.info("exporting quantization %s", FLAGS.quantization)
-    description = export(
-        detector,
+    description = deployment.export(
+        task,
         FLAGS.output_dir,
-        images=first_images(pipeline, NUM_PARITY_IMAGES),
+        images=first_images(pipeline, resizer, NUM_PARITY_IMAGES),
         labels=input_pipeline.label_map(pipeline.eval_input_reader[0]),
         with_layer_errors=FLAGS.layer_errors,
         **kind,
     )
     if compares or (FLAGS.nms and accuracy.is_quick(pipeline)):
         others = accuracy.COMPARED if compares else ()
-        description["accuracy"] = compare(pipeline, detector, description["graph"], others, kind)
+        graph = f"{FLAGS.output_dir}/{description['graph']}"
+        description["accuracy"] = deployment.compare(task, pipeline, graph, others=others, **kind)
         write_description(FLAGS.output_dir, description)
     if FLAGS.format == "json":
         command.print_json(description)
     else:
-        print_description(description)
-    if FLAGS.max_map_drop is not None:
-        check_drop(description["accuracy"])
+        print_description(description, metric_text.display_name(task.objective))
+    if FLAGS.max_drop is not None:
+        check_drop(description["accuracy"], metric_text.display_name(task.objective))
 
 
 def check_flags() -> None:
@@ -149,22 +154,7 @@ def check_flags() -> None:
             raise ConfigError(f"--{name}: needs --nms")
 
 
-def compare(pipeline, detector, graph: str, others, kind: dict) -> dict[str, dict]:
-    from mnasdet.evaluation.coco import MAP
-    from mnasdet.evaluation.evaluate import evaluate_pipeline
-    from mnasdet.tflite import accuracy
-
-    return accuracy.compare(
-        detector,
-        pipeline,
-        f"{FLAGS.output_dir}/{graph}",
-        lambda detect: evaluate_pipeline(pipeline, detect)[MAP],
-        others=others,
-        **kind,
-    )
-
-
-def print_description(description: dict) -> None:
+def print_description(description: dict, objective: str) -> None:
     graph = description["graph"]
     difference = max(description["parity"]["max_abs_difference"].values())
     print(
@@ -176,7 +166,7 @@ def print_description(description: dict) -> None:
     for layer in description.get("layer_errors", []):
         print(f"{layer['relative_error']:8.4f}  {layer['tensor']}")
     for name, of_file in description.get("accuracy", {}).items():
-        line = f"{name:8} mAP {of_file['mAP']:.4f}"
+        line = f"{name:8} {objective} {of_file[objective]:.4f}"
         if "drop" in of_file:
             line += f"  drop {of_file['drop']:7.4f}  {of_file['bytes'] / 1e6:6.2f} MB"
         print(line)
@@ -191,13 +181,13 @@ def print_suppression(description: dict) -> None:
     )
 
 
-def check_drop(accuracy: dict[str, dict]) -> None:
+def check_drop(accuracy: dict[str, dict], objective: str) -> None:
     drop = accuracy[FLAGS.quantization]["drop"]
-    if drop > FLAGS.max_map_drop:
+    if drop > FLAGS.max_drop:
         raise UserError(
-            f"mAP drops by {drop:.4f}, from Keras' {accuracy['keras']['mAP']:.4f} to "
-            f"{accuracy[FLAGS.quantization]['mAP']:.4f}; --max_map_drop allows "
-            f"{FLAGS.max_map_drop:g}; the files in {FLAGS.output_dir} are kept"
+            f"{objective} drops by {drop:.4f}, from Keras' {accuracy['keras'][objective]:.4f} to "
+            f"{accuracy[FLAGS.quantization][objective]:.4f}; --max_drop allows "
+            f"{FLAGS.max_drop:g}; the files in {FLAGS.output_dir} are kept"
         )
 
 

@@ -139,9 +139,7 @@ KINDS = {
     "classifier": Kind("classifier", options("h=hidden_channels d=dropout")),
     "net": Kind(
         "",
-        options(
-            "w=depth_multiplier m=min_depth x=exit i=image_size", deep=("deep_supervision", True)
-        ),
+        options("w=depth_multiplier m=min_depth x=exit i=input", deep=("deep_supervision", True)),
     ),
 }
 

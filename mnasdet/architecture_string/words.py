@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from mnasdet.architecture_string.grammar import Kind, Option, Piece, fail, split
 from mnasdet.errors import nearest
+from mnasdet.protos import architecture_pb2
 
 
 def kind_of(message: Any, kinds: dict[str, Kind]) -> str:
@@ -44,6 +45,10 @@ def write_options(message: Any, usual: Any, options: Sequence[Option]) -> list[s
         value = getattr(message, option.field)
         if not option.always and value == getattr(usual, option.field):
             continue
+        if isinstance(value, architecture_pb2.InputSize):
+            sides = [value.height, value.width]
+            words.append(option.key + "x".join(map(str, dict.fromkeys(sides))))
+            continue
         if option.value is None:
             values = value if hasattr(value, "append") else [value]
             if values:
@@ -73,7 +78,7 @@ def read_options(message: Any, piece: Piece, options: Sequence[Option]) -> None:
     by_key = {option.key: option for option in options}
     seen = set()
     for word in split(piece, "_") if piece[0] else ():
-        match = re.fullmatch(r"([a-z]*)((?:[\d.,-]|e[-+])*)", word[0])
+        match = re.fullmatch(r"([a-z]*)((?:[\d.,-]|e[-+]|(?<=\d)x(?=\d))*)", word[0])
         option = by_key.get(match[1]) if match else None
         if match is None or option is None or (option.value is None) != bool(match[2]):
             fail(word, f"the options here are {', '.join(_shown(o) for o in options)}")
@@ -89,6 +94,9 @@ def _shown(option: Option) -> str:
 
 def _set(message: Any, option: Option, numbers: Piece) -> None:
     field = message.DESCRIPTOR.fields_by_name[option.field]
+    if field.message_type is not None:
+        _set_size(getattr(message, option.field), numbers)
+        return
     whole = field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_INT64)
     try:
         values = [(int if whole else float)(text) for text in numbers[0].split(",") if text]
@@ -101,3 +109,11 @@ def _set(message: Any, option: Option, numbers: Piece) -> None:
             setattr(message, option.field, value)
     except ValueError:
         fail(numbers, f"{'a whole number' if whole else 'a number'} is needed")
+
+
+def _set_size(size: architecture_pb2.InputSize, numbers: Piece) -> None:
+    """Sets a size from a side, "320", or from height and width, "256x448"."""
+    sides = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", numbers[0])
+    if sides is None:
+        fail(numbers, "a side in pixels, or HEIGHTxWIDTH, is needed")
+    size.height, size.width = int(sides[1]), int(sides[2] or sides[1])

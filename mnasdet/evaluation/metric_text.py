@@ -15,6 +15,11 @@ _SIZES = {
 }
 
 
+def display_name(objective: str) -> str:
+    """Returns the name that people have for an objective: "mAP", "top-1"."""
+    return objective.partition("/")[2].replace("_", "-")
+
+
 def lines(metrics: Mapping[str, float]) -> Iterator[str]:
     """Yields "NAME = VALUE" for every metric, and how the model compares with constant boxes."""
     for name, value in metrics.items():

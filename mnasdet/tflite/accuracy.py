@@ -1,4 +1,4 @@
-"""What a detector's TFLite files lose against Keras."""
+"""Compares TFLite files with the Keras model that they were exported from."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from absl import logging
 from tqdm import tqdm
 
 from mnasdet.data.input_pipeline import input_files
-from mnasdet.detectors.detector import Detector
+from mnasdet.evaluation import metric_text
+from mnasdet.evaluation.evaluate import Predict
 from mnasdet.protos import pipeline_pb2
+from mnasdet.tasks import Task
 from mnasdet.tflite.convert import is_quantized
-from mnasdet.tflite.export import GRAPH_FILE, export
-from mnasdet.tflite.interpreter import detection_function
+from mnasdet.tflite.interpreter import GRAPH_FILE
 
 # What is compared in every case, but of a detector that was trained for int8 alone.
 COMPARED = ("none", "fp16", "int8")
 
 # So many pictures are evaluated in seconds, though nobody asked for it.
 _FEW_IMAGES = 200
-
-Detect = Callable[..., dict[str, Any]]
 
 
 def is_quick(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> bool:
@@ -36,31 +35,33 @@ def is_quick(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> bool:
 
 
 def compare(
-    detector: Detector,
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    task: Task,
     graph: str | os.PathLike,
-    evaluate: Callable[[Detect], float],
+    evaluate: Callable[[Predict], float],
     *,
+    export: Callable[[Path, str], Any],
+    predict_function: Callable[[Path], Predict],
     quantization: str = "none",
     others: Sequence[str] = COMPARED,
-    **kind: Any,
 ) -> dict[str, dict[str, Any]]:
     """Evaluates the Keras model, a TFLite file that was exported from it, and files that differ
     from that one by the quantisation alone. Keras has the config's own post-processing.
 
     Args:
-      graph: the file; `quantization` and `kind` are arguments of `export` that it was exported
-        with.
-      evaluate: gives the mAP of a function as `Detector.detect` is.
+      graph: the file, and its quantization.
+      evaluate: returns the objective of a function as `Task.predict` is.
+      export: writes a file of another quantisation into a folder.
+      predict_function: reads such a file.
       others: quantisations of the other files.
 
     Returns:
-      By quantisation, Keras first: mAP; of files also drop, the mAP that Keras has above it, and
-      bytes.
+      By quantisation, Keras first: the objective by its display name; of files also drop, which is
+      how much more Keras has, and bytes.
     """
-    keras_map = _evaluated("Keras", tf.function(detector.detect, autograph=False), evaluate)
-    compared: dict[str, dict[str, Any]] = {"keras": {"mAP": keras_map}}
-    if is_quantized(detector.model):
+    name = metric_text.display_name(task.objective)
+    keras = _evaluated("Keras", name, tf.function(task.predict, autograph=False), evaluate)
+    compared: dict[str, dict[str, Any]] = {"keras": {name: keras}}
+    if is_quantized(task.model):
         others = ()
     with tempfile.TemporaryDirectory() as folder:
         for other in dict.fromkeys((*others, quantization)):
@@ -68,29 +69,31 @@ def compare(
             if other != quantization:
                 path = Path(folder) / other / GRAPH_FILE
                 logging.info("exporting quantization %s to compare", other)
-                export(detector, path.parent, quantization=other, **kind)
-            detect = detection_function(pipeline, path)
-            file_map = _evaluated(f"quantization {other}", detect, evaluate)
+                export(path.parent, other)
+            of_file = _evaluated(f"quantization {other}", name, predict_function(path), evaluate)
             compared[other] = {
-                "mAP": file_map,
-                "drop": keras_map - file_map,
+                name: of_file,
+                "drop": keras - of_file,
                 "bytes": path.stat().st_size,
             }
     return compared
 
 
-def _evaluated(name: str, detect: Detect, evaluate: Callable[[Detect], float]) -> float:
-    """Returns the mAP, and says before and meanwhile what is being done: it may take minutes."""
-    logging.info("evaluating %s", name)
-    with tqdm(desc=f"evaluating {name}", unit="image", delay=2, disable=None) as bar:
+def _evaluated(
+    what: str, objective: str, predict: Predict, evaluate: Callable[[Predict], float]
+) -> float:
+    """Returns the objective, and says before and meanwhile what is being done: it may take
+    minutes."""
+    logging.info("evaluating %s", what)
+    with tqdm(desc=f"evaluating {what}", unit="image", delay=2, disable=None) as bar:
 
         def watched(images: tf.Tensor) -> dict[str, Any]:
-            found = detect(images)
+            found = predict(images)
             bar.update(len(images))
             return found
 
         start = time.perf_counter()
-        mean_ap = evaluate(watched)
+        accuracy = evaluate(watched)
     seconds = time.perf_counter() - start
-    logging.info("evaluated %s: mAP %.4f, %.1f s", name, mean_ap, seconds)
-    return mean_ap
+    logging.info("evaluated %s: %s %.4f, %.1f s", what, objective, accuracy, seconds)
+    return accuracy

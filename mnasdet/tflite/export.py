@@ -1,9 +1,7 @@
-"""Writes a detector as the files that a device needs."""
+"""Writes a model as the files that a device needs."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import os
 import time
 from collections.abc import Mapping
@@ -16,12 +14,11 @@ from absl import logging
 
 import mnasdet
 from mnasdet import files
-from mnasdet.detectors.detector import Detector
-from mnasdet.tflite import detector_metadata, graph_file, layer_errors, metadata
-from mnasdet.tflite import nms as suppression
+from mnasdet.tflite import graph_file, layer_errors, metadata
 from mnasdet.tflite.convert import FULL_QUANTIZATIONS, convert
 from mnasdet.tflite.devices.provenance import sha256
-from mnasdet.tflite.interpreter import ANCHORS_FILE, DESCRIPTION_FILES, TfliteModel, to_pixels
+from mnasdet.tflite.exportable import Exportable
+from mnasdet.tflite.interpreter import DESCRIPTION_FILES, TfliteModel, to_pixels
 from mnasdet.tflite.interpreter import GRAPH_FILE as GRAPH_FILE
 from mnasdet.tflite.interpreter import NMS_GRAPH_FILE as NMS_GRAPH_FILE
 from mnasdet.tflite.latency.picture_latency import latencies_ms
@@ -37,66 +34,53 @@ _PACKAGES = ("tensorflow", "tf-keras", "ai-edge-litert")
 
 
 def export(
-    detector: Detector,
+    exportable: Exportable,
     output_dir: str | os.PathLike,
     *,
     images: np.ndarray | None = None,
     quantization: str = "none",
     input_type: str = "float32",
-    nms: bool = False,
-    nms_score_threshold: float | None = None,
-    nms_type: str | None = None,
     calibration_images: np.ndarray | None = None,
     labels: Mapping[int, str] | None = None,
     with_layer_errors: bool = False,
     graph_name: str = GRAPH_FILE,
 ) -> dict[str, Any]:
-    """Writes detect.tflite, anchors.npy (of a graph without suppression) and, last, export.json.
+    """Writes the graph, the files that belong beside it and, last, their description.
 
     Args:
       images: [batch, height, width, 3] float32 in [-1, 1] to compare the graph with Keras on, and
-        to time one with suppression on; two of random noise, and no times, where none are given.
+        to time one on that computes more than the network; two of random noise, and no times, where
+        none are given.
       quantization: one of `convert.QUANTIZATIONS`.
       input_type: one of `convert.INPUT_TYPES`; uint8 takes pixels.
-      nms: the graph ends with non-maximum suppression and gives detections.
-      nms_score_threshold, nms_type: of the suppression, as `nms.of_file` takes them.
       calibration_images: like `images`, for int8 and int16x8.
       labels: class id to name, for the file's metadata.
       with_layer_errors: look for the layers that quantisation to int8 or int16x8 harms most.
-      graph_name: `GRAPH_FILE`, or `NMS_GRAPH_FILE` with export_nms.json.
+      graph_name: a name in `DESCRIPTION_FILES`, which has the description's name.
 
     Returns:
-      What export.json holds: input, outputs, anchors, box_coder_scales, parity with Keras (the
+      What the description holds: input, outputs, `Exportable.describe`, parity with Keras (the
       largest absolute difference of each raw output), sizes in bytes, seconds, versions; of a graph
-      with suppression also what suppresses, and latency_ms of the file and of its network alone.
+      with suppression also latency_ms of the file and of its network alone.
     """
-    timed = nms and images is not None
-    if nms:
-        post_processing = suppression.of_file(
-            detector.post_processing, nms_score_threshold, nms_type
-        )
-        detector = dataclasses.replace(detector, post_processing=post_processing)
+    given = images is not None
     if images is None:
-        shape = (2, *detector.image_size, 3)
+        shape = (2, *exportable.image_size, 3)
         images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     start = time.perf_counter()
     heads = convert(
-        detector.model,
+        exportable.model,
         quantization,
         calibration_images=calibration_images,
         input_type=input_type,
     )
-    graph = _finished(heads, detector, nms=nms, input_type=input_type, labels=labels)
+    graph = _finished(heads, exportable, input_type=input_type, labels=labels)
     conversion_seconds = time.perf_counter() - start
-    written = {graph_name: graph}
-    if not nms:
-        anchors = io.BytesIO()
-        np.save(anchors, detector.anchors)
-        written[ANCHORS_FILE] = anchors.getvalue()
+    written = {graph_name: graph, **exportable.files()}
     description = (
-        {"graph": graph_name, "quantization": quantization, "nms": nms}
-        | _describe(graph, detector, quantization, nms)
-        | {"parity": _parity(heads, detector, images)}
+        {"graph": graph_name, "quantization": quantization}
+        | _describe(graph, exportable, quantization)
+        | {"parity": _parity(heads, exportable, images)}
         | {"bytes": {name: len(content) for name, content in written.items()}}
         | {
             "files": {
@@ -106,12 +90,12 @@ def export(
         }
         | {"conversion_seconds": round(conversion_seconds, 3)}
     )
-    if timed:
+    if given and "suppression" in description:
         description["latency_ms"] = _latency_ms(graph, heads, images)
     if quantization in FULL_QUANTIZATIONS and calibration_images is not None:
         description["num_calibration_images"] = len(calibration_images)
     if quantization in FULL_QUANTIZATIONS and with_layer_errors:
-        description["layer_errors"] = _layer_errors(heads, detector, input_type, images)
+        description["layer_errors"] = _layer_errors(heads, exportable, input_type, images)
     description["versions"] = {"mnasdet": mnasdet.__version__} | {
         package: packages.version(package) for package in _PACKAGES
     }
@@ -154,56 +138,36 @@ def _latency_ms(graph: bytes, heads: bytes, images: np.ndarray) -> dict[str, flo
 
 
 def _finished(
-    heads: bytes,
-    detector: Detector,
-    *,
-    nms: bool,
-    input_type: str,
-    labels: Mapping[int, str] | None,
+    heads: bytes, exportable: Exportable, *, input_type: str, labels: Mapping[int, str] | None
 ) -> bytes:
-    """The file that is deployed: with suppression and metadata.
+    """Returns the file that is deployed: with all that it computes, and with metadata.
 
     Args:
-      heads: what `convert` makes of the detector's model.
+      heads: what `convert` makes of the model.
     """
-    model = graph_file.read(heads)
-    if nms:
-        suppression.append(model, detector.post_processing, detector.anchors, detector.num_classes)
-    described = detector_metadata.describe(
-        detector, nms=nms, input_type=input_type, labels=bool(labels)
-    )
-    metadata.attach(model, described)
-    background = None if nms else "background"
-    packed = {metadata.LABELS_FILE: metadata.label_file(labels, background)} if labels else {}
-    return graph_file.write(model, packed)
+    graph = graph_file.read(heads)
+    exportable.finish(graph)
+    metadata.attach(graph, exportable.metadata(input_type=input_type, labels=bool(labels)))
+    packed = {}
+    if labels:
+        packed[metadata.LABELS_FILE] = metadata.label_file(labels, exportable.background)
+    return graph_file.write(graph, packed)
 
 
-def _describe(graph: bytes, detector: Detector, quantization: str, nms: bool) -> dict[str, Any]:
-    """How to read the graph."""
+def _describe(graph: bytes, exportable: Exportable, quantization: str) -> dict[str, Any]:
+    """Returns how to read the graph."""
     model = TfliteModel(graph)
-    image = np.zeros((1, *detector.image_size, 3), np.float32)
+    image = np.zeros((1, *exportable.image_size, 3), np.float32)
     shapes = {name: list(value.shape) for name, value in model.predict(image).items()}
-    described: dict[str, Any] = {
+    return {
         "input": {
             "name": model.input_name,
-            "shape": [1, *detector.image_size, 3],
+            "shape": [1, *exportable.image_size, 3],
             "dtype": model.input_type,
             "normalisation": _normalisation(quantization, model.input_type),
         },
         "outputs": {name: {"shape": shapes[name]} for name in model.output_names},
-        "num_classes": detector.num_classes,
-    }
-    if nms:
-        post_processing, num_anchors = detector.post_processing, len(detector.anchors)
-        return described | {"suppression": suppression.describe(post_processing, num_anchors)}
-    return described | {
-        "anchors": {
-            "file": ANCHORS_FILE,
-            "shape": list(detector.anchors.shape),
-            "coordinates": "ymin, xmin, ymax, xmax; normalised",
-        },
-        "box_coder_scales": list(detector.post_processing.box_scales),
-    }
+    } | exportable.describe()
 
 
 def _normalisation(quantization: str, input_type: str) -> str:
@@ -214,11 +178,11 @@ def _normalisation(quantization: str, input_type: str) -> str:
     return "none: pixels; the graph begins with x * 2 / 255 - 1"
 
 
-def _parity(heads: bytes, detector: Detector, images: np.ndarray) -> dict[str, Any]:
-    """Of the raw predictions, whatever comes behind them."""
+def _parity(heads: bytes, exportable: Exportable, images: np.ndarray) -> dict[str, Any]:
+    """Compares the raw predictions, whatever the file computes from them."""
     raw = TfliteModel(heads).predict(images)
     # Tracing a model that is run once takes longer than running it.
-    expected = detector.model(images, training=False)
+    expected = exportable.model(images, training=False)
     return {
         "num_images": len(images),
         "max_abs_difference": {
@@ -228,9 +192,9 @@ def _parity(heads: bytes, detector: Detector, images: np.ndarray) -> dict[str, A
 
 
 def _layer_errors(
-    heads: bytes, detector: Detector, input_type: str, images: np.ndarray
+    heads: bytes, exportable: Exportable, input_type: str, images: np.ndarray
 ) -> list[dict[str, str | float]]:
-    exact = convert(detector.model, input_type=input_type)
+    exact = convert(exportable.model, input_type=input_type)
     samples = images[:_NUM_LAYER_ERROR_IMAGES]
     if input_type == "uint8":
         samples = to_pixels(samples)

@@ -12,6 +12,8 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from mnasdet import files
+from mnasdet.blueprint import Blueprint
+from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.errors import UserError
 from mnasdet.tflite import metadata
 from mnasdet.tflite.devices.provenance import sha256
@@ -114,6 +116,15 @@ class TfliteModel:
         self._image_shape = shapes[self.input_name][1:]
         self.output_names = sorted(self._runner.get_output_details())
 
+    def check_image_size(self, image_size: tuple[int, int]) -> None:
+        """Raises UserError unless the graph takes the images of a config, (height, width)."""
+        if self.image_size != image_size:
+            height, width = image_size
+            raise UserError(
+                f"{self._name}: takes images of {self.image_size[0]}x{self.image_size[1]}, the "
+                f"pipeline config has {height}x{width}; use the config that it was exported with"
+            )
+
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Raw predictions, or detections, by name, [batch, ...] each.
 
@@ -139,33 +150,28 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def detection_function(
-    pipeline: Any, path: str | os.PathLike
+    blueprint: Blueprint | None, path: str | os.PathLike
 ) -> Callable[[np.ndarray], dict[str, Any]]:
-    """Images [batch, height, width, 3] to detections, as `Detector.detect` gives them.
+    """Returns a function from images [batch, height, width, 3] to what `Detector.predict` gives.
 
     Args:
-      pipeline: TrainEvalPipelineConfig, for the post-processing; None will do for a graph with
-        non-maximum suppression.
+      blueprint: the detector's, for the post-processing; None will do for a graph with non-maximum
+        suppression.
       path: a graph of `export`: with non-maximum suppression, or with its anchors beside it.
     """
-    from mnasdet import config
-
     model = TfliteModel(path)
     has_suppression = model.output_names == sorted(NMS_OUTPUTS)
-    if pipeline is None and not has_suppression:
+    if blueprint is None and not has_suppression:
         raise UserError(
             f"{path}: gives raw predictions, and only the pipeline config says how to read them: "
             "give --pipeline_config_path, or export with --nms"
         )
-    height, width = config.image_size(pipeline) if pipeline is not None else model.image_size
-    if model.image_size != (height, width):
-        raise UserError(
-            f"{path}: takes images of {model.image_size[0]}x{model.image_size[1]}, the pipeline "
-            f"config has {height}x{width}; use the config that it was exported with"
-        )
+    if blueprint is not None:
+        model.check_image_size(blueprint.image_size)
     if has_suppression:
         return lambda images: _as_of_detector(model.predict(images))
-    return _from_raw(pipeline, model, Path(path))
+    assert blueprint is not None
+    return _from_raw(blueprint, model, Path(path))
 
 
 def labels(path: str | os.PathLike) -> dict[int, str]:
@@ -189,9 +195,8 @@ def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _from_raw(
-    pipeline: Any, model: TfliteModel, graph_path: Path
+    blueprint: Blueprint, model: TfliteModel, graph_path: Path
 ) -> Callable[[np.ndarray], dict[str, Any]]:
-    from mnasdet import config
     from mnasdet.detectors import post_processing
 
     anchors_path = graph_path.with_name(ANCHORS_FILE)
@@ -204,12 +209,11 @@ def _from_raw(
     except (ValueError, EOFError, SyntaxError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{anchors_path}: is damaged: {reason}; export again") from None
-    predictor = config.architecture(pipeline).box_predictor
-    post_process = post_processing.from_config(pipeline.model.ssd, predictor)
+    predictor = blueprint.architecture.box_predictor
+    post_process = post_processing.from_config(blueprint.settings, predictor)
 
     def detect(images: np.ndarray) -> dict[str, Any]:
         raw = model.predict(images)
-        boxes, classes = (raw[name] for name in model.output_names)
-        return post_process(boxes, classes, anchors)
+        return post_process(raw[BOX_ENCODINGS], raw[CLASS_LOGITS], anchors)
 
     return detect

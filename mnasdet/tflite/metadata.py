@@ -37,6 +37,9 @@ _BOUNDARIES, _RATIO = 1, 0  # enums BoundingBoxType and CoordinateType
 _IMAGE, _BOUNDING_BOX = 2, 3  # union ContentProperties
 _NORMALIZATION = 1  # union ProcessUnitOptions
 
+# The normalisation x * 2 / 255 - 1 as (x - mean) / std.
+_MEAN = _STD = 127.5
+
 # Writes a table and returns its place.
 _Table = Callable[[Builder], int]
 
@@ -139,6 +142,24 @@ def image(height: int, width: int) -> tuple[int, _Table]:
         return _table(b, 2, {1: size}, lambda: b.PrependInt8Slot(0, _RGB, 0))
 
     return _IMAGE, write
+
+
+def image_tensor(image_size: tuple[int, int], input_type: str) -> Tensor:
+    """Returns the description of a model's input.
+
+    Args:
+      image_size: (height, width) in pixels.
+      input_type: float32 or uint8.
+    """
+    pixels = input_type == "uint8"
+    return Tensor(
+        "image",
+        "RGB pixels, " + ("0 to 255." if pixels else "normalised to -1 to 1."),
+        content=image(*image_size),
+        # Of a quantised input, too, those of the network in float32.
+        normalization=(_MEAN, _STD),
+        limits=(0.0, 255.0) if pixels else (-1.0, 1.0),
+    )
 
 
 def bounding_box() -> tuple[int, _Table]:

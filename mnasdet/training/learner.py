@@ -13,7 +13,8 @@ import tf_keras
 
 from mnasdet.errors import ConfigError
 from mnasdet.protos import train_pb2
-from mnasdet.training import checkpoints, optimizers
+from mnasdet.tasks import Loss, Task
+from mnasdet.training import checkpoints, distribution, optimizers
 
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning

@@ -10,12 +10,15 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from mnasdet import config, files
+from mnasdet import config, files, models
+from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
 from mnasdet.errors import UserError
-from mnasdet.evaluation.evaluate import evaluation_set
+from mnasdet.evaluation import metric_text
+from mnasdet.evaluation.evaluate import evaluation_set, judged
 from mnasdet.protos import pipeline_pb2, train_pb2
-from mnasdet.training import checkpoint_writer, checkpoints, run_files, runtime
+from mnasdet.tasks import Task
+from mnasdet.training import checkpoint_writer, checkpoints, distribution, run_files, runtime
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries

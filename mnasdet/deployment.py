@@ -1,0 +1,141 @@
+"""What is deployed of a model, by its kind: TFLite files, and how they are read again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from mnasdet import files
+from mnasdet.blueprint import Blueprint
+from mnasdet.data.input_pipeline import label_map
+from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
+from mnasdet.protos import pipeline_pb2
+from mnasdet.tasks import Task
+from mnasdet.tflite import accuracy, interpreter
+from mnasdet.tflite import export as exporting
+from mnasdet.tflite.detector_file import detector_file
+from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.exportable import Exportable
+
+# The files of a deployed detector, by their forms: the name, and arguments of `export`.
+_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "raw": (exporting.GRAPH_FILE, {}),
+    "nms": (exporting.NMS_GRAPH_FILE, {"nms": True}),
+}
+
+
+def exportable(
+    task: Task,
+    *,
+    nms: bool = False,
+    nms_score_threshold: float | None = None,
+    nms_type: str | None = None,
+) -> Exportable:
+    """Returns what a task's file holds.
+
+    Args:
+      nms: a detector's file ends with non-maximum suppression and gives detections.
+      nms_score_threshold, nms_type: of the suppression, as `tflite.nms.of_file` takes them.
+    """
+    return detector_file(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
+
+
+def export(
+    task: Task,
+    output_dir: str | os.PathLike,
+    *,
+    nms: bool = False,
+    nms_score_threshold: float | None = None,
+    nms_type: str | None = None,
+    **kind: Any,
+) -> dict[str, Any]:
+    """Writes a task's TFLite file with its description, which is returned.
+
+    Args:
+      nms, nms_score_threshold, nms_type: as of `exportable`.
+      kind: further arguments of `tflite.export.export`.
+    """
+    content = exportable(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
+    return exporting.export(content, output_dir, **kind)
+
+
+def deploy(
+    task: Task,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    folder: Path,
+    device: DeviceSpec | None = None,
+) -> dict[str, Any]:
+    """Exports a task as float32 in all forms of its kind, and benchmarks each.
+
+    Args:
+      folder: gets a detector's detect.tflite with export.json, its detect_nms.tflite, which apps
+        open as it is, with export_nms.json, and benchmark.json.
+      device: that is measured on; this machine if left out.
+
+    Returns:
+      The benchmark's result for the first file, with those of the others by their forms: "nms".
+    """
+    logging.info("exporting to %s", folder)
+    labels = label_map(pipeline.eval_input_reader[0])
+    images = first_images(pipeline, task.blueprint.resizer, exporting.NUM_PARITY_IMAGES)
+    graphs = {}
+    for form, (graph_name, kind) in _FORMS.items():
+        graphs[form] = folder / graph_name
+        described = export(
+            task, folder, images=images, labels=labels, graph_name=graph_name, **kind
+        )
+        if kind and accuracy.is_quick(pipeline):
+            described["accuracy"] = compare(task, pipeline, graphs[form], others=(), **kind)
+            exporting.write_description(folder, described)
+    logging.info("timing %s", " and ".join(graph.name for graph in graphs.values()))
+    with (device or DeviceSpec()).open() as opened:
+        first, *others = [(form, opened.benchmark(graph)) for form, graph in graphs.items()]
+    timing = first[1] | dict(others)
+    files.write_json(folder / "benchmark.json", timing)
+    return timing
+
+
+def predict_function(blueprint: Blueprint | None, path: str | os.PathLike) -> Predict:
+    """Returns a function from images to what `Task.predict` gives, by an exported file.
+
+    Args:
+      blueprint: None will do for a detector's graph with non-maximum suppression.
+    """
+    return interpreter.detection_function(blueprint, path)
+
+
+def compare(
+    task: Task,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    graph: str | os.PathLike,
+    *,
+    quantization: str = "none",
+    others: tuple[str, ...] = accuracy.COMPARED,
+    **kind: Any,
+) -> dict[str, dict[str, Any]]:
+    """Compares a file of `export`, and its kin of other quantisations, with Keras.
+
+    Args:
+      graph: the file; `quantization` and `kind` are arguments of `export` that it was exported
+        with.
+      others: quantisations of the other files.
+
+    Returns:
+      As `accuracy.compare`.
+    """
+
+    def export_other(folder: Path, other: str) -> None:
+        export(task, folder, quantization=other, **kind)
+
+    return accuracy.compare(
+        task,
+        graph,
+        lambda predict: evaluate_pipeline(task, pipeline, predict)[task.objective],
+        export=export_other,
+        predict_function=lambda path: predict_function(task.blueprint, path),
+        quantization=quantization,
+        others=others,
+    )
