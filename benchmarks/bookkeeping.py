@@ -64,7 +64,7 @@ def search_seconds(controller_name: str, num_trials: int) -> list[float]:
     """When each trial was finished."""
     proxy = pipeline()
     space = search_spaces.from_config(
-        search_pb2.SearchSpaceConfig(mnasfpn={}), config.architecture(proxy)
+        search_pb2.SearchSpaceConfig(mnasfpn={}), config.resolve(proxy).architecture
     )
     settings = text_format.Parse(f"{controller_name} {{}}", search_pb2.ControllerConfig())
     seconds: list[float] = []
@@ -96,7 +96,7 @@ def optuna_seconds(num_trials: int) -> list[float]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = search_spaces.from_config(
-        search_pb2.SearchSpaceConfig(mnasfpn={}), config.architecture(pipeline())
+        search_pb2.SearchSpaceConfig(mnasfpn={}), config.resolve(pipeline()).architecture
     )
     seconds = []
     with tempfile.TemporaryDirectory() as folder:

@@ -95,7 +95,7 @@ def surrogate_task() -> Task:
 
     def truth(tokens: Tokens) -> tuple[float, float]:
         architecture = space.decode(tokens)
-        sheet = cost_sheet(detection_network(architecture, (320, 320), 90).outputs)
+        sheet = cost_sheet(detection_network(architecture, (320, 320), 90).deployed.outputs)
         return surrogate.mean_ap(tokens, architecture, sheet), table.latency_ms(sheet)
 
     return Task(space, truth, noise=0.004, slowest_ms=60.0)
@@ -114,7 +114,7 @@ def trained_task() -> Task:
     }
     pipeline = config.load(HERE / "digits_children.config", readers=())
     space = search_spaces.from_config(
-        pipeline.search_config.search_space, config.architecture(pipeline)
+        pipeline.search_config.search_space, config.resolve(pipeline).architecture
     )
     # One child has one result, as in our searches.
     slowest_ms = max(latency_ms for _, latency_ms in results.values())

@@ -35,11 +35,11 @@ flags.DEFINE_enum("way", None, WAYS, "Internal: export once, in this process.")
 def export_seconds(way: str) -> float:
     import tensorflow as tf
 
-    from mnasdet.detectors import detector as detectors
+    from mnasdet.deployment import export
+    from mnasdet import models
     from mnasdet.tflite.convert import quiet
-    from mnasdet.tflite.export import export
 
-    detector = detectors.build(config.load(CONFIG, readers=()))
+    detector = models.build(config.resolve(config.load(CONFIG, readers=())))
     with tempfile.TemporaryDirectory() as folder, quiet():
         start = time.perf_counter()
         if way == "mnasdet":

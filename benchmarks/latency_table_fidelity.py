@@ -29,8 +29,8 @@ from absl import flags, logging
 from google.protobuf import text_format
 
 from mnasdet import config, configs, text_proto
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import UserError
+from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import pipeline_pb2
 from mnasdet.scripts import command
@@ -94,16 +94,16 @@ def build(space: str) -> dict[str, Any]:
 def median_lookup_ms(config_path: Path, table_path: str) -> float:
     """From a network that the search has at hand to its latency."""
     pipeline = config.load(config_path, readers=())
-    base = config.architecture(pipeline)
+    base = config.resolve(pipeline).architecture
     space = factory.from_config(pipeline.search_config.search_space, base)
     table = LatencyTable.load(table_path)
     rng = np.random.default_rng(1)
     taken_ms = []
     for _ in range(FLAGS.num_test):
         architecture = space.decode(space.sample(rng))
-        outputs = network_outputs(
-            architecture, config.image_size(pipeline), pipeline.model.ssd.num_classes
-        )
+        outputs = network_of(
+            architecture, config.resolve(pipeline).image_size, pipeline.model.ssd.num_classes
+        ).outputs
         start = time.perf_counter()
         table.latency_ms(cost_sheet(outputs))
         taken_ms.append(1e3 * (time.perf_counter() - start))

@@ -11,6 +11,7 @@ from absl import logging
 from mnasdet import files
 from mnasdet.blueprint import Blueprint
 from mnasdet.data.input_pipeline import label_map
+from mnasdet.detectors.one_stage import Detector
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
@@ -40,6 +41,7 @@ def exportable(
       nms: a detector's file ends with non-maximum suppression and gives detections.
       nms_score_threshold, nms_type: of the suppression, as `tflite.nms.of_file` takes them.
     """
+    assert isinstance(task, Detector)
     return detector_file(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
 
 

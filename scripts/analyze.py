@@ -239,6 +239,7 @@ def _list() -> None:
     for name in config.architecture_names():
         architecture = config.load_architecture(name)
         image_size = default_input_size(architecture)
+        assert image_size  # A test holds that each names one.
         costs = analyze(architecture, image_size, command.default_num_classes(architecture))
         row = {"architecture": name, "image_size": list(image_size)}
         rows.append(row | {key: costs[key] for key in figures} | {"source": architecture.source})

@@ -184,7 +184,8 @@ def class_names(pipeline) -> dict[int, str]:
     num_classes = 0 if pipeline is None else config.resolve(pipeline).num_classes
     if path and num_classes and max(names) > num_classes:
         raise UserError(
-            f"{path}: has id {max(names)}; the detector has num_classes: {num_classes}: give the label map that it was trained with"
+            f"{path}: has id {max(names)}; the detector has num_classes: {num_classes}: give the "
+            "label map that it was trained with"
         )
     return names
 

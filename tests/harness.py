@@ -22,14 +22,11 @@ from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 from tensorflow.python.profiler.model_analyzer import profile
 from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
 
-from mnasdet.config_checks.architecture import smallest_image_size
-from mnasdet.detectors import detector as detectors
-from mnasdet.detectors.network import (
-    BOX_ENCODINGS,
-    CLASS_LOGITS,
-    CLASSIFICATION_LOGITS,
-    network_outputs,
-)
+from mnasdet import config, models
+from mnasdet.architectures import smallest_image_size
+from mnasdet.classifiers.network import LOGITS
+from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
+from mnasdet.detectors.one_stage import Detector
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.networks.builder import Node
 from mnasdet.networks.cost import cost_sheet
@@ -77,7 +74,7 @@ class Network:
 
     outputs: list[Node]
     model: tf_keras.Model
-    detector: detectors.Detector | None
+    detector: Detector | None
     pipeline: pipeline_pb2.TrainEvalPipelineConfig
 
     def images(self) -> np.ndarray:
@@ -90,7 +87,7 @@ def build(architecture: architecture_pb2.Architecture, quantized: bool = False) 
     """The network for small images, wider than high."""
     side = max(64, smallest_image_size(architecture))
     size = (side, side * 3 // 2)
-    outputs = network_outputs(architecture, size, NUM_CLASSES)
+    outputs = models.network_of(architecture, size, NUM_CLASSES).outputs
     pipeline = text_format.Parse(_PIPELINE, pipeline_pb2.TrainEvalPipelineConfig())
     pipeline.model.ssd.num_classes = NUM_CLASSES
     if quantized:
@@ -100,15 +97,15 @@ def build(architecture: architecture_pb2.Architecture, quantized: bool = False) 
     tf_keras.utils.set_random_seed(0)
     if architecture.HasField("classifier"):
         (logits,) = outputs
-        return Network(outputs, keras_model({CLASSIFICATION_LOGITS: logits}), None, pipeline)
-    detector = detectors.build(pipeline, architecture)
+        return Network(outputs, keras_model({LOGITS: logits}), None, pipeline)
+    detector = models.build(config.resolve(pipeline, architecture))
     return Network(outputs, detector.model, detector, pipeline)
 
 
 def check_shapes(network: Network) -> None:
     """A classifier gives a logit for each class, a detector predictions for each anchor."""
     shapes = network.model.output_shape
-    expected: dict[str, tuple] = {CLASSIFICATION_LOGITS: (None, NUM_CLASSES)}
+    expected: dict[str, tuple] = {LOGITS: (None, NUM_CLASSES)}
     if network.detector:
         anchors = len(network.detector.anchors)
         expected = {
@@ -172,9 +169,9 @@ def train_detector(network: Network) -> dict[str, tf.Tensor | None]:
     """
     assert network.detector
     model, batch = network.model, detection_batch(network.detector, network.images())
-    learner = Learner(network.detector, network.pipeline.model.ssd, network.pipeline.train_config)
+    learner = Learner(network.detector, network.pipeline.train_config)
     with tf.GradientTape() as tape:
-        loss = sum(learner._losses(model(batch["image"], training=True), batch))
+        loss = sum(loss.total for loss in network.detector.losses(batch).values())
     gradients = tape.gradient(loss, model.trainable_variables)
     tf.config.run_functions_eagerly(True)
     try:
@@ -185,7 +182,7 @@ def train_detector(network: Network) -> dict[str, tf.Tensor | None]:
     return _by_name(model, gradients)
 
 
-def detection_batch(detector: detectors.Detector, images: np.ndarray) -> dict[str, tf.Tensor]:
+def detection_batch(detector: Detector, images: np.ndarray) -> dict[str, tf.Tensor]:
     """What the learner takes, with random targets: a few boxes would leave levels without any."""
     rng = np.random.default_rng(0)
     shape = (len(images), len(detector.anchors))
@@ -202,7 +199,7 @@ def train_classifier(network: Network) -> dict[str, tf.Tensor | None]:
     model = network.model
     labels = np.arange(BATCH_SIZE) % NUM_CLASSES
     with tf.GradientTape() as tape:
-        logits = model(network.images(), training=True)[CLASSIFICATION_LOGITS]
+        logits = model(network.images(), training=True)[LOGITS]
         loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     gradients = tape.gradient(loss, model.trainable_variables)
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):

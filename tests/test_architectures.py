@@ -105,7 +105,7 @@ def test_an_exit_is_a_part_of_the_network_that_was_trained(deep_network, tmp_pat
     weights = checkpoints.variables_by_name(deep_network.model)
     tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights}).save(str(tmp_path / "ckpt"))
     for exit_, suffix in ((1, "/exit_1"), (2, "/exit_2"), (3, "")):
-        detector = checkpoints.load_detector(deep_network.pipeline, tmp_path, exit_)
+        detector = checkpoints.load_task(deep_network.pipeline, tmp_path, exit_)
         needed = [*(f"cell_{repeat}" for repeat in range(exit_)), f"exit_{exit_}"]
         assert parts(checkpoints.variables_by_name(detector.model)) == needed
         raw = detector.model(images, training=False)

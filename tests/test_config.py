@@ -7,8 +7,8 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet import config, text_proto
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError
+from mnasdet.models import network_of
 from mnasdet.networks import hyperparams
 from mnasdet.networks.builder import reachable
 from mnasdet.networks.cost import cost_sheet
@@ -82,7 +82,7 @@ def test_load_puts_the_overrides_in(coco_inputs):
 
 def test_an_architecture_in_place_of_the_configs_keeps_what_ssd_says(coco_inputs):
     named = config.load(COCO, **coco_inputs, architecture="mobilenet_v3_large_mnasfpn")
-    resolved = config.architecture(named)
+    resolved = config.resolve(named).architecture
     assert resolved.backbone.HasField("mobilenet_v3")
     own = config.load(COCO, **coco_inputs)
     assert resolved.box_predictor == own.model.ssd.box_predictor
@@ -96,10 +96,10 @@ def test_with_architecture_is_a_config_of_exactly_that(tmp_path, coco_inputs, ex
     path = tmp_path / "od_api.config"
     path.write_text(config_text(extractor))
     pipeline = config.load(path, **coco_inputs)
-    resolved = config.architecture(pipeline)
+    resolved = config.resolve(pipeline).architecture
     given = config.with_architecture(pipeline, resolved)
     assert config.check(given) == []
-    assert config.architecture(given) == resolved
+    assert config.resolve(given).architecture == resolved
 
 
 def test_a_checkpoint_in_place_of_the_configs_is_checked_as_well(tmp_path, coco_inputs):
@@ -203,14 +203,14 @@ def test_configs_of_the_od_api_run_unchanged(tmp_path, coco_inputs, extractor, t
         )
     )
     pipeline = config.load(path)
-    architecture = config.architecture(pipeline)
-    outputs = network_outputs(architecture, config.image_size(pipeline), 90)
+    architecture = config.resolve(pipeline).architecture
+    outputs = network_of(architecture, config.resolve(pipeline).image_size, 90).outputs
     assert cost_sheet(outputs).total.trainable_params == trainable_params
 
 
 def test_every_extractor_has_a_config_here():
     with pytest.raises(ConfigError) as caught:
-        config.architecture(od_api_pipeline("ssd_mobilenet_v2", 'type: "ssd_mobilenet_v4"'))
+        config.resolve(od_api_pipeline("ssd_mobilenet_v2", 'type: "ssd_mobilenet_v4"'))
     supported = str(caught.value).partition("one of ")[2].partition(" is supported")[0]
     assert sorted(supported.split(", ")) == EXTRACTORS
 
@@ -227,9 +227,9 @@ def test_an_unknown_extractor_answers_with_the_nearest():
 
 @pytest.mark.parametrize("extractor", EXTRACTORS)
 def test_width_of_an_extractor(extractor):
-    resolved = config.architecture(
+    resolved = config.resolve(
         od_api_pipeline(extractor, "depth_multiplier: 0.75 min_depth: 8")
-    )
+    ).architecture
     assert resolved.name == extractor
     assert (resolved.depth_multiplier, resolved.min_depth) == (0.75, 8)
 
@@ -237,7 +237,7 @@ def test_width_of_an_extractor(extractor):
 @pytest.mark.parametrize("extractor", FPN_EXTRACTORS)
 def test_pyramid_of_an_fpn_extractor(extractor):
     text = "fpn { min_level: 2 max_level: 6 additional_layer_depth: 96 } use_depthwise: true"
-    pyramid = config.architecture(od_api_pipeline(extractor, text)).feature_pyramid.fpn
+    pyramid = config.resolve(od_api_pipeline(extractor, text)).architecture.feature_pyramid.fpn
     assert (pyramid.min_level, pyramid.max_level, pyramid.channels) == (2, 6, 96)
     # The OD API's ResNets do not look at use_depthwise.
     assert pyramid.separable == ("mobilenet" in extractor)
@@ -247,7 +247,7 @@ def test_pyramid_of_an_fpn_extractor(extractor):
 def test_fpn_without_its_message_has_the_od_apis_defaults():
     pipeline = od_api_pipeline("ssd_mobilenet_v2_fpn", "use_depthwise: false")
     pipeline.model.ssd.feature_extractor.ClearField("fpn")
-    resolved = config.architecture(pipeline)
+    resolved = config.resolve(pipeline).architecture
     pyramid = resolved.feature_pyramid.fpn
     assert (pyramid.min_level, pyramid.max_level, pyramid.channels) == (3, 7, 256)
     assert not pyramid.separable
@@ -256,19 +256,21 @@ def test_fpn_without_its_message_has_the_od_apis_defaults():
 
 
 def test_pyramid_of_mnasfpn(architecture):
-    resolved = config.architecture(od_api_pipeline(MNASFPN))
+    resolved = config.resolve(od_api_pipeline(MNASFPN)).architecture
     assert resolved.feature_pyramid.mnasfpn.block == architecture.feature_pyramid.mnasfpn.block
     narrower = od_api_pipeline(MNASFPN, "fpn { additional_layer_depth: 32 }")
-    assert config.architecture(narrower).feature_pyramid.mnasfpn.channels == 32
+    assert config.resolve(narrower).architecture.feature_pyramid.mnasfpn.channels == 32
     narrower.model.ssd.feature_extractor.ClearField("fpn")
-    assert config.architecture(narrower).feature_pyramid.mnasfpn.channels == 48
+    assert config.resolve(narrower).architecture.feature_pyramid.mnasfpn.channels == 48
 
 
 @pytest.mark.parametrize("extractor", SSD_EXTRACTORS)
 @pytest.mark.parametrize("use_depthwise", ["true", "false"])
 def test_layers_of_an_ssd_extractor(extractor, use_depthwise):
     changes = f"num_layers: 4 use_depthwise: {use_depthwise}"
-    layers = config.architecture(od_api_pipeline(extractor, changes)).feature_pyramid.ssd_layers
+    layers = config.resolve(
+        od_api_pipeline(extractor, changes)
+    ).architecture.feature_pyramid.ssd_layers
     assert list(layers.channels) == [512, 256]
     assert layers.separable == (use_depthwise == "true")
 
@@ -281,7 +283,7 @@ def test_hyperparams_of_an_extractor(extractor, override):
     pipeline = od_api_pipeline(extractor)
     message = pipeline.model.ssd.feature_extractor
     message.override_base_feature_extractor_hyperparams = override
-    resolved = config.architecture(pipeline)
+    resolved = config.resolve(pipeline).architecture
     if extractor == MNASFPN:
         assert not resolved.feature_pyramid.HasField("conv_hyperparams")
         assert not resolved.backbone.HasField("conv_hyperparams")
@@ -310,7 +312,7 @@ BACKBONES_OWN = {
 @pytest.mark.parametrize("extractor", BACKBONES_OWN)
 def test_a_backbone_that_is_not_overridden_has_the_od_apis_hyperparams(extractor):
     pipeline = od_api_pipeline(extractor, "override_base_feature_extractor_hyperparams: false")
-    backbone = config.architecture(pipeline).backbone
+    backbone = config.resolve(pipeline).architecture.backbone
     found = hyperparams.from_proto(backbone.conv_hyperparams)
     assert (
         found.batch_norm_momentum,
@@ -326,7 +328,7 @@ def test_the_hyperparams_of_a_backbone_reach_its_layers():
     pipeline = od_api_pipeline(
         "ssd_mobilenet_v2", "override_base_feature_extractor_hyperparams: false"
     )
-    outputs = network_outputs(config.architecture(pipeline), (300, 300), 90)
+    outputs = network_of(config.resolve(pipeline).architecture, (300, 300), 90).outputs
     layers = {node.name: node for node in reachable(outputs)}
     assert layers["backbone/layer_2/depthwise/batch_norm"].attrs["momentum"] == pytest.approx(
         0.9997
@@ -335,7 +337,7 @@ def test_the_hyperparams_of_a_backbone_reach_its_layers():
 
 
 def test_predictor_and_anchors_are_the_configs(coco_pipeline):
-    resolved = config.architecture(coco_pipeline)
+    resolved = config.resolve(coco_pipeline).architecture
     assert resolved.box_predictor == coco_pipeline.model.ssd.box_predictor
     assert resolved.anchor_generator == coco_pipeline.model.ssd.anchor_generator
 
@@ -350,7 +352,7 @@ def test_architecture_given_with_the_predictor_of_the_config(coco_pipeline, arch
         model.architecture.CopyFrom(architecture)
     else:
         model.architecture_name = "mobilenet_v2_mnasfpn"
-    resolved = config.architecture(coco_pipeline)
+    resolved = config.resolve(coco_pipeline).architecture
     assert resolved.box_predictor.weight_shared_convolutional_box_predictor.depth == 32
     assert resolved.anchor_generator == architecture.anchor_generator
     assert not resolved.backbone.HasField("conv_hyperparams")
@@ -368,7 +370,7 @@ def test_hyperparams_beside_a_given_architecture(coco_pipeline):
         ),
         coco_pipeline,
     )
-    resolved = config.architecture(coco_pipeline)
+    resolved = config.resolve(coco_pipeline).architecture
     for part in (resolved.backbone, resolved.feature_pyramid):
         assert part.conv_hyperparams.batch_norm.decay == pytest.approx(0.9)
     merge(nested(EXTRACTOR, "conv_hyperparams { batch_norm { decay: 9 } }"), coco_pipeline)
@@ -421,7 +423,7 @@ def test_check_of_an_unknown_architecture_name(coco_pipeline):
 def test_image_size(text, expected):
     pipeline = pipeline_pb2.TrainEvalPipelineConfig()
     merge(ssd(f"image_resizer {{ {text} }}"), pipeline)
-    assert config.image_size(pipeline) == expected
+    assert config.resolve(pipeline).image_size == expected
 
 
 @pytest.mark.parametrize("name", config.architecture_names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mnasdet.architectures import anchors_per_location
 from mnasdet.backbones.factory import backbone_features
@@ -52,7 +53,7 @@ def detection_network(
       num_classes: without the background.
     """
     b = Builder()
-    scale = {
+    scale: dict[str, Any] = {
         "depth_multiplier": architecture.depth_multiplier,
         "min_depth": architecture.min_depth,
     }

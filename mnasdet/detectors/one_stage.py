@@ -125,7 +125,7 @@ def build(blueprint: Blueprint) -> Detector:
     earlier = {_EARLIER: network.earlier} if network.earlier else {}
     model = keras_model({**network.predictions, **earlier}, quantized=blueprint.quantized)
     if blueprint.settings.freeze_batchnorm:
-        _freeze_batch_norm(model)
+        freeze_batch_norm(model)
     return Detector(
         blueprint=blueprint,
         model=model,
@@ -134,7 +134,7 @@ def build(blueprint: Blueprint) -> Detector:
     )
 
 
-def _freeze_batch_norm(model: tf_keras.Model) -> None:
+def freeze_batch_norm(model: tf_keras.Model) -> None:
     """Makes batch normalisation use its moving averages in training, too, and change nothing."""
     for layer in model.layers:
         if isinstance(layer, tf_keras.layers.BatchNormalization):

@@ -10,10 +10,9 @@ import tensorflow as tf
 from PIL import Image
 
 from mnasdet.data import input_pipeline
-from mnasdet.detectors.detector import Detector
-from mnasdet.evaluation import baseline
-from mnasdet.evaluation.coco import CocoEvaluator
-from mnasdet.evaluation.evaluate import add_batch, evaluation_set, found_in_image, of_image
+from mnasdet.detectors.one_stage import Detector
+from mnasdet.evaluation.detection_evaluator import found_in_image, of_image
+from mnasdet.evaluation.evaluate import evaluation_set
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import pictures
 from mnasdet.reporting.judgement import Judgement
@@ -32,14 +31,14 @@ def judge(
     """
     reader = pipeline.eval_input_reader[0]
     class_names = input_pipeline.label_map(reader)
-    evaluator = CocoEvaluator(class_names)
+    evaluator = detector.evaluator(class_names)
     examples: list[Example] = []
     shown: list[Example] = []
-    detect = tf.function(detector.detect, autograph=False)
+    predict = tf.function(detector.predict, autograph=False)
     with input_pipeline.naming_damaged_images(reader):
-        for tensors in evaluation_set(pipeline):
-            batch, detections = _arrays(tensors), _arrays(detect(tensors["image"]))
-            add_batch(evaluator, batch, detections)
+        for tensors in evaluation_set(pipeline, detector.blueprint.resizer):
+            batch, detections = _arrays(tensors), _arrays(predict(tensors["image"]))
+            evaluator.add(batch, detections)
             of_batch = list(_examples(batch, detections, class_names))
             examples += of_batch
             for row in np.flatnonzero(batch["num_boxes"])[: count - len(shown)]:
@@ -47,10 +46,10 @@ def judge(
     return Judgement(
         examples=shown,
         threshold=pictures.best_threshold(examples),
-        metrics=evaluator.metrics(per_category=True) | baseline.metrics(evaluator),
-        standard_error=evaluator.standard_error(),
-        num_images=len(evaluator.images),
-        num_objects=evaluator.num_objects,
+        metrics=evaluator.metrics(per_category=True, with_baseline=True),
+        standard_error=evaluator.coco.standard_error(),
+        num_images=len(evaluator.coco.images),
+        num_objects=evaluator.coco.num_objects,
     )
 
 

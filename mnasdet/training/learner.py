@@ -175,10 +175,11 @@ class Learner:
                 f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
                 for (name, loss), normalizer in zip(losses.items(), normalizers, strict=True)
             }
+            regularization = tf.constant(0.0)
             if self._regularize and self.model.losses:
                 # Every replica has all of it.
-                whole = tf.add_n(self.model.losses)
-                shares["Loss/regularization_loss"] = whole / self._strategy.num_replicas_in_sync
+                regularization = tf.add_n(self.model.losses) / self._strategy.num_replicas_in_sync
+            shares["Loss/regularization_loss"] = regularization
             total = tf.add_n(list(shares.values()))
         gradients = distribution.summed(tape.gradient(total, self._variables))
         if self._bias_multiplier:

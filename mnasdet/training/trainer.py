@@ -262,9 +262,8 @@ class _Run:
                     step, self._task, self._predict, self._evaluation_set, evaluation
                 )
         self._metrics |= {"step": step, "train_seconds": round(self._train_seconds, 1)}
-        logging.info(
-            "step %d  %s %.4f", step, metric_text.name(objective), self._metrics[objective]
-        )
+        name = metric_text.display_name(objective)
+        logging.info("step %d  %s %.4f", step, name, self._metrics[objective])
         self._summaries.scalars(step, self._metrics)
         self._restart_clock(step)
 

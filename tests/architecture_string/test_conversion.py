@@ -3,8 +3,8 @@ import pytest
 
 from mnasdet import config
 from mnasdet.architecture_string.conversion import from_string, to_string
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError
+from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
@@ -76,7 +76,7 @@ def test_random_cells_come_back():
 
 
 def cost(architecture):
-    return cost_sheet(network_outputs(architecture, (64, 64), 10)).total
+    return cost_sheet(network_of(architecture, (64, 64), 10).outputs).total
 
 
 def changed(field, value):

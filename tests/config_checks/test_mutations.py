@@ -6,7 +6,8 @@ from mnasdet import config
 from mnasdet.architecture_string.conversion import to_string
 from mnasdet.config_checks.pipeline import READERS
 from mnasdet.detectors import anchors
-from mnasdet.detectors.network import detection_network, network_outputs
+from mnasdet.detectors.network import detection_network
+from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.search_spaces import factory
 from tests.config_fragments import CONFIGS
@@ -44,7 +45,7 @@ def check_all(name, damage, run, listed, count=COUNT):
 
 def build(architecture, image_size=IMAGE_SIZE):
     """Builds the layers and anchors of an architecture without Keras."""
-    outputs = network_outputs(architecture, image_size, 3)
+    outputs = network_of(architecture, image_size, 3).outputs
     total = cost_sheet(outputs).total
     assert 0 < total.params < 2**50
     if not architecture.HasField("classifier"):
@@ -94,10 +95,10 @@ def test_configs(tmp_path, name):
         pipeline = config.load(path, readers=readers)
         if pipeline.HasField("search_config"):
             space = factory.from_config(
-                pipeline.search_config.search_space, config.architecture(pipeline)
+                pipeline.search_config.search_space, config.resolve(pipeline).architecture
             )
             assert space.cardinality() > 0
-        return build(config.architecture(pipeline), config.image_size(pipeline))
+        return build(config.resolve(pipeline).architecture, config.resolve(pipeline).image_size)
 
     messages = check_all(
         name, lambda rng: damaged_text(TEXTS[name], rng), run, listed=True, count=100

@@ -143,9 +143,14 @@ def batch():
     return box_encodings, class_logits, box_targets, class_targets
 
 
+def divided(loss):
+    """The losses of a whole batch, as the learner divides them."""
+    return lambda *batch: [one.total / tf.maximum(one.normalizer, 1.0) for one in loss(*batch)]
+
+
 def test_normalised_by_matches_and_code_size(run):
     loss = DetectionLoss(losses.sigmoid_cross_entropy)
-    localization, classification = run(loss, *batch())
+    localization, classification = run(divided(loss), *batch())
     # Two positive anchors with four errors of 0.5 each: 2 * 4 * 0.125 / 2 matches / 4.
     assert float(localization) == pytest.approx(0.125)
     # Three counted anchors of three logits: two logits have target 1, the background slot never.
@@ -162,7 +167,7 @@ def test_weights_and_no_normalisation(run):
         normalize_by_matches=False,
         normalize_by_code_size=False,
     )
-    localization, classification = run(loss, *batch())
+    localization, classification = run(divided(loss), *batch())
     assert float(localization) == pytest.approx(5 * 2 * 4 * 0.5)
     # Of the seven wrong logits three are the negative anchor's.
     expected = 3 * (2 * softplus(2.0) + (4 + 0.5 * 3) * softplus(-2.0))
@@ -177,12 +182,14 @@ def test_background_as_a_class_of_its_own(run):
     logits = np.array([[[0, 1, 0], [2, 0, 0], [5, 5, 5], [0, 0, 3]]], np.float32)
     # Slots 1, 0 and 2 are right; the ignored anchor costs nothing.
     right = [np.log(np.exp(row).sum()) - row.max() for row in logits[0, [0, 1, 3]]]
-    assert float(run(loss, encodings, logits, targets, classes)[1]) == pytest.approx(sum(right))
+    assert float(run(divided(loss), encodings, logits, targets, classes)[1]) == pytest.approx(
+        sum(right)
+    )
 
 
 def test_no_object_at_all_is_no_division_by_zero():
     encodings, logits, targets, classes = batch()
-    localization, classification = DetectionLoss()(
+    localization, classification = divided(DetectionLoss())(
         encodings, logits, targets, tf.zeros_like(classes)
     )
     assert float(localization) == 0.0
@@ -291,7 +298,7 @@ def test_miner_in_the_loss(run):
     def evaluate(encodings, logits, targets, classes):
         with tf.GradientTape() as tape:
             tape.watch((encodings, logits))
-            values = loss(encodings, logits, targets, classes)
+            values = divided(loss)(encodings, logits, targets, classes)
         return values, tape.gradient(values, (encodings, logits))
 
     values, gradients = run(evaluate, encodings, logits, targets, classes)

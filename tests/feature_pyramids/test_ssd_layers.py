@@ -124,7 +124,7 @@ def test_from_proto_takes_level_4_where_there_is_no_expansion(has_expansion):
 def test_figures_of_the_published_detectors(name, params, multiply_adds):
     path = ROOT / "configs" / "architectures" / f"{name}.textproto"
     architecture = text_proto.read(path, architecture_pb2.Architecture)
-    total = cost_sheet(detection_network(architecture, (320, 320), 90).outputs).total
+    total = cost_sheet(detection_network(architecture, (320, 320), 90).deployed.outputs).total
     assert total.trainable_params == pytest.approx(params, rel=1e-3)
     assert total.multiply_adds == pytest.approx(multiply_adds, rel=1e-3)
 
@@ -132,5 +132,5 @@ def test_figures_of_the_published_detectors(name, params, multiply_adds):
 def test_weights_of_mobilenet_v2_ssdlite_with_80_classes():
     path = ROOT / "configs" / "architectures" / "mobilenet_v2_ssdlite.textproto"
     architecture = text_proto.read(path, architecture_pb2.Architecture)
-    total = cost_sheet(detection_network(architecture, (320, 320), 80).outputs).total
+    total = cost_sheet(detection_network(architecture, (320, 320), 80).deployed.outputs).total
     assert total.trainable_params == pytest.approx(4.34e6, rel=1e-3)

@@ -8,7 +8,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from mnasdet import config
-from mnasdet.detectors.network import network_outputs
+from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
@@ -155,7 +155,9 @@ def hovers(page):
 def test_latency_by_part_and_layer(tmp_path):
     """A table in which a layer takes as many milliseconds as its key has letters."""
     size = ["--architecture=mobilenet_v3_small_halved_ssdlite", "--image_size=320"]
-    network = network_outputs(config.load_architecture(size[0].partition("=")[2]), (320, 320), 90)
+    network = network_of(
+        config.load_architecture(size[0].partition("=")[2]), (320, 320), 90
+    ).outputs
     found = layers(cost_sheet(network))
     entries = {layer.key: float(len(layer.key)) for layer in found}
     path, plot = tmp_path / "table.textproto", tmp_path / "plot.html"

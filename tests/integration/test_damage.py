@@ -169,7 +169,9 @@ def run(tiny_config, tmp_path_factory):
     source = folder.parent / "tiny.config"
     source.write_text(tiny_config)
     pipeline = config.load(source, readers=())
-    run_files.write(folder, pipeline, config.architecture(pipeline), {1: "cat", 2: "dog", 10: "ü"})
+    run_files.write(
+        folder, pipeline, config.resolve(pipeline).architecture, {1: "cat", 2: "dog", 10: "ü"}
+    )
     return folder
 
 

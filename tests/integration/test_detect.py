@@ -17,17 +17,16 @@ def model(tmp_path_factory, tiny_config):
     """A folder with a checkpoint and its config, and in nms/ and raw/ the exported files."""
     import tensorflow as tf
 
-    from mnasdet import config
+    from mnasdet import config, models
     from mnasdet.data import input_pipeline
-    from mnasdet.detectors import detector as detectors
-    from mnasdet.tflite.export import export
+    from mnasdet.deployment import export
     from mnasdet.training import checkpoints
 
     folder = tmp_path_factory.mktemp("model")
     (folder / "tiny.config").write_text(tiny_config)
     pipeline = config.load(folder / "tiny.config")
     (folder / "pipeline.config").write_text(text_format.MessageToString(pipeline))
-    detector = detectors.build(pipeline)
+    detector = models.build(config.resolve(pipeline))
     weights = checkpoints.variables_by_name(detector.model)
     checkpoint = tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights})
     tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1).save()

@@ -31,7 +31,7 @@ VARIANTS = ["trial_00001_r1_d1", "trial_00001_r2_d1"]
 def add_trial(folder, number, latency_ms, accuracy):
     """A complete one, of a random architecture."""
     pipeline = config.load(folder / "pipeline.config")
-    base = config.architecture(pipeline)
+    base = config.resolve(pipeline).architecture
     space = factory.from_config(pipeline.search_config.search_space, base)
     tokens = space.sample(np.random.default_rng(number))
     complete = Trial(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mnasdet import config
-from mnasdet.detectors.network import network_outputs
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
@@ -92,13 +92,13 @@ PUBLISHED = [
 def test_the_published_figures(name, side, published):
     architecture = config.load_architecture(name)
     num_classes = 1000 if architecture.HasField("classifier") else 90
-    total = cost_sheet(network_outputs(architecture, (side, side), num_classes)).total
+    total = cost_sheet(network_of(architecture, (side, side), num_classes).outputs).total
     for cost, figure in published.items():
         assert getattr(total, cost) == pytest.approx(figure, rel=0.005), cost
 
 
 def test_a_published_figure_to_the_last_weight():
-    outputs = network_outputs(config.load_architecture("mobilenet_v2_mnasfpn"), (320, 320), 90)
+    outputs = network_of(config.load_architecture("mobilenet_v2_mnasfpn"), (320, 320), 90).outputs
     assert cost_sheet(outputs).total.params == 2_503_047
 
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras
 
 from mnasdet import config
-from mnasdet.config_checks.architecture import smallest_image_size
-from mnasdet.detectors.network import network_outputs
+from mnasdet.architectures import smallest_image_size
+from mnasdet.models import network_of
 from mnasdet.networks import fake_quantization
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.fake_quantization import KernelRange, LoneBatchNorm, MovingRange, observing
@@ -111,7 +111,7 @@ def test_every_layer_of_the_published_architectures_is_among_them():
     for name in config.architecture_names():
         architecture = config.load_architecture(name)
         size = (smallest_image_size(architecture),) * 2
-        published |= kinds(network_outputs(architecture, size, 3))
+        published |= kinds(network_of(architecture, size, 3).outputs)
     assert published <= kinds([every_layer(Builder())])
 
 

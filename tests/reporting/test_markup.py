@@ -16,8 +16,8 @@ from google.protobuf import text_format
 from markupsafe import Markup
 
 from mnasdet import config
-from mnasdet.detectors.network import network_outputs
 from mnasdet.evaluation.coco import BY_CATEGORY, MAP
+from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.reporting import latency_plot, layered_graph, page, report
 from mnasdet.reporting.layered_graph import Box
@@ -117,7 +117,7 @@ def analyzed_plot(name, architecture, folder):
     architecture.name = name
     path, table, plot = folder / "a.textproto", folder / "t.textproto", folder / "plot.html"
     path.write_text(text_format.MessageToString(architecture))
-    found = layers(cost_sheet(network_outputs(architecture, (320, 320), 90)))
+    found = layers(cost_sheet(network_of(architecture, (320, 320), 90).outputs))
     LatencyTable({"device": "host"}, {layer.key: 1.0 for layer in found}).save(table)
     with flagsaver.flagsaver():
         flags.FLAGS(

@@ -39,7 +39,7 @@ def search(controller: str, store: Path, executor: Executor) -> Search:
     resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
     resizer.height = resizer.width = 64
     space = MnasFpnSpace(
-        config.architecture(pipeline),
+        config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16, 32],
         kernel_sizes=[3],

@@ -86,7 +86,7 @@ def test_a_network_with_too_large_a_file_is_rejected_untrained(tiny_pipeline, mo
         return {MAP: 0.25}
 
     monkeypatch.setattr(trainer, "train", train)
-    architecture = text_format.MessageToString(config.architecture(tiny_pipeline))
+    architecture = text_format.MessageToString(config.resolve(tiny_pipeline).architecture)
     size = len(convert(detector.build(tiny_pipeline).model))
 
     def outcome(max_file_size):

@@ -70,7 +70,7 @@ class Run:
         """Starts a search, or goes on with it, and returns what search.json then holds."""
         pipeline = self.pipeline()
         space = search_spaces.from_config(
-            pipeline.search_config.search_space, config.architecture(pipeline)
+            pipeline.search_config.search_space, config.resolve(pipeline).architecture
         )
         store = self.store()
         try:

@@ -50,7 +50,7 @@ def pipeline():
 def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1, **arguments):
     # Few choices, so that duplicates turn up.
     space = MnasFpnSpace(
-        config.architecture(pipeline),
+        config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16],
         kernel_sizes=[3],

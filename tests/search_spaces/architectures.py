@@ -2,8 +2,8 @@
 
 import itertools
 
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import UserError
+from mnasdet.models import network_of
 from mnasdet.networks.builder import canonical_key
 from mnasdet.protos import architecture_pb2
 
@@ -18,7 +18,7 @@ def changed(architecture, change):
 
 def key(architecture, side=320):
     """Equal keys: one network."""
-    return canonical_key(network_outputs(architecture, (side, side), 90))
+    return canonical_key(network_of(architecture, (side, side), 90).outputs)
 
 
 def all_tokens(space):

@@ -6,8 +6,8 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.config_checks.architecture import architecture_problems
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError
+from mnasdet.models import network_of
 from mnasdet.protos import search_pb2
 from mnasdet.search_spaces import factory
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
@@ -72,7 +72,7 @@ def test_samples_are_valid_and_build(name, space, samples):
     for tokens in samples:
         architecture = space.decode(tokens)
         assert architecture_problems(architecture) == []
-        assert network_outputs(architecture, (side, side), 3)
+        assert network_of(architecture, (side, side), 3).outputs
 
 
 def test_mutations_and_crossings_are_valid(space, samples):

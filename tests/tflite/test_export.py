@@ -10,13 +10,12 @@ import shutil
 import numpy as np
 import pytest
 
-from mnasdet import files
-from mnasdet.detectors import detector as detectors
+from mnasdet import config, files, models
+from mnasdet.deployment import export
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, post_processing_pb2
 from mnasdet.tflite import export as exporting
-from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import TfliteModel, detection_function, load
 from tests.full_disk import full_disk
 
@@ -78,7 +77,7 @@ def test_parity_is_of_the_images_given(small_detector, tmp_path):
 def test_detects_what_keras_detects(small_detector, exported, pipeline):
     images = np.random.default_rng(2).uniform(-1, 1, (2, 96, 64, 3)).astype(np.float32)
     found = detection_function(pipeline, exported[0] / "detect.tflite")(images)
-    expected = small_detector.detect(images)
+    expected = small_detector.predict(images)
     assert set(found) == set(expected)
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
     np.testing.assert_allclose(found["detection_scores"], expected["detection_scores"], atol=1e-4)
@@ -192,7 +191,7 @@ def test_detects_what_keras_detects_with_suppression_in_the_graph(
     }
     assert "anchors" not in description
     found = detection_function(pipeline, tmp_path / "detect.tflite")(images)
-    expected = small_detector.detect(images)
+    expected = small_detector.predict(images)
     assert set(found) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
@@ -250,7 +249,7 @@ def test_suppression_of_ninety_classes_is_cheap(coco_pipeline, tmp_path):
     resizer = coco_pipeline.model.ssd.image_resizer.fixed_shape_resizer
     resizer.height = resizer.width = 192
     images = np.random.default_rng(0).uniform(-1, 1, (3, 192, 192, 3)).astype(np.float32)
-    detector = detectors.build(coco_pipeline)
+    detector = models.build(config.resolve(coco_pipeline))
     description = export(detector, tmp_path, images=images, nms=True)
     assert description["num_classes"] == 90
     latency_ms = description["latency_ms"]

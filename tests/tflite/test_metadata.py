@@ -16,9 +16,9 @@ from flatbuffers.number_types import (
     UOffsetTFlags,
 )
 
+from mnasdet.deployment import export
 from mnasdet.tflite import graph_file, metadata
 from mnasdet.tflite.detector_metadata import describe
-from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import TfliteModel
 
 LABELS = {1: "cat", 3: "dog — große"}

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from mnasdet.detectors.detector import Detector
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
+from mnasdet.detectors.one_stage import Detector
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Initializer
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.protos import ssd_pb2, train_pb2
+from mnasdet.protos import train_pb2
 from mnasdet.training import checkpoints, runtime
 from mnasdet.training.learner import Learner
-from tests.training.test_learner import ANCHORS, CLASSES, SIDE, SSD, TRAIN, batch, moved
+from tests.training.test_learner import ANCHORS, CLASSES, SIDE, TRAIN, batch, blueprint, moved
 
 NORMAL = Initializer("normal", 0.3)
 PRUNING = "pruning { final_sparsity: 0.75 end_step: 4 frequency: 2 }"
@@ -39,8 +39,7 @@ def learner(train="", quantized=False, **arguments):
     runtime.seed_everything(0)
     model = keras_model(network(), quantized=quantized)
     return Learner(
-        Detector(model, ANCHORS, (SIDE, SIDE), CLASSES, PostProcessing()),
-        text_format.Parse(SSD, ssd_pb2.Ssd()),
+        Detector(blueprint(), model, ANCHORS, PostProcessing()),
         text_format.Parse(TRAIN + train, train_pb2.TrainConfig()),
         **arguments,
     )
@@ -54,7 +53,7 @@ def values(learner):
 def trained(learner, steps):
     for _ in range(steps):
         learner.update(batch())
-        learner.average(int(learner.step))
+        learner.average(learner.step)
     return learner
 
 

@@ -9,12 +9,15 @@ import tf_keras
 from google.protobuf import text_format
 from tf_keras import layers
 
-from mnasdet.detectors.detector import Detector
+from mnasdet.blueprint import Blueprint
+from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.detectors import losses
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
+from mnasdet.detectors.one_stage import Detector, freeze_batch_norm
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.errors import ConfigError
-from mnasdet.protos import ssd_pb2, train_pb2
+from mnasdet.protos import architecture_pb2, ssd_pb2, train_pb2
 from mnasdet.training import runtime
 from mnasdet.training.learner import Learner, trained_variables
 
@@ -34,20 +37,32 @@ CONSTANT = "learning_rate { constant_learning_rate { learning_rate: 0.1 } }"
 TRAIN = f"optimizer {{ momentum_optimizer {{ {CONSTANT} }} }}"
 
 
-def detector(exits=("",)):
+def blueprint(ssd=""):
+    settings = text_format.Merge(ssd, text_format.Parse(SSD, ssd_pb2.Ssd()))
+    architecture = architecture_pb2.Architecture()
+    return Blueprint("ssd", architecture, ImageResizer((SIDE, SIDE)), CLASSES, settings)
+
+
+def detector(ssd="", num_exits=1):
     """Two convolutions with batch normalisation, and a predictor for every exit."""
     image = tf_keras.Input((SIDE, SIDE, 3))
     x = layers.Conv2D(
         4, 3, strides=2, padding="same", name="backbone/conv", kernel_regularizer="l2"
     )(image)
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.5, name="backbone/batch_norm")(x))
-    outputs = {}
-    for exit_ in exits:
+    exits = []
+    for number in range(num_exits):
+        exits.append({})
+        scope = f"box_predictor/exit_{number}" if number else "box_predictor"
         for name, values in ((BOX_ENCODINGS, 4), (CLASS_LOGITS, 1 + CLASSES)):
-            y = layers.Conv2D(values, 1, name=f"box_predictor{exit_}/{name}/conv")(x)
-            outputs[name + exit_] = layers.Reshape((len(ANCHORS), values))(y)
-    model = tf_keras.Model(image, outputs)
-    return Detector(model, ANCHORS, (SIDE, SIDE), CLASSES, PostProcessing())
+            y = layers.Conv2D(values, 1, name=f"{scope}/{name}/conv")(x)
+            exits[-1][name] = layers.Reshape((len(ANCHORS), values))(y)
+    last, *earlier = exits
+    model = tf_keras.Model(image, {**last, **({"earlier": earlier} if earlier else {})})
+    built = Detector(blueprint(ssd), model, ANCHORS, PostProcessing())
+    if built.blueprint.settings.freeze_batchnorm:
+        freeze_batch_norm(model)
+    return built
 
 
 def batch(size=4):
@@ -60,11 +75,10 @@ def batch(size=4):
     }
 
 
-def learner(ssd="", train="", exits=("",), **arguments):
+def learner(ssd="", train="", num_exits=1, **arguments):
     runtime.seed_everything(0)
     return Learner(
-        detector(exits),
-        text_format.Merge(ssd, text_format.Parse(SSD, ssd_pb2.Ssd())),
+        detector(ssd, num_exits),
         text_format.Merge(train, text_format.Parse(TRAIN, train_pb2.TrainConfig())),
         **arguments,
     )
@@ -127,8 +141,8 @@ def test_every_loss_trains(classification, localization, selection):
     """
     training = learner(ssd)
     before = values(training)
-    losses = training.update(batch())
-    assert np.isfinite([float(value) for value in losses.values()]).all()
+    found = training.update(batch())
+    assert np.isfinite([float(value) for value in found.values()]).all()
     assert moved(before, values(training)) >= ALL - WITHOUT_EFFECT
     assert training.update.experimental_get_tracing_count() == 1
 
@@ -155,7 +169,7 @@ def test_every_optimizer_trains_with_every_schedule_in_one_trace(optimizer, sche
     before = values(training)
     for rate in rates:
         assert float(training.update(batch())["learning_rate"]) == pytest.approx(rate, abs=1e-7)
-    assert int(training.step) == 3
+    assert training.step == 3
     assert moved(before, values(training)) >= ALL - WITHOUT_EFFECT
     assert training.update.experimental_get_tracing_count() == 1
 
@@ -208,15 +222,21 @@ def test_only_biases_of_convolutions_are_multiplied():
         np.testing.assert_allclose(other, factor * step, rtol=1e-4, atol=1e-6)
 
 
+def divided_losses(raw, data):
+    loss = losses.from_config(blueprint().settings, ANCHORS)
+    pairs = loss(raw[BOX_ENCODINGS], raw[CLASS_LOGITS], data["box_targets"], data["class_targets"])
+    matches = (data["class_targets"].numpy() > BACKGROUND).sum()
+    return [float(pair.total) / matches for pair in pairs]
+
+
 def test_frozen_batch_normalisation_uses_its_averages_and_keeps_them():
     training = learner(ssd="freeze_batchnorm: true")
     before = values(training)
     data = batch()
-    raw = training.model(data["image"], training=False)
-    expected = training._losses(raw, data)
-    losses = training.update(data)
-    assert float(losses["Loss/localization_loss"]) == pytest.approx(float(expected[0]))
-    assert float(losses["Loss/classification_loss"]) == pytest.approx(float(expected[1]))
+    expected = divided_losses(training.model(data["image"], training=False), data)
+    found = training.update(data)
+    assert float(found["Loss/localization_loss"]) == pytest.approx(expected[0])
+    assert float(found["Loss/classification_loss"]) == pytest.approx(expected[1])
     normalisation = {name for name in ALL if "batch_norm" in name}
     assert moved(before, values(training)) == ALL - normalisation
 
@@ -267,21 +287,14 @@ def test_patterns_that_cannot_be_meant():
 
 
 def test_deep_supervision_takes_the_mean_over_all_exits():
-    training = learner(exits=("", "/exit_1"))
+    training = learner(num_exits=2)
     before, data = values(training), batch()
     raw = training.model(data["image"], training=True)
-    expected = np.zeros(2)
-    for exit_ in ("", "/exit_1"):
-        of_exit = training._loss(
-            raw[BOX_ENCODINGS + exit_],
-            raw[CLASS_LOGITS + exit_],
-            data["box_targets"],
-            data["class_targets"],
-        )
-        expected += np.array(of_exit) / 2
-    losses = training.update(data)
-    assert float(losses["Loss/localization_loss"]) == pytest.approx(expected[0], rel=1e-5)
-    assert float(losses["Loss/classification_loss"]) == pytest.approx(expected[1], rel=1e-5)
+    of_exits = [divided_losses(one, data) for one in (raw, *raw["earlier"])]
+    expected = np.mean(of_exits, axis=0)
+    found = training.update(data)
+    assert float(found["Loss/localization_loss"]) == pytest.approx(expected[0], rel=1e-5)
+    assert float(found["Loss/classification_loss"]) == pytest.approx(expected[1], rel=1e-5)
     exit_kernels = {name for name in before if "exit_1" in name and "kernel" in name}
     assert len(exit_kernels) == 2
     assert moved(before, values(training)) >= exit_kernels
@@ -296,7 +309,7 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path):
     second.checkpoint.restore(path).assert_consumed()
     for training in (first, second):
         training.update(batch())
-    assert int(second.step) == 4
+    assert second.step == 4
     for name, value in values(first).items():
         np.testing.assert_array_equal(values(second)[name], value)
 

@@ -7,10 +7,10 @@ import pytest
 
 from mnasdet import config
 from mnasdet.data import digits, input_pipeline
+from mnasdet.deployment import export
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.evaluate import first_images
 from mnasdet.tflite.devices.device import DeviceSpec
-from mnasdet.tflite.export import export
 from mnasdet.tflite.interpreter import detection_function
 from mnasdet.training import checkpoints, trainer
 from mnasdet.training.literal_paths import literal
@@ -54,11 +54,11 @@ def test_a_whole_way_in_such_a_folder(base, pipeline):
     assert trainer.train(again, run)["step"] == 2
     assert checkpoints.find(run) == f"{run}/ckpt-2"
     assert list((run / "tensorboard").glob("events*"))
-    detector = checkpoints.load_detector(again, run / "best")
+    detector = checkpoints.load_task(again, run / "best")
     images = first_images(again, 2)
     export(detector, run / "tflite", images=images)
     detect = detection_function(again, run / "tflite" / "detect.tflite")
-    expected = detector.detect(images)["detection_scores"]
+    expected = detector.predict(images)["detection_scores"]
     np.testing.assert_allclose(detect(images)["detection_scores"], expected, atol=1e-4)
     with DeviceSpec().open() as device:
         assert device.quick_ms([run / "tflite" / "detect.tflite"])[0] > 0

@@ -158,7 +158,7 @@ def test_damaged_files_are_passed_over(pipeline, folder, caplog):
 
 
 def test_a_checkpoint_with_nan_is_passed_over(pipeline, folder, caplog):
-    detector = checkpoints.load_detector(pipeline, folder)
+    detector = checkpoints.load_task(pipeline, folder)
     name, variable = next(iter(checkpoints.variables_by_name(detector.model).items()))
     variable.assign(variable * np.nan)
     weights = {checkpoints.WEIGHTS: checkpoints.variables_by_name(detector.model)}
@@ -233,11 +233,11 @@ def test_a_training_does_not_go_on_with_other_classes(pipeline, folder):
     with pytest.raises(CheckpointError, match="class 3 is '3' in the folder, '2' in the"):
         go_on(pipeline, folder)
     with pytest.raises(CheckpointError, match="was trained for other classes: class 3 is"):
-        checkpoints.load_detector(pipeline, folder)
+        checkpoints.load_task(pipeline, folder)
 
 
 def test_another_image_size_is_warned_of(pipeline, folder, caplog):
     size = pipeline.model.ssd.image_resizer.fixed_shape_resizer
     size.height = size.width = 96
-    checkpoints.load_detector(pipeline, folder)
+    checkpoints.load_task(pipeline, folder)
     assert f"{folder} was trained at 64x64; the config has 96x96" in caplog.text

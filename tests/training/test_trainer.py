@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnasdet import config, files
-from mnasdet.detectors import detector as detectors
+from mnasdet import config, files, models
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.coco import MAP, METRICS
 from mnasdet.training import checkpoints, runtime, trainer
@@ -68,9 +67,9 @@ def test_a_run_goes_on_from_its_newest_checkpoint(tiny_pipeline, tmp_path, caplo
 
 def test_training_lowers_the_loss(tiny_pipeline):
     runtime.seed_everything(0)
-    detector = detectors.build(tiny_pipeline)
-    learner = Learner(detector, tiny_pipeline.model.ssd, tiny_pipeline.train_config)
-    batch = next(iter(trainer.training_set(tiny_pipeline, detector, 0)))
+    detector = models.build(config.resolve(tiny_pipeline))
+    learner = Learner(detector, tiny_pipeline.train_config)
+    batch = next(iter(trainer.training_set(detector, tiny_pipeline, 0)))
     losses = [float(learner.update(batch)["Loss/total_loss"]) for _ in range(8)]
     assert losses[-1] < 0.9 * losses[0]
 
@@ -79,12 +78,12 @@ def test_parts_are_normalised_each_and_their_losses_added(tiny_pipeline):
     def losses(batch, parts):
         runtime.seed_everything(0)
         tiny_pipeline.train_config.parallel_parts = parts
-        detector = detectors.build(tiny_pipeline)
-        learner = Learner(detector, tiny_pipeline.model.ssd, tiny_pipeline.train_config)
+        detector = models.build(config.resolve(tiny_pipeline))
+        learner = Learner(detector, tiny_pipeline.train_config)
         return learner.update(batch)["Loss/classification_loss"]
 
-    detector = detectors.build(tiny_pipeline)
-    batch = next(iter(trainer.training_set(tiny_pipeline, detector, 0)))
+    detector = models.build(config.resolve(tiny_pipeline))
+    batch = next(iter(trainer.training_set(detector, tiny_pipeline, 0)))
     middle = len(batch["image"]) // 2
     halves = [
         {name: value[part] for name, value in batch.items()}
@@ -98,11 +97,11 @@ def test_parts_are_normalised_each_and_their_losses_added(tiny_pipeline):
 
 def test_every_kernel_moves(tiny_pipeline):
     runtime.seed_everything(0)
-    detector = detectors.build(tiny_pipeline)
-    learner = Learner(detector, tiny_pipeline.model.ssd, tiny_pipeline.train_config)
+    detector = models.build(config.resolve(tiny_pipeline))
+    learner = Learner(detector, tiny_pipeline.train_config)
     kernels = [v for v in detector.model.trainable_variables if "kernel" in v.name]
     before = [kernel.numpy() for kernel in kernels]
-    learner.update(next(iter(trainer.training_set(tiny_pipeline, detector, 0))))
+    learner.update(next(iter(trainer.training_set(detector, tiny_pipeline, 0))))
     still = [
         kernel.name
         for kernel, old in zip(kernels, before, strict=True)
@@ -117,7 +116,7 @@ def test_moving_averages_are_what_is_evaluated_and_loaded(tiny_pipeline, tmp_pat
     tiny_pipeline.eval_config.use_moving_averages = True
     trainer.train(tiny_pipeline, tmp_path)
     reader = tf.train.load_checkpoint(checkpoints.find(tmp_path))
-    detector = checkpoints.load_detector(tiny_pipeline, tmp_path)
+    detector = checkpoints.load_task(tiny_pipeline, tmp_path)
     name, variable = next(iter(checkpoints.variables_by_name(detector.model).items()))
     average = reader.get_tensor(checkpoints._key("averages", name))
     np.testing.assert_array_equal(variable, average)
@@ -134,7 +133,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny_pipeline):
 def test_a_warm_start_takes_what_fits(trained, tmp_path):
     pipeline, folder, _ = trained
     pipeline.model.ssd.num_classes = 4  # The class predictor does not fit any more.
-    detector = detectors.build(pipeline)
+    detector = models.build(config.resolve(pipeline))
     everything = len(detector.model.variables)
     assert checkpoints.load_weights(detector.model, folder, partial=True) == everything - 2
     with pytest.raises(CheckpointError, match=rf"{everything - 2} of {everything} variables match"):
@@ -143,7 +142,7 @@ def test_a_warm_start_takes_what_fits(trained, tmp_path):
 
 def test_checkpoints_that_cannot_be_used(trained, tmp_path):
     pipeline, folder, _ = trained
-    model = detectors.build(pipeline).model
+    model = models.build(config.resolve(pipeline)).model
     with pytest.raises(CheckpointError, match="empty: no checkpoint in this folder"):
         (tmp_path / "empty").mkdir()
         checkpoints.load_weights(model, tmp_path / "empty")

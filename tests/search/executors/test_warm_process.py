@@ -18,7 +18,7 @@ def tasks(tiny_pipeline):
     """Children of one step, each with an architecture of its own."""
     tiny_pipeline.train_config.num_steps = 1
     space = search_spaces.from_config(
-        tiny_pipeline.search_config.search_space, config.architecture(tiny_pipeline)
+        tiny_pipeline.search_config.search_space, config.resolve(tiny_pipeline).architecture
     )
     rng = np.random.default_rng(0)
     architectures = [space.decode(space.sample(rng)) for _ in range(3)]

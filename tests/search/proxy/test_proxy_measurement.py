@@ -35,7 +35,7 @@ def pipeline():
 @pytest.fixture
 def space(pipeline):
     return MnasFpnSpace(
-        config.architecture(pipeline),
+        config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16, 32],
         kernel_sizes=[3],
@@ -69,7 +69,7 @@ def test_samples_keep_the_limits_of_the_search(pipeline, space):
 
 def test_a_space_with_too_few_networks(pipeline):
     space = MnasFpnSpace(
-        config.architecture(pipeline),
+        config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16],
         kernel_sizes=[3],

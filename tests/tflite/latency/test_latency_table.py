@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mnasdet import config
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import ConfigError, UserError
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
@@ -280,5 +280,5 @@ def test_shipped_table_has_all_layers_of_its_space(path):
     architectures = [base, *(space.decode(space.sample(rng)) for _ in range(20))]
     slowest_ms = max(table.networks.values())
     for architecture in architectures:
-        sheet = cost_sheet(network_outputs(architecture, (320, 320), 90))
+        sheet = cost_sheet(network_of(architecture, (320, 320), 90).outputs)
         assert 10 < table.latency_ms(sheet) < 1.5 * slowest_ms

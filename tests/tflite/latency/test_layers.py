@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from mnasdet import config
-from mnasdet.detectors.network import network_outputs
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import HE_NORMAL
@@ -40,7 +40,7 @@ def in_file(layer):
 def sheet_of(name):
     architecture = config.load_architecture(name)
     size = (architecture.image_size, architecture.image_size)
-    return cost_sheet(network_outputs(architecture, size, 90))
+    return cost_sheet(network_of(architecture, size, 90).outputs)
 
 
 def published_layers():
@@ -150,7 +150,7 @@ def test_whole_networks_execute_their_layers(name):
     stacked = getattr(pyramid, pyramid.WhichOneof("feature_pyramid_oneof"))
     if hasattr(stacked, "repeats"):
         stacked.repeats = 1
-    outputs = network_outputs(architecture, (128, 128), 5)
+    outputs = network_of(architecture, (128, 128), 5).outputs
     assert Counter(graph_keys.keys(converted(outputs))) == Counter(keys_of_layers(outputs))
 
 
