@@ -35,8 +35,8 @@ flags.DEFINE_enum("way", None, WAYS, "Internal: export once, in this process.")
 def export_seconds(way: str) -> float:
     import tensorflow as tf
 
-    from mnasdet.deployment import export
     from mnasdet import models
+    from mnasdet.deployment import export
     from mnasdet.tflite.convert import quiet
 
     detector = models.build(config.resolve(config.load(CONFIG, readers=())))

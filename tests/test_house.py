@@ -14,16 +14,19 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["protos", "passwords"],
     ["errors"],
-    ["text_files", "cores", "terminal"],
+    ["text_files", "cores", "terminal", "architectures"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],
     ["search_spaces", "networks", "data"],
-    ["config"],
+    ["blueprint"],
+    ["config", "tasks"],
+    ["evaluation"],
     ["backbones", "feature_pyramids", "heads"],
-    ["detectors"],
-    ["evaluation", "tflite"],
-    ["training"],
+    ["detectors", "classifiers"],
+    ["models"],
+    ["tflite"],
+    ["training", "deployment"],
     ["search"],
     ["reporting"],
     ["scripts"],
@@ -57,6 +60,26 @@ def test_a_file_imports_only_from_floors_below(path):
         return
     for other in imported(path):
         assert own == other or FLOOR[other] < FLOOR[own], f"{own} imports {other}"
+
+
+def imports_of(folder):
+    """The dotted modules of mnasdet that the files of a folder import, each with the file."""
+    for path in sorted((ROOT / "mnasdet" / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnasdet"):
+                for alias in node.names:
+                    yield f"{node.module}.{alias.name}", str(path.relative_to(ROOT / "mnasdet"))
+
+
+def test_training_knows_no_kind_of_model():
+    kinds = ("mnasdet.detectors", "mnasdet.classifiers")
+    assert [found for found in imports_of("training") if found[0].startswith(kinds)] == []
+
+
+def test_only_evaluation_and_detectors_know_mean_average_precision():
+    coco = "mnasdet.evaluation.coco"
+    importing = {path.split("/")[0] for module, path in imports_of("") if module.startswith(coco)}
+    assert importing <= {"evaluation", "detectors"}
 
 
 def loaded_modules(code):

@@ -12,7 +12,7 @@ from mnasdet.protos import architecture_pb2
 from mnasdet.search_spaces.space import Choice, Decision, SearchSpace
 
 # Fields of an Architecture that say nothing of the network, unless a part chooses them.
-_NOT_COMPARED = ("name", "source", "image_size")
+_NOT_COMPARED = ("name", "source", "published_at", "image_size", "input")
 
 
 class Part(abc.ABC):

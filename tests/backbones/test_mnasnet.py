@@ -49,7 +49,7 @@ def layers(**choices):
 )
 def test_counts_of_the_published_classifiers(name, size, params, multiply_adds):
     published = text_proto.read(CONFIGS / f"{name}.textproto", architecture_pb2.Architecture)
-    assert published.image_size == size
+    assert published.published_at.height == published.published_at.width == size
     b = Builder()
     features = from_proto(b, b.input((size, size, 3)), published.backbone.mnasnet)
     logits = classifier.from_proto(b, features.last, published.classifier, num_classes=1000)

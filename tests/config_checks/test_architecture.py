@@ -4,11 +4,8 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
-from mnasdet.config_checks.architecture import (
-    architecture_problems,
-    levels,
-    smallest_image_size,
-)
+from mnasdet.architectures import levels, smallest_image_size
+from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.protos import architecture_pb2
 from tests.config_fragments import merge
 
@@ -276,7 +273,12 @@ BAD = [
     ),
     # No upper bound is in the way of a published network; a slip would fill the memory.
     (MNASFPN, "depth_multiplier: 99", "depth_multiplier is 99; at most 16 is allowed"),
-    (MNASFPN, "image_size: 2147483647", "image_size is 2147483647; at most 8192 is allowed"),
+    (
+        MNASFPN,
+        "input { height: 2147483647 width: 320 }",
+        "input.height is 2147483647; at most 8192 is allowed",
+    ),
+    (MNASFPN, "input { height: 320 }", "input.width is 0; at least 1 is allowed"),
     (
         MNASFPN,
         "feature_pyramid { mnasfpn { repeats: 2147483647 } }",

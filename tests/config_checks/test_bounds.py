@@ -6,7 +6,8 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from mnasdet import config
-from mnasdet.config_checks.architecture import architecture_problems, num_anchors
+from mnasdet.architectures import num_anchors
+from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.detectors.network import detection_network
 from mnasdet.errors import ConfigError
 from mnasdet.protos import pipeline_pb2
@@ -229,7 +230,7 @@ DETECTORS = [
 def test_anchors_are_counted_as_they_are_made(name):
     architecture = config.load_architecture(name)
     size = (416, 352)
-    boxes = detection_network(architecture, size, 1).predictions.box_encodings
+    boxes = detection_network(architecture, size, 1).predictions["box_encodings"]
     # SSD's finest feature has three, and is counted with all.
     least = boxes.shape[0]
     assert least <= num_anchors(architecture, *size) <= 2 * least

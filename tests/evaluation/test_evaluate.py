@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.evaluation.baseline import BASELINE_MAP
 from mnasdet.evaluation.coco import MAP
-from mnasdet.evaluation.evaluate import evaluate, evaluation_set, first_images
+from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
+from mnasdet.evaluation.evaluate import evaluation_set, first_images, judged
 from mnasdet.protos import input_reader_pb2, pipeline_pb2
 
 CATEGORIES = {1: "cell"}
@@ -39,6 +41,14 @@ def detections(boxes, scores, num_detections=None):
         "detection_classes": np.ones(boxes.shape[:2], np.float32),
         "num_detections": np.array(num_detections or [boxes.shape[1]] * len(boxes)),
     }
+
+
+def evaluate(detect, dataset, categories, **kind):
+    return judged(DetectionEvaluator(categories), detect, dataset).metrics(**kind)
+
+
+def resizer(pipeline):
+    return ImageResizer.from_proto(pipeline.model.ssd.image_resizer)
 
 
 @pytest.mark.parametrize("extent", [(1.0, 1.0), (0.75, 1.0), (1.0, 0.5)])
@@ -89,12 +99,12 @@ def test_the_set_is_resized_as_the_config_says():
       eval_input_reader { digits_input_reader { num_images: 4 image_size: 32 split: VALIDATION } }
     """
     pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
-    batches = list(evaluation_set(pipeline).as_numpy_iterator())
+    batches = list(evaluation_set(pipeline, resizer(pipeline)).as_numpy_iterator())
     assert [len(batch["image"]) for batch in batches] == [3, 1]
     # 32 x 32 pixels become 24 x 24, a quarter of the input.
     assert (batches[0]["extent"] == 0.5).all()
     assert batches[0]["boxes"].max() <= 0.5
-    images = first_images(pipeline, 4)
+    images = first_images(pipeline, resizer(pipeline), 4)
     assert images.shape == (4, 48, 48, 3)
     assert (images[:, 24:] == -1).all()
     assert (images[:, :, 24:] == -1).all()
@@ -113,10 +123,10 @@ def test_images_of_the_training_set_are_not_augmented():
     """
     pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
     pipeline.train_input_reader.shuffle = True
-    images = first_images(pipeline, 9, training=True)
-    np.testing.assert_array_equal(images, first_images(pipeline, 9))
+    images = first_images(pipeline, resizer(pipeline), 9, training=True)
+    np.testing.assert_array_equal(images, first_images(pipeline, resizer(pipeline), 9))
     pipeline.train_input_reader.digits_input_reader.split = input_reader_pb2.DigitsInputReader.TRAIN
-    others = first_images(pipeline, 2, training=True)
+    others = first_images(pipeline, resizer(pipeline), 2, training=True)
     assert others.shape == (2, 32, 32, 3)
     assert (others != images[:2]).any()
 

@@ -200,7 +200,7 @@ def test_published_counts(name, params, operations):
     b = Builder()
     backbone = architecture.backbone.WhichOneof("backbone_oneof")
     with b.scope("backbone"):
-        image = b.input((architecture.image_size, architecture.image_size, 3))
+        image = b.input((*default_input_size(architecture), 3))
         features = BACKBONES[backbone](b, image, getattr(architecture.backbone, backbone))
     with b.scope("feature_pyramid"):
         (levels,) = from_proto(b, features, architecture.feature_pyramid.fpn)

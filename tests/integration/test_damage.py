@@ -169,9 +169,7 @@ def run(tiny_config, tmp_path_factory):
     source = folder.parent / "tiny.config"
     source.write_text(tiny_config)
     pipeline = config.load(source, readers=())
-    run_files.write(
-        folder, pipeline, config.resolve(pipeline).architecture, {1: "cat", 2: "dog", 10: "ü"}
-    )
+    run_files.write(folder, config.resolve(pipeline), pipeline, {1: "cat", 2: "dog", 10: "ü"})
     return folder
 
 

@@ -77,13 +77,13 @@ def pipeline_path(folder):
 @pytest.fixture(scope="module")
 def best(pipeline_path, folder):
     """The folder that a search leaves behind: of a training, deployed."""
-    from mnasdet import config
-    from mnasdet.search import winner
-    from mnasdet.training import trainer
+    from mnasdet import config, deployment
+    from mnasdet.training import checkpoints, trainer
 
     pipeline = config.load(pipeline_path)
     trainer.train(pipeline, folder / "best", seed=0)
-    winner.deploy(pipeline, folder / "best")
+    task = checkpoints.load_task(pipeline, folder / "best")
+    deployment.deploy(task, pipeline, folder / "best")
     return folder / "best"
 
 
@@ -92,7 +92,8 @@ def digits(pipeline_path):
     from mnasdet import config
     from mnasdet.evaluation.evaluate import evaluation_set
 
-    (batch,) = evaluation_set(config.load(pipeline_path)).as_numpy_iterator()
+    pipeline = config.load(pipeline_path)
+    (batch,) = evaluation_set(pipeline, config.resolve(pipeline).resizer).as_numpy_iterator()
     pictures = np.rint((batch["image"] + 1) * 127.5).astype(np.uint8)
     objects = [
         [

@@ -45,11 +45,12 @@ def test_from_training_to_an_int8_graph(pipeline_path, folder):
     # Some steps of the outputs' 255.
     assert 0 < max(described["parity"]["max_abs_difference"].values()) < 0.5
 
-    from mnasdet.evaluation.evaluate import evaluate, evaluation_set
-    from mnasdet.tflite.interpreter import detection_function
+    from mnasdet import deployment, models
+    from mnasdet.evaluation.evaluate import evaluate_pipeline
 
     loaded = config.load(pipeline_path)
-    detect = detection_function(loaded, folder / "out" / "detect.tflite")
-    found = evaluate(detect, evaluation_set(loaded), {i: str(i) for i in range(1, 11)})
+    task = models.build(config.resolve(loaded))
+    predict = deployment.predict_function(task.blueprint, folder / "out" / "detect.tflite")
+    found = evaluate_pipeline(task, loaded, predict)
     trained = json.loads((folder / "run" / "metrics.json").read_text())
     assert found[MAP] == pytest.approx(trained[MAP], abs=0.01)

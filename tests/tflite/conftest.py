@@ -25,30 +25,28 @@ def small_detector(small_architecture, small_network):
     import numpy as np
     import tensorflow as tf
 
+    from mnasdet.blueprint import Blueprint
+    from mnasdet.data.image_resizer import ImageResizer
     from mnasdet.detectors import anchors
-    from mnasdet.detectors.detector import Detector
+    from mnasdet.detectors.one_stage import Detector
     from mnasdet.detectors.post_processing import PostProcessing
     from mnasdet.networks.keras_builder import keras_model
+    from mnasdet.protos import ssd_pb2
 
     tf.keras.utils.set_random_seed(0)
-    model = keras_model(
-        {
-            "box_encodings": small_network.predictions.box_encodings,
-            "class_predictions_with_background": small_network.predictions.class_logits,
-        }
-    )
+    model = keras_model(small_network.predictions)
     # Weights large enough for differences to show.
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         noise = rng.normal(0, 0.1, variable.shape)
         variable.assign_add(tf.constant(noise, tf.float32))
     generator = small_architecture.anchor_generator
+    size = (96, 64)
     return Detector(
-        model=model,
-        anchors=anchors.from_proto(generator, (96, 64), small_network.feature_sizes),
-        image_size=(96, 64),
-        num_classes=3,
-        post_processing=PostProcessing(),
+        Blueprint("ssd", small_architecture, ImageResizer(size), 3, ssd_pb2.Ssd()),
+        model,
+        anchors.from_proto(generator, size, small_network.feature_sizes),
+        PostProcessing(),
     )
 
 

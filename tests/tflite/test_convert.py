@@ -182,7 +182,7 @@ def test_runtime_executes_the_layers_of_the_cost_sheet(small_network, small_grap
     operations = load(small_graph, 1, "graph")._get_ops_details()
     executed = Counter(op["op_name"] for op in operations if op["op_name"] != "DELEGATE")
     expected = Counter(
-        TFLITE_OPS[layer.node.op] for layer in layers(cost_sheet(small_network.outputs))
+        TFLITE_OPS[layer.node.op] for layer in layers(cost_sheet(small_network.deployed.outputs))
     )
     assert executed == expected
 

@@ -76,7 +76,7 @@ def test_parity_is_of_the_images_given(small_detector, tmp_path):
 
 def test_detects_what_keras_detects(small_detector, exported, pipeline):
     images = np.random.default_rng(2).uniform(-1, 1, (2, 96, 64, 3)).astype(np.float32)
-    found = detection_function(pipeline, exported[0] / "detect.tflite")(images)
+    found = detection_function(config.resolve(pipeline), exported[0] / "detect.tflite")(images)
     expected = small_detector.predict(images)
     assert set(found) == set(expected)
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
@@ -87,12 +87,12 @@ def test_detection_wants_the_config_of_the_export(exported, pipeline, tmp_path):
     graph = exported[0] / "detect.tflite"
     pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 64
     with pytest.raises(UserError, match="takes images of 96x64, the pipeline config has 64x64"):
-        detection_function(pipeline, graph)
+        detection_function(config.resolve(pipeline), graph)
     pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 96
     alone = tmp_path / "alone.tflite"
     alone.write_bytes(graph.read_bytes())
     with pytest.raises(UserError, match=r"anchors\.npy: no such file"):
-        detection_function(pipeline, alone)
+        detection_function(config.resolve(pipeline), alone)
 
 
 ANOTHERS = "is not the file that export.json describes"
@@ -117,7 +117,7 @@ def test_an_export_that_does_not_belong_together_is_refused(exported, pipeline, 
     else:
         (folder / file).write_bytes(change((folder / file).read_bytes()))
     with pytest.raises(UserError) as caught:
-        detection_function(pipeline, folder / "detect.tflite")
+        detection_function(config.resolve(pipeline), folder / "detect.tflite")
     assert str(caught.value).startswith(f"{folder}/{file}: {message}")
     assert "export" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -130,9 +130,9 @@ def test_an_export_of_an_older_version_is_read(exported, pipeline, tmp_path):
         del described[name]
     (folder / "export.json").write_text(json.dumps(described))
     (folder / "detect.tflite").write_bytes((folder / "detect.tflite").read_bytes() + b"more")
-    detection_function(pipeline, folder / "detect.tflite")
+    detection_function(config.resolve(pipeline), folder / "detect.tflite")
     (folder / "export.json").unlink()
-    detection_function(pipeline, folder / "detect.tflite")
+    detection_function(config.resolve(pipeline), folder / "detect.tflite")
 
 
 # The files of another export, to be written in the place of the first.
@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_export_before(exported, pipeline, tmp_path):
         exporting._write(folder, ANOTHER, {"graph": "detect.tflite"})
     assert caught.value.filename == f"{folder}/anchors.npy"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    detection_function(pipeline, folder / "detect.tflite")
+    detection_function(config.resolve(pipeline), folder / "detect.tflite")
 
 
 def test_detects_what_keras_detects_with_suppression_in_the_graph(
@@ -190,7 +190,7 @@ def test_detects_what_keras_detects_with_suppression_in_the_graph(
         "num_detections": {"shape": [1]},
     }
     assert "anchors" not in description
-    found = detection_function(pipeline, tmp_path / "detect.tflite")(images)
+    found = detection_function(config.resolve(pipeline), tmp_path / "detect.tflite")(images)
     expected = small_detector.predict(images)
     assert set(found) == set(expected)
     for name, values in expected.items():

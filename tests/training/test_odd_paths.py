@@ -55,9 +55,9 @@ def test_a_whole_way_in_such_a_folder(base, pipeline):
     assert checkpoints.find(run) == f"{run}/ckpt-2"
     assert list((run / "tensorboard").glob("events*"))
     detector = checkpoints.load_task(again, run / "best")
-    images = first_images(again, 2)
+    images = first_images(again, detector.blueprint.resizer, 2)
     export(detector, run / "tflite", images=images)
-    detect = detection_function(again, run / "tflite" / "detect.tflite")
+    detect = detection_function(config.resolve(again), run / "tflite" / "detect.tflite")
     expected = detector.predict(images)["detection_scores"]
     np.testing.assert_allclose(detect(images)["detection_scores"], expected, atol=1e-4)
     with DeviceSpec().open() as device:
