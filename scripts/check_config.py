@@ -48,9 +48,14 @@ def check_data(pipeline) -> None:
         from, one a line.
     """
     # Only here, so that a config with an error in it is answered before TensorFlow loads.
+    from mnasdet import config
     from mnasdet.data import reader_checks
 
-    problems = [*reader_checks.problems(pipeline), *_checkpoint_problems(pipeline.train_config)]
+    resizer = config.resolve(pipeline).resizer
+    problems = [
+        *reader_checks.problems(pipeline, resizer),
+        *_checkpoint_problems(pipeline.train_config),
+    ]
     if len(problems) == 1:
         raise DataError(f"{FLAGS.pipeline_config_path}: {problems[0]}")
     if problems:

@@ -422,8 +422,42 @@ def test_check_of_an_unknown_architecture_name(coco_pipeline):
 )
 def test_image_size(text, expected):
     pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    pipeline.model.architecture_name = "mobilenet_v2_mnasfpn"
     merge(ssd(f"image_resizer {{ {text} }}"), pipeline)
     assert config.resolve(pipeline).image_size == expected
+
+
+def test_an_architecture_may_decide_the_image_size(tmp_path):
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    keeping = "keep_aspect_ratio_resizer { min_dimension: 512 max_dimension: 640 }"
+    merge(ssd(f"image_resizer {{ {keeping} }}"), pipeline)
+    trial = config.load_architecture("mobilenet_v2_mnasfpn")
+    trial.input.height, trial.input.width = 192, 320
+    resizer = config.resolve(pipeline, trial).resizer
+    assert (resizer.image_size, resizer.min_dimension) == ((192, 320), 256)
+    # As a trial's file with --architecture, and in a config of its own.
+    path = tmp_path / "trial.textproto"
+    path.write_text(text_format.MessageToString(trial))
+    assert config.load_architecture(str(path)) == trial
+    assert config.resolve(config.with_architecture(pipeline, trial)).image_size == (192, 320)
+
+
+def test_the_image_size_of_version_0_1(tmp_path):
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    merge(ssd("image_resizer { fixed_shape_resizer { height: 320 width: 320 } }"), pipeline)
+    old = config.load_architecture("mobilenet_v2_mnasfpn")
+    old.ClearField("published_at")
+    old.image_size = 64
+    # A config's own resizer decided, a trial's searched size beside its checkpoints.
+    pipeline.model.architecture.CopyFrom(old)
+    assert config.resolve(pipeline).image_size == (320, 320)
+    path = tmp_path / "architecture.textproto"
+    path.write_text(text_format.MessageToString(old))
+    trained = config.load_trained_architecture(path)
+    assert config.resolve(pipeline, trained).image_size == (64, 64)
+    # In another file either may be meant.
+    with pytest.raises(ConfigError, match=r"textproto: image_size was replaced: write input \{ "):
+        config.load_architecture(str(path))
 
 
 @pytest.mark.parametrize("name", config.architecture_names())
@@ -450,7 +484,9 @@ def test_load_architecture_from_a_string():
     loaded = config.load_architecture("resnet_18/fpn_c64/retinanet_d64_n2/net_i256")
     assert loaded.backbone.resnet.depth == 18
     assert loaded.feature_pyramid.fpn.channels == 64
-    assert loaded.image_size == 256
+    assert (loaded.input.height, loaded.input.width) == (256, 256)
+    wide = config.load_architecture("resnet_18/fpn_c64/retinanet_d64_n2/net_i256x448")
+    assert (wide.input.height, wide.input.width) == (256, 448)
     # Longer than the name of a file may be.
     cells = ".".join(["L4(C4+C5)"] * 40 + ["L3(C3+C4)", "L4(C4+C5)", "L5(C5+C6)", "L6(C6+C5)"])
     loaded = config.load_architecture(f"resnet_18/nas_fpn_c64_r1_to6_{cells}/retinanet_d64_n2")

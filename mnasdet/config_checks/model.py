@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mnasdet.architectures import num_anchors, smallest_image_size
+from mnasdet.architectures import input_size, num_anchors, smallest_image_size
 from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
@@ -49,9 +49,17 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
         return
     ssd.counts(_MAX_CLASSES, "num_classes")
     if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
-        _check_resizer(resizer, smallest_image_size(architecture) if architecture else 1)
-        _check_num_anchors(resizer, architecture)
-        _check_padding(ssd.child("feature_extractor"), resizer)
+        size = input_size(architecture) if architecture else None
+        smallest = smallest_image_size(architecture) if architecture else 1
+        # An architecture that has a size of its own replaces the resizer's.
+        _check_resizer(resizer, 1 if size else smallest)
+        if size and min(size) < smallest:
+            model.problems.append(
+                f"model.architecture.input is {size[0]}x{size[1]}; at least {smallest} is allowed"
+            )
+        size = size or _image_size(resizer)
+        _check_num_anchors(resizer, architecture, size)
+        _check_padding(ssd.child("feature_extractor"), size)
     _check_extractor(ssd.child("feature_extractor"), model.message.WhichOneof("architecture_oneof"))
     if coder := ssd.selected("box_coder", "box_coder_oneof"):
         coder.positive("y_scale", "x_scale", "height_scale", "width_scale")
@@ -89,10 +97,12 @@ def _check_resizer(resizer: Section, smallest: int) -> None:
 
 
 def _check_num_anchors(
-    resizer: Section, architecture: architecture_pb2.Architecture | None
+    resizer: Section,
+    architecture: architecture_pb2.Architecture | None,
+    image_size: tuple[int, int],
 ) -> None:
     """Reports more anchors than memory holds, which no single field is to blame for."""
-    height, width = _image_size(resizer)
+    height, width = image_size
     if architecture and 0 < height <= MAX_IMAGE_SIZE and 0 < width <= MAX_IMAGE_SIZE:
         count = num_anchors(architecture, height, width)
         if count > _MAX_ANCHORS:
@@ -110,10 +120,10 @@ def _image_size(resizer: Section) -> tuple[int, int]:
     return message.max_dimension, message.max_dimension
 
 
-def _check_padding(extractor: Section, resizer: Section) -> None:
+def _check_padding(extractor: Section, image_size: tuple[int, int]) -> None:
     """Padding to a multiple is supported where there is nothing to pad."""
     extractor.at_least("pad_to_multiple", 1)
-    height, width = _image_size(resizer)
+    height, width = image_size
     multiple = max(extractor.message.pad_to_multiple, 1)
     extractor.require(
         height % multiple == width % multiple == 0,

@@ -20,13 +20,12 @@ _MAX_BYTES = 500e6
 _FIRST = 10
 
 
-def problems(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> list[str]:
+def problems(pipeline: pipeline_pb2.TrainEvalPipelineConfig, resizer: ImageResizer) -> list[str]:
     """Returns what is wrong with the files, label maps and records of both readers.
 
     It reads small data sets completely and of large ones the first records of each file.
     """
     train, (evaluation,) = pipeline.train_input_reader, pipeline.eval_input_reader
-    resizer = ImageResizer.from_proto(pipeline.model.ssd.image_resizer)
     found = [
         *reader_problems(train, resizer, pipeline.train_config.batch_size),
         *reader_problems(evaluation, resizer, batch_size=1),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnasdet import text_proto
+from mnasdet import architectures, text_proto
 from mnasdet.backbones import mobilenet_v2, resnet
 from mnasdet.feature_pyramids.fpn import OBJECT_DETECTION_API, fpn, from_proto
 from mnasdet.heads import weight_shared
@@ -200,7 +200,7 @@ def test_published_counts(name, params, operations):
     b = Builder()
     backbone = architecture.backbone.WhichOneof("backbone_oneof")
     with b.scope("backbone"):
-        image = b.input((*default_input_size(architecture), 3))
+        image = b.input((*architectures.default_input_size(architecture), 3))
         features = BACKBONES[backbone](b, image, getattr(architecture.backbone, backbone))
     with b.scope("feature_pyramid"):
         (levels,) = from_proto(b, features, architecture.feature_pyramid.fpn)
