@@ -157,7 +157,7 @@ class Learner:
     def fault(self) -> str:
         """Returns which step gave a loss, or which variable has a value, that is NaN or infinite;
         empty if none. To be called before anything is evaluated or saved."""
-        if bad_step := int(self._bad_step):
+        if bad_step := int(self._bad_step.numpy()):
             return f"the loss became NaN or infinite at step {bad_step}"
         variables = [*checkpoints.variables_by_name(self.model).values(), *self._averages.values()]
         for variable in [*variables, *self._optimizer.variables()]:

@@ -32,7 +32,7 @@ def pipeline(write_records, make_record, tmp_path):
 
 
 def test_sound_data_has_no_problems(pipeline):
-    assert reader_checks.problems(pipeline) == []
+    assert reader_checks.problems(pipeline, ImageResizer((32, 32))) == []
 
 
 def test_the_digits_are_not_looked_at(pipeline):
@@ -42,7 +42,7 @@ def test_the_digits_are_not_looked_at(pipeline):
 
 def test_fewer_images_than_a_batch(pipeline):
     pipeline.train_config.batch_size = 5
-    assert reader_checks.problems(pipeline) == [
+    assert reader_checks.problems(pipeline, ImageResizer((32, 32))) == [
         "train_config.batch_size is 5; 4 images are fewer than that; lower it"
     ]
 
@@ -51,7 +51,7 @@ def test_problems_of_both_readers_and_of_label_maps_show_at_once(pipeline, tmp_p
     pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [f"{tmp_path}/none*"]
     (tmp_path / "zero.pbtxt").write_text('item { id: 0 name: "cat" }\nitem { id: 0 name: "dog" }')
     pipeline.eval_input_reader[0].label_map_path = str(tmp_path / "zero.pbtxt")
-    train, evaluation = reader_checks.problems(pipeline)
+    train, evaluation = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert train == f"{tmp_path}/none*: no file matches"
     assert evaluation.startswith(f"{tmp_path}/zero.pbtxt: ")
 
@@ -61,7 +61,7 @@ def test_records_of_another_label_map(pipeline, tmp_path, caplog):
     (tmp_path / "other.pbtxt").write_text('item { id: 1 name: "dog" } item { id: 3 name: "cat" }')
     for reader in (pipeline.train_input_reader, *pipeline.eval_input_reader):
         reader.label_map_path = str(tmp_path / "other.pbtxt")
-    assert reader_checks.problems(pipeline) == []
+    assert reader_checks.problems(pipeline, ImageResizer((32, 32))) == []
     assert "boxes whose class/text and class/label differ; the text counts: 8" in caplog.text
 
 
@@ -78,7 +78,7 @@ def test_an_id_with_another_name_in_the_label_map_of_evaluation(
     other = tmp_path / "other.pbtxt"
     other.write_text('item { id: 1 name: "dog" } item { id: 3 name: "cat" }')
     pipeline.eval_input_reader[0].label_map_path = str(other)
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{other}: id 1 is 'dog', but 'cat' in {tmp_path}/map.pbtxt")
 
 
@@ -87,7 +87,7 @@ def test_a_packed_file_is_no_record_file(pipeline, tmp_path):
     packed = tmp_path / "packed.record"
     packed.write_bytes(gzip.compress(Path(path).read_bytes()))
     pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(packed)]
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{packed}: ")
 
 
@@ -103,7 +103,7 @@ def test_pixels_that_cannot_be_decoded(pipeline, write_records, make_record):
     damaged = make_record("b", encoded=with_damaged_pixels(make_record()))
     path = pipeline.train_input_reader.tf_record_input_reader.input_path
     path[:] = write_records([damaged] * 4, name="damaged.record")
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{path[0]}: record 0 (image 'b'): the pixels are damaged")
 
 
@@ -112,13 +112,13 @@ def test_bad_records_that_may_be_skipped(pipeline, write_records, make_record):
     outside = make_record("b", boxes=np.array([[0, 0, 9, 9], [0, 0, 1, 1]], np.float32))
     paths = write_records([outside, *(make_record(str(i)) for i in range(4))], name="mixed.record")
     reader.tf_record_input_reader.input_path[:] = paths
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{paths[0]}: record 0 (image 'b'): box 1 ")
     reader.bad_records = input_reader_pb2.InputReader.SKIP
-    assert reader_checks.problems(pipeline) == []
+    assert reader_checks.problems(pipeline, ImageResizer((32, 32))) == []
     bad = make_record("b", boxes=np.full((2, 4), 9, np.float32))
     reader.tf_record_input_reader.input_path[:] = write_records([bad], name="bad.record")
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert "bad.record-00000-of-00001: has no usable record; the first problem: " in problem
 
 
@@ -130,12 +130,12 @@ def test_of_large_files_the_first_records_are_looked_at(
     sound = [make_record(str(i)) for i in range(10)]
     paths = pipeline.train_input_reader.tf_record_input_reader.input_path
     paths[:] = write_records([*sound, outside], name="late.record")
-    assert reader_checks.problems(pipeline) == []
+    assert reader_checks.problems(pipeline, ImageResizer((32, 32))) == []
     (early,) = write_records([*sound[:9], outside], name="early.record")
     paths.append(early)
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{early}: record 9 (image 'b')")
     # What is not to be read at all.
     Path(early).write_bytes(gzip.compress(Path(early).read_bytes()))
-    (problem,) = reader_checks.problems(pipeline)
+    (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{early}: ")
