@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnasdet.backbones import amoebanet, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.backbones.factory import backbone_features
 from mnasdet.detectors import anchors
-from mnasdet.feature_pyramids import fpn, mnasfpn, nas_fpn, ssd_layers
-from mnasdet.heads import classifier, convolutional, weight_shared
-from mnasdet.networks import hyperparams
+from mnasdet.feature_pyramids.factory import pyramid_features
+from mnasdet.heads import classifier
+from mnasdet.heads.factory import box_predictions
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
 from mnasdet.protos import architecture_pb2
@@ -18,25 +18,6 @@ from mnasdet.protos import architecture_pb2
 BOX_ENCODINGS = "box_encodings"
 CLASS_LOGITS = "class_predictions_with_background"
 CLASSIFICATION_LOGITS = "logits"
-
-# What reads each kind of part, by its field in the Architecture.
-_BACKBONES: dict[str, Callable[..., BackboneFeatures]] = {
-    "mobilenet_v2": mobilenet_v2.from_proto,
-    "mobilenet_v3": mobilenet_v3.from_proto,
-    "mnasnet": mnasnet.from_proto,
-    "resnet": resnet.from_proto,
-    "amoebanet_d": amoebanet.from_proto,
-}
-_PYRAMIDS: dict[str, Callable[..., list[list[Node]]]] = {
-    "mnasfpn": mnasfpn.from_proto,
-    "fpn": fpn.from_proto,
-    "nas_fpn": nas_fpn.from_proto,
-    "ssd_layers": ssd_layers.from_proto,
-}
-_PREDICTORS: dict[str, Callable[..., tuple[Node, Node]]] = {
-    "convolutional_box_predictor": convolutional.from_proto,
-    "weight_shared_convolutional_box_predictor": weight_shared.from_proto,
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +93,13 @@ def detection_network(
     """
     b = Builder()
     image = b.input((*image_size, 3))
-    repeats = _pyramid(b, _backbone(b, image, architecture), architecture)
+    repeats = pyramid_features(
+        b,
+        _backbone(b, image, architecture),
+        architecture.feature_pyramid,
+        depth_multiplier=architecture.depth_multiplier,
+        min_depth=architecture.min_depth,
+    )
     exits = list(range(1, len(repeats) + 1))
     if architecture.exit or not architecture.deep_supervision:
         exits = [architecture.exit or exits[-1]]
@@ -120,7 +107,17 @@ def detection_network(
     for number in exits:
         deep = architecture.deep_supervision
         with b.scope(f"box_predictor/exit_{number}" if deep else "box_predictor"):
-            predictions.append(_predict(b, repeats[number - 1], architecture, num_classes))
+            features = repeats[number - 1]
+            boxes, classes = box_predictions(
+                b,
+                features,
+                architecture.box_predictor,
+                num_classes=num_classes,
+                anchors_per_location=anchors.per_location(
+                    architecture.anchor_generator, len(features)
+                ),
+            )
+            predictions.append(RawPredictions(boxes, classes))
     *earlier, last = predictions
     return DetectionNetwork(last, earlier, [node.size for node in repeats[-1]])
 
@@ -128,53 +125,11 @@ def detection_network(
 def _backbone(
     b: Builder, image: Node, architecture: architecture_pb2.Architecture
 ) -> BackboneFeatures:
-    name = architecture.backbone.WhichOneof("backbone_oneof")
-    with b.scope("backbone"):
-        return _BACKBONES[name](
-            b,
-            image,
-            getattr(architecture.backbone, name),
-            depth_multiplier=architecture.depth_multiplier,
-            min_depth=architecture.min_depth,
-            hyperparams=_hyperparams(architecture.backbone),
-        )
-
-
-def _pyramid(
-    b: Builder, features: BackboneFeatures, architecture: architecture_pb2.Architecture
-) -> list[list[Node]]:
-    """The pyramid's features, finest first, after every repeat."""
-    name = architecture.feature_pyramid.WhichOneof("feature_pyramid_oneof")
-    with b.scope("feature_pyramid"):
-        return _PYRAMIDS[name](
-            b,
-            features,
-            getattr(architecture.feature_pyramid, name),
-            depth_multiplier=architecture.depth_multiplier,
-            min_depth=architecture.min_depth,
-            hyperparams=_hyperparams(architecture.feature_pyramid),
-        )
-
-
-def _hyperparams(part) -> hyperparams.Hyperparams | None:
-    """Those that stand in place of the publication's, if any."""
-    if part.HasField("conv_hyperparams"):
-        return hyperparams.from_proto(part.conv_hyperparams)
-    return None
-
-
-def _predict(
-    b: Builder,
-    features: list[Node],
-    architecture: architecture_pb2.Architecture,
-    num_classes: int,
-) -> RawPredictions:
-    name = architecture.box_predictor.WhichOneof("box_predictor_oneof")
-    boxes, classes = _PREDICTORS[name](
+    """Builds an architecture's backbone."""
+    return backbone_features(
         b,
-        features,
-        getattr(architecture.box_predictor, name),
-        num_classes=num_classes,
-        anchors_per_location=anchors.per_location(architecture.anchor_generator, len(features)),
+        image,
+        architecture.backbone,
+        depth_multiplier=architecture.depth_multiplier,
+        min_depth=architecture.min_depth,
     )
-    return RawPredictions(boxes, classes)

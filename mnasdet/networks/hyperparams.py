@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from mnasdet.protos import hyperparams_pb2
+from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
         batch_norm_scale=proto.batch_norm.scale,
         activation=_ACTIVATIONS[proto.activation],
     )
+
+
+def configured(
+    part: architecture_pb2.Backbone | architecture_pb2.FeaturePyramid,
+) -> Hyperparams | None:
+    """Returns the hyper-parameters that a part of an Architecture states; None leaves those of its
+    publication."""
+    return from_proto(part.conv_hyperparams) if part.HasField("conv_hyperparams") else None
 
 
 def _initializer(proto: hyperparams_pb2.Initializer) -> Initializer:

@@ -1,0 +1,48 @@
+"""The backbone that an Architecture names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mnasdet.backbones import amoebanet, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.networks import hyperparams
+from mnasdet.networks.builder import Builder, Node
+from mnasdet.networks.features import BackboneFeatures
+from mnasdet.protos import architecture_pb2
+
+# The reader of each backbone's message, by its field in Backbone.
+_BACKBONES: dict[str, Callable[..., BackboneFeatures]] = {
+    "mobilenet_v2": mobilenet_v2.from_proto,
+    "mobilenet_v3": mobilenet_v3.from_proto,
+    "mnasnet": mnasnet.from_proto,
+    "resnet": resnet.from_proto,
+    "amoebanet_d": amoebanet.from_proto,
+}
+
+
+def backbone_features(
+    b: Builder,
+    image: Node,
+    proto: architecture_pb2.Backbone,
+    *,
+    depth_multiplier: float = 1.0,
+    min_depth: int = 8,
+) -> BackboneFeatures:
+    """Builds the backbone that a message describes, its layers in the scope "backbone".
+
+    Args:
+      image: (height, width, 3).
+      proto: one backbone, and the hyper-parameters in place of its publication's, if any.
+      depth_multiplier: factor on the backbone's widths.
+      min_depth: the least of the scaled widths.
+    """
+    name = proto.WhichOneof("backbone_oneof")
+    with b.scope("backbone"):
+        return _BACKBONES[name](
+            b,
+            image,
+            getattr(proto, name),
+            depth_multiplier=depth_multiplier,
+            min_depth=min_depth,
+            hyperparams=hyperparams.configured(proto),
+        )
