@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels, squeeze_excite
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 
@@ -98,12 +98,9 @@ MNASNET_D1_320 = (
 # have one channel out, the deviation sqrt(2) / kernel size.
 _FAN_OUT = Initializer("normal", scale=2.0, mode="fan_out")
 PUBLISHED = Hyperparams(
-    initializer=_FAN_OUT,
-    depthwise_initializer=_FAN_OUT,
-    l2=5e-6,
-    depthwise_l2=5e-6,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.001,
+    kernel=Kernel(_FAN_OUT, 5e-6),
+    depthwise_kernel=Kernel(_FAN_OUT, 5e-6),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.001),
 )
 
 

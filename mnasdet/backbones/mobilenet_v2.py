@@ -5,7 +5,7 @@ from __future__ import annotations
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import HE_NORMAL, Hyperparams, Initializer
+from mnasdet.networks.hyperparams import HE_NORMAL, BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 # Table 2: expansion, channels, repeats, stride of the first repeat.
@@ -21,12 +21,9 @@ _STAGES = [
 
 # What the OD API's MobileNetV2 + MnasFPN extractor carries; slim's L2 of 4e-5 halved for Keras.
 MNASFPN_EXTRACTOR = Hyperparams(
-    initializer=HE_NORMAL,
-    depthwise_initializer=Initializer("truncated_normal", 0.536),
-    l2=2e-5,
-    depthwise_l2=2e-5,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.01,
+    kernel=Kernel(HE_NORMAL, 2e-5),
+    depthwise_kernel=Kernel(Initializer("truncated_normal", 0.536), 2e-5),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.01),
 )
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnasdet.networks.blocks import batch_norm, separable_conv
+from mnasdet.networks.blocks import normalized, separable_conv
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
 from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
 
 DEFAULT = Hyperparams(
-    initializer=Initializer("normal", 0.01),
-    depthwise_initializer=Initializer("normal", 0.01),
-    l2=2e-5,
-    batch_norm_momentum=0.997,
+    kernel=Kernel(Initializer("normal", 0.01), 2e-5),
+    depthwise_kernel=Kernel(Initializer("normal", 0.01)),
+    normalizer=BatchNorm(momentum=0.997),
 )
 
 
@@ -58,8 +57,7 @@ def weight_shared_predictor(
             x,
             filters,
             kernel_size,
-            initializer=hyperparams.initializer,
-            l2=hyperparams.l2,
+            kernel=hyperparams.kernel,
             name=f"{name}/conv",
             shared=True,
             **arguments,
@@ -67,8 +65,8 @@ def weight_shared_predictor(
 
     def tower(x: Node, name: str, level: int) -> Node:
         for layer in range(num_layers):
-            x = conv(x, channels, f"{name}/{layer}", use_bias=not hyperparams.batch_norm)
-            x = batch_norm(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
+            x = conv(x, channels, f"{name}/{layer}", use_bias=hyperparams.normalizer is None)
+            x = normalized(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
             activation = hyperparams.activation
             x = b.activation(x, activation, name=f"{name}/{layer}/feature_{level}/{activation}")
         return x

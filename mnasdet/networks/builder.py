@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.hyperparams import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +76,11 @@ class Builder:
         groups: int = 1,
         use_bias: bool = False,
         bias: float = 0.0,
-        initializer: Initializer,
-        l2: float = 0.0,
+        kernel: Kernel,
         name: str,
         shared: bool = False,
     ) -> Node:
-        """`l2` is Keras' coefficient (of the plain sum of squares); `bias` is its first value."""
+        """A convolution; `bias` is the first value of its bias."""
         height, width, _ = x.shape
         return self._layer(
             "conv2d",
@@ -95,8 +94,8 @@ class Builder:
             groups=groups,
             use_bias=use_bias,
             bias=bias,
-            initializer=initializer,
-            l2=l2,
+            initializer=kernel.initializer,
+            l2=kernel.l2,
         )
 
     def depthwise_conv2d(
@@ -106,8 +105,7 @@ class Builder:
         *,
         strides: int = 1,
         use_bias: bool = False,
-        initializer: Initializer,
-        l2: float = 0.0,
+        kernel: Kernel,
         name: str,
         shared: bool = False,
     ) -> Node:
@@ -121,8 +119,8 @@ class Builder:
             kernel_size=kernel_size,
             strides=strides,
             use_bias=use_bias,
-            initializer=initializer,
-            l2=l2,
+            initializer=kernel.initializer,
+            l2=kernel.l2,
         )
 
     def batch_norm(

@@ -29,28 +29,47 @@ HE_NORMAL = Initializer("truncated_normal")
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """How the weights of a convolution start and are regularised.
+
+    Attributes:
+      initializer: their first values.
+      l2: Keras' coefficient, on the plain sum of squares.
+    """
+
+    initializer: Initializer = HE_NORMAL
+    l2: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation.
+
+    Attributes:
+      momentum: the share of the old moving average that a step keeps.
+      epsilon: added to the variance.
+      center, scale: whether there is an offset, and a factor.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 0.001
+    center: bool = True
+    scale: bool = True
+
+
+@dataclass(frozen=True)
 class Hyperparams:
     """Hyper-parameters of convolutions and what follows them.
 
     Attributes:
-      initializer: of kernels, and `depthwise_initializer` of depthwise kernels.
-      l2: Keras' coefficient on the plain sum of squares, `depthwise_l2` on depthwise kernels.
-      batch_norm: whether convolutions are normalised; they have a bias where not.
-      batch_norm_momentum: the share of the old moving average that a step keeps.
-      batch_norm_epsilon: added to the variance.
-      batch_norm_center, batch_norm_scale: whether there is an offset, and a factor.
+      kernel: of convolutions, and `depthwise_kernel` of depthwise convolutions.
+      normalizer: what follows a convolution; where it is None, convolutions have a bias.
       activation: relu, relu6, swish or linear.
     """
 
-    initializer: Initializer = HE_NORMAL
-    depthwise_initializer: Initializer = HE_NORMAL
-    l2: float = 0.0
-    depthwise_l2: float = 0.0
-    batch_norm: bool = True
-    batch_norm_momentum: float = 0.99
-    batch_norm_epsilon: float = 0.001
-    batch_norm_center: bool = True
-    batch_norm_scale: bool = True
+    kernel: Kernel = Kernel()
+    depthwise_kernel: Kernel = Kernel()
+    normalizer: BatchNorm | None = BatchNorm()
     activation: str = "relu6"
 
 
@@ -67,17 +86,15 @@ def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
     initializer = _initializer(proto.initializer)
     l2 = proto.regularizer.l2_regularizer.weight / 2 if proto.HasField("regularizer") else 0.0
     return Hyperparams(
-        initializer=initializer,
-        depthwise_initializer=initializer,
-        l2=l2,
-        depthwise_l2=l2 if proto.regularize_depthwise else 0.0,
-        batch_norm=proto.HasField("batch_norm"),
-        batch_norm_momentum=proto.batch_norm.decay,
-        batch_norm_epsilon=proto.batch_norm.epsilon,
-        batch_norm_center=proto.batch_norm.center,
-        batch_norm_scale=proto.batch_norm.scale,
+        kernel=Kernel(initializer, l2),
+        depthwise_kernel=Kernel(initializer, l2 if proto.regularize_depthwise else 0.0),
+        normalizer=_batch_norm(proto.batch_norm) if proto.HasField("batch_norm") else None,
         activation=_ACTIVATIONS[proto.activation],
     )
+
+
+def _batch_norm(proto: hyperparams_pb2.BatchNorm) -> BatchNorm:
+    return BatchNorm(proto.decay, proto.epsilon, proto.center, proto.scale)
 
 
 def configured(

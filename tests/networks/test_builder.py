@@ -3,11 +3,11 @@
 import pytest
 
 from mnasdet.networks.builder import Builder, canonical_key, reachable
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 
 
 def conv(b, x, filters, kernel_size=1, **arguments):
-    return b.conv2d(x, filters, kernel_size, initializer=HE_NORMAL, **arguments)
+    return b.conv2d(x, filters, kernel_size, kernel=Kernel(), **arguments)
 
 
 def test_shapes_follow_same_padding():

@@ -7,7 +7,7 @@ from mnasdet import config
 from mnasdet.detectors.network import network_outputs
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests import harness
 
@@ -16,11 +16,11 @@ def test_one_separable_block_by_hand():
     b = Builder()
     x = b.input((8, 6, 3))
     with b.scope("backbone"):
-        y = b.conv2d(x, 16, 3, strides=2, initializer=HE_NORMAL, name="conv")
+        y = b.conv2d(x, 16, 3, strides=2, kernel=Kernel(), name="conv")
         y = b.batch_norm(y, momentum=0.9, epsilon=1e-3, name="batch_norm")
     with b.scope("box_predictor"):
-        z = b.depthwise_conv2d(y, 5, initializer=HE_NORMAL, name="depthwise")
-        z = b.conv2d(z, 4, 1, use_bias=True, initializer=HE_NORMAL, name="pointwise")
+        z = b.depthwise_conv2d(y, 5, kernel=Kernel(), name="depthwise")
+        z = b.conv2d(z, 4, 1, use_bias=True, kernel=Kernel(), name="pointwise")
     sheet = cost_sheet([z])
     assert sheet.parts["backbone"].params == 3 * 3 * 3 * 16 + 4 * 16
     assert sheet.parts["backbone"].trainable_params == 3 * 3 * 3 * 16 + 2 * 16
@@ -39,7 +39,7 @@ def test_a_shared_layer_weighs_once_and_works_twice():
             b.input((size, size, 3), f"in_{size}"),
             2,
             1,
-            initializer=HE_NORMAL,
+            kernel=Kernel(),
             name="conv",
             shared=True,
         )

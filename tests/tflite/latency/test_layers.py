@@ -12,7 +12,7 @@ from mnasdet import config
 from mnasdet.detectors.network import network_outputs
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.tflite.latency.layers import Layer, layers
 from mnasdet.tflite.latency.network_graph import alone, network_graph
@@ -106,16 +106,16 @@ def every_op():
     """A network of every op and activation of the Builder that no published one has, too."""
     b = Builder()
     image = b.input((16, 12, 8))
-    x = b.conv2d(image, 16, (1, 7), groups=4, initializer=HE_NORMAL, name="grouped")
+    x = b.conv2d(image, 16, (1, 7), groups=4, kernel=Kernel(), name="grouped")
     x = b.batch_norm(x, momentum=0.9, epsilon=0.1, name="bn")
     for function in ("relu6", "hard_swish", "swish", "hard_sigmoid", "sigmoid", "relu"):
         x = b.activation(x, function, name=function)
     x = b.dropout(b.drop_block(x, 0.9, 3, name="drop_block"), 0.5, name="dropout")
-    x = b.depthwise_conv2d(x, 5, strides=2, initializer=HE_NORMAL, name="depthwise")
+    x = b.depthwise_conv2d(x, 5, strides=2, kernel=Kernel(), name="depthwise")
     x = b.activation(b.add(x, x, name="add"), "relu", name="add/relu")
     x = b.batch_norm(x, momentum=0.9, epsilon=0.1, name="alone")
     means = b.global_avg_pool(x, name="mean")
-    gate = b.conv2d(means, 16, 1, use_bias=True, initializer=HE_NORMAL, name="gate")
+    gate = b.conv2d(means, 16, 1, use_bias=True, kernel=Kernel(), name="gate")
     gate = b.activation(gate, "hard_sigmoid", name="gate/hard_sigmoid")
     x = b.activation(b.multiply(x, gate, name="multiply"), "relu6", name="multiply/relu6")
     y = b.upsample(b.max_pool(x, 3, strides=2, name="max"), (8, 6), name="upsample")
