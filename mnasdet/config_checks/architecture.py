@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from mnasdet.config_checks.section import Section
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
 # The levels that a backbone gives; level l has stride 2^l.
 _FINEST, _COARSEST = 2, 5
@@ -92,6 +92,23 @@ def levels(architecture: architecture_pb2.Architecture) -> range:
 def _levels_of(pyramid: Any) -> range:
     """Returns the levels of a pyramid, without those that no pyramid can have."""
     return range(max(pyramid.min_level, 0), min(pyramid.max_level, _MAX_LEVEL) + 1)
+
+
+def stated_hyperparams(
+    architecture: architecture_pb2.Architecture,
+) -> dict[str, hyperparams_pb2.Hyperparams]:
+    """Returns all hyper-parameters that an architecture states, by their paths."""
+    parts: dict[str, Any] = {
+        "backbone": architecture.backbone,
+        "feature_pyramid": architecture.feature_pyramid,
+    }
+    if name := architecture.box_predictor.WhichOneof("box_predictor_oneof"):
+        parts[f"box_predictor.{name}"] = getattr(architecture.box_predictor, name)
+    return {
+        f"{path}.conv_hyperparams": part.conv_hyperparams
+        for path, part in parts.items()
+        if part.HasField("conv_hyperparams")
+    }
 
 
 def num_anchors(architecture: architecture_pb2.Architecture, height: int, width: int) -> int:
@@ -425,12 +442,23 @@ def check_hyperparams(hyperparams: Section) -> None:
             initializer.positive("stddev")
         else:
             initializer.positive("factor")
-    if message.HasField("batch_norm"):
-        batch_norm = hyperparams.child("batch_norm")
-        batch_norm.within("decay", 0, 1)
-        batch_norm.positive("epsilon")
-        batch_norm.require(
-            batch_norm.message.train,
-            "train",
-            "only true is supported; to freeze batch normalisation set model.ssd.freeze_batchnorm",
-        )
+    match name := message.WhichOneof("normalizer_oneof"):
+        case "batch_norm" | "sync_batch_norm":
+            batch_norm = hyperparams.child(name)
+            batch_norm.within("decay", 0, 1)
+            batch_norm.positive("epsilon")
+            batch_norm.require(
+                batch_norm.message.train,
+                "train",
+                "only true is supported; to freeze batch normalisation set "
+                "model.ssd.freeze_batchnorm",
+            )
+        case "group_norm":
+            hyperparams.child(name).counts(MAX_CHANNELS, "groups")
+            hyperparams.child(name).positive("epsilon")
+    # Without a normalisation nothing takes the mean and the scale of standardised weights out.
+    hyperparams.require(
+        name is not None or not message.standardize_weights,
+        "standardize_weights",
+        "batch_norm, sync_batch_norm or group_norm is needed beside it",
+    )

@@ -81,7 +81,7 @@ def _lateral(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name:
         channels,
         1,
         use_bias=True,
-        kernel=hyperparams.kernel,
+        kernel=hyperparams.unnormalized.kernel,
         name=f"{name}/conv",
     )
 

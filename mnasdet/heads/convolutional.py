@@ -69,7 +69,7 @@ def convolutional_predictor(
             1 if separable else kernel_size,
             use_bias=True,
             bias=bias,
-            kernel=hyperparams.kernel,
+            kernel=hyperparams.unnormalized.kernel,
             name=f"{name}/{'pointwise' if separable else 'conv'}",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams
+from mnasdet.networks.hyperparams import GroupNorm, Hyperparams
 
 
 def round_channels(channels: float, minimum: int = 8, divisor: int = 8) -> int:
@@ -19,12 +19,15 @@ def normalized(b: Builder, x: Node, hyperparams: Hyperparams, name: str) -> Node
     norm = hyperparams.normalizer
     if norm is None:
         return x
+    if isinstance(norm, GroupNorm):
+        return b.group_norm(x, groups=norm.groups, epsilon=norm.epsilon, name=f"{name}/group_norm")
     return b.batch_norm(
         x,
         momentum=norm.momentum,
         epsilon=norm.epsilon,
         center=norm.center,
         scale=norm.scale,
+        synchronized=norm.synchronized,
         name=f"{name}/batch_norm",
     )
 
@@ -140,7 +143,7 @@ def squeeze_excite(
                 filters,
                 1,
                 use_bias=True,
-                kernel=hyperparams.kernel,
+                kernel=hyperparams.unnormalized.kernel,
                 name=f"{part}/conv",
             )
             y = b.activation(y, function, name=f"{part}/{function}")

@@ -31,6 +31,22 @@ def test_one_separable_block_by_hand():
     assert sheet.costs[0].memory_bytes == 4 * (432 + 144 + 192)
 
 
+def test_group_norm_has_a_factor_and_an_offset_and_no_averages():
+    b = Builder()
+    (cost,) = cost_sheet([b.group_norm(b.input((8, 6, 16)), groups=4, epsilon=0.1, name="x")]).costs
+    assert (cost.params, cost.trainable_params, cost.multiply_adds) == (32, 32, 0)
+    assert cost.memory_bytes == 4 * (2 * 8 * 6 * 16 + 32)
+
+
+def test_dilation_and_standardised_kernels_cost_nothing():
+    def cost(**arguments):
+        b = Builder()
+        x = b.conv2d(b.input((8, 6, 16)), 4, 3, name="conv", **arguments)
+        return cost_sheet([b.depthwise_conv2d(x, 3, name="depthwise", **arguments)]).total
+
+    assert cost(kernel=Kernel(standardized=True), dilation=2) == cost(kernel=Kernel())
+
+
 def test_a_shared_layer_weighs_once_and_works_twice():
     b = Builder()
     sizes = [8, 4]

@@ -1,7 +1,14 @@
 import pytest
 from google.protobuf import text_format
 
-from mnasdet.networks.hyperparams import HE_NORMAL, BatchNorm, Initializer, Kernel, from_proto
+from mnasdet.networks.hyperparams import (
+    HE_NORMAL,
+    BatchNorm,
+    GroupNorm,
+    Initializer,
+    Kernel,
+    from_proto,
+)
 from mnasdet.protos import hyperparams_pb2
 
 
@@ -37,6 +44,32 @@ def test_the_od_apis_defaults():
     assert (empty.activation, empty.kernel) == ("relu", Kernel(HE_NORMAL, 0))
     normalizer = read("batch_norm { center: false }").normalizer
     assert (normalizer.center, normalizer.scale) == (False, False)
+
+
+def test_the_other_normalisers_of_the_od_api():
+    synchronized = read("sync_batch_norm { decay: 0.5 epsilon: 0.25 }").normalizer
+    assert synchronized == BatchNorm(0.5, 0.25, center=True, scale=False, synchronized=True)
+    assert not read("batch_norm {}").normalizer.synchronized
+    # The OD API's message is empty: slim's 32 groups and 1e-6.
+    assert read("group_norm {}").normalizer == GroupNorm(32, pytest.approx(1e-6))
+    assert read("group_norm { groups: 8 epsilon: 0.5 }").normalizer == GroupNorm(8, 0.5)
+
+
+def test_field_numbers_of_the_normalisers_are_the_od_apis():
+    oneof = hyperparams_pb2.Hyperparams.DESCRIPTOR.oneofs_by_name["normalizer_oneof"]
+    numbers = {field.name: field.number for field in oneof.fields}
+    assert numbers == {"batch_norm": 5, "sync_batch_norm": 9, "group_norm": 7}
+
+
+def test_weights_are_standardised_where_a_normalisation_follows():
+    hyperparams = read("group_norm {} standardize_weights: true")
+    assert hyperparams.kernel.standardized
+    assert hyperparams.depthwise_kernel.standardized
+    last = hyperparams.unnormalized
+    assert last == read("").unnormalized
+    assert last.normalizer is None
+    assert not last.kernel.standardized
+    assert not last.depthwise_kernel.standardized
 
 
 @pytest.mark.parametrize(
