@@ -132,4 +132,5 @@ def _backbone(
         architecture.backbone,
         depth_multiplier=architecture.depth_multiplier,
         min_depth=architecture.min_depth,
+        classifies=architecture.HasField("classifier"),
     )
