@@ -203,7 +203,8 @@ def _check_objectives(search: Section, reward: Section) -> None:
     if several and controller not in (None, "nsga2", "random") and not limited:
         search.report(
             "reward.multi_objective",
-            f"gives {controller} the accuracy alone; use controller nsga2, set limits, or use reward accuracy",
+            f"gives {controller} the accuracy alone; use controller nsga2, set limits, or use "
+            "reward accuracy",
         )
 
 

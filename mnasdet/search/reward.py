@@ -44,7 +44,7 @@ def multi_objective(mean_ap: float, latency_ms: float) -> float:
 
 
 def accuracy(mean_ap: float, latency_ms: float) -> float:
-    """Accuracy alone, as NAS-FPN's search rewards it (Ghiasi et al., 2019, section 4.1)."""
+    """Accuracy alone, as NAS-FPN's search rewards it (Ghiasi et al., 2019, section 4.2)."""
     return mean_ap
 
 

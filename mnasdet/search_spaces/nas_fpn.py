@@ -13,7 +13,7 @@ from mnasdet.search_spaces.composed import Part
 from mnasdet.search_spaces.scale import repeats_part
 from mnasdet.search_spaces.space import Choice, Decision
 
-# Of the proxy task, section 4.1: a pyramid of 256 channels stacked 3 times.
+# Of the proxy task, section 4.2: a pyramid of 256 channels stacked 3 times.
 CHANNELS = (256,)
 REPEATS = 3
 
