@@ -8,8 +8,8 @@ from mnasdet.detectors.network import network_outputs
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import Kernel
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests import harness
+from tests.search_spaces.architectures import mnasfpn_space
 
 
 def test_one_separable_block_by_hand():
@@ -120,7 +120,7 @@ def test_a_published_figure_to_the_last_weight():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_of_the_search_space_cost_what_keras_and_the_profiler_count(seed):
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     network = harness.build(space.decode(space.sample(np.random.default_rng(seed))))
     harness.check_weights(network)
     harness.check_multiply_adds(network)
