@@ -315,13 +315,14 @@ def test_a_backbone_that_is_not_overridden_has_the_od_apis_hyperparams(extractor
     backbone = config.resolve(pipeline).architecture.backbone
     found = hyperparams.from_proto(backbone.conv_hyperparams)
     assert (
-        found.batch_norm_momentum,
-        found.batch_norm_epsilon,
-        found.l2,
-        found.depthwise_l2,
+        found.normalizer.momentum,
+        found.normalizer.epsilon,
+        found.kernel.l2,
+        found.depthwise_kernel.l2,
     ) == pytest.approx(BACKBONES_OWN[extractor][:4])
-    assert found.initializer == found.depthwise_initializer == BACKBONES_OWN[extractor][4]
-    assert found.batch_norm_scale
+    for kernel in (found.kernel, found.depthwise_kernel):
+        assert kernel.initializer == BACKBONES_OWN[extractor][4]
+    assert found.normalizer.scale
 
 
 def test_the_hyperparams_of_a_backbone_reach_its_layers():

@@ -27,6 +27,7 @@ def backbone_features(
     *,
     depth_multiplier: float = 1.0,
     min_depth: int = 8,
+    classifies: bool = False,
 ) -> BackboneFeatures:
     """Builds the backbone that a message describes, its layers in the scope "backbone".
 
@@ -35,8 +36,11 @@ def backbone_features(
       proto: one backbone, and the hyper-parameters in place of its publication's, if any.
       depth_multiplier: factor on the backbone's widths.
       min_depth: the least of the scaled widths.
+      classifies: whether a classifier reads the last feature, and not a detector.
     """
     name = proto.WhichOneof("backbone_oneof")
+    # Of the others, no layer depends on it.
+    arguments = {"classifies": classifies} if name == "mobilenet_v2" else {}
     with b.scope("backbone"):
         return _BACKBONES[name](
             b,
@@ -45,4 +49,5 @@ def backbone_features(
             depth_multiplier=depth_multiplier,
             min_depth=min_depth,
             hyperparams=hyperparams.configured(proto),
+            **arguments,
         )

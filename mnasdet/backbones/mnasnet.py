@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels, squeeze_excite
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 
@@ -39,71 +39,13 @@ class Block:
     skip: str = "identity"
 
 
-# Figure 7. Here and below: channels, repeats, kernel size, stride, expansion.
-MNASNET_A1 = (
-    Block(16, 1, 3, 1, 1, skip="none"),
-    Block(24, 2, 3, 2, 6),
-    Block(40, 3, 5, 2, 3, se_ratio=0.25),
-    Block(80, 4, 3, 2, 6),
-    Block(112, 2, 3, 1, 6, se_ratio=0.25),
-    Block(160, 3, 5, 2, 6, se_ratio=0.25),
-    Block(320, 1, 3, 1, 6),
-)
-
-# These are in no paper's figure but in tensorflow/tpu, models/official/mnasnet.
-MNASNET_B1 = (
-    Block(16, 1, 3, 1, 1, skip="none"),
-    Block(24, 3, 3, 2, 3),
-    Block(40, 3, 5, 2, 3),
-    Block(80, 3, 5, 2, 6),
-    Block(96, 2, 3, 1, 6),
-    Block(192, 4, 5, 2, 6),
-    Block(320, 1, 3, 1, 6, skip="none"),
-)
-
-# With a stem of 8 channels. Its first layer would have room for a residual and has none there.
-MNASNET_SMALL = (
-    Block(8, 1, 3, 1, 1, skip="none"),
-    Block(16, 1, 3, 2, 3),
-    Block(16, 2, 3, 2, 6),
-    Block(32, 4, 5, 2, 6, se_ratio=0.25),
-    Block(32, 3, 3, 1, 6, se_ratio=0.25),
-    Block(88, 3, 5, 2, 6, se_ratio=0.25),
-    Block(144, 1, 3, 1, 6),
-)
-
-# Searched together with MnasFPN.
-MNASNET_D1 = (
-    Block(24, 1, 3, 1, 9),
-    Block(36, 3, 3, 2, 9),
-    Block(48, 5, 3, 2, 9),
-    Block(96, 4, 5, 2, 9),
-    Block(96, 5, 7, 1, 3),
-    Block(80, 3, 3, 2, 9),
-    Block(320, 1, 7, 1, 6, skip="none"),
-)
-
-# The same for images of 320x320.
-MNASNET_D1_320 = (
-    Block(24, 3, 5, 1, 6),
-    Block(36, 4, 7, 2, 9),
-    Block(48, 5, 5, 2, 9),
-    Block(96, 5, 7, 2, 6),
-    Block(144, 5, 3, 1, 9),
-    Block(160, 5, 5, 2, 6),
-    Block(320, 1, 7, 1, 9),
-)
-
 # As in tensorflow/tpu; its L2 of 1e-5 halved for Keras. One rule gives depthwise kernels, which
 # have one channel out, the deviation sqrt(2) / kernel size.
 _FAN_OUT = Initializer("normal", scale=2.0, mode="fan_out")
 PUBLISHED = Hyperparams(
-    initializer=_FAN_OUT,
-    depthwise_initializer=_FAN_OUT,
-    l2=5e-6,
-    depthwise_l2=5e-6,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.001,
+    kernel=Kernel(_FAN_OUT, 5e-6),
+    depthwise_kernel=Kernel(_FAN_OUT, 5e-6),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.001),
 )
 
 
@@ -111,7 +53,7 @@ def mnasnet(
     b: Builder,
     image: Node,
     *,
-    blocks: Sequence[Block] = MNASNET_A1,
+    blocks: Sequence[Block],
     stem_channels: int = 32,
     last_channels: int = 1280,
     depth_multiplier: float = 1.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import HE_NORMAL, Hyperparams, Initializer
+from mnasdet.networks.hyperparams import HE_NORMAL, BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 # Table 2: expansion, channels, repeats, stride of the first repeat.
@@ -21,12 +21,9 @@ _STAGES = [
 
 # What the OD API's MobileNetV2 + MnasFPN extractor carries; slim's L2 of 4e-5 halved for Keras.
 MNASFPN_EXTRACTOR = Hyperparams(
-    initializer=HE_NORMAL,
-    depthwise_initializer=Initializer("truncated_normal", 0.536),
-    l2=2e-5,
-    depthwise_l2=2e-5,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.01,
+    kernel=Kernel(HE_NORMAL, 2e-5),
+    depthwise_kernel=Kernel(Initializer("truncated_normal", 0.536), 2e-5),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.01),
 )
 
 
@@ -37,6 +34,7 @@ def mobilenet_v2(
     depth_multiplier: float = 1.0,
     min_depth: int = 8,
     last_channels: int = 1280,
+    classifies: bool = False,
     hyperparams: Hyperparams = MNASFPN_EXTRACTOR,
 ) -> BackboneFeatures:
     """MobileNetV2 (Sandler et al., 2018). Its levels are the linear outputs of the last bottleneck
@@ -46,7 +44,9 @@ def mobilenet_v2(
       image: (height, width, 3).
       depth_multiplier: factor on every width, rounded by `round_channels`.
       min_depth: the least width.
-      last_channels: of the 1x1 convolution behind the last bottleneck.
+      last_channels: of the 1x1 convolution after the last bottleneck.
+      classifies: whether a classifier reads that convolution. A multiplier below 1 then leaves it
+        as it is (section 4); the OD API's detectors scale it with the rest.
     """
 
     def width(channels: int) -> int:
@@ -66,8 +66,10 @@ def mobilenet_v2(
                     expansion = expanded
                 x = _project(b, x, expanded, width(channels), strides, hyperparams)
             levels[level] = x
+    multiplier = max(depth_multiplier, 1.0) if classifies else depth_multiplier
+    last_channels = round_channels(last_channels * multiplier, min_depth)
     last = conv_bn(
-        b, x, width(last_channels), 1, hyperparams, activation="relu6", name=f"layer_{index + 1}"
+        b, x, last_channels, 1, hyperparams, activation="relu6", name=f"layer_{index + 1}"
     )
     return BackboneFeatures({level: levels[level] for level in range(2, 6)}, last, expansion)
 
@@ -97,6 +99,7 @@ def from_proto(
     *,
     depth_multiplier: float = 1.0,
     min_depth: int = 8,
+    classifies: bool = False,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
     """`mobilenet_v2` as an Architecture describes it."""
@@ -106,5 +109,6 @@ def from_proto(
         depth_multiplier=depth_multiplier * proto.depth_multiplier,
         min_depth=min_depth,
         last_channels=proto.last_channels,
+        classifies=classifies,
         hyperparams=hyperparams or MNASFPN_EXTRACTOR,
     )

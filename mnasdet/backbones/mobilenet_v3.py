@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels, squeeze_excite
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 
@@ -68,11 +68,9 @@ _SIZES = {
 # Section 6.1.1, its L2 of 1e-5 halved for Keras; first weights and L2 on all but depthwise kernels
 # as in slim.
 PUBLISHED = Hyperparams(
-    initializer=Initializer("truncated_normal", 0.09),
-    depthwise_initializer=Initializer("truncated_normal", 0.09),
-    l2=5e-6,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.001,
+    kernel=Kernel(Initializer("truncated_normal", 0.09), 5e-6),
+    depthwise_kernel=Kernel(Initializer("truncated_normal", 0.09)),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.001),
 )
 
 

@@ -8,7 +8,7 @@ import math
 from mnasdet.networks.blocks import conv_bn, round_channels
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 # He et al., table 1: blocks of the stages of strides 4, 8, 16 and 32; 10 from tensorflow/tpu.
@@ -20,10 +20,8 @@ _BOTTLENECK_EXPANSION = 4
 
 # As tensorflow/tpu's detectors; their L2 of 1e-4 halved for Keras.
 TPU_DETECTION = Hyperparams(
-    initializer=Initializer("truncated_normal", scale=1.0, mode="fan_in"),
-    l2=5e-5,
-    batch_norm_momentum=0.997,
-    batch_norm_epsilon=1e-4,
+    kernel=Kernel(Initializer("truncated_normal", scale=1.0, mode="fan_in"), 5e-5),
+    normalizer=BatchNorm(momentum=0.997, epsilon=1e-4),
 )
 
 

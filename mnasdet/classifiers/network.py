@@ -29,6 +29,7 @@ def classification_network(
         architecture.backbone,
         depth_multiplier=architecture.depth_multiplier,
         min_depth=architecture.min_depth,
+        classifies=True,
     )
     with b.scope("classifier"):
         logits = classifier.from_proto(

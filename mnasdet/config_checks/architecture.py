@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from mnasdet.architectures import (
     COARSEST,
@@ -13,7 +14,7 @@ from mnasdet.architectures import (
     levels_of,
 )
 from mnasdet.config_checks.section import Section
-from mnasdet.protos import architecture_pb2
+from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
 # The finest level that a pyramid may start from.
 _FINEST = 2
@@ -75,6 +76,23 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     if anchors := root.selected("anchor_generator", "anchor_generator_oneof"):
         _check_anchors(anchors, levels(architecture))
     return root.problems
+
+
+def stated_hyperparams(
+    architecture: architecture_pb2.Architecture,
+) -> dict[str, hyperparams_pb2.Hyperparams]:
+    """Returns all hyper-parameters that an architecture states, by their paths."""
+    parts: dict[str, Any] = {
+        "backbone": architecture.backbone,
+        "feature_pyramid": architecture.feature_pyramid,
+    }
+    if name := architecture.box_predictor.WhichOneof("box_predictor_oneof"):
+        parts[f"box_predictor.{name}"] = getattr(architecture.box_predictor, name)
+    return {
+        f"{path}.conv_hyperparams": part.conv_hyperparams
+        for path, part in parts.items()
+        if part.HasField("conv_hyperparams")
+    }
 
 
 def _check_backbone(backbone: Section) -> None:
@@ -382,12 +400,23 @@ def check_hyperparams(hyperparams: Section) -> None:
             initializer.positive("stddev")
         else:
             initializer.positive("factor")
-    if message.HasField("batch_norm"):
-        batch_norm = hyperparams.child("batch_norm")
-        batch_norm.within("decay", 0, 1)
-        batch_norm.positive("epsilon")
-        batch_norm.require(
-            batch_norm.message.train,
-            "train",
-            "only true is supported; to freeze batch normalisation set model.ssd.freeze_batchnorm",
-        )
+    match name := message.WhichOneof("normalizer_oneof"):
+        case "batch_norm" | "sync_batch_norm":
+            batch_norm = hyperparams.child(name)
+            batch_norm.within("decay", 0, 1)
+            batch_norm.positive("epsilon")
+            batch_norm.require(
+                batch_norm.message.train,
+                "train",
+                "only true is supported; to freeze batch normalisation set "
+                "model.ssd.freeze_batchnorm",
+            )
+        case "group_norm":
+            hyperparams.child(name).counts(MAX_CHANNELS, "groups")
+            hyperparams.child(name).positive("epsilon")
+    # Without a normalisation nothing takes the mean and the scale of standardised weights out.
+    hyperparams.require(
+        name is not None or not message.standardize_weights,
+        "standardize_weights",
+        "batch_norm, sync_batch_norm or group_norm is needed beside it",
+    )

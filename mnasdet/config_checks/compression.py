@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from mnasdet.config_checks.architecture import stated_hyperparams
 from mnasdet.config_checks.section import Section
+from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
 _MIN_CLUSTERS = 2
 # The values of an int8 kernel; every weight is compared with every cluster in training.
 _MAX_CLUSTERS = 256
 
 
-def check_compression(root: Section) -> None:
-    """Checks what a whole pipeline config says of compression, alone and together."""
+def check_compression(
+    root: Section, architecture: architecture_pb2.Architecture | None = None
+) -> None:
+    """Checks what a whole pipeline config says of compression, alone and together.
+
+    Args:
+      architecture: what the config builds, as far as that is known.
+    """
     message, train = root.message, root.child("train_config")
+    if architecture:
+        _check_normalizers(root, train, stated_hyperparams(architecture))
     quantizes = message.HasField("graph_rewriter")
     if quantizes and (quantization := root.child("graph_rewriter").needed("quantization")):
         _check_quantization(quantization, message.train_config.num_steps)
@@ -29,6 +41,31 @@ def check_compression(root: Section) -> None:
                     name,
                     "cannot be combined with search_config: a search trains plain networks; remove "
                     "one of them, and train what was found with the other",
+                )
+
+
+def _check_normalizers(
+    root: Section, train: Section, stated: Mapping[str, hyperparams_pb2.Hyperparams]
+) -> None:
+    """Reports layers whose compressed form is not what a phone executes."""
+    for path, hyperparams in stated.items():
+        if hyperparams.HasField("group_norm") and root.message.HasField("graph_rewriter"):
+            root.report(
+                "graph_rewriter",
+                f"cannot be combined with {path}.group_norm: where int8 kernels round inside it is "
+                "not modelled; use batch_norm",
+            )
+        for section, name in (
+            (root, "graph_rewriter"),
+            (train, "pruning"),
+            (train, "weight_clustering"),
+        ):
+            # The export holds the standardised weights, of which others are rounded, zero or equal.
+            if hyperparams.standardize_weights and section.message.HasField(name):
+                section.report(
+                    name,
+                    f"cannot be combined with {path}.standardize_weights, which changes the "
+                    "weights after it; remove one of them",
                 )
 
 

@@ -69,7 +69,7 @@ def pipeline_problems(
         check_model(model, architecture)
     if train := root.needed("train_config"):
         check_train(train, starts="train_input_reader" in readers)
-    check_compression(root)
+    check_compression(root, architecture)
     _check_eval(root.child("eval_config"), pipeline.train_config.optimizer.use_moving_average)
     for name in readers:
         _check_readers(root, name)

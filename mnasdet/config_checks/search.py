@@ -188,14 +188,23 @@ def _check_reward(reward: Section) -> None:
 
 
 def _check_objectives(search: Section, reward: Section) -> None:
-    """Only a limit keeps a controller that sees nothing but accuracy from slow networks."""
-    several = reward.message.DESCRIPTOR.name == "MultiObjectiveReward"
+    """Only a limit keeps a controller that sees nothing but accuracy from slow networks; a config
+    that wants just that says so by the reward `accuracy`."""
+    kind = reward.message.DESCRIPTOR.name
+    several = kind == "MultiObjectiveReward"
     controller = search.message.controller.WhichOneof("controller_oneof")
+    if kind == "AccuracyReward" and controller == "nsga2":
+        search.report(
+            "reward.accuracy",
+            "leaves out latency, which controller nsga2 weighs by itself; use multi_objective, or "
+            "another controller",
+        )
     limited = any(getattr(search.message.limits, name) for name in _LIMITS)
     if several and controller not in (None, "nsga2", "random") and not limited:
         search.report(
             "reward.multi_objective",
-            f"gives {controller} the accuracy alone; use controller nsga2, or set limits",
+            f"gives {controller} the accuracy alone; use controller nsga2, set limits, or use "
+            "reward accuracy",
         )
 
 

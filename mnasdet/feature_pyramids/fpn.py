@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnasdet.networks.blocks import batch_norm, separable_conv
+from mnasdet.networks.blocks import normalized, separable_conv
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 _GLOROT = Initializer("uniform", scale=1.0, mode="fan_avg")
@@ -16,23 +16,18 @@ _NORMAL = Initializer("normal", 0.01)
 
 # tensorflow/tpu's RetinaNet; its weight decay of 1e-4, like slim's, halved for Keras.
 RETINANET = Hyperparams(
-    initializer=_GLOROT,
-    depthwise_initializer=_GLOROT,
-    l2=5e-5,
-    depthwise_l2=5e-5,
-    batch_norm_momentum=0.997,
-    batch_norm_epsilon=1e-4,
+    kernel=Kernel(_GLOROT, 5e-5),
+    depthwise_kernel=Kernel(_GLOROT, 5e-5),
+    normalizer=BatchNorm(momentum=0.997, epsilon=1e-4),
     activation="relu",
 )
 
 # The OD API's MobileNetV2 FPNLite configs; slim's L2 of 4e-5 halved for Keras, none on depthwise
 # kernels.
 OBJECT_DETECTION_API = Hyperparams(
-    initializer=_NORMAL,
-    depthwise_initializer=_NORMAL,
-    l2=2e-5,
-    batch_norm_momentum=0.997,
-    batch_norm_epsilon=0.001,
+    kernel=Kernel(_NORMAL, 2e-5),
+    depthwise_kernel=Kernel(_NORMAL),
+    normalizer=BatchNorm(momentum=0.997, epsilon=0.001),
     activation="relu6",
 )
 
@@ -86,8 +81,7 @@ def _lateral(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name:
         channels,
         1,
         use_bias=True,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        kernel=hyperparams.unnormalized.kernel,
         name=f"{name}/conv",
     )
 
@@ -109,7 +103,7 @@ def _retinanet(
         if level > backbone_max + 1:
             x = b.activation(x, hyperparams.activation, name=f"p{level}/{hyperparams.activation}")
         levels[level] = _conv3x3(b, x, 2, True, separable, hyperparams, f"p{level}")
-    return [batch_norm(b, x, hyperparams, f"p{level}") for level, x in levels.items()]
+    return [normalized(b, x, hyperparams, f"p{level}") for level, x in levels.items()]
 
 
 def _object_detection_api(
@@ -120,9 +114,9 @@ def _object_detection_api(
     hyperparams: Hyperparams,
 ) -> list[Node]:
     def conv_bn(x: Node, strides: int, name: str) -> Node:
-        use_bias = not hyperparams.batch_norm
+        use_bias = hyperparams.normalizer is None
         x = _conv3x3(b, x, strides, use_bias, separable, hyperparams, name)
-        x = batch_norm(b, x, hyperparams, name)
+        x = normalized(b, x, hyperparams, name)
         return b.activation(x, hyperparams.activation, name=f"{name}/{hyperparams.activation}")
 
     *finer, coarsest = levels
@@ -152,8 +146,7 @@ def _conv3x3(
         3,
         strides=strides,
         use_bias=use_bias,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        kernel=hyperparams.kernel,
         name=f"{name}/conv",
     )
 

@@ -4,31 +4,28 @@ Detection on Mobile Devices", 2019)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from mnasdet.networks.blocks import (
-    batch_norm,
     conv_bn,
     global_pooling,
+    normalized,
     round_channels,
     separable_conv,
 )
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import HE_NORMAL, Hyperparams, Initializer
+from mnasdet.networks.hyperparams import HE_NORMAL, BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 _SEPARABLE = Initializer("truncated_normal", 0.536)
 
 # What the OD API's extractor carries for the head; slim's L2 of 1e-4 halved for Keras.
 EXTRACTOR = Hyperparams(
-    initializer=HE_NORMAL,
-    depthwise_initializer=_SEPARABLE,
-    l2=5e-5,
-    depthwise_l2=5e-5,
-    batch_norm_momentum=0.99,
-    batch_norm_epsilon=0.01,
+    kernel=Kernel(HE_NORMAL, 5e-5),
+    depthwise_kernel=Kernel(_SEPARABLE, 5e-5),
+    normalizer=BatchNorm(momentum=0.99, epsilon=0.01),
 )
 
 
@@ -115,8 +112,9 @@ def mnasfpn(
 def _coarser(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name: str) -> Node:
     """The next level, half the size. The OD API leaves this convolution without L2."""
     x = b.max_pool(x, 3, strides=2, name=f"{name}/max_pool")
-    x = b.conv2d(x, channels, 1, initializer=hyperparams.initializer, name=f"{name}/conv")
-    return batch_norm(b, x, hyperparams, name)
+    kernel = replace(hyperparams.kernel, l2=0.0)
+    x = b.conv2d(x, channels, 1, kernel=kernel, name=f"{name}/conv")
+    return normalized(b, x, hyperparams, name)
 
 
 def _cell(
@@ -144,7 +142,7 @@ def _cell(
             )
             x = b.activation(merged, "relu6", name="relu6")
             x = separable_conv(b, x, channels, block.kernel_size, hyperparams, name="separable")
-            features.append(batch_norm(b, x, hyperparams, "separable"))
+            features.append(normalized(b, x, hyperparams, "separable"))
         levels.append(block.level)
     outputs = dict(zip(levels[-len(inputs) :], features[-len(inputs) :], strict=True))
     return [

@@ -6,22 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mnasdet.networks.blocks import batch_norm, global_pooling, round_channels, separable_conv
+from mnasdet.networks.blocks import global_pooling, normalized, round_channels, separable_conv
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 _GLOROT = Initializer("uniform", scale=1.0, mode="fan_avg")
 
 # Section 4.1 and tensorflow/tpu; the weight decay of 1e-4, like slim's, halved for Keras.
 PUBLISHED = Hyperparams(
-    initializer=_GLOROT,
-    depthwise_initializer=_GLOROT,
-    l2=5e-5,
-    depthwise_l2=5e-5,
-    batch_norm_momentum=0.997,
-    batch_norm_epsilon=1e-4,
+    kernel=Kernel(_GLOROT, 5e-5),
+    depthwise_kernel=Kernel(_GLOROT, 5e-5),
+    normalizer=BatchNorm(momentum=0.997, epsilon=1e-4),
     activation="relu",
 )
 
@@ -90,7 +87,7 @@ def nas_fpn(
         """What follows every merge: activation, 3x3 convolution, normalisation, DropBlock."""
         x = b.activation(x, hyperparams.activation, name=hyperparams.activation)
         x = _conv3x3(b, x, separable, hyperparams)
-        x = batch_norm(b, x, hyperparams, "conv")
+        x = normalized(b, x, hyperparams, "conv")
         return b.drop_block(x, drop_block_keep_probability, drop_block_size, name="drop_block")
 
     features = [
@@ -116,11 +113,10 @@ def _project(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name:
         channels,
         1,
         use_bias=True,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        kernel=hyperparams.kernel,
         name=f"{name}/conv",
     )
-    return batch_norm(b, x, hyperparams, name)
+    return normalized(b, x, hyperparams, name)
 
 
 def _conv3x3(b: Builder, x: Node, separable: bool, hyperparams: Hyperparams) -> Node:
@@ -132,8 +128,7 @@ def _conv3x3(b: Builder, x: Node, separable: bool, hyperparams: Hyperparams) -> 
         x.channels,
         3,
         use_bias=True,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        kernel=hyperparams.kernel,
         name="conv",
     )
 

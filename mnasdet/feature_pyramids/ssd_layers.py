@@ -8,18 +8,16 @@ from collections.abc import Sequence
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 _TRUNCATED_NORMAL = Initializer("truncated_normal", 0.03)
 
 # The OD API's ssdlite_mobilenet_v3 configs; slim's L2 of 4e-5 halved for Keras.
 SSDLITE_CONFIG = Hyperparams(
-    initializer=_TRUNCATED_NORMAL,
-    depthwise_initializer=_TRUNCATED_NORMAL,
-    l2=2e-5,
-    batch_norm_momentum=0.97,
-    batch_norm_epsilon=0.001,
+    kernel=Kernel(_TRUNCATED_NORMAL, 2e-5),
+    depthwise_kernel=Kernel(_TRUNCATED_NORMAL),
+    normalizer=BatchNorm(momentum=0.97, epsilon=0.001),
     activation="relu6",
 )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
 # As MnasNet in tensorflow/tpu: within 1 / sqrt(classes), and its L2 of 1e-5 halved for Keras.
-DEFAULT = Hyperparams(initializer=Initializer("uniform", scale=1 / 3, mode="fan_out"), l2=5e-6)
+DEFAULT = Hyperparams(Kernel(Initializer("uniform", scale=1 / 3, mode="fan_out"), l2=5e-6))
 
 
 def classifier(
@@ -35,8 +35,7 @@ def classifier(
             filters,
             1,
             use_bias=True,
-            initializer=hyperparams.initializer,
-            l2=hyperparams.l2,
+            kernel=hyperparams.kernel,
             name=name,
         )
 

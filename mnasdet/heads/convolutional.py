@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
 from mnasdet.protos import box_predictor_pb2
 
@@ -15,10 +15,9 @@ BOX_CODE_SIZE = 4
 
 # The OD API's ssdlite_mobilenet_v3 configs; slim's L2 of 4e-5 halved for Keras.
 DEFAULT = Hyperparams(
-    initializer=Initializer("normal", 0.03),
-    depthwise_initializer=Initializer("normal", 0.03),
-    l2=2e-5,
-    batch_norm_momentum=0.97,
+    kernel=Kernel(Initializer("normal", 0.03), 2e-5),
+    depthwise_kernel=Kernel(Initializer("normal", 0.03)),
+    normalizer=BatchNorm(momentum=0.97),
 )
 
 
@@ -70,8 +69,7 @@ def convolutional_predictor(
             1 if separable else kernel_size,
             use_bias=True,
             bias=bias,
-            initializer=hyperparams.initializer,
-            l2=hyperparams.l2,
+            kernel=hyperparams.unnormalized.kernel,
             name=f"{name}/{'pointwise' if separable else 'conv'}",
         )
 

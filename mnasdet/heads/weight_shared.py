@@ -5,19 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mnasdet.networks.blocks import batch_norm, separable_conv
+from mnasdet.networks.blocks import normalized, separable_conv
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams, Initializer
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
 from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
 
 DEFAULT = Hyperparams(
-    initializer=Initializer("normal", 0.01),
-    depthwise_initializer=Initializer("normal", 0.01),
-    l2=2e-5,
-    batch_norm_momentum=0.997,
+    kernel=Kernel(Initializer("normal", 0.01), 2e-5),
+    depthwise_kernel=Kernel(Initializer("normal", 0.01)),
+    normalizer=BatchNorm(momentum=0.997),
 )
 
 
@@ -49,17 +48,16 @@ def weight_shared_predictor(
       within one row by row, within a location anchor by anchor.
     """
 
-    def conv(x: Node, filters: int, name: str, **arguments) -> Node:
+    def conv(x: Node, filters: int, name: str, own: Hyperparams, **arguments) -> Node:
         if separable:
             return separable_conv(
-                b, x, filters, kernel_size, hyperparams, name=name, shared=True, **arguments
+                b, x, filters, kernel_size, own, name=name, shared=True, **arguments
             )
         return b.conv2d(
             x,
             filters,
             kernel_size,
-            initializer=hyperparams.initializer,
-            l2=hyperparams.l2,
+            kernel=own.kernel,
             name=f"{name}/conv",
             shared=True,
             **arguments,
@@ -67,11 +65,15 @@ def weight_shared_predictor(
 
     def tower(x: Node, name: str, level: int) -> Node:
         for layer in range(num_layers):
-            x = conv(x, channels, f"{name}/{layer}", use_bias=not hyperparams.batch_norm)
-            x = batch_norm(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
+            use_bias = hyperparams.normalizer is None
+            x = conv(x, channels, f"{name}/{layer}", hyperparams, use_bias=use_bias)
+            x = normalized(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
             activation = hyperparams.activation
             x = b.activation(x, activation, name=f"{name}/{layer}/feature_{level}/{activation}")
         return x
+
+    def predict(x: Node, filters: int, name: str, bias: float = 0.0) -> Node:
+        return conv(x, filters, name, hyperparams.unnormalized, use_bias=True, bias=bias)
 
     def flat(x: Node, values: int, name: str) -> Node:
         height, width, _ = x.shape
@@ -81,12 +83,10 @@ def weight_shared_predictor(
     for level, x in enumerate(features):
         box_tower = tower(x, "tower" if share_tower else "box_tower", level)
         class_tower = box_tower if share_tower else tower(x, "class_tower", level)
-        box = conv(box_tower, anchors_per_location * BOX_CODE_SIZE, "box", use_bias=True)
+        box = predict(box_tower, anchors_per_location * BOX_CODE_SIZE, "box")
         boxes.append(flat(box, BOX_CODE_SIZE, f"box/feature_{level}"))
         slots = num_classes + 1
-        logits = conv(
-            class_tower, anchors_per_location * slots, "class", use_bias=True, bias=class_bias
-        )
+        logits = predict(class_tower, anchors_per_location * slots, "class", bias=class_bias)
         classes.append(flat(logits, slots, f"class/feature_{level}"))
     return b.concat(boxes, name="box_encodings"), b.concat(classes, name="class_logits")
 

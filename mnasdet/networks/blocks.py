@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.hyperparams import Hyperparams
+from mnasdet.networks.hyperparams import GroupNorm, Hyperparams
 
 
 def round_channels(channels: float, minimum: int = 8, divisor: int = 8) -> int:
@@ -14,15 +14,20 @@ def round_channels(channels: float, minimum: int = 8, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
-def batch_norm(b: Builder, x: Node, hyperparams: Hyperparams, name: str) -> Node:
-    if not hyperparams.batch_norm:
+def normalized(b: Builder, x: Node, hyperparams: Hyperparams, name: str) -> Node:
+    """Normalises a feature as the hyper-parameters say; without a normaliser it stays as it is."""
+    norm = hyperparams.normalizer
+    if norm is None:
         return x
+    if isinstance(norm, GroupNorm):
+        return b.group_norm(x, groups=norm.groups, epsilon=norm.epsilon, name=f"{name}/group_norm")
     return b.batch_norm(
         x,
-        momentum=hyperparams.batch_norm_momentum,
-        epsilon=hyperparams.batch_norm_epsilon,
-        center=hyperparams.batch_norm_center,
-        scale=hyperparams.batch_norm_scale,
+        momentum=norm.momentum,
+        epsilon=norm.epsilon,
+        center=norm.center,
+        scale=norm.scale,
+        synchronized=norm.synchronized,
         name=f"{name}/batch_norm",
     )
 
@@ -39,19 +44,18 @@ def conv_bn(
     activation: str = "linear",
     name: str,
 ) -> Node:
-    """Convolution, batch normalisation (a bias without it), activation."""
+    """Convolution, normalisation (a bias without it), activation."""
     x = b.conv2d(
         x,
         filters,
         kernel_size,
         strides=strides,
         groups=groups,
-        use_bias=not hyperparams.batch_norm,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        use_bias=hyperparams.normalizer is None,
+        kernel=hyperparams.kernel,
         name=f"{name}/conv",
     )
-    x = batch_norm(b, x, hyperparams, name)
+    x = normalized(b, x, hyperparams, name)
     return b.activation(x, activation, name=f"{name}/{activation}")
 
 
@@ -65,17 +69,16 @@ def depthwise_conv_bn(
     activation: str = "linear",
     name: str,
 ) -> Node:
-    """Depthwise convolution, batch normalisation (a bias without it), activation."""
+    """Depthwise convolution, normalisation (a bias without it), activation."""
     x = b.depthwise_conv2d(
         x,
         kernel_size,
         strides=strides,
-        use_bias=not hyperparams.batch_norm,
-        initializer=hyperparams.depthwise_initializer,
-        l2=hyperparams.depthwise_l2,
+        use_bias=hyperparams.normalizer is None,
+        kernel=hyperparams.depthwise_kernel,
         name=f"{name}/depthwise",
     )
-    x = batch_norm(b, x, hyperparams, name)
+    x = normalized(b, x, hyperparams, name)
     return b.activation(x, activation, name=f"{name}/{activation}")
 
 
@@ -97,8 +100,7 @@ def separable_conv(
         x,
         kernel_size,
         strides=strides,
-        initializer=hyperparams.depthwise_initializer,
-        l2=hyperparams.depthwise_l2,
+        kernel=hyperparams.depthwise_kernel,
         name=f"{name}/depthwise",
         shared=shared,
     )
@@ -108,8 +110,7 @@ def separable_conv(
         1,
         use_bias=use_bias,
         bias=bias,
-        initializer=hyperparams.initializer,
-        l2=hyperparams.l2,
+        kernel=hyperparams.kernel,
         name=f"{name}/pointwise",
         shared=shared,
     )
@@ -142,8 +143,7 @@ def squeeze_excite(
                 filters,
                 1,
                 use_bias=True,
-                initializer=hyperparams.initializer,
-                l2=hyperparams.l2,
+                kernel=hyperparams.unnormalized.kernel,
                 name=f"{part}/conv",
             )
             y = b.activation(y, function, name=f"{part}/{function}")

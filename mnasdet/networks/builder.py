@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.errors import ConfigError
+from mnasdet.networks.hyperparams import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +74,16 @@ class Builder:
         kernel_size: int | tuple[int, int],
         *,
         strides: int = 1,
+        dilation: int = 1,
         groups: int = 1,
         use_bias: bool = False,
         bias: float = 0.0,
-        initializer: Initializer,
-        l2: float = 0.0,
+        kernel: Kernel,
         name: str,
         shared: bool = False,
     ) -> Node:
-        """`l2` is Keras' coefficient (of the plain sum of squares); `bias` is its first value."""
+        """A convolution; `bias` is the first value of its bias, and `dilation` the distance in
+        pixels between neighbouring weights of the kernel, which needs strides of 1."""
         height, width, _ = x.shape
         return self._layer(
             "conv2d",
@@ -95,8 +97,8 @@ class Builder:
             groups=groups,
             use_bias=use_bias,
             bias=bias,
-            initializer=initializer,
-            l2=l2,
+            **_kernel_attrs(kernel),
+            **_dilation_attrs(strides, dilation, name),
         )
 
     def depthwise_conv2d(
@@ -105,12 +107,13 @@ class Builder:
         kernel_size: int,
         *,
         strides: int = 1,
+        dilation: int = 1,
         use_bias: bool = False,
-        initializer: Initializer,
-        l2: float = 0.0,
+        kernel: Kernel,
         name: str,
         shared: bool = False,
     ) -> Node:
+        """A depthwise convolution; `dilation` as of `conv2d`."""
         height, width, channels = x.shape
         return self._layer(
             "depthwise_conv2d",
@@ -121,8 +124,8 @@ class Builder:
             kernel_size=kernel_size,
             strides=strides,
             use_bias=use_bias,
-            initializer=initializer,
-            l2=l2,
+            **_kernel_attrs(kernel),
+            **_dilation_attrs(strides, dilation, name),
         )
 
     def batch_norm(
@@ -133,9 +136,11 @@ class Builder:
         epsilon: float,
         center: bool = True,
         scale: bool = True,
+        synchronized: bool = False,
         name: str,
     ) -> Node:
-        """`momentum` is the share of the old average that a step keeps."""
+        """`momentum` is the share of the old average that a step keeps; `synchronized` takes the
+        statistics over all replicas."""
         return self._layer(
             "batch_norm",
             name,
@@ -145,7 +150,20 @@ class Builder:
             epsilon=epsilon,
             center=center,
             scale=scale,
+            **({"synchronized": True} if synchronized else {}),
         )
+
+    def group_norm(self, x: Node, *, groups: int, epsilon: float, name: str) -> Node:
+        """Normalises every group of channels of one image (Wu and He, "Group Normalization",
+        2018), with a factor and an offset for each channel."""
+        if x.channels % groups:
+            # Only a whole network knows all its widths: this is where a config shows to be wrong.
+            raise ConfigError(
+                f"layer {'/'.join([*self._scopes, name])}: its {x.channels} channels are no "
+                f"multiple of the {groups} groups of group_norm; use groups that divide the width "
+                "of every layer, such as 8"
+            )
+        return self._layer("group_norm", name, (x,), x.shape, groups=groups, epsilon=epsilon)
 
     def activation(self, x: Node, function: str, *, name: str) -> Node:
         """`function` is one of relu, relu6, swish, hard_swish, sigmoid, hard_sigmoid; "linear"
@@ -242,6 +260,26 @@ def _strided(height: int, width: int, strides: int) -> tuple[int, int]:
     return -(-height // strides), -(-width // strides)
 
 
+# An argument that is new and has its default is no attribute: the canonical keys of networks
+# without it are in stored trials and latency tables, and stay as they are.
+
+
+def _kernel_attrs(kernel: Kernel) -> dict[str, Any]:
+    attrs: dict[str, Any] = {"initializer": kernel.initializer, "l2": kernel.l2}
+    return attrs | {"standardized": True} if kernel.standardized else attrs
+
+
+def _dilation_attrs(strides: int, dilation: int, name: str) -> dict[str, Any]:
+    if dilation == 1:
+        return {}
+    if strides != 1:
+        # TensorFlow's own convolution has no kernel for it.
+        raise ValueError(
+            f"{name}: strides are {strides} and dilation is {dilation}; one has to be 1"
+        )
+    return {"dilation": dilation}
+
+
 def reachable(outputs: Sequence[Node]) -> list[Node]:
     """The nodes that `outputs` need, each after its inputs."""
     order: dict[Node, None] = {}
@@ -258,6 +296,10 @@ def reachable(outputs: Sequence[Node]) -> list[Node]:
     return list(order)
 
 
+# Attributes that change nothing of what a trained network computes.
+_NOT_COMPUTED = ("synchronized",)
+
+
 def canonical_key(outputs: Sequence[Node]) -> str:
     """A digest that two networks share when they are one network but for names and dead nodes.
 
@@ -270,7 +312,9 @@ def canonical_key(outputs: Sequence[Node]) -> str:
         below = [label[node_in] for node_in in node.inputs]
         if node.op == "add":
             below.sort()
-        attrs = _attrs_text(tuple((key, type(x), x) for key, x in node.attrs.items()))
+        attrs = _attrs_text(
+            tuple((k, type(x), x) for k, x in node.attrs.items() if k not in _NOT_COMPUTED)
+        )
         label[node] = _digest(f"({node.op!r}, {node.shape!r}, {attrs}, {below!r})")
     readers: dict[Node, list[str]] = {node: [] for node in nodes}
     for place, node in enumerate(outputs):

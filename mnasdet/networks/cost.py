@@ -80,6 +80,8 @@ def _cost(node: Node, count_weights: bool) -> Cost:
     elif node.op == "batch_norm":
         trainable = (node.attrs["center"] + node.attrs["scale"]) * node.channels
         fixed = 2 * node.channels
+    elif node.op == "group_norm":
+        trainable = 2 * node.channels
     for node_in in node.inputs:
         values += math.prod(node_in.shape)
     weights = trainable + fixed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
@@ -29,29 +29,77 @@ HE_NORMAL = Initializer("truncated_normal")
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """How the weights of a convolution start and are regularised.
+
+    Attributes:
+      initializer: their first values.
+      l2: Keras' coefficient, on the plain sum of squares.
+      standardized: whether the weights of every output channel are brought to mean 0 and variance
+        1 before they are used (Qiao et al., "Weight Standardization", 2019).
+    """
+
+    initializer: Initializer = HE_NORMAL
+    l2: float = 0.0
+    standardized: bool = False
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation.
+
+    Attributes:
+      momentum: the share of the old moving average that a step keeps.
+      epsilon: added to the variance.
+      center, scale: whether there is an offset, and a factor.
+      synchronized: whether the statistics of a batch are those of all replicas.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 0.001
+    center: bool = True
+    scale: bool = True
+    synchronized: bool = False
+
+
+@dataclass(frozen=True)
+class GroupNorm:
+    """Group normalisation, with an offset and a factor.
+
+    Attributes:
+      groups: of channels; they divide the width of every layer.
+      epsilon: added to the variance.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-6
+
+
+@dataclass(frozen=True)
 class Hyperparams:
     """Hyper-parameters of convolutions and what follows them.
 
     Attributes:
-      initializer: of kernels, and `depthwise_initializer` of depthwise kernels.
-      l2: Keras' coefficient on the plain sum of squares, `depthwise_l2` on depthwise kernels.
-      batch_norm: whether convolutions are normalised; they have a bias where not.
-      batch_norm_momentum: the share of the old moving average that a step keeps.
-      batch_norm_epsilon: added to the variance.
-      batch_norm_center, batch_norm_scale: whether there is an offset, and a factor.
+      kernel: of convolutions, and `depthwise_kernel` of depthwise convolutions.
+      normalizer: what follows a convolution; where it is None, convolutions have a bias.
       activation: relu, relu6, swish or linear.
     """
 
-    initializer: Initializer = HE_NORMAL
-    depthwise_initializer: Initializer = HE_NORMAL
-    l2: float = 0.0
-    depthwise_l2: float = 0.0
-    batch_norm: bool = True
-    batch_norm_momentum: float = 0.99
-    batch_norm_epsilon: float = 0.001
-    batch_norm_center: bool = True
-    batch_norm_scale: bool = True
+    kernel: Kernel = Kernel()
+    depthwise_kernel: Kernel = Kernel()
+    normalizer: BatchNorm | GroupNorm | None = BatchNorm()
     activation: str = "relu6"
+
+    @property
+    def unnormalized(self) -> Hyperparams:
+        """The same for convolutions that no normalisation follows. Their kernels keep their own
+        mean and scale: nothing would take those of standardised kernels out again."""
+        return replace(
+            self,
+            kernel=replace(self.kernel, standardized=False),
+            depthwise_kernel=replace(self.depthwise_kernel, standardized=False),
+            normalizer=None,
+        )
 
 
 _ACTIVATIONS = {
@@ -66,18 +114,24 @@ def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
     """`Hyperparams` as a config has them. Slim's L2 has a half that Keras' has not."""
     initializer = _initializer(proto.initializer)
     l2 = proto.regularizer.l2_regularizer.weight / 2 if proto.HasField("regularizer") else 0.0
+    depthwise_l2 = l2 if proto.regularize_depthwise else 0.0
     return Hyperparams(
-        initializer=initializer,
-        depthwise_initializer=initializer,
-        l2=l2,
-        depthwise_l2=l2 if proto.regularize_depthwise else 0.0,
-        batch_norm=proto.HasField("batch_norm"),
-        batch_norm_momentum=proto.batch_norm.decay,
-        batch_norm_epsilon=proto.batch_norm.epsilon,
-        batch_norm_center=proto.batch_norm.center,
-        batch_norm_scale=proto.batch_norm.scale,
+        kernel=Kernel(initializer, l2, proto.standardize_weights),
+        depthwise_kernel=Kernel(initializer, depthwise_l2, proto.standardize_weights),
+        normalizer=_normalizer(proto),
         activation=_ACTIVATIONS[proto.activation],
     )
+
+
+def _normalizer(proto: hyperparams_pb2.Hyperparams) -> BatchNorm | GroupNorm | None:
+    match name := proto.WhichOneof("normalizer_oneof"):
+        case "batch_norm" | "sync_batch_norm":
+            norm = getattr(proto, name)
+            synchronized = name == "sync_batch_norm"
+            return BatchNorm(norm.decay, norm.epsilon, norm.center, norm.scale, synchronized)
+        case "group_norm":
+            return GroupNorm(proto.group_norm.groups, proto.group_norm.epsilon)
+    return None
 
 
 def configured(

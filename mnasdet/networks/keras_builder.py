@@ -14,7 +14,14 @@ from tf_keras import layers
 from mnasdet.networks.builder import Builder, Node, reachable
 from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
-from mnasdet.networks.layers import ACTIVATIONS, DropBlock, Upsample
+from mnasdet.networks.layers import (
+    ACTIVATIONS,
+    DropBlock,
+    GroupNormalization,
+    StandardizedConv2D,
+    StandardizedDepthwiseConv2D,
+    Upsample,
+)
 
 
 def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False) -> tf_keras.Model:
@@ -106,10 +113,12 @@ def _quantized(
 
 def _conv2d(node: Node, name: str) -> layers.Layer:
     attrs = node.attrs
-    return layers.Conv2D(
+    kind = StandardizedConv2D if attrs.get("standardized") else layers.Conv2D
+    return kind(
         attrs["filters"],
         attrs["kernel_size"],
         strides=attrs["strides"],
+        dilation_rate=attrs.get("dilation", 1),
         groups=attrs["groups"],
         padding="same",
         use_bias=attrs["use_bias"],
@@ -127,9 +136,11 @@ def _conv2d(node: Node, name: str) -> layers.Layer:
 
 def _depthwise_conv2d(node: Node, name: str) -> layers.Layer:
     attrs = node.attrs
-    return layers.DepthwiseConv2D(
+    kind = StandardizedDepthwiseConv2D if attrs.get("standardized") else layers.DepthwiseConv2D
+    return kind(
         attrs["kernel_size"],
         strides=attrs["strides"],
+        dilation_rate=attrs.get("dilation", 1),
         padding="same",
         use_bias=attrs["use_bias"],
         depthwise_initializer=_initializer(attrs["initializer"], attrs["kernel_size"], 1, 1),
@@ -142,6 +153,7 @@ _LAYERS: dict[str, Callable[..., layers.Layer]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
     "batch_norm": lambda node, name: layers.BatchNormalization(**node.attrs, name=name),
+    "group_norm": lambda node, name: GroupNormalization(**node.attrs, name=name),
     "activation": lambda node, name: _activation(node.attrs["function"], name),
     "dropout": lambda node, name: layers.Dropout(node.attrs["rate"], name=name),
     "drop_block": lambda node, name: DropBlock(**node.attrs, name=name),

@@ -71,6 +71,51 @@ class DropBlock(tf_keras.layers.Layer):
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
+class GroupNormalization(tf_keras.layers.GroupNormalization):
+    """tf_keras' own group normalisation, of features whose size is known, in fewer operations.
+
+    tf_keras weighs every value by a mask of ones; TFLite would do the same at each inference.
+    """
+
+    def call(self, x):
+        height, width, channels = x.shape[1:]
+        grouped = tf.reshape(x, (-1, height * width, self.groups, channels // self.groups))
+        mean = tf.reduce_mean(grouped, (1, 3), keepdims=True)
+        variance = tf.reduce_mean(tf.math.squared_difference(grouped, mean), (1, 3), keepdims=True)
+        normalized = (grouped - mean) * tf.math.rsqrt(variance + self.epsilon)
+        return tf.reshape(normalized, (-1, height, width, channels)) * self.gamma + self.beta
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
+class StandardizedConv2D(tf_keras.layers.Conv2D):
+    """A convolution whose kernel is standardised in every forward pass (Qiao et al., 2019). The
+    variable is the kernel as it is learnt."""
+
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, _standardized(kernel, (0, 1, 2)))
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
+class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
+    """The same of a depthwise convolution, each of whose channels has a kernel of its own."""
+
+    def call(self, inputs):
+        kernel = _standardized(self.depthwise_kernel, (0, 1))
+        strides = (1, *self.strides, 1)
+        padding = self.padding.upper()
+        x = tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=self.dilation_rate)
+        return x + self.bias if self.use_bias else x
+
+
+def _standardized(kernel: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Mean 0 and variance 1 over `axes`."""
+    mean = tf.reduce_mean(kernel, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(kernel, mean), axes, keepdims=True)
+    # Beside a deviation of 1 it is nothing; a kernel of one weight has a gradient by it.
+    return (kernel - mean) * tf.math.rsqrt(variance + 1e-10)
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     """relu6(x + 3) / 6; tf_keras' own has another slope."""
     return tf.nn.relu6(x + 3.0) * (1 / 6)

@@ -59,6 +59,8 @@ def reward(config: search_pb2.RewardConfig, unit: str) -> str:
             f"tunas: mAP + {own_tunas.beta:g} × |latency / target - 1|, target "
             f"{own_tunas.target_latency_ms:g} {unit}"
         )
+    if name == "accuracy":
+        return "accuracy: mAP"
     return "multi_objective: mAP; the controller weighs latency itself"
 
 

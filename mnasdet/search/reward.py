@@ -43,6 +43,11 @@ def multi_objective(mean_ap: float, latency_ms: float) -> float:
     return mean_ap
 
 
+def accuracy(mean_ap: float, latency_ms: float) -> float:
+    """Accuracy alone, as NAS-FPN's search rewards it (Ghiasi et al., 2019, section 4.2)."""
+    return mean_ap
+
+
 def from_config(config: search_pb2.RewardConfig) -> Reward:
     """Raises ConfigError for a config without reward, or a target latency that is not positive."""
     name = config.WhichOneof("reward_oneof")
@@ -59,7 +64,11 @@ def from_config(config: search_pb2.RewardConfig) -> Reward:
         return partial(tunas, target_latency_ms=_target(name, config.tunas), beta=config.tunas.beta)
     if name == "multi_objective":
         return multi_objective
-    raise ConfigError("reward is empty; use one of mnasfpn, mnasnet, tunas, multi_objective")
+    if name == "accuracy":
+        return accuracy
+    raise ConfigError(
+        "reward is empty; use one of mnasfpn, mnasnet, tunas, multi_objective, accuracy"
+    )
 
 
 def _target(name: str, config: search_pb2.MnasNetReward | search_pb2.TunasReward) -> float:

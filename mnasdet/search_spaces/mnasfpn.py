@@ -9,7 +9,7 @@ from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces.cell import Cell, levels_of, pyramid_of
 from mnasdet.search_spaces.choices import check_at_least, check_positive
-from mnasdet.search_spaces.composed import ComposedSpace, Part
+from mnasdet.search_spaces.composed import Part
 from mnasdet.search_spaces.scale import repeats_part
 from mnasdet.search_spaces.space import Choice, Decision
 
@@ -121,38 +121,6 @@ class MnasFpnPart(Part):
                     )
                 values[f"{merge.name}/{field}"] = value
         return values
-
-
-class MnasFpnSpace(ComposedSpace):
-    """The cell of `MnasFpnPart`, and how often it is repeated."""
-
-    def __init__(
-        self,
-        base: architecture_pb2.Architecture,
-        *,
-        channels: Sequence[int] = CHANNELS,
-        expanded_channels: Sequence[int] | None = EXPANDED_CHANNELS,
-        kernel_sizes: Sequence[int] = KERNEL_SIZES,
-        repeats: int | Sequence[int] = REPEATS,
-        num_internal_blocks: int = 5,
-        max_inputs: int | None = None,
-    ) -> None:
-        """Args:
-          base: all but the cell: backbone, box predictor, anchors, and the pyramid's levels.
-          repeats: how often a sampled cell is applied; a decision behind the others where there
-            are several.
-
-        Raises ConfigError for a value that no network can have.
-        """
-        cell = MnasFpnPart(
-            base,
-            channels=channels,
-            expanded_channels=expanded_channels,
-            kernel_sizes=kernel_sizes,
-            num_internal_blocks=num_internal_blocks,
-            max_inputs=max_inputs,
-        )
-        super().__init__(base, [cell, repeats_part(base, "mnasfpn", "mnasfpn", repeats)])
 
 
 def from_config(

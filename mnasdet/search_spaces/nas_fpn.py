@@ -13,7 +13,7 @@ from mnasdet.search_spaces.composed import Part
 from mnasdet.search_spaces.scale import repeats_part
 from mnasdet.search_spaces.space import Choice, Decision
 
-# Of the proxy task, section 4.1: a pyramid of 256 channels stacked 3 times.
+# Of the proxy task, section 4.2: a pyramid of 256 channels stacked 3 times.
 CHANNELS = (256,)
 REPEATS = 3
 
@@ -105,11 +105,13 @@ def from_config(
     num_internal_cells = LITE_NUM_INTERNAL_CELLS if lite else NUM_INTERNAL_CELLS
     if config.HasField("num_internal_cells"):
         num_internal_cells = config.num_internal_cells
+    # Stored trials hold indices of levels: the default of a space never changes.
+    finest_internal = config.finest_internal if config.HasField("finest_internal") else lite
     cells = NasFpnPart(
         base,
         channels=config.channels or (LITE_CHANNELS if lite else CHANNELS),
         num_internal_cells=num_internal_cells,
-        finest_internal=lite,
+        finest_internal=finest_internal,
         separable=True if lite else None,
         space=space,
     )

@@ -63,8 +63,6 @@ _FIELDS = {
     "pad_to_multiple_resizer": ("pads to a multiple", "use keep_aspect_ratio_resizer"),
     "bifpn": ("EfficientDet's pyramid", "use fpn, or model.architecture with nas_fpn or mnasfpn"),
     "spaghettinet_arch_name": ("the name of a SpaghettiNet", "use another feature extractor"),
-    "sync_batch_norm": ("batch statistics over all replicas", f"{_DIFFERS} on several devices"),
-    "group_norm": ("group normalisation", f"{_DIFFERS}; use batch_norm"),
     "force_use_bias": (
         "a bias before batch normalisation",
         "remove it: batch normalisation takes such a bias out again",

@@ -7,7 +7,7 @@ from mnasdet.errors import ConfigError
 from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from tests.search_spaces.architectures import mnasfpn_space
 
 CELL = "L4(C4+C5)f256k3.L3(C3+B0)f128k3.L4(B1+B0)f128k3.L5(B0+C6)f128k5.L6(B0+C6)f96k3"
 NAS_FPN = "L4(C4+C6)gp.L4(C4+B0).L3(C3+B1).L4(B1+B2).L5(B2+B3)gp.L7(B1+B4)gp.L6(B4+B5)gp"
@@ -65,7 +65,7 @@ def test_strings_of_published_architectures(name, string):
 
 def test_random_cells_come_back():
     base = config.load_architecture("mobilenet_v2_mnasfpn")
-    space = MnasFpnSpace(base)
+    space = mnasfpn_space(base)
     random = np.random.default_rng(0)
     for _ in range(20):
         sampled = space.decode(space.sample(random))

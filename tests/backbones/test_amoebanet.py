@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from mnasdet import config
 from mnasdet.backbones.amoebanet import amoebanet_d, from_proto
 from mnasdet.heads.classifier import classifier
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, canonical_key, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.keras_builder import keras_model
@@ -30,6 +32,26 @@ def test_counts_of_the_classifiers(num_cells, filters, params):
     features = amoebanet_d(b, b.input((64, 64, 3)), num_cells=num_cells, filters=filters)
     total = cost_sheet([classifier(b, features.last, num_classes=1000)]).total
     assert total.trainable_params == pytest.approx(params, rel=0.012)
+
+
+def detector(architecture_name):
+    """NAS-FPN's detector with the backbone that its authors are likely to have had."""
+    architecture = config.load_architecture(architecture_name)
+    architecture.backbone.Clear()
+    architecture.backbone.amoebanet_d.num_cells = 24
+    architecture.backbone.amoebanet_d.filters = 208
+    return cost_sheet(network_of(architecture, (1280, 1280), 90).outputs).total
+
+
+def test_counts_of_nas_fpns_detectors():
+    """Ghiasi et al., table 1; two operations are a multiply-add."""
+    fpn = detector("resnet50_fpn_256")
+    assert fpn.trainable_params == pytest.approx(114.4e6, rel=0.005)
+    assert 2 * fpn.multiply_adds == pytest.approx(1311e9, rel=0.001)
+    nas_fpn = detector("resnet50_nas_fpn_7_384")
+    assert 2 * nas_fpn.multiply_adds == pytest.approx(2633e9, rel=0.005)
+    # Printed: 166.5 M. The pyramid alone adds 69.9 M to ResNet-50's row with FPN, 34.0 M.
+    assert nas_fpn.trainable_params == pytest.approx(114.4e6 + (103.9e6 - 34.0e6), rel=0.005)
 
 
 def test_levels_at_an_odd_size():

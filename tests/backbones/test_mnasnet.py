@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mnasdet import text_proto
-from mnasdet.backbones import mnasnet as module
 from mnasdet.backbones.mnasnet import Block, from_proto, mnasnet
 from mnasdet.heads import classifier
 from mnasdet.networks.builder import Builder, canonical_key, reachable
@@ -48,28 +47,66 @@ def layers(**choices):
     ],
 )
 def test_counts_of_the_published_classifiers(name, size, params, multiply_adds):
-    published = text_proto.read(CONFIGS / f"{name}.textproto", architecture_pb2.Architecture)
-    assert published.published_at.height == published.published_at.width == size
+    whole = text_proto.read(CONFIGS / f"{name}.textproto", architecture_pb2.Architecture)
+    assert whole.published_at.height == whole.published_at.width == size
     b = Builder()
-    features = from_proto(b, b.input((size, size, 3)), published.backbone.mnasnet)
-    logits = classifier.from_proto(b, features.last, published.classifier, num_classes=1000)
+    features = from_proto(b, b.input((size, size, 3)), whole.backbone.mnasnet)
+    logits = classifier.from_proto(b, features.last, whole.classifier, num_classes=1000)
     total = cost_sheet([logits]).total
     assert total.trainable_params == pytest.approx(params, rel=3e-4)
     assert total.multiply_adds == pytest.approx(multiply_adds, rel=5e-4)
 
 
-@pytest.mark.parametrize("name", ["A1", "B1", "SMALL", "D1", "D1_320"])
-def test_the_architecture_files_hold_the_modules_blocks(name):
-    path = CONFIGS / f"mnasnet_{name.lower()}.textproto"
-    published = text_proto.read(path, architecture_pb2.Architecture).backbone.mnasnet
+# Channels, repeats, kernel size, stride, expansion of the blocks, those with squeeze and excitation
+# and those without a skip, by number: figure 7, and tensorflow/tpu, models/official/mnasnet.
+BLOCKS = {
+    "a1": (
+        [(16, 1, 3, 1, 1), (24, 2, 3, 2, 6), (40, 3, 5, 2, 3), (80, 4, 3, 2, 6), (112, 2, 3, 1, 6),
+         (160, 3, 5, 2, 6), (320, 1, 3, 1, 6)], {3, 5, 6}, {1}
+    ),
+    "b1": (
+        [(16, 1, 3, 1, 1), (24, 3, 3, 2, 3), (40, 3, 5, 2, 3), (80, 3, 5, 2, 6), (96, 2, 3, 1, 6),
+         (192, 4, 5, 2, 6), (320, 1, 3, 1, 6)], set(), {1, 7}
+    ),
+    "small": (
+        [(8, 1, 3, 1, 1), (16, 1, 3, 2, 3), (16, 2, 3, 2, 6), (32, 4, 5, 2, 6), (32, 3, 3, 1, 6),
+         (88, 3, 5, 2, 6), (144, 1, 3, 1, 6)], {4, 5, 6}, {1}
+    ),
+    "d1": (
+        [(24, 1, 3, 1, 9), (36, 3, 3, 2, 9), (48, 5, 3, 2, 9), (96, 4, 5, 2, 9), (96, 5, 7, 1, 3),
+         (80, 3, 3, 2, 9), (320, 1, 7, 1, 6)], set(), {7}
+    ),
+    "d1_320": (
+        [(24, 3, 5, 1, 6), (36, 4, 7, 2, 9), (48, 5, 5, 2, 9), (96, 5, 7, 2, 6), (144, 5, 3, 1, 9),
+         (160, 5, 5, 2, 6), (320, 1, 7, 1, 9)], set(), set()
+    ),
+}  # fmt: skip
+
+
+def published(name):
+    """The backbone of an architecture file."""
+    path = CONFIGS / f"mnasnet_{name}.textproto"
+    return text_proto.read(path, architecture_pb2.Architecture).backbone.mnasnet
+
+
+def of_file(name, image_size=(224, 224), **arguments):
     b = Builder()
-    features = from_proto(b, b.input((64, 64, 3)), published)
-    expected = backbone(
-        (64, 64),
-        blocks=getattr(module, f"MNASNET_{name}"),
-        stem_channels=8 if name == "SMALL" else 32,
-    )
-    assert canonical_key([features.last]) == canonical_key([expected.last])
+    return from_proto(b, b.input((*image_size, 3)), published(name), **arguments)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_blocks_of_the_architecture_files(name):
+    rows, squeezed, unskipped = BLOCKS[name]
+    blocks = [
+        Block(
+            *row,
+            se_ratio=0.25 if number in squeezed else 0.0,
+            skip="none" if number in unskipped else "identity",
+        )
+        for number, row in enumerate(rows, start=1)
+    ]
+    expected = backbone((64, 64), blocks=blocks, stem_channels=8 if name == "small" else 32)
+    assert canonical_key([of_file(name, (64, 64)).last]) == canonical_key([expected.last])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +117,9 @@ def test_the_architecture_files_hold_the_modules_blocks(name):
 )
 def test_counts_of_the_scaled_a1(depth_multiplier, params, multiply_adds):
     b = Builder()
-    features = mnasnet(b, b.input((224, 224, 3)), depth_multiplier=depth_multiplier)
+    features = from_proto(
+        b, b.input((224, 224, 3)), published("a1"), depth_multiplier=depth_multiplier
+    )
     total = cost_sheet([classifier.classifier(b, features.last, num_classes=1000)]).total
     assert total.trainable_params == pytest.approx(params, abs=0.05e6)
     assert total.multiply_adds == pytest.approx(multiply_adds, rel=0.025)
@@ -88,7 +127,7 @@ def test_counts_of_the_scaled_a1(depth_multiplier, params, multiply_adds):
 
 
 def test_levels_and_taps_at_an_odd_size():
-    features = backbone((321, 300))
+    features = of_file("a1", (321, 300))
     assert [node.shape for node in features.from_level(2)] == [
         (81, 75, 24),
         (41, 38, 40),
@@ -101,16 +140,16 @@ def test_levels_and_taps_at_an_odd_size():
 
 
 def test_the_last_convolution_is_not_scaled():
-    features = backbone(depth_multiplier=0.35)
+    features = of_file("a1", depth_multiplier=0.35)
     assert (features.levels[5].channels, features.last.channels) == (112, 1280)
 
 
 def test_widths_stay_as_given_without_a_multiplier():
-    assert backbone(blocks=module.MNASNET_D1).levels[2].channels == 36
+    assert of_file("d1").levels[2].channels == 36
 
 
 def test_small_has_no_residual_in_its_first_block():
-    features = backbone(blocks=module.MNASNET_SMALL, stem_channels=8)
+    features = of_file("small")
     added = [n.name for n in reachable([features.last]) if n.name.endswith("/add")]
     # Repeats 2, 4, 3 and 3 of blocks 3 to 6; block 5 keeps its width of 32.
     assert [name.split("/")[0] for name in added] == (
@@ -168,7 +207,7 @@ def test_too_few_strides():
 
 
 def test_keras_has_the_weights_of_the_cost_sheet_and_the_published_deviations():
-    features = backbone((33, 40))
+    features = of_file("a1", (33, 40))
     model = keras_model({"last": features.last})
     assert model.count_params() == cost_sheet([features.last]).total.params
     assert model(np.zeros((1, 33, 40, 3), np.float32))["last"].shape == (1, 2, 2, 1280)

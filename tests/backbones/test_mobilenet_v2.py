@@ -2,10 +2,13 @@
 
 import pytest
 
+from mnasdet import config
 from mnasdet.backbones.mobilenet_v2 import mobilenet_v2
+from mnasdet.models import network_of
 from mnasdet.networks.blocks import round_channels
-from mnasdet.networks.builder import Builder
+from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.protos import architecture_pb2
 
 
 def features(size=320, **arguments):
@@ -34,6 +37,34 @@ def test_counts():
     total = cost_sheet(features().from_level(3)).total
     assert total.trainable_params == pytest.approx(1.812e6, rel=1e-3)
     assert total.multiply_adds == pytest.approx(0.570e9, rel=1e-3)
+
+
+def architecture(multiplier, classifier):
+    built = architecture_pb2.Architecture(depth_multiplier=multiplier, min_depth=8)
+    built.backbone.mobilenet_v2.SetInParent()
+    if classifier:
+        built.classifier.SetInParent()
+        return built
+    detector = config.load_architecture("mobilenet_v2_ssdlite")
+    detector.MergeFrom(built)
+    return detector
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "params", "multiply_adds"),
+    # slim's table of its published classifiers, at 224x224 with 1001 classes.
+    [(0.35, 1.66e6, 59e6), (0.5, 1.95e6, 97e6), (0.75, 2.61e6, 209e6), (1.4, 6.06e6, 582e6)],
+)
+def test_a_narrow_classifier_keeps_its_last_convolution(multiplier, params, multiply_adds):
+    total = cost_sheet(network_of(architecture(multiplier, True), (224, 224), 1001).outputs).total
+    assert total.trainable_params == pytest.approx(params, rel=0.02)
+    assert total.multiply_adds == pytest.approx(multiply_adds, rel=0.02)
+
+
+def test_a_narrow_detector_scales_it_as_the_od_api_does():
+    outputs = network_of(architecture(0.35, False), (300, 300), 90).outputs
+    (last,) = {n.channels for n in reachable(outputs) if n.name == "backbone/layer_19/conv"}
+    assert last == 448
 
 
 @pytest.mark.parametrize(

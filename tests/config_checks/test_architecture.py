@@ -62,6 +62,28 @@ BAD = [
     ),
     (
         MNASFPN,
+        "backbone { conv_hyperparams { sync_batch_norm { train: false } } }",
+        "backbone.conv_hyperparams.sync_batch_norm.train is false; only true is supported; to "
+        "freeze batch normalisation set model.ssd.freeze_batchnorm",
+    ),
+    (
+        MNASFPN,
+        "feature_pyramid { conv_hyperparams { group_norm { groups: 0 } } }",
+        "feature_pyramid.conv_hyperparams.group_norm.groups is 0; at least 1 is allowed",
+    ),
+    (
+        MNASFPN,
+        "feature_pyramid { conv_hyperparams { group_norm { epsilon: 0 } } }",
+        "feature_pyramid.conv_hyperparams.group_norm.epsilon is 0; more than 0 is allowed",
+    ),
+    (
+        MNASFPN,
+        "backbone { conv_hyperparams { standardize_weights: true } }",
+        "backbone.conv_hyperparams.standardize_weights is true; batch_norm, sync_batch_norm or "
+        "group_norm is needed beside it",
+    ),
+    (
+        MNASFPN,
         "backbone { amoebanet_d { filters: 8 } }",
         "backbone.amoebanet_d.filters is 8; at least 16 is allowed",
     ),

@@ -6,6 +6,13 @@ from mnasdet import config, text_proto
 from mnasdet.protos import pipeline_pb2
 from tests.config_fragments import merge, the_problem
 
+PREDICTOR = "box_predictor.weight_shared_convolutional_box_predictor.conv_hyperparams"
+PREDICTOR_WITH = (
+    "model { ssd { box_predictor { weight_shared_convolutional_box_predictor { "
+    "conv_hyperparams { %s } } } } }"
+)
+STANDARDIZED = "batch_norm {} standardize_weights: true"
+
 # The fragment, and what is said of it. The config has 1000 steps.
 PROBLEMS = {
     "graph_rewriter {}": "graph_rewriter.quantization is missing",
@@ -49,6 +56,22 @@ PROBLEMS = {
     ),
     "train_config { pruning { end_step: 100 frequency: 0 } }": (
         "train_config.pruning.frequency is 0; at least 1 is allowed"
+    ),
+    f"graph_rewriter {{ quantization {{ delay: 0 }} }} {PREDICTOR_WITH % 'group_norm {}'}": (
+        f"graph_rewriter cannot be combined with {PREDICTOR}.group_norm: where int8 kernels round "
+        "inside it is not modelled; use batch_norm"
+    ),
+    f"graph_rewriter {{ quantization {{ delay: 0 }} }} {PREDICTOR_WITH % STANDARDIZED}": (
+        f"graph_rewriter cannot be combined with {PREDICTOR}.standardize_weights, which changes "
+        "the weights after it; remove one of them"
+    ),
+    f"train_config {{ pruning {{ end_step: 100 }} }} {PREDICTOR_WITH % STANDARDIZED}": (
+        f"train_config.pruning cannot be combined with {PREDICTOR}.standardize_weights, which "
+        "changes the weights after it; remove one of them"
+    ),
+    f"train_config {{ weight_clustering {{}} }} {PREDICTOR_WITH % STANDARDIZED}": (
+        f"train_config.weight_clustering cannot be combined with {PREDICTOR}.standardize_weights, "
+        "which changes the weights after it; remove one of them"
     ),
     "train_config { weight_clustering { num_clusters: 1 } }": (
         "train_config.weight_clustering.num_clusters is 1; at least 2 is allowed"

@@ -119,7 +119,13 @@ BAD = [
     ),
     (
         "search_config { controller { ppo {} } reward { multi_objective {} } }",
-        "search_config.reward.multi_objective gives ppo the accuracy alone; use controller nsga2",
+        "search_config.reward.multi_objective gives ppo the accuracy alone; use controller nsga2, "
+        "set limits, or use reward accuracy",
+    ),
+    (
+        "search_config { controller { nsga2 {} } reward { accuracy {} } }",
+        "search_config.reward.accuracy leaves out latency, which controller nsga2 weighs by "
+        "itself; use multi_objective, or another controller",
     ),
     (
         'search_config { latency { latency_table { path: "/no/table" } } }',
@@ -178,6 +184,8 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
     "fragment",
     [
         "search_config { controller { nsga2 {} } reward { multi_objective {} } }",
+        "search_config { controller { ppo {} } reward { accuracy {} } }",
+        "search_config { controller { random {} } reward { accuracy {} } }",
         "search_config { controller { ppo {} } reward { multi_objective {} } "
         "limits { max_latency_ms: 20 } }",
         f'search_config {{ latency {{ adb {{ benchmark_binary: "{__file__}" taskset: "f0" }} }} }}',

@@ -93,7 +93,7 @@ def test_separable_convolutions_are_the_3x3_ones(variant):
 
 
 def test_without_batch_norm_there_are_biases():
-    hyperparams = dataclasses.replace(OBJECT_DETECTION_API, batch_norm=False)
+    hyperparams = dataclasses.replace(OBJECT_DETECTION_API, normalizer=None)
     nodes = reachable(pyramid(variant="object_detection_api", hyperparams=hyperparams))
     assert all(node.attrs["use_bias"] for node in nodes if node.op == "conv2d")
 

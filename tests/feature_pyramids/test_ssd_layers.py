@@ -87,7 +87,7 @@ def test_widths_with_a_multiplier_are_cut_off_and_not_below_the_minimum():
 
 
 def test_without_batch_normalisation_there_are_biases():
-    nodes = reachable(pyramid(hyperparams=Hyperparams(batch_norm=False, activation="relu")))
+    nodes = reachable(pyramid(hyperparams=Hyperparams(normalizer=None, activation="relu")))
     assert not [node for node in nodes if node.op == "batch_norm"]
     convolutions = [node for node in nodes if "conv2d" in node.op]
     assert convolutions

@@ -63,7 +63,7 @@ def test_boxes_and_classes_come_from_their_own_towers():
 
 
 def test_towers_without_batch_norm_have_biases():
-    hyperparams = dataclasses.replace(DEFAULT, batch_norm=False)
+    hyperparams = dataclasses.replace(DEFAULT, normalizer=None)
     for separable in (True, False):
         model = predictor(share_tower=False, separable=separable, hyperparams=hyperparams)
         names = [variable.name for variable in model.variables]

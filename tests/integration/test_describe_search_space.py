@@ -9,8 +9,8 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.integration.commands import ROOT, run
+from tests.search_spaces.architectures import mnasfpn_space
 
 describe = functools.partial(run, "describe_search_space")
 
@@ -27,7 +27,7 @@ def test_json():
         "choices": [1, 2, 3],
         "narrowed_by": ["block_4/input_0"],
     }
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     sample = text_format.Parse(
         description["sample"]["architecture"], architecture_pb2.Architecture()
     )

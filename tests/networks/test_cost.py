@@ -7,20 +7,20 @@ from mnasdet import config
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from mnasdet.networks.hyperparams import Kernel
 from tests import harness
+from tests.search_spaces.architectures import mnasfpn_space
 
 
 def test_one_separable_block_by_hand():
     b = Builder()
     x = b.input((8, 6, 3))
     with b.scope("backbone"):
-        y = b.conv2d(x, 16, 3, strides=2, initializer=HE_NORMAL, name="conv")
+        y = b.conv2d(x, 16, 3, strides=2, kernel=Kernel(), name="conv")
         y = b.batch_norm(y, momentum=0.9, epsilon=1e-3, name="batch_norm")
     with b.scope("box_predictor"):
-        z = b.depthwise_conv2d(y, 5, initializer=HE_NORMAL, name="depthwise")
-        z = b.conv2d(z, 4, 1, use_bias=True, initializer=HE_NORMAL, name="pointwise")
+        z = b.depthwise_conv2d(y, 5, kernel=Kernel(), name="depthwise")
+        z = b.conv2d(z, 4, 1, use_bias=True, kernel=Kernel(), name="pointwise")
     sheet = cost_sheet([z])
     assert sheet.parts["backbone"].params == 3 * 3 * 3 * 16 + 4 * 16
     assert sheet.parts["backbone"].trainable_params == 3 * 3 * 3 * 16 + 2 * 16
@@ -31,6 +31,22 @@ def test_one_separable_block_by_hand():
     assert sheet.costs[0].memory_bytes == 4 * (432 + 144 + 192)
 
 
+def test_group_norm_has_a_factor_and_an_offset_and_no_averages():
+    b = Builder()
+    (cost,) = cost_sheet([b.group_norm(b.input((8, 6, 16)), groups=4, epsilon=0.1, name="x")]).costs
+    assert (cost.params, cost.trainable_params, cost.multiply_adds) == (32, 32, 0)
+    assert cost.memory_bytes == 4 * (2 * 8 * 6 * 16 + 32)
+
+
+def test_dilation_and_standardised_kernels_cost_nothing():
+    def cost(**arguments):
+        b = Builder()
+        x = b.conv2d(b.input((8, 6, 16)), 4, 3, name="conv", **arguments)
+        return cost_sheet([b.depthwise_conv2d(x, 3, name="depthwise", **arguments)]).total
+
+    assert cost(kernel=Kernel(standardized=True), dilation=2) == cost(kernel=Kernel())
+
+
 def test_a_shared_layer_weighs_once_and_works_twice():
     b = Builder()
     sizes = [8, 4]
@@ -39,7 +55,7 @@ def test_a_shared_layer_weighs_once_and_works_twice():
             b.input((size, size, 3), f"in_{size}"),
             2,
             1,
-            initializer=HE_NORMAL,
+            kernel=Kernel(),
             name="conv",
             shared=True,
         )
@@ -104,7 +120,7 @@ def test_a_published_figure_to_the_last_weight():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_samples_of_the_search_space_cost_what_keras_and_the_profiler_count(seed):
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     network = harness.build(space.decode(space.sample(np.random.default_rng(seed))))
     harness.check_weights(network)
     harness.check_multiply_adds(network)

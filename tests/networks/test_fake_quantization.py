@@ -11,7 +11,7 @@ from mnasdet.models import network_of
 from mnasdet.networks import fake_quantization
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.fake_quantization import KernelRange, LoneBatchNorm, MovingRange, observing
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.tflite.convert import convert
 from mnasdet.tflite.interpreter import TfliteModel
@@ -68,14 +68,14 @@ def every_layer(b):
     """A network with every layer that there is, in the places that they have in detectors."""
 
     def conv(x, filters, name, size=1, **arguments):
-        return b.conv2d(x, filters, size, initializer=NORMAL, name=name, **arguments)
+        return b.conv2d(x, filters, size, kernel=Kernel(NORMAL), name=name, **arguments)
 
     def norm(x, name):
         return b.batch_norm(x, momentum=0.9, epsilon=0.001, name=name)
 
     x = b.input((16, 16, 3))
     x = b.activation(norm(conv(x, 8, "stem", 3, strides=2), "stem_norm"), "relu6", name="relu6")
-    y = b.depthwise_conv2d(x, 3, initializer=NORMAL, name="depthwise")
+    y = b.depthwise_conv2d(x, 3, kernel=Kernel(NORMAL), name="depthwise")
     y = b.activation(norm(y, "depthwise_norm"), "hard_swish", name="hard_swish")
     gate = b.global_avg_pool(y, name="mean")
     gate = b.activation(conv(gate, 4, "squeeze", use_bias=True), "relu", name="squeezed")

@@ -3,7 +3,7 @@
 import pytest
 
 from mnasdet.networks.builder import Builder
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.int8_rounding import rounding
 
 NORMAL = Initializer("normal", 0.1)
@@ -20,7 +20,7 @@ def x(b):
 
 
 def conv(b, x, name, **arguments):
-    return b.conv2d(x, 4, 1, initializer=NORMAL, name=name, **arguments)
+    return b.conv2d(x, 4, 1, kernel=Kernel(NORMAL), name=name, **arguments)
 
 
 def norm(b, x, name):

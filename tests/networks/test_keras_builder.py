@@ -7,15 +7,15 @@ import tf_keras
 
 from mnasdet.feature_pyramids.mnasfpn import mnasfpn
 from mnasdet.networks.builder import Builder
-from mnasdet.networks.hyperparams import HE_NORMAL, Initializer
+from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.keras_builder import apply, keras_model
 
 
 def test_names_become_layer_names_and_shared_layers_are_one():
     b = Builder()
     x = b.input((8, 8, 4))
-    y = b.conv2d(x, 4, 1, initializer=HE_NORMAL, name="conv", shared=True)
-    y = b.conv2d(y, 4, 1, initializer=HE_NORMAL, name="conv", shared=True)
+    y = b.conv2d(x, 4, 1, kernel=Kernel(), name="conv", shared=True)
+    y = b.conv2d(y, 4, 1, kernel=Kernel(), name="conv", shared=True)
     model = keras_model({"out": y})
     assert [v.name for v in model.variables] == ["conv/kernel:0"]
     kernel = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
@@ -69,7 +69,7 @@ def test_upsampling_compiles_under_xla():
 def test_initializers_have_their_deviation(initializer, kernel_size, expected):
     tf_keras.utils.set_random_seed(0)
     b = Builder()
-    y = b.conv2d(b.input((8, 8, 64)), 256, kernel_size, initializer=initializer, name="conv")
+    y = b.conv2d(b.input((8, 8, 64)), 256, kernel_size, kernel=Kernel(initializer), name="conv")
     (kernel,) = keras_model({"out": y}).variables
     assert np.std(kernel) == pytest.approx(expected, rel=0.02)
 
@@ -77,7 +77,7 @@ def test_initializers_have_their_deviation(initializer, kernel_size, expected):
 def test_a_depthwise_kernel_has_the_fan_of_one_channel():
     tf_keras.utils.set_random_seed(0)
     b = Builder()
-    y = b.depthwise_conv2d(b.input((8, 8, 4096)), 3, initializer=HE_NORMAL, name="conv")
+    y = b.depthwise_conv2d(b.input((8, 8, 4096)), 3, kernel=Kernel(), name="conv")
     (kernel,) = keras_model({"out": y}).variables
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / 9), rel=0.02)
 

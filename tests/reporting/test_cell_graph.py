@@ -8,8 +8,8 @@ from mnasdet import config
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import cell_graph
 from mnasdet.search_spaces.composed import ComposedSpace
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from mnasdet.search_spaces.nas_fpn import NasFpnPart
+from tests.search_spaces.architectures import mnasfpn_space
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -78,7 +78,7 @@ def test_without_image_size_and_residuals(published):
 
 
 def test_no_arrow_runs_through_a_box_it_does_not_belong_to(published):
-    space = MnasFpnSpace(published)
+    space = mnasfpn_space(published)
     rng = np.random.default_rng(0)
     for _ in range(30):
         check_arrows(ET.fromstring(cell_graph.svg(space.decode(space.sample(rng)), (320, 320))))

@@ -32,6 +32,7 @@ def test_of_a_search(tiny_pipeline):
             "tunas { target_latency_ms: 8.5 }",
             "tunas: mAP + -0.07 × |latency / target - 1|, target 8.5 ms",
         ),
+        ("accuracy {}", "accuracy: mAP"),
         ("multi_objective {}", "multi_objective: mAP; the controller weighs latency itself"),
     ],
 )

@@ -4,8 +4,8 @@ import pytest
 from mnasdet import config
 from mnasdet.reporting import proposals
 from mnasdet.reporting.proposals import SlidingEntropy
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from mnasdet.search_spaces.space import Decision
+from tests.search_spaces.architectures import mnasfpn_space
 
 DECISIONS = [Decision("a", (3, 5)), Decision("b", ("x", "y", "z", "w")), Decision("c", (7,))]
 
@@ -63,5 +63,5 @@ def test_windows_of_few_trials_are_half_of_them():
 
 
 def test_uniform_sampling_is_close_to_but_not_at_1():
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     assert 0.85 < proposals.uniform_entropy(space, 30) < 0.97

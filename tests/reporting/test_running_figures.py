@@ -6,7 +6,7 @@ from mnasdet import config
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.running_figures import RunningFigures
 from mnasdet.search.trials.trial_store import Trial, TrialState
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
+from tests.search_spaces.architectures import mnasfpn_space
 
 
 def complete(number, mean_ap, latency_ms, reward, tokens=(), **changes):
@@ -40,7 +40,7 @@ def test_counts_and_best():
 
 
 def test_a_trial_costs_the_same_however_many_there_were():
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     rng = np.random.default_rng(0)
     tokens = [space.sample(rng) for _ in range(100)]
     figures = RunningFigures(space)

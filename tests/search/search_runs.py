@@ -20,8 +20,8 @@ from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.search import Search
 from mnasdet.search.trials.trial_store import TrialStore
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.search import cheap_children
+from tests.search_spaces.architectures import mnasfpn_space
 
 NUM_TRIALS = 60
 CONTROLLERS = {
@@ -38,7 +38,7 @@ def search(controller: str, store: Path, executor: Executor) -> Search:
     pipeline.model.ssd.num_classes = 3
     resizer = pipeline.model.ssd.image_resizer.fixed_shape_resizer
     resizer.height = resizer.width = 64
-    space = MnasFpnSpace(
+    space = mnasfpn_space(
         config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16, 32],

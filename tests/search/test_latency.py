@@ -7,7 +7,7 @@ import pytest
 from mnasdet.errors import UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.protos import search_pb2
 from mnasdet.search import latency
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -17,9 +17,7 @@ from mnasdet.tflite.latency.layers import layers
 
 def sheet(channels):
     b = Builder()
-    return cost_sheet(
-        [b.conv2d(b.input((8, 8, 3)), channels, 3, initializer=HE_NORMAL, name="conv")]
-    )
+    return cost_sheet([b.conv2d(b.input((8, 8, 3)), channels, 3, kernel=Kernel(), name="conv")])
 
 
 def test_multiply_adds_are_counted_in_billions():

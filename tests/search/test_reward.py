@@ -37,6 +37,13 @@ def test_several_objectives_reward_accuracy():
     assert reward.multi_objective(0.4, 1.0) == reward.multi_objective(0.4, 1000.0) == 0.4
 
 
+def test_accuracy_alone_is_a_reward_of_its_own():
+    config = search_pb2.RewardConfig()
+    config.accuracy.SetInParent()
+    assert reward.from_config(config)(0.4, 1.0) == 0.4
+    assert reward.from_config(config)(0.4, 1000.0) == 0.4
+
+
 def test_from_config():
     config = search_pb2.RewardConfig()
     config.mnasfpn.SetInParent()

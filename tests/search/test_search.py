@@ -25,8 +25,8 @@ from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.limits import Limits
 from mnasdet.search.search import Search, build_network
 from mnasdet.search.trials.trial_store import TrialState, TrialStore
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.search import cheap_children
+from tests.search_spaces.architectures import mnasfpn_space
 
 CONTROLLERS = {
     "ppo": lambda space: Ppo(space, seed=0, batch_size=4, learning_rate=0.01),
@@ -49,7 +49,7 @@ def pipeline():
 
 def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1, **arguments):
     # Few choices, so that duplicates turn up.
-    space = MnasFpnSpace(
+    space = mnasfpn_space(
         config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16],

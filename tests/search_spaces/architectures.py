@@ -6,6 +6,9 @@ from mnasdet.errors import UserError
 from mnasdet.models import network_of
 from mnasdet.networks.builder import canonical_key
 from mnasdet.protos import architecture_pb2
+from mnasdet.search_spaces import mnasfpn
+from mnasdet.search_spaces.composed import ComposedSpace
+from mnasdet.search_spaces.scale import repeats_part
 
 
 def changed(architecture, change):
@@ -19,6 +22,12 @@ def changed(architecture, change):
 def key(architecture, side=320):
     """Equal keys: one network."""
     return canonical_key(network_of(architecture, (side, side), 90).outputs)
+
+
+def mnasfpn_space(base, *, repeats=mnasfpn.REPEATS, **choices):
+    """MnasFPN's cell and how often it is repeated, with some of the choices of `MnasFpnPart`."""
+    cell = mnasfpn.MnasFpnPart(base, **choices)
+    return ComposedSpace(base, [cell, repeats_part(base, "mnasfpn", "mnasfpn", repeats)])
 
 
 def all_tokens(space):

@@ -10,8 +10,7 @@ from mnasdet.errors import ConfigError
 from mnasdet.models import network_of
 from mnasdet.protos import search_pb2
 from mnasdet.search_spaces import factory
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
-from tests.search_spaces.architectures import key
+from tests.search_spaces.architectures import key, mnasfpn_space
 
 NUM_SAMPLES = 300
 
@@ -163,7 +162,7 @@ def test_scales_stand_behind_all_other_decisions():
     )
     names = [decision.name for decision in space.decisions[-3:]]
     assert names == ["repeats", "depth_multiplier", "image_size"]
-    plain = MnasFpnSpace(config.load_architecture("mobilenet_v2_mnasfpn"))
+    plain = mnasfpn_space(config.load_architecture("mobilenet_v2_mnasfpn"))
     assert space.decisions[:-3] == plain.decisions
     assert space.cardinality() == plain.cardinality() * 3 * 2 * 2
 

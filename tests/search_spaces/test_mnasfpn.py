@@ -8,8 +8,7 @@ from mnasdet.detectors.network import detection_network
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces import factory, mnasfpn
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
-from tests.search_spaces.architectures import changed, key
+from tests.search_spaces.architectures import changed, key, mnasfpn_space
 
 NUM_SAMPLES = 1000
 
@@ -21,7 +20,7 @@ def published():
 
 @pytest.fixture(scope="module")
 def space(published):
-    return MnasFpnSpace(published)
+    return mnasfpn_space(published)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_input_pairs_and_orders_are_equally_likely(space):
 
 
 def test_decode_by_hand(published):
-    space = MnasFpnSpace(published, num_internal_blocks=1, repeats=2)
+    space = mnasfpn_space(published, num_internal_blocks=1, repeats=2)
     # C=32; 1+3 -> level 5, squeeze and excite, F=64, k=7; levels 6, 3, 5 and so 4; the outputs.
     tokens = (1, 1, 2, 2, 1, 2, 2, 3, 0, 2)
     tokens += (0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 0, 2, 0, 6, 6, 1, 6, 2)
@@ -110,7 +109,7 @@ def test_decode_by_hand(published):
 
 
 def test_the_published_cell_is_in_the_space(published):
-    space = MnasFpnSpace(published, repeats=4)
+    space = mnasfpn_space(published, repeats=4)
     tokens = space.encode(published)
     # Its own block, then four that nothing reads.
     assert tokens[1:7] == (1, 1, 1, 0, 5, 0)
@@ -119,7 +118,7 @@ def test_the_published_cell_is_in_the_space(published):
 
 
 def test_the_published_cell_without_room_to_fill(published):
-    space = MnasFpnSpace(published, repeats=4, num_internal_blocks=1)
+    space = mnasfpn_space(published, repeats=4, num_internal_blocks=1)
     assert key(space.decode(space.encode(published))) == key(published)
 
 
@@ -176,7 +175,7 @@ def test_encode_refuses_a_gate_that_the_order_of_inputs_would_change(space, publ
     ],
 )
 def test_encode_names_what_does_not_fit(published, change, message):
-    space = MnasFpnSpace(published, repeats=4)
+    space = mnasfpn_space(published, repeats=4)
     with pytest.raises(UserError, match=message) as error:
         space.encode(changed(published, change))
     assert "architecture 'mobilenet_v2_mnasfpn'" in str(error.value)
@@ -188,13 +187,13 @@ def test_unset_and_default_fields_are_the_same_network(published):
         architecture.feature_pyramid.mnasfpn.min_level = 3
         architecture.anchor_generator.multiscale_anchor_generator.min_level = 3
 
-    space = MnasFpnSpace(published, repeats=4)
+    space = mnasfpn_space(published, repeats=4)
     assert space.encode(changed(published, spell_out)) == space.encode(published)
 
 
 def test_levels_are_the_bases(published):
     base = changed(published, lambda a: setattr(a.feature_pyramid.mnasfpn, "max_level", 5))
-    space = MnasFpnSpace(base, num_internal_blocks=0)
+    space = mnasfpn_space(base, num_internal_blocks=0)
     assert len(space.decisions) == 1 + 2 + 3 * 5
     # C; 3! orders; pairs of 3, 4 and 5; merge, F and k of three blocks.
     assert space.cardinality() == 6 * 6 * (3 * 6 * 10) * (2 * 7 * 3) ** 3
@@ -234,7 +233,7 @@ def test_config_fields(published):
 )
 def test_impossible_choices_are_refused(published, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        MnasFpnSpace(published, **arguments)
+        mnasfpn_space(published, **arguments)
 
 
 def test_a_single_level_is_refused(published):
@@ -244,7 +243,7 @@ def test_a_single_level_is_refused(published):
 
 
 def test_several_repeats_are_a_decision_behind_the_others(published, space):
-    several = MnasFpnSpace(published, repeats=(3, 4, 5))
+    several = mnasfpn_space(published, repeats=(3, 4, 5))
     assert several.decisions[:-1] == space.decisions
     assert several.decisions[-1].choices == (3, 4, 5)
     assert several.cardinality() == 3 * space.cardinality()
@@ -252,7 +251,7 @@ def test_several_repeats_are_a_decision_behind_the_others(published, space):
 
 
 def test_a_base_with_another_pyramid_gets_one_of_its_levels():
-    space = MnasFpnSpace(config.load_architecture("mobilenet_v2_fpnlite_64"))
+    space = mnasfpn_space(config.load_architecture("mobilenet_v2_fpnlite_64"))
     pyramid = space.example.feature_pyramid.mnasfpn
     assert (pyramid.min_level, pyramid.max_level) == (3, 7)
     assert [block.level for block in pyramid.block[-5:]] == [3, 4, 5, 6, 7]

@@ -9,8 +9,7 @@ from mnasdet import config
 from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces import factory
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
-from tests.search_spaces.architectures import changed, key
+from tests.search_spaces.architectures import changed, key, mnasfpn_space
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def blocks(architecture):
 
 
 def test_without_expansion_every_block_is_as_wide_as_the_cell(published):
-    space = MnasFpnSpace(published, expanded_channels=None)
+    space = mnasfpn_space(published, expanded_channels=None)
     pairs = 3_112_013_520_000
     assert space.cardinality() == 2**9 * 4**5 * math.factorial(4) * pairs * 3**9 * 6
     assert float(space.cardinality()) == pytest.approx(4.625e24, rel=1e-3)
@@ -34,21 +33,21 @@ def test_without_expansion_every_block_is_as_wide_as_the_cell(published):
 
 
 def test_an_expanded_block_is_not_in_no_expand(published):
-    space = MnasFpnSpace(published, expanded_channels=None, repeats=4)
+    space = mnasfpn_space(published, expanded_channels=None, repeats=4)
     with pytest.raises(UserError, match="block_4/expanded_channels is 256, but the .* has 48"):
         space.encode(published)
 
 
 def test_unused_blocks_are_discarded_without_expansion_too(published):
     """The paper removes expansion and only that, so that both spaces compare."""
-    space = MnasFpnSpace(published, expanded_channels=None, repeats=4)
+    space = mnasfpn_space(published, expanded_channels=None, repeats=4)
     narrow = changed(published, lambda a: [setattr(b, "expanded_channels", 48) for b in blocks(a)])
     assert key(space.decode(space.encode(narrow))) == key(narrow)
 
 
 @pytest.fixture(scope="module")
 def conn_search(published):
-    return MnasFpnSpace(published, max_inputs=4)
+    return mnasfpn_space(published, max_inputs=4)
 
 
 def test_cardinality_of_connections(conn_search):
@@ -85,7 +84,7 @@ def test_connections_decode(conn_search):
 
 
 def test_the_published_cell_is_in_the_space_of_connections(published):
-    space = MnasFpnSpace(published, max_inputs=4, repeats=4)
+    space = mnasfpn_space(published, max_inputs=4, repeats=4)
     tokens = space.encode(published)
     # The first block: 1 and 2, level 4, F 256, k 3.
     assert tokens[1:8] == (1, 1, 0, 0, 1, 5, 0)
@@ -93,14 +92,14 @@ def test_the_published_cell_is_in_the_space_of_connections(published):
 
 
 def test_a_gate_is_not_in_the_space_of_connections(published):
-    space = MnasFpnSpace(published, max_inputs=4, repeats=4)
+    space = mnasfpn_space(published, max_inputs=4, repeats=4)
     gated = changed(published, lambda a: setattr(blocks(a)[1], "merge", 1))
     with pytest.raises(UserError, match="block_9/merge is squeeze_excite, but the .* has add"):
         space.encode(gated)
 
 
 def test_at_most_max_inputs(published):
-    space = MnasFpnSpace(published, max_inputs=3, repeats=4)
+    space = mnasfpn_space(published, max_inputs=3, repeats=4)
     wide = changed(published, lambda a: blocks(a)[1].input.extend([1, 2]))
     with pytest.raises(UserError, match="block 5: input .0, 4, 1, 2.; use 2 to 3 different ones"):
         space.encode(wide)

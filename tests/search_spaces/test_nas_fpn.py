@@ -74,6 +74,30 @@ def test_internal_cells_do_not_choose_the_finest_level(published, mobile):
     assert lite.decisions[3].choices == (3, 4, 5, 6)
 
 
+def test_the_search_of_the_15_cells_leaves_the_finest_level_to_the_outputs(mobile):
+    """Ghiasi et al.: intermediate cells have no stride 8 (section 3.1)."""
+    space = from_config(mobile, "nas_fpnlite_s", num_internal_cells=11, finest_internal=False)
+    pairs = math.prod(math.comb(i + 4, 2) for i in range(15))
+    assert space.cardinality() == 2**15 * 3**11 * math.factorial(4) * pairs
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        levels = [cell.level for cell in cells(space.decode(space.sample(rng)))]
+        assert set(levels[:11]) <= {4, 5, 6}
+        assert sorted(levels[11:]) == [3, 4, 5, 6]
+
+
+def test_tokens_of_searches_that_did_not_say_which_levels_mean_what_they_meant(mobile, published):
+    for name, base, stated in (
+        ("nas_fpnlite_s", mobile, True),
+        ("nas_fpn", published, False),
+    ):
+        spaces = [
+            from_config(base, name, num_internal_cells=11),
+            from_config(base, name, num_internal_cells=11, finest_internal=stated),
+        ]
+        assert spaces[0].decisions == spaces[1].decisions
+
+
 def test_the_published_cells_are_in_the_space(published):
     space = from_config(published, repeats=[7])
     tokens = space.encode(published)

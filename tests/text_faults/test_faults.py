@@ -86,14 +86,15 @@ def test_a_model_that_is_not_here_is_the_cause(text):
 def test_fields_of_the_od_api_say_what_they_do_there_and_what_to_do():
     message = message_of(
         "train_config { summarize_gradients: true }\n"
-        "model { ssd { feature_extractor { conv_hyperparams { group_norm {} } } } }\n"
+        "model { ssd { feature_extractor { conv_hyperparams { force_use_bias: true } } } }\n"
         "eval_config { eval_instance_masks: true }"
     )
     assert message.splitlines()[1:] == [
         '  line 1: "summarize_gradients" of the TF Object Detection API (gradients for '
         "TensorBoard) is not supported in TrainConfig: it has no effect on the result; remove it",
-        '  line 2: "group_norm" of the TF Object Detection API (group normalisation) is not '
-        "supported in Hyperparams: the trained network differs without it; use batch_norm",
+        '  line 2: "force_use_bias" of the TF Object Detection API (a bias before batch '
+        "normalisation) is not supported in Hyperparams: remove it: batch normalisation takes such "
+        "a bias out again",
         '  line 3: "eval_instance_masks" of the TF Object Detection API (masks) is not supported '
         "in EvalConfig: only boxes are detected here; remove it, unless masks or keypoints are the "
         "purpose",

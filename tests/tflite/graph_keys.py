@@ -63,10 +63,12 @@ def _convolution(name, tensors, inputs, options):
     height, width = kernel.shape[1:3]
     window = f"k{height}" if height == width else f"k{height}x{width}"
     window += f" s{options.strideH}"
+    dilation = f" d{options.dilationHFactor}" if options.dilationHFactor > 1 else ""
     if name == "DEPTHWISE_CONV_2D":
-        return f"depthwise_conv2d {inputs} {window}"
+        return f"depthwise_conv2d {inputs} {window}{dilation}"
     groups = x.shape[3] // kernel.shape[3]
-    return f"conv2d {inputs}->{kernel.shape[0]} {window}" + (f" g{groups}" if groups > 1 else "")
+    grouped = f" g{groups}" if groups > 1 else ""
+    return f"conv2d {inputs}->{kernel.shape[0]} {window}{grouped}{dilation}"
 
 
 def _shape(tensor):

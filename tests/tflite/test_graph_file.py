@@ -9,7 +9,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.fake_quantization import observing
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.tflite import graph_file
 from mnasdet.tflite.convert import convert
@@ -59,7 +59,7 @@ def test_vectors_of_zero_points_are_written_once():
     x = b.input((8, 8, 3))
     for layer in range(3):
         initializer = Initializer("normal", 0.3)
-        x = b.conv2d(x, 64, 1, use_bias=True, initializer=initializer, name=f"conv_{layer}")
+        x = b.conv2d(x, 64, 1, use_bias=True, kernel=Kernel(initializer), name=f"conv_{layer}")
     model = keras_model({"y": x}, quantized=True)
     with observing():
         model(images, training=True)

@@ -9,7 +9,7 @@ from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.detectors.one_stage import Detector
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.networks.builder import Builder
-from mnasdet.networks.hyperparams import Initializer
+from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import train_pb2
 from mnasdet.training import checkpoints, runtime
@@ -24,13 +24,13 @@ CLUSTERING = "weight_clustering { num_clusters: 4 }"
 def network():
     b = Builder()
     x = b.conv2d(
-        b.input((SIDE, SIDE, 3)), 4, 3, strides=2, initializer=NORMAL, l2=1e-3, name="backbone/conv"
+        b.input((SIDE, SIDE, 3)), 4, 3, strides=2, kernel=Kernel(NORMAL, 1e-3), name="backbone/conv"
     )
     x = b.batch_norm(x, momentum=0.5, epsilon=0.001, name="backbone/batch_norm")
     x = b.activation(x, "relu6", name="backbone/relu6")
     outputs = {}
     for name, values in ((BOX_ENCODINGS, 4), (CLASS_LOGITS, 1 + CLASSES)):
-        y = b.conv2d(x, values, 1, use_bias=True, initializer=NORMAL, name=f"{name}/conv")
+        y = b.conv2d(x, values, 1, use_bias=True, kernel=Kernel(NORMAL), name=f"{name}/conv")
         outputs[name] = b.reshape(y, (len(ANCHORS), values), name=f"{name}/flat")
     return outputs
 

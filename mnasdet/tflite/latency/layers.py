@@ -11,7 +11,7 @@ from mnasdet.networks.cost import CostSheet
 
 # What TFLite runs as part of the layer in front, and in which layers.
 _FUSED_ACTIVATIONS = ("relu", "relu6")
-_WITH_ACTIVATION = ("conv2d", "depthwise_conv2d", "add", "multiply")
+_WITH_ACTIVATION = ("conv2d", "depthwise_conv2d", "group_norm", "add", "multiply")
 _WITH_BATCH_NORM = ("conv2d", "depthwise_conv2d")
 # Half of a hard sigmoid is: its sum joins the convolution's bias, its relu6 is fused, the product
 # stays.
@@ -59,6 +59,10 @@ class Layer(NamedTuple):
             words.append(f"k{_side(size)} s{attrs['strides']}")
             if attrs.get("groups", 1) != 1:
                 words.append(f"g{attrs['groups']}")
+            if "dilation" in attrs:
+                words.append(f"d{attrs['dilation']}")
+        elif op == "group_norm":
+            words.append(f"g{attrs['groups']}")
         elif op == "concat" and attrs["axis"] % len(node.shape):
             words.append(f"axis{attrs['axis'] % len(node.shape)}")
         if self.activation != "linear":

@@ -163,6 +163,7 @@ def _depthwise_conv2d(graph: _Graph, layer: Layer, x: int) -> int:
 
 def _convolved(graph: _Graph, layer: Layer, name: str, options: Any, x: int, kernel: int) -> int:
     shape, strides = layer.node.shape, layer.node.attrs["strides"]
+    dilation = layer.node.attrs.get("dilation", 1)
     y = graph.operation(
         name,
         [x, kernel, graph.weights(shape[-1:])],
@@ -171,6 +172,8 @@ def _convolved(graph: _Graph, layer: Layer, name: str, options: Any, x: int, ker
         padding=schema.Padding.SAME,
         strideH=strides,
         strideW=strides,
+        dilationHFactor=dilation,
+        dilationWFactor=dilation,
         fusedActivationFunction=_FUSED[layer.activation],
     )
     return _times_weights(graph, shape, y) if layer.activation == "hard_sigmoid" else y
@@ -195,13 +198,12 @@ def _pool(name: str) -> Callable[[_Graph, Layer, int], int]:
 
 
 def _over_places(name: str) -> Callable[[_Graph, Layer, int], int]:
-    def reduce(graph: _Graph, layer: Layer, x: int) -> int:
-        inputs = [x, graph.integers((1, 2))]
-        return graph.operation(
-            name, inputs, layer.node.shape, schema.ReducerOptionsT(), keepDims=True
-        )
+    return lambda graph, layer, x: _reduced(graph, name, x, (1, 2), layer.node.shape)
 
-    return reduce
+
+def _reduced(graph: _Graph, name: str, x: int, axes: Sequence[int], shape: Sequence[int]) -> int:
+    inputs = [x, graph.integers(axes)]
+    return graph.operation(name, inputs, shape, schema.ReducerOptionsT(), keepDims=True)
 
 
 def _activation(graph: _Graph, layer: Layer, x: int) -> int:
@@ -223,6 +225,24 @@ def _batch_norm(graph: _Graph, layer: Layer, x: int) -> int:
     return _elementwise(graph, shape, "ADD", y, graph.weights(shape[-1:]))
 
 
+def _group_norm(graph: _Graph, layer: Layer, x: int) -> int:
+    (height, width, channels), groups = layer.node.shape, layer.node.attrs["groups"]
+    grouped, statistics = (height * width, groups, channels // groups), (1, groups, 1)
+    x = _reshaped(graph, x, grouped)
+    mean = _reduced(graph, "MEAN", x, (1, 3), statistics)
+    options = schema.SquaredDifferenceOptionsT()
+    squares = graph.operation("SQUARED_DIFFERENCE", [x, mean], grouped, options)
+    variance = _reduced(graph, "MEAN", squares, (1, 3), statistics)
+    variance = _elementwise(graph, statistics, "ADD", variance, graph.weights(()))
+    factor = graph.operation("RSQRT", [variance], statistics)
+    x = _elementwise(graph, grouped, "SUB", x, mean)
+    x = _elementwise(graph, grouped, "MUL", x, factor)
+    x = _reshaped(graph, x, layer.node.shape)
+    x = _elementwise(graph, layer.node.shape, "MUL", x, graph.weights((channels,)))
+    offset = graph.weights((channels,))
+    return _elementwise(graph, layer.node.shape, "ADD", x, offset, layer.activation)
+
+
 def _times_weights(graph: _Graph, shape: Sequence[int], x: int) -> int:
     return _elementwise(graph, shape, "MUL", x, graph.weights(()))
 
@@ -230,7 +250,9 @@ def _times_weights(graph: _Graph, shape: Sequence[int], x: int) -> int:
 def _elementwise(
     graph: _Graph, shape: Sequence[int], name: str, x: int, y: int, activation: str = "linear"
 ) -> int:
-    options = schema.AddOptionsT() if name == "ADD" else schema.MulOptionsT()
+    options = {"ADD": schema.AddOptionsT, "SUB": schema.SubOptionsT, "MUL": schema.MulOptionsT}[
+        name
+    ]()
     return graph.operation(name, [x, y], shape, options, fusedActivationFunction=_FUSED[activation])
 
 
@@ -248,7 +270,10 @@ def _upsample(graph: _Graph, layer: Layer, x: int) -> int:
 
 
 def _reshape(graph: _Graph, layer: Layer, x: int) -> int:
-    shape = layer.node.shape
+    return _reshaped(graph, x, layer.node.shape)
+
+
+def _reshaped(graph: _Graph, x: int, shape: Sequence[int]) -> int:
     inputs = [x, graph.integers((1, *shape))]
     return graph.operation("RESHAPE", inputs, shape, schema.ReshapeOptionsT())
 
@@ -257,6 +282,7 @@ _OPERATIONS: dict[str, Callable[..., int]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
     "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
     "activation": _activation,
     "max_pool": _pool("MAX_POOL_2D"),
     "avg_pool": _pool("AVERAGE_POOL_2D"),

@@ -18,8 +18,8 @@ from mnasdet.search.limits import Limits
 from mnasdet.search.proxy import proxy_measurement
 from mnasdet.search.proxy.proxy_measurement import Series, sample
 from mnasdet.search.trials.trial_store import TrialState, list_searches
-from mnasdet.search_spaces.mnasfpn import MnasFpnSpace
 from tests.search import cheap_children
+from tests.search_spaces.architectures import mnasfpn_space
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def pipeline():
 
 @pytest.fixture
 def space(pipeline):
-    return MnasFpnSpace(
+    return mnasfpn_space(
         config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16, 32],
@@ -68,7 +68,7 @@ def test_samples_keep_the_limits_of_the_search(pipeline, space):
 
 
 def test_a_space_with_too_few_networks(pipeline):
-    space = MnasFpnSpace(
+    space = mnasfpn_space(
         config.resolve(pipeline).architecture,
         channels=[16],
         expanded_channels=[16],

@@ -5,7 +5,7 @@ import pytest
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec, parse
 from mnasdet.tflite.devices.repeats import Repeats
@@ -39,7 +39,7 @@ def test_all_devices_tell_the_same(phone, stand_in, tiny_graph_path):
 @pytest.fixture
 def network():
     b = Builder()
-    x = b.conv2d(b.input((32, 32, 8)), 64, 3, initializer=HE_NORMAL, name="conv")
+    x = b.conv2d(b.input((32, 32, 8)), 64, 3, kernel=Kernel(), name="conv")
     return [b.max_pool(b.activation(x, "relu6", name="relu6"), 3, strides=2, name="pool")]
 
 

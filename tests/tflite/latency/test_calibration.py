@@ -6,7 +6,7 @@ import pytest
 from mnasdet.errors import UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.latency.calibration import calibrate, fidelity, fit
 from mnasdet.tflite.latency.latency_table import LatencyTable
 
@@ -80,7 +80,7 @@ def network(filters):
     b = Builder()
     x = b.input((64, 64, 3))
     xs = [
-        b.conv2d(x, number, 3, initializer=HE_NORMAL, name=f"conv_{number}")
+        b.conv2d(x, number, 3, kernel=Kernel(), name=f"conv_{number}")
         for number in (filters, 4 * filters)
     ]
     return [b.add(x, x, name=f"add_{i}") for i, x in enumerate(xs)]

@@ -12,7 +12,7 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.protos.search_pb2 import SearchSpaceConfig
 from mnasdet.search_spaces import factory
 from mnasdet.tflite.devices import host
@@ -41,7 +41,7 @@ def image(b):
 
 
 def conv(b, x, name, filters=4):
-    return b.conv2d(x, filters, 3, strides=2, initializer=HE_NORMAL, name=name)
+    return b.conv2d(x, filters, 3, strides=2, kernel=Kernel(), name=name)
 
 
 def batch_norm(b, x, name):
@@ -54,8 +54,8 @@ def test_batch_norm_and_relu6_run_within_the_convolution(b, image):
 
 
 def test_separable_convolution_is_two_layers(b, image):
-    x = b.depthwise_conv2d(image, 5, initializer=HE_NORMAL, name="a")
-    x = batch_norm(b, b.conv2d(x, 7, 1, initializer=HE_NORMAL, name="b"), "c")
+    x = b.depthwise_conv2d(image, 5, kernel=Kernel(), name="a")
+    x = batch_norm(b, b.conv2d(x, 7, 1, kernel=Kernel(), name="b"), "c")
     assert keys(x) == ["depthwise_conv2d 8x6x3 k5 s1", "conv2d 8x6x3->7 k1 s1"]
 
 
@@ -92,8 +92,8 @@ def test_nothing_is_fused_into_an_output(b, image):
 
 
 def test_groups_kernels_that_are_no_square_and_axes(b, image):
-    x = b.conv2d(image, 6, (1, 7), groups=3, initializer=HE_NORMAL, name="a")
-    y = b.conv2d(image, 6, (3, 3), initializer=HE_NORMAL, name="b")
+    x = b.conv2d(image, 6, (1, 7), groups=3, kernel=Kernel(), name="a")
+    y = b.conv2d(image, 6, (3, 3), kernel=Kernel(), name="b")
     z = b.avg_pool(b.concat([x, y], axis=-1, name="c"), 3, strides=1, name="d")
     assert keys(b.global_avg_pool(z, name="e")) == [
         "conv2d 8x6x3->6 k1x7 s1 g3",

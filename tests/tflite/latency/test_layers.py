@@ -12,7 +12,7 @@ from mnasdet import config
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.tflite.latency.layers import Layer, layers
 from mnasdet.tflite.latency.network_graph import alone, network_graph
@@ -34,6 +34,24 @@ def in_file(layer):
     if key.startswith("swish "):
         shape = "x".join(map(str, node.shape))
         return [f"sigmoid {shape}", f"multiply {shape} {shape}"]
+    if node.op == "group_norm":
+        (height, width, channels), groups = node.shape, node.attrs["groups"]
+        shape = f"{height}x{width}x{channels}"
+        grouped, statistics = f"{height * width}x{groups}x{channels // groups}", f"1x{groups}x1"
+        activation = "" if layer.activation == "linear" else f" {layer.activation}"
+        return [
+            f"reshape {shape}->{grouped}",
+            f"global_avg_pool {grouped}",
+            f"SQUARED_DIFFERENCE {grouped} {statistics}",
+            f"global_avg_pool {grouped}",
+            f"add {statistics} constant",
+            f"RSQRT {statistics}",
+            f"SUB {grouped} {statistics}",
+            f"multiply {grouped} {statistics}",
+            f"reshape {grouped}->{shape}",
+            f"multiply {shape} constant",
+            f"add {shape} constant{activation}",
+        ]
     return [key]
 
 
@@ -106,16 +124,21 @@ def every_op():
     """A network of every op and activation of the Builder that no published one has, too."""
     b = Builder()
     image = b.input((16, 12, 8))
-    x = b.conv2d(image, 16, (1, 7), groups=4, initializer=HE_NORMAL, name="grouped")
+    x = b.conv2d(image, 16, (1, 7), groups=4, kernel=Kernel(), name="grouped")
     x = b.batch_norm(x, momentum=0.9, epsilon=0.1, name="bn")
     for function in ("relu6", "hard_swish", "swish", "hard_sigmoid", "sigmoid", "relu"):
         x = b.activation(x, function, name=function)
     x = b.dropout(b.drop_block(x, 0.9, 3, name="drop_block"), 0.5, name="dropout")
-    x = b.depthwise_conv2d(x, 5, strides=2, initializer=HE_NORMAL, name="depthwise")
+    x = b.depthwise_conv2d(x, 5, strides=2, kernel=Kernel(), name="depthwise")
     x = b.activation(b.add(x, x, name="add"), "relu", name="add/relu")
+    standardized = Kernel(standardized=True)
+    x = b.conv2d(x, 16, 3, dilation=2, groups=2, kernel=standardized, name="dilated")
+    x = b.activation(b.group_norm(x, groups=8, epsilon=0.1, name="gn"), "relu6", name="gn/relu6")
+    x = b.depthwise_conv2d(x, 3, dilation=3, kernel=standardized, name="dilated_depthwise")
+    x = b.group_norm(x, groups=2, epsilon=0.1, name="gn_linear")
     x = b.batch_norm(x, momentum=0.9, epsilon=0.1, name="alone")
     means = b.global_avg_pool(x, name="mean")
-    gate = b.conv2d(means, 16, 1, use_bias=True, initializer=HE_NORMAL, name="gate")
+    gate = b.conv2d(means, 16, 1, use_bias=True, kernel=Kernel(), name="gate")
     gate = b.activation(gate, "hard_sigmoid", name="gate/hard_sigmoid")
     x = b.activation(b.multiply(x, gate, name="multiply"), "relu6", name="multiply/relu6")
     y = b.upsample(b.max_pool(x, 3, strides=2, name="max"), (8, 6), name="upsample")

@@ -7,7 +7,7 @@ import pytest
 from mnasdet.errors import ConfigError
 from mnasdet.networks.builder import Builder, canonical_key
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.networks.hyperparams import HE_NORMAL
+from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.latency import table_measurement
@@ -25,7 +25,7 @@ def outputs():
     b = Builder()
     x = b.input((16, 16, 8))
     for number, filters in enumerate((16, 24, 8)):
-        x = b.conv2d(x, filters, 3, initializer=HE_NORMAL, name=f"conv{number}")
+        x = b.conv2d(x, filters, 3, kernel=Kernel(), name=f"conv{number}")
     return [b.add(x, x, name="add")]
 
 
@@ -169,7 +169,7 @@ def test_larger_layer_takes_longer(tmp_path):
     b = Builder()
     x = b.input((64, 64, 64))
     sheets = [
-        cost_sheet([b.conv2d(x, channels, 3, initializer=HE_NORMAL, name=f"conv_{channels}")])
+        cost_sheet([b.conv2d(x, channels, 3, kernel=Kernel(), name=f"conv_{channels}")])
         for channels in (8, 128)
     ]
     with DeviceSpec().open() as device:
