@@ -47,30 +47,38 @@ class Pruner:
             `begin_step`.
           frequency: steps between two choices of the weights to keep.
         """
-        pruned = kernels(variables)
+        self._kernels = kernels(variables)
         self.masks = {
             name: tf.Variable(tf.ones_like(kernel), trainable=False)
-            for name, kernel in pruned.items()
+            for name, kernel in self._kernels.items()
         }
-        thresholds = [tf.Variable(0.0, trainable=False) for _ in pruned]
+        self._step = step
+        self._schedule = PolynomialDecay(
+            initial_sparsity, final_sparsity, begin_step, end_step, frequency=frequency
+        )
+        # Its own assignments fail where a variable has copies on several devices.
         self._pruning = Pruning(
             training_step_fn=lambda: step,
-            pruning_vars=list(zip(pruned.values(), self.masks.values(), thresholds, strict=True)),
-            pruning_schedule=PolynomialDecay(
-                initial_sparsity, final_sparsity, begin_step, end_step, frequency=frequency
-            ),
+            pruning_vars=[],
+            pruning_schedule=self._schedule,
             block_size=(1, 1),
             block_pooling_type="AVG",
         )
 
     def apply(self, averages: Mapping[str, tf.Variable]) -> None:
-        """To be called behind every update: chooses weights, if it is time, and zeroes the others,
-        in their moving averages, too, where such are kept."""
-        self._pruning.conditional_mask_update()
-        self._pruning.weight_mask_op()
+        """Chooses weights, if it is time, and zeroes the others, also in the moving averages where
+        such are kept. It is called after every update."""
+        is_time, _ = self._schedule(self._step)
         for name, mask in self.masks.items():
+            kernel = self._kernels[name]
+            weights, kept = tf.convert_to_tensor(kernel), tf.convert_to_tensor(mask)
+            kept = tf.cond(
+                is_time, lambda w=weights: self._pruning._update_mask(w)[1], lambda k=kept: k
+            )
+            mask.assign(kept)
+            kernel.assign(weights * kept)
             if name in averages:
-                averages[name].assign(averages[name] * mask)
+                averages[name].assign(averages[name] * kept)
 
 
 def from_config(

@@ -1,7 +1,5 @@
-"""Trains on two logical CPU devices and on one, and prints what came of it as JSON. A process of
-its own: TensorFlow has to be told of the devices before it does anything.
-
-  python two_replicas.py NAME of a case
+"""Trains a small network on two logical CPU devices and on one, and prints what came of it as JSON.
+It runs in a process of its own: TensorFlow has to be told of the devices before it does anything.
 """
 
 import json
@@ -11,136 +9,131 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 
-from mnasdet import config, models
-from mnasdet.protos import pipeline_pb2
+from mnasdet.blueprint import Blueprint
+from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
+from mnasdet.detectors.one_stage import Detector, freeze_batch_norm
+from mnasdet.detectors.post_processing import PostProcessing
+from mnasdet.networks.builder import Builder
+from mnasdet.networks.hyperparams import Initializer, Kernel
+from mnasdet.networks.keras_builder import keras_model
+from mnasdet.protos import architecture_pb2, ssd_pb2, train_pb2
 from mnasdet.training import checkpoints, runtime
 from mnasdet.training.learner import Learner
 
-# Logical devices share the cores; a CPU has no other collective.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-BATCH_SIZE, SIDE, CLASSES = 16, 64, 3
+BATCH_SIZE, SIDE, CLASSES, STEPS = 16, 16, 3, 20
+ANCHORS = np.random.default_rng(0).uniform(size=(64, 4)).astype(np.float32)
 
-PIPELINE = f"""
-  model {{
-    ssd {{
-      num_classes: {CLASSES}
-      image_resizer {{ fixed_shape_resizer {{ height: {SIDE} width: {SIDE} }} }}
-      encode_background_as_zeros: true
-      box_coder {{ faster_rcnn_box_coder {{}} }}
-      loss {{
-        classification_loss {{ weighted_sigmoid_focal {{ alpha: 0.25 gamma: 2.0 }} }}
-        localization_loss {{ weighted_smooth_l1 {{}} }}
-      }}
-    }}
-  }}
-  train_config {{ optimizer {{ momentum_optimizer {{ learning_rate {{
-    constant_learning_rate {{ learning_rate: 0.02 }}
-  }} }} }} }}
+SSD = """
+  encode_background_as_zeros: true
+  loss {
+    classification_loss { weighted_sigmoid_focal { alpha: 0.25 } }
+    localization_loss { weighted_smooth_l1 {} }
+  }
 """
+RATE = "learning_rate { constant_learning_rate { learning_rate: %s } }"
+TRAIN = f"optimizer {{ momentum_optimizer {{ {RATE % 0.05} }} }}"
 
-MNASFPN = "mobilenet_v2_mnasfpn"
-
-# Name: architecture, changes of the ssd message, changes of train_config, steps.
+# By name: changes of the ssd message and of train_config, and whether batch normalisation takes its
+# statistics over all replicas.
 CASES = {
-    "frozen": (MNASFPN, "freeze_batchnorm: true", "", 20),
-    "synchronized": (MNASFPN, "synchronized", "", 20),
+    "frozen": ("freeze_batchnorm: true", "", False),
+    "synchronized": ("", "", True),
     "sums": (
-        MNASFPN,
         "freeze_batchnorm: true normalize_loss_by_num_matches: false",
-        "optimizer { momentum_optimizer { learning_rate { constant_learning_rate { "
-        "learning_rate: 0.0002 } } } }",
-        3,
+        f"optimizer {{ momentum_optimizer {{ {RATE % 1e-4} }} }}",
+        False,
     ),
-    "parts": (MNASFPN, "freeze_batchnorm: true", "parallel_parts: 2", 3),
-    "pruning": (
-        MNASFPN,
+    "clipped": ("freeze_batchnorm: true", "gradient_clipping_by_norm: 0.1", False),
+    "parts": ("freeze_batchnorm: true", "parallel_parts: 2", False),
+    "compiled": ("freeze_batchnorm: true", "", False),
+    "pruned": (
         "freeze_batchnorm: true",
-        "pruning { final_sparsity: 0.5 end_step: 2 frequency: 1 }",
-        3,
+        "pruning { final_sparsity: 0.5 end_step: 3 frequency: 1 }",
+        False,
     ),
-    "clustering": (
-        MNASFPN,
-        "freeze_batchnorm: true",
-        "weight_clustering { num_clusters: 8 }",
-        3,
-    ),
+    "clustered": ("freeze_batchnorm: true", "weight_clustering { num_clusters: 4 }", False),
 }
 
 
-def blueprint(name, ssd):
-    pipeline = text_format.Parse(PIPELINE, pipeline_pb2.TrainEvalPipelineConfig())
-    architecture = config.load_architecture(name)
-    architecture.depth_multiplier = 0.35
-    if architecture.feature_pyramid.HasField("mnasfpn"):
-        architecture.feature_pyramid.mnasfpn.repeats = 1
-    if ssd == "synchronized":
-        for part in (architecture.backbone, architecture.feature_pyramid):
-            text_format.Merge(SYNCHRONIZED, part.conv_hyperparams)
-        shared = architecture.box_predictor.weight_shared_convolutional_box_predictor
-        shared.conv_hyperparams.ClearField("batch_norm")
-        text_format.Merge(SYNCHRONIZED, shared.conv_hyperparams)
-    else:
-        text_format.Merge(ssd, pipeline.model.ssd)
-    return pipeline, config.resolve(pipeline, architecture)
+def detector(ssd, synchronized):
+    b = Builder()
+    kernel = Kernel(Initializer("normal", 0.2), l2=1e-3)
+    x = b.conv2d(b.input((SIDE, SIDE, 3)), 8, 3, strides=2, kernel=kernel, name="backbone/conv")
+    x = b.batch_norm(
+        x, momentum=0.9, epsilon=1e-3, synchronized=synchronized, name="backbone/batch_norm"
+    )
+    x = b.activation(x, "relu6", name="backbone/relu6")
+    outputs = {}
+    for name, values in ((BOX_ENCODINGS, 4), (CLASS_LOGITS, 1 + CLASSES)):
+        y = b.conv2d(x, values, 1, use_bias=True, kernel=kernel, name=f"box_predictor/{name}/conv")
+        outputs[name] = b.reshape(y, (len(ANCHORS), values), name=f"box_predictor/{name}")
+    model = keras_model(outputs)
+    settings = text_format.Merge(ssd, text_format.Parse(SSD, ssd_pb2.Ssd()))
+    if settings.freeze_batchnorm:
+        freeze_batch_norm(model)
+    plan = Blueprint(
+        "ssd", architecture_pb2.Architecture(), ImageResizer((SIDE, SIDE)), CLASSES, settings
+    )
+    return Detector(plan, model, ANCHORS, PostProcessing())
 
 
-SYNCHRONIZED = """
-  initializer { truncated_normal_initializer { stddev: 0.05 } }
-  activation: RELU_6 sync_batch_norm { decay: 0.99 epsilon: 0.01 scale: true }
-"""
-
-
-def batch(task, number):
-    rng = np.random.default_rng(number)
-    anchors = len(task.anchors)
-    classes = rng.choice([0, 0, 0, 0, -1, 1, 2, 3], (BATCH_SIZE, anchors))
-    # Replicas with very different numbers of matches.
-    classes[: BATCH_SIZE // 2][classes[: BATCH_SIZE // 2] > 1] = 0
-    return {
-        "image": rng.uniform(-1, 1, (BATCH_SIZE, SIDE, SIDE, 3)).astype(np.float32),
-        "class_targets": classes.astype(np.int32),
-        "box_targets": rng.normal(size=(BATCH_SIZE, anchors, 4)).astype(np.float32),
-    }
+def batches():
+    rng = np.random.default_rng(1)
+    for _ in range(STEPS):
+        classes = rng.choice([0, 0, 0, 0, -1, 1, 2, 3], (BATCH_SIZE, len(ANCHORS)))
+        # The replicas have very different numbers of matches.
+        classes[: BATCH_SIZE // 2][classes[: BATCH_SIZE // 2] > 1] = 0
+        yield {
+            "image": rng.uniform(-1, 1, (BATCH_SIZE, SIDE, SIDE, 3)).astype(np.float32),
+            "class_targets": classes.astype(np.int32),
+            "box_targets": rng.normal(size=(BATCH_SIZE, len(ANCHORS), 4)).astype(np.float32),
+        }
 
 
 def train(strategy, case):
-    name, ssd, train, steps = CASES[case]
-    pipeline, plan = blueprint(name, ssd)
-    text_format.Merge(train, pipeline.train_config)
+    ssd, train_config, synchronized = CASES[case]
     runtime.seed_everything(0)
     with strategy.scope():
-        task = models.build(plan)
-        learner = Learner(task, pipeline.train_config, keep_averages=True)
-        data = tf.data.Dataset.from_generator(
-            lambda: (batch(task, number) for number in range(steps)),
-            output_signature={
-                key: tf.TensorSpec(value.shape, value.dtype)
-                for key, value in batch(task, 0).items()
-            },
+        learner = Learner(
+            detector(ssd, synchronized),
+            text_format.Merge(train_config, text_format.Parse(TRAIN, train_pb2.TrainConfig())),
+            keep_averages=True,
+            jit_compile=case == "compiled",
         )
-        data = data.unbatch().batch(BATCH_SIZE, drop_remainder=True)
-        batches = iter(strategy.experimental_distribute_dataset(data))
+        data = tf.data.Dataset.from_tensor_slices(
+            {name: np.concatenate(values) for name, values in stacked().items()}
+        ).batch(BATCH_SIZE, drop_remainder=True)
+        iterator = iter(strategy.experimental_distribute_dataset(data))
     losses = []
-    for step in range(1, steps + 1):
-        losses.append(float(learner.update(next(batches))["Loss/total_loss"]))
+    for step in range(1, STEPS + 1):
+        losses.append(float(learner.update(next(iterator))["Loss/total_loss"]))
         learner.average(step)
-    assert learner.step == steps
+    assert learner.step == STEPS
     assert not learner.fault()
     with learner.averaged_weights():
         pass
-    weights = checkpoints.variables_by_name(task.model)
-    kernel = weights["backbone/layer_17/project/conv/kernel"].numpy()
+    weights = checkpoints.variables_by_name(learner.model)
+    kernel = weights["backbone/conv/kernel"].numpy()
     return {
         "losses": losses,
-        "norm": float(np.linalg.norm(kernel)),
+        "replicas": strategy.num_replicas_in_sync,
         "zeros": float((kernel == 0).mean()),
         "values": len(np.unique(kernel)),
+        "weights": {name: float(np.abs(v.numpy()).sum()) for name, v in weights.items()},
     }
 
 
+def stacked():
+    every = list(batches())
+    return {name: [batch[name] for batch in every] for name in every[0]}
+
+
 if __name__ == "__main__":
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     one = tf.distribute.OneDeviceStrategy("CPU:0")
-    print(json.dumps([train(one, sys.argv[1]), train(two, sys.argv[1])]))
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    print(
+        json.dumps({case: [train(one, case), train(two, case)] for case in sys.argv[1:] or CASES})
+    )
