@@ -35,32 +35,40 @@ def test_published_architectures_come_back_whole(name):
     published = config.load_architecture(name)
     read = from_string(to_string(published))
     read.name, read.source = published.name, published.source
+    read.published_at.CopyFrom(published.published_at)
     assert values(read) == values(published)
 
 
 @pytest.mark.parametrize(
     ("name", "string"),
     [
-        ("mobilenet_v2_mnasfpn", f"mobilenet_v2/mnasfpn_c48_r4_{CELL}/shared_d64_n4/net_i320"),
-        ("mobilenet_v2_fpnlite_64", "mobilenet_v2_l256/fpn_c64_od_sep/shared_d64_n4/net_i320"),
+        ("mobilenet_v2_mnasfpn", f"mobilenet_v2/mnasfpn_c48_r4_{CELL}/shared_d64_n4"),
+        ("mobilenet_v2_fpnlite_64", "mobilenet_v2_l256/fpn_c64_od_sep/shared_d64_n4"),
         (
             "resnet50_nas_fpn_7_256",
-            f"resnet_50/nas_fpn_c256_r7_{NAS_FPN}/retinanet_d256_n4/net_i640",
+            f"resnet_50/nas_fpn_c256_r7_{NAS_FPN}/retinanet_d256_n4",
         ),
         (
             "mobilenet_v3_large_halved_ssdlite",
-            "mobilenet_v3_large_halved/ssd_layers_c512,256,256,128_sep/ssdlite_k3/net_i320",
+            "mobilenet_v3_large_halved/ssd_layers_c512,256,256,128_sep/ssdlite_k3",
         ),
         (
             "mnasnet_a1",
             "mnasnet_s32_ir_r1_k3_s1_e1_c16_noskip.ir_r2_k3_s2_e6_c24.ir_r3_k5_s2_e3_c40_se0.25."
             "ir_r4_k3_s2_e6_c80.ir_r2_k3_s1_e6_c112_se0.25.ir_r3_k5_s2_e6_c160_se0.25."
-            "ir_r1_k3_s1_e6_c320/classifier_d0.2/net_m8_i224",
+            "ir_r1_k3_s1_e6_c320/classifier_d0.2/net_m8",
         ),
     ],
 )
 def test_strings_of_published_architectures(name, string):
     assert to_string(config.load_architecture(name)) == string
+
+
+@pytest.mark.parametrize(("word", "size"), [("i320", (320, 320)), ("i256x448", (256, 448))])
+def test_an_input_size_is_part_of_the_structure(word, size):
+    read = from_string(f"resnet_18/classifier/net_{word}")
+    assert (read.input.height, read.input.width) == size
+    assert to_string(read) == f"resnet_18/classifier/net_{word}"
 
 
 def test_random_cells_come_back():
@@ -95,6 +103,7 @@ def changed(field, value):
 NOT_WRITTEN = {
     "name",
     "source",
+    "image_size",
     "conv_hyperparams",
     "class_prediction_bias_init",
     "use_dropout",

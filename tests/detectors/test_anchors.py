@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet import text_proto
+from mnasdet.architectures import anchors_per_location
 from mnasdet.detectors import anchors
 from mnasdet.detectors.network import detection_network
 from mnasdet.protos import anchor_generator_pb2, architecture_pb2
@@ -63,14 +64,14 @@ def test_as_many_anchors_as_predictions(name):
     network = detection_network(architecture, (300, 200), 3)
     boxes = anchors.from_proto(architecture.anchor_generator, (300, 200), network.feature_sizes)
     predictions = network.predictions
-    assert len(boxes) == predictions.box_encodings.shape[0] == predictions.class_logits.shape[0]
+    assert {node.shape[0] for node in predictions.values()} == {len(boxes)}
 
 
 def test_multiscale_anchors_per_location():
     proto = anchor_generator_pb2.AnchorGenerator()
     proto.multiscale_anchor_generator.aspect_ratios.extend([1.0, 2.0])
     proto.multiscale_anchor_generator.scales_per_octave = 3
-    assert anchors.per_location(proto, 4) == [6] * 4
+    assert anchors_per_location(proto, 4) == [6] * 4
 
 
 def centre_and_size(boxes):
@@ -215,6 +216,6 @@ def test_ssd_from_proto():
 )
 def test_ssd_anchors_per_location(text, expected):
     proto = ssd_proto(text)
-    assert anchors.per_location(proto, 3) == expected
+    assert anchors_per_location(proto, 3) == expected
     boxes = anchors.from_proto(proto, (64, 64), [(4, 4), (2, 2), (1, 1)])
     assert len(boxes) == 16 * expected[0] + 4 * expected[1] + expected[2]
