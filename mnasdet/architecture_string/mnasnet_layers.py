@@ -20,6 +20,7 @@ def _layer_options(expansion: str = "") -> tuple[Option, ...]:
         f"r=repeats! k=kernel_size! s=stride! {expansion} c=channels! se=se_ratio",
         noskip=("skip", _MnasNet.NONE),
         pool=("skip", _MnasNet.POOL),
+        avgpool=("skip", _MnasNet.AVERAGE_POOL),
     )
 
 

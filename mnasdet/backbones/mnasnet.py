@@ -26,7 +26,7 @@ class Block:
       op: "mbconv", an inverted bottleneck; "conv", a plain convolution; "separable", a depthwise
         convolution and a linear projection.
       skip: "identity", where stride and widths allow it; "none"; "pool", which adds the pooled
-        input where identity is not possible.
+        input where identity is not possible; "average_pool", which does so in every layer.
     """
 
     channels: int
@@ -149,7 +149,7 @@ def _skip(b: Builder, x: Node, y: Node, skip: str, strides: int, hyperparams: Hy
     fits = strides == 1 and x.channels == y.channels
     if skip == "none" or (skip == "identity" and not fits):
         return y
-    if not fits:
+    if skip == "average_pool" or not fits:
         # The paper names pooling only; this is the least that makes the shapes agree.
         x = b.avg_pool(x, 3, strides=strides, name="skip/avg_pool")
         if x.channels != y.channels:

@@ -24,7 +24,11 @@ _MIDDLE = _TOP + _BOX_HEIGHT // 2
 _MOST_CARDS = 5
 
 _OPS = {_MnasNet.MBCONV: "MBConv", _MnasNet.CONV: "Conv", _MnasNet.SEPARABLE: "SepConv"}
-_SKIPS = {_MnasNet.NONE: "no skip", _MnasNet.POOL: "pool skip"}
+_SKIPS = {
+    _MnasNet.NONE: "no skip",
+    _MnasNet.POOL: "pool skip",
+    _MnasNet.AVERAGE_POOL: "average pool skip",
+}
 
 _STYLE = Markup("""
 .backbone { --ink: #1f2733; --soft: #667085; --edge: #98a2b3; --plain: #f2f4f7;

@@ -18,6 +18,7 @@ EXPANSIONS = (3, 6)
 KERNEL_SIZES = (3, 5)
 SE_RATIOS = (0.0, 0.25)
 SKIPS = ("pool", "identity", "none")
+ALL_SKIPS = (*SKIPS, "average_pool")
 WIDTH_FACTORS = (0.75, 1.0, 1.25)
 DEPTH_OFFSETS = (-1, 0, 1)
 
@@ -73,7 +74,7 @@ class MnasNetPart(Part):
           expansions: of mbconv.
           kernel_sizes: odd.
           se_ratios: squeezed channels over the layer's input channels, 0 to 1; 0: none.
-          skips: of "pool", "identity" and "none".
+          skips: of "pool", "identity", "none" and "average_pool".
           width_factors: times the block's own width, rounded to multiples of 8 except by a factor
             of 1; of equal widths the first counts.
           depth_offsets: added to the block's own number of layers; less than one is left out.
@@ -87,7 +88,7 @@ class MnasNetPart(Part):
         check_positive(space, "kernel_sizes", kernel_sizes, odd=True)
         ratios = [decimal(ratio) for ratio in se_ratios]
         check(space, "se_ratios", ratios, lambda ratio: 0 <= ratio <= 1, "numbers of 0 to 1")
-        check(space, "skips", skips, SKIPS.__contains__, f"ones of {', '.join(SKIPS)}")
+        check(space, "skips", skips, ALL_SKIPS.__contains__, f"ones of {', '.join(ALL_SKIPS)}")
         factors = [decimal(factor) for factor in width_factors]
         check_positive(space, "width_factors", factors)
         check(space, "depth_offsets", depth_offsets, lambda offset: True, "numbers")

@@ -156,12 +156,12 @@ def test_every_field_of_a_layer_comes_back():
     for block in (
         {"op": "MBCONV", "expansion": 4, "skip": "POOL"},
         {"op": "SEPARABLE", "skip": "NONE", "se_ratio": 0.125},
-        {"op": "CONV", "repeats": 2, "kernel_size": 5, "stride": 2},
+        {"op": "CONV", "repeats": 2, "kernel_size": 5, "stride": 2, "skip": "AVERAGE_POOL"},
     ):
         blocks.add(channels=24, **block)
     string = to_string(architecture)
     assert string == (
-        "mnasnet_s32_ir_r1_k3_s1_e4_c24_pool.ds_r1_k3_s1_c24_se0.125_noskip.cn_r2_k5_s2_c24"
+        "mnasnet_s32_ir_r1_k3_s1_e4_c24_pool.ds_r1_k3_s1_c24_se0.125_noskip.cn_r2_k5_s2_c24_avgpool"
     )
     read = from_string(string).backbone.mnasnet.block
     assert [values(block) for block in read] == [values(block) for block in blocks]

@@ -192,6 +192,13 @@ def test_skips():
     assert skips(skip="identity") == ["layer_2/add"]
     # The first layer strides: its input is pooled, and projected where it widens as well.
     assert skips(skip="pool") == ["layer_1/skip/avg_pool", "layer_1/add", "layer_2/add"]
+    # The paper lists pooling beside the identity.
+    assert skips(skip="average_pool") == [
+        "layer_1/skip/avg_pool",
+        "layer_1/add",
+        "layer_2/skip/avg_pool",
+        "layer_2/add",
+    ]
     assert skips(skip="pool", channels=16) == [
         "layer_1/skip/avg_pool",
         "layer_1/skip/conv",

@@ -152,6 +152,21 @@ def test_every_token_list_is_another_architecture(a1):
     assert len({space.decode(t).SerializeToString() for t in tokens}) == len(tokens)
 
 
+def test_average_pool_is_another_network_than_the_identity_where_pool_is_not(a1):
+    """Block 5 of A1 does not stride; here the block before it is as wide."""
+
+    def keys(*skips):
+        base = changed(a1, lambda a: setattr(blocks(a)[3], "channels", 112))
+        space = make(
+            base, searched_blocks=[5], skips=skips, ops=["separable"], kernel_sizes=[3],
+            se_ratios=[0], width_factors=[1], depth_offsets=[0],
+        )  # fmt: skip
+        return {key(space.decode(tokens), 64) for tokens in all_tokens(space)}
+
+    assert len(keys("identity", "none", "pool")) == 2
+    assert len(keys("identity", "none", "average_pool")) == 3
+
+
 @pytest.mark.parametrize("name", ["mnasnet_a1", "mnasnet_b1", "mnasnet_a1_ssdlite"])
 def test_a_published_backbone_is_in_the_space_around_it(name):
     base = config.load_architecture(name)
