@@ -9,6 +9,7 @@ import tf_keras
 
 from mnasdet.config_checks.architecture import levels
 from mnasdet.detectors import anchors
+from mnasdet.errors import LayerError
 from mnasdet.heads import classifier, convolutional, weight_shared
 from mnasdet.keras import parts
 from mnasdet.keras.graph_layer import GraphLayer
@@ -240,6 +241,8 @@ class Classifier(GraphLayer):
     ):
         """Makes the head of an architecture that classifies."""
         resolved = parts.resolved(architecture)
+        if not resolved.HasField("classifier"):
+            raise LayerError(f'{cls.__name__}: architecture "{resolved.name}" has no classifier')
         return cls(num_classes, **(parts.fields(resolved.classifier) | kwargs))
 
     def network(self, b: Builder, inputs: list[Node]) -> Node:

@@ -14,15 +14,16 @@ from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.errors import LayerError, shown
 from mnasdet.networks.builder import Node
 from mnasdet.protos import architecture_pb2
-from mnasdet.text_faults.faults import no_field
+from mnasdet.text_faults.faults import no_field, no_value
 
 # A published architecture's name, the path of a text-proto file, an architecture string, or the
 # message.
 ArchitectureLike = Union[str, os.PathLike, architecture_pb2.Architecture]  # noqa: UP007
 
-_UNKNOWN_FIELD = re.compile(
-    r'Message type "(\S+)" has no field named "(.+?)" at "Architecture\.(.+?)"'
-)
+# As protobuf words what it cannot parse.
+_UNKNOWN_FIELD = re.compile(r'"(\S+)" has no field named "(.+?)" at "Architecture\.(.+?)"')
+_UNKNOWN_VALUE = re.compile(r"Invalid enum value (.+?) for enum type (\S+) at Architecture\.(.+)")
+_PARSED_FIELD = re.compile(r"Failed to parse (\w+) field: ")
 
 
 def resolved(architecture: ArchitectureLike) -> architecture_pb2.Architecture:
@@ -57,12 +58,14 @@ def checked(values: dict[str, Any], title: str) -> architecture_pb2.Architecture
 
 
 def _explained(error: json_format.ParseError) -> str:
-    """Returns protobuf's own message without the fields around; unknown names with the known."""
-    text = str(error).split(" field: ")[-1].rstrip(".")
-    if match := _UNKNOWN_FIELD.match(text):
-        descriptor = architecture_pb2.DESCRIPTOR.pool.FindMessageTypeByName(match[1])
-        return f"{match[3]}: {no_field(match[2], descriptor)}"
-    return f"{text[0].lower()}{text[1:]}"
+    """Returns protobuf's own message with the field's name, or with the allowed names."""
+    text, pool = str(error).rstrip("."), architecture_pb2.DESCRIPTOR.pool
+    if match := _UNKNOWN_FIELD.search(text):
+        return f"{match[3]}: {no_field(match[2], pool.FindMessageTypeByName(match[1]))}"
+    if match := _UNKNOWN_VALUE.search(text):
+        return f"{match[3]}: {no_value(match[1], pool.FindEnumTypeByName(match[2]))}"
+    *_, field, problem = _PARSED_FIELD.split(text)
+    return f"{field}: {problem}"
 
 
 def fields(message: Message) -> dict[str, Any]:
