@@ -121,12 +121,13 @@ class GraphLayer(tf_keras.layers.Layer):
 
 
 def _shapes(input_shape: Any) -> list[tf.TensorShape]:
-    """Returns the shapes of all inputs; a loaded model has lists of numbers for them."""
-    if isinstance(input_shape, tf.TensorShape):
-        return [input_shape]
-    if isinstance(input_shape[-1], int):
+    """Returns the shapes of all inputs, in the order of `tf.nest.flatten`; a loaded model has lists
+    of numbers for them."""
+    if isinstance(input_shape, dict):
+        input_shape = [input_shape[key] for key in sorted(input_shape)]
+    if isinstance(input_shape, tf.TensorShape) or isinstance(input_shape[-1], int):
         return [tf.TensorShape(input_shape)]
-    return [tf.TensorShape(shape) for shape in input_shape]
+    return [shape for inside in input_shape for shape in _shapes(inside)]
 
 
 def _text(shapes: Sequence[tuple[int, ...]]) -> str:

@@ -86,8 +86,8 @@ class BoxPredictor(GraphLayer):
         for name in _NOT_OF_THE_NETWORK:
             arguments.pop(name, None)
         at_a_location = anchors.per_location(resolved.anchor_generator, len(levels(resolved)))
-        arguments["anchors_per_location"] = at_a_location
-        return cls(num_classes, **(arguments | kwargs))
+        arguments |= {"num_classes": num_classes, "anchors_per_location": at_a_location}
+        return cls(**(arguments | kwargs))
 
     def network(self, b: Builder, inputs: list[Node]) -> list[Node]:
         at_a_location = self._anchors if self._is_list else self._anchors * len(inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Union
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -18,7 +18,7 @@ from mnasdet.text_faults.faults import no_field, no_value
 
 # A published architecture's name, the path of a text-proto file, an architecture string, or the
 # message.
-ArchitectureLike = Union[str, os.PathLike, architecture_pb2.Architecture]  # noqa: UP007
+ArchitectureLike = str | os.PathLike | architecture_pb2.Architecture
 
 # As protobuf words what it cannot parse.
 _UNKNOWN_FIELD = re.compile(r'"(\S+)" has no field named "(.+?)" at "Architecture\.(.+?)"')

@@ -109,6 +109,28 @@ def test_training_freezing_and_losses():
     assert not layer.trainable_weights
 
 
+def test_fit_trains_all_but_the_frozen_layer():
+    frozen, trained = Block(trainable=False), Block()
+    model = tf_keras.Sequential([frozen, trained, tf_keras.layers.Flatten()])
+    model.compile("sgd", "mse")
+    model.build((None, 16, 16, 3))
+    before = [frozen.get_weights(), trained.get_weights()]
+    loss = model.fit(images(), np.ones((2, 64), np.float32), verbose=0).history["loss"][0]
+    assert loss > sum(np.square(layer[0]).sum() / 2 for layer in before)
+    for weight, old in zip(frozen.get_weights(), before[0], strict=True):
+        np.testing.assert_array_equal(weight, old)
+    for weight, old in zip(trained.get_weights(), before[1], strict=True):
+        assert np.all(weight != old)
+
+
+def test_features_may_come_in_a_dictionary():
+    features = {f"c{level}": np.ones((1, 64 >> level, 64 >> level, 4), "f") for level in (3, 4, 5)}
+    layer = small_pyramid("p")
+    in_dictionary = layer(features)
+    for output, expected in zip(in_dictionary, layer(list(features.values())), strict=True):
+        np.testing.assert_array_equal(output, expected)
+
+
 def test_a_layer_frozen_before_it_is_built_is_frozen():
     layer = Block(trainable=False)
     layer(images())
