@@ -45,7 +45,7 @@ class Backbone(GraphLayer):
 
     # The field of Backbone in protos/architecture.proto, and what reads it.
     kind: ClassVar[str]
-    read: ClassVar[Callable[..., BackboneFeatures]]
+    read: Callable[..., BackboneFeatures]
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Backbone(GraphLayer):
         return cls(**(arguments | {"outputs": _read_features(resolved)} | kwargs))
 
     def network(self, b: Builder, inputs: list[Node]) -> Node | list[Node]:
-        features = type(self).read(
+        features = self.read(
             b,
             parts.only(inputs),
             getattr(self._message, self.kind),
@@ -117,14 +117,28 @@ class MobileNetV2(Backbone):
 
     Args:
       last_channels: of the 1x1 convolution that gives "last".
+      classifies: whether a classifier reads "last". A multiplier below 1 then leaves it as wide as
+        it is (section 4); the OD API's detectors scale it with the rest.
       **kwargs: those of `Backbone`.
     """
 
     kind = "mobilenet_v2"
-    read = staticmethod(mobilenet_v2.from_proto)
 
-    def __init__(self, *, last_channels: int = 1280, **kwargs: Any):
+    def __init__(self, *, last_channels: int = 1280, classifies: bool = False, **kwargs: Any):
         super().__init__({"last_channels": last_channels}, **kwargs)
+        self.classifies = classifies
+
+    @classmethod
+    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any):
+        resolved = parts.resolved(architecture)
+        arguments = {"classifies": resolved.HasField("classifier")}
+        return super().from_architecture(resolved, **(arguments | kwargs))
+
+    def read(self, *args: Any, **kwargs: Any) -> BackboneFeatures:
+        return mobilenet_v2.from_proto(*args, classifies=self.classifies, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {"classifies": self.classifies}
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")

@@ -38,7 +38,7 @@ class FeaturePyramid(GraphLayer):
 
     # The field of FeaturePyramid in protos/architecture.proto, and what reads it.
     kind: ClassVar[str]
-    read: ClassVar[Callable[..., list[list[Node]]]]
+    read: Callable[..., list[list[Node]]]
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class FeaturePyramid(GraphLayer):
         return cls(**(arguments | kwargs))
 
     def network(self, b: Builder, inputs: list[Node]) -> list[Node]:
-        repeats = type(self).read(
+        repeats = self.read(
             b,
             self._features(inputs),
             getattr(self._message, self.kind),

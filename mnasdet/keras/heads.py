@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import tf_keras
 
-from mnasdet.config_checks.architecture import levels
-from mnasdet.detectors import anchors
+from mnasdet.architectures import anchors_per_location as anchors_of
+from mnasdet.architectures import levels
 from mnasdet.errors import LayerError
 from mnasdet.heads import classifier, convolutional, weight_shared
 from mnasdet.keras import parts
@@ -42,7 +42,7 @@ class BoxPredictor(GraphLayer):
     # The field of BoxPredictor in protos/box_predictor.proto, what reads it, and the published
     # architecture whose hyper-parameters it has.
     kind: ClassVar[str]
-    read: ClassVar[Callable[..., tuple[Node, Node]]]
+    read: Callable[..., tuple[Node, Node]]
     published: ClassVar[str]
 
     def __init__(
@@ -85,7 +85,7 @@ class BoxPredictor(GraphLayer):
         arguments = parts.part_fields(resolved, "box_predictor", cls.kind, cls.__name__)
         for name in _NOT_OF_THE_NETWORK:
             arguments.pop(name, None)
-        at_a_location = anchors.per_location(resolved.anchor_generator, len(levels(resolved)))
+        at_a_location = anchors_of(resolved.anchor_generator, len(levels(resolved)))
         arguments |= {"num_classes": num_classes, "anchors_per_location": at_a_location}
         return cls(**(arguments | kwargs))
 
@@ -96,7 +96,7 @@ class BoxPredictor(GraphLayer):
                 f"{len(inputs)} features come in, and anchors_per_location has "
                 f"{len(at_a_location)} values; as many are needed"
             )
-        boxes, logits = type(self).read(
+        boxes, logits = self.read(
             b,
             inputs,
             getattr(self._message, self.kind),

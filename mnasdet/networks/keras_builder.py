@@ -40,21 +40,11 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
         for node in reachable(nodes)
         if node.op == "input"
     }
-    tensors = keras_tensors(nodes, inputs, quantized=quantized)
+    make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
+    tensors = replay(nodes, inputs, _made(nodes, make), finish)
     return tf_keras.Model(
         list(inputs.values()), tf.nest.pack_sequence_as(outputs, tensors), name=name
     )
-
-
-def keras_tensors(
-    outputs: Sequence[Node], inputs: dict[Node, Any], *, quantized: bool = False
-) -> list[Any]:
-    """The Keras tensors of `outputs`, given those of the graph's inputs; `quantized` as for
-    `keras_model`."""
-    if not quantized:
-        return replay(outputs, inputs, keras_layers(outputs))
-    make, finish = _quantized(outputs)
-    return replay(outputs, inputs, _made(outputs, make), finish)
 
 
 def keras_layers(outputs: Sequence[Node], **arguments: Any) -> dict[str, layers.Layer]:
@@ -66,11 +56,15 @@ def keras_layers(outputs: Sequence[Node], **arguments: Any) -> dict[str, layers.
     return _made(outputs, functools.partial(_layer, **arguments))
 
 
+def _as_it_is(node: Node, tensor: Any) -> Any:
+    return tensor
+
+
 def replay(
     outputs: Sequence[Node],
     inputs: dict[Node, Any],
     made: dict[str, layers.Layer],
-    finish: Callable[[Node, Any], Any] = lambda node, tensor: tensor,
+    finish: Callable[[Node, Any], Any] = _as_it_is,
 ) -> list[Any]:
     """Calls the layers of a graph in order.
 

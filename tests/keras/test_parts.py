@@ -10,11 +10,9 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.backbones.amoebanet import amoebanet_d
-from mnasdet.backbones.mnasnet import mnasnet
 from mnasdet.backbones.mobilenet_v2 import mobilenet_v2
 from mnasdet.backbones.mobilenet_v3 import mobilenet_v3
 from mnasdet.backbones.resnet import resnet
-from mnasdet.detectors.network import network_outputs
 from mnasdet.errors import LayerError
 from mnasdet.feature_pyramids.fpn import fpn
 from mnasdet.feature_pyramids.mnasfpn import mnasfpn
@@ -42,6 +40,7 @@ from mnasdet.keras import (
     feature_pyramid,
 )
 from mnasdet.keras.backbones import FEATURES
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import architecture_pb2
@@ -67,6 +66,13 @@ _ARCHITECTURE = """
       conv_hyperparams { regularizer { l2_regularizer { weight: 4e-5 } } }
     } }
     anchor_generator { multiscale_anchor_generator { min_level: 4 max_level: 5 } }
+"""
+
+
+_NARROW_CLASSIFIER = """
+    name: "narrow" depth_multiplier: 0.5 min_depth: 8
+    backbone { mobilenet_v2 {} }
+    classifier { hidden_channels: 16 dropout: 0.2 }
 """
 
 
@@ -122,8 +128,9 @@ def reloaded(layer):
 def test_the_layers_of_an_architecture_are_its_network():
     names = config.architecture_names()
     assert len(names) > 10
-    for architecture in [*map(config.load_architecture, names), small_architecture()]:
-        expected = described(network_outputs(architecture, SIZE, NUM_CLASSES))
+    narrow = text_format.Parse(_NARROW_CLASSIFIER, architecture_pb2.Architecture())
+    for architecture in [*map(config.load_architecture, names), small_architecture(), narrow]:
+        expected = described(network_of(architecture, SIZE, NUM_CLASSES).outputs)
         parts = parts_of(architecture)
         assert described(outputs_of(parts)) == expected, architecture.name
         loaded = {scope: reloaded(layer) for scope, layer in parts.items()}
@@ -135,7 +142,6 @@ def test_the_layers_of_an_architecture_are_its_network():
     [
         (MobileNetV2, mobilenet_v2),
         (MobileNetV3, mobilenet_v3),
-        (MnasNet, mnasnet),
         (ResNet, resnet),
         (AmoebaNetD, amoebanet_d),
     ],
@@ -159,6 +165,12 @@ def test_pyramids_default_to_what_is_published(layer, network):
     expected = network(b, inputs(b))
     b = Builder()
     assert described(layer().network(b, inputs(b))) == described(expected)
+
+
+def test_mnasnet_defaults_to_a1():
+    published = MnasNet.from_architecture("mnasnet_a1", min_depth=8, outputs=FEATURES, name="m")
+    assert MnasNet(outputs=FEATURES, name="m").get_config() == published.get_config()
+    assert len(published.get_config()["block"]) == 7
 
 
 def test_ssd_layers_default_to_ssdlite():
@@ -198,7 +210,8 @@ def test_the_classifier_defaults_to_mnasnets():
 
 def test_weights_of_a_detector_fit_the_layers_by_name():
     architecture = small_architecture()
-    boxes, logits = network_outputs(architecture, (64, 64), NUM_CLASSES)
+    architecture.backbone.resnet.depth = 10
+    boxes, logits = network_of(architecture, (64, 64), NUM_CLASSES).outputs
     detector = keras_model({"boxes": boxes, "logits": logits})
     image = tf_keras.Input((64, 64, 3))
     features = backbone(architecture, name="backbone")(image)
