@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from google.protobuf import text_format
 
@@ -44,6 +45,7 @@ from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import architecture_pb2
+from mnasdet.training import checkpoints
 
 NUM_CLASSES = 3
 SIZE = (128, 160)
@@ -208,27 +210,28 @@ def test_the_classifier_defaults_to_mnasnets():
     assert described([Classifier(5).network(b, [b.input((4, 4, 24))])]) == described([expected])
 
 
-def test_weights_of_a_detector_fit_the_layers_by_name():
+def test_the_checkpoint_of_a_detector_loads_into_the_layers_by_name(tmp_path):
     architecture = small_architecture()
     architecture.backbone.resnet.depth = 10
-    boxes, logits = network_of(architecture, (64, 64), NUM_CLASSES).outputs
-    detector = keras_model({"boxes": boxes, "logits": logits})
+    (graph,) = network_of(architecture, (64, 64), NUM_CLASSES)
+    detector = keras_model(graph.outputs)
+    rng = np.random.default_rng(0)
+    for variable in detector.variables:
+        variable.assign(rng.uniform(0.1, 0.2, variable.shape))
+    weights = {checkpoints.WEIGHTS: checkpoints.variables_by_name(detector)}
+    tf.train.Checkpoint(**weights).save(tmp_path / "ckpt")
+
     image = tf_keras.Input((64, 64, 3))
     features = backbone(architecture, name="backbone")(image)
     features = feature_pyramid(architecture, name="feature_pyramid")(features)
     head = box_predictor(architecture, NUM_CLASSES, name="box_predictor")
     model = tf_keras.Model(image, head(features))
-    weights = {variable.name: variable for variable in model.variables}
-    assert weights.keys() == {variable.name for variable in detector.variables}
-    rng = np.random.default_rng(0)
-    for variable in detector.variables:
-        variable.assign(rng.uniform(0.1, 0.2, variable.shape))
-        weights[variable.name].assign(variable)
+    checkpoints.load_weights(model, tmp_path)
+
     picture = rng.uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
-    expected = detector(picture)
-    for output, name in zip(model(picture), ("boxes", "logits"), strict=True):
-        assert np.std(expected[name]) > 0
-        np.testing.assert_array_equal(output, expected[name])
+    for output, expected in zip(model(picture), detector(picture).values(), strict=True):
+        assert np.std(expected) > 0
+        np.testing.assert_array_equal(output, expected)
 
 
 def test_an_architecture_comes_from_a_file_that_the_saved_model_does_not_need(tmp_path):
