@@ -45,6 +45,10 @@ class CheckpointError(UserError):
     """A checkpoint that is missing or does not fit the model."""
 
 
+class LayerError(UserError):
+    """An argument or a tensor that a layer of `mnasdet.keras` cannot take."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM asked this process to end. Unlike Ctrl-C it gives no time to finish anything."""
 

@@ -23,7 +23,7 @@ FLOORS = [
     ["config", "tasks"],
     ["evaluation"],
     ["backbones", "feature_pyramids", "heads"],
-    ["detectors", "classifiers"],
+    ["detectors", "classifiers", "keras"],
     ["models"],
     ["tflite"],
     ["training", "deployment"],

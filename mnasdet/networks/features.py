@@ -28,4 +28,4 @@ class BackboneFeatures:
 
     def from_level(self, min_level: int) -> list[Node]:
         """The levels from `min_level` on, finest first."""
-        return [self.levels[level] for level in range(min_level, MAX_LEVEL + 1)]
+        return [self.levels[level] for level in sorted(self.levels) if level >= min_level]

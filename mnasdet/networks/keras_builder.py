@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
-from mnasdet.networks.builder import Builder, Node, reachable
+from mnasdet.networks.builder import Node, reachable
 from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import (
@@ -39,50 +40,63 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
         for node in reachable(nodes)
         if node.op == "input"
     }
-    tensors = keras_tensors(nodes, inputs, quantized=quantized)
+    make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
+    tensors = replay(nodes, inputs, _made(nodes, make), finish)
     return tf_keras.Model(
         list(inputs.values()), tf.nest.pack_sequence_as(outputs, tensors), name=name
     )
 
 
-def apply(network: Callable, tensors: Sequence[Any], **arguments: Any) -> list[Any]:
-    """Runs a network function on Keras tensors of any model: `apply(mnasfpn, [c3, c4, c5], …)`.
+def keras_layers(outputs: Sequence[Node], **arguments: Any) -> dict[str, layers.Layer]:
+    """Makes the layers of a graph, by name. None of them has been built.
 
     Args:
-      network: a function (Builder, nodes, **arguments) -> nodes.
-      tensors: symbolic Keras tensors, [batch, height, width, channels], sizes known.
+      arguments: of every layer's constructor, as dtype and trainable.
+    """
+    return _made(outputs, functools.partial(_layer, **arguments))
+
+
+def _as_it_is(node: Node, tensor: Any) -> Any:
+    return tensor
+
+
+def replay(
+    outputs: Sequence[Node],
+    inputs: dict[Node, Any],
+    made: dict[str, layers.Layer],
+    finish: Callable[[Node, Any], Any] = _as_it_is,
+) -> list[Any]:
+    """Calls the layers of a graph in order.
+
+    Args:
+      inputs: the tensors of the graph's inputs, symbolic or not.
+      made: the layers, by name; nodes of one name share one.
+      finish: what is put behind every tensor.
 
     Returns:
-      The network's outputs as Keras tensors.
+      The tensors of `outputs`.
     """
-    b = Builder()
-    nodes = [b.input(x.shape[1:], f"input_{i}") for i, x in enumerate(tensors)]
-    outputs = network(b, nodes, **arguments)
-    return keras_tensors(outputs, dict(zip(nodes, tensors, strict=True)))
-
-
-def keras_tensors(
-    outputs: Sequence[Node], inputs: dict[Node, Any], *, quantized: bool = False
-) -> list[Any]:
-    """The Keras tensors of `outputs`, given those of the graph's inputs; `quantized` as for
-    `keras_model`."""
-    make, finish = _quantized(outputs) if quantized else (_layer, lambda node, tensor: tensor)
     tensors: dict[Node, Any] = {}
-    made: dict[str, layers.Layer] = {}
     for node in reachable(outputs):
         if node in inputs:
-            tensors[node] = finish(node, inputs[node])
-            continue
-        if node.name not in made:
-            made[node.name] = make(node)
-        arguments = [tensors[node_in] for node_in in node.inputs]
-        tensor = made[node.name](arguments if len(arguments) > 1 else arguments[0])
+            tensor = inputs[node]
+        else:
+            arguments = [tensors[node_in] for node_in in node.inputs]
+            tensor = made[node.name](arguments if len(arguments) > 1 else arguments[0])
         tensors[node] = finish(node, tensor)
     return [tensors[node] for node in outputs]
 
 
-def _layer(node: Node) -> layers.Layer:
-    return _LAYERS[node.op](node, node.name)
+def _made(outputs: Sequence[Node], make: Callable[[Node], layers.Layer]) -> dict[str, layers.Layer]:
+    made: dict[str, layers.Layer] = {}
+    for node in reachable(outputs):
+        if node.op != "input" and node.name not in made:
+            made[node.name] = make(node)
+    return made
+
+
+def _layer(node: Node, **arguments: Any) -> layers.Layer:
+    return _LAYERS[node.op](node, name=node.name, **arguments)
 
 
 def _quantized(
@@ -111,7 +125,7 @@ def _quantized(
     return make, finish
 
 
-def _conv2d(node: Node, name: str) -> layers.Layer:
+def _conv2d(node: Node, **common: Any) -> layers.Layer:
     attrs = node.attrs
     kind = StandardizedConv2D if attrs.get("standardized") else layers.Conv2D
     return kind(
@@ -130,11 +144,11 @@ def _conv2d(node: Node, name: str) -> layers.Layer:
             attrs["filters"],
         ),
         kernel_regularizer=_regularizer(attrs["l2"]),
-        name=name,
+        **common,
     )
 
 
-def _depthwise_conv2d(node: Node, name: str) -> layers.Layer:
+def _depthwise_conv2d(node: Node, **common: Any) -> layers.Layer:
     attrs = node.attrs
     kind = StandardizedDepthwiseConv2D if attrs.get("standardized") else layers.DepthwiseConv2D
     return kind(
@@ -145,45 +159,47 @@ def _depthwise_conv2d(node: Node, name: str) -> layers.Layer:
         use_bias=attrs["use_bias"],
         depthwise_initializer=_initializer(attrs["initializer"], attrs["kernel_size"], 1, 1),
         depthwise_regularizer=_regularizer(attrs["l2"]),
-        name=name,
+        **common,
     )
 
 
 _LAYERS: dict[str, Callable[..., layers.Layer]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
-    "batch_norm": lambda node, name: layers.BatchNormalization(**node.attrs, name=name),
-    "group_norm": lambda node, name: GroupNormalization(**node.attrs, name=name),
-    "activation": lambda node, name: _activation(node.attrs["function"], name),
-    "dropout": lambda node, name: layers.Dropout(node.attrs["rate"], name=name),
-    "drop_block": lambda node, name: DropBlock(**node.attrs, name=name),
-    "max_pool": lambda node, name: layers.MaxPooling2D(
-        node.attrs["size"], node.attrs["strides"], padding="same", name=name
+    "batch_norm": lambda node, **common: layers.BatchNormalization(**node.attrs, **common),
+    "group_norm": lambda node, **common: GroupNormalization(**node.attrs, **common),
+    "activation": lambda node, **common: _activation(node.attrs["function"], **common),
+    "dropout": lambda node, **common: layers.Dropout(node.attrs["rate"], **common),
+    "drop_block": lambda node, **common: DropBlock(**node.attrs, **common),
+    "max_pool": lambda node, **common: layers.MaxPooling2D(
+        node.attrs["size"], node.attrs["strides"], padding="same", **common
     ),
-    "avg_pool": lambda node, name: layers.AveragePooling2D(
-        node.attrs["size"], node.attrs["strides"], padding="same", name=name
+    "avg_pool": lambda node, **common: layers.AveragePooling2D(
+        node.attrs["size"], node.attrs["strides"], padding="same", **common
     ),
-    "global_avg_pool": lambda node, name: layers.GlobalAveragePooling2D(keepdims=True, name=name),
-    "global_max_pool": lambda node, name: layers.GlobalMaxPooling2D(keepdims=True, name=name),
-    "upsample": lambda node, name: Upsample(node.shape[:2], name=name),
-    "add": lambda node, name: layers.Add(name=name),
-    "multiply": lambda node, name: layers.Multiply(name=name),
-    "reshape": lambda node, name: layers.Reshape(node.shape, name=name),
-    "concat": lambda node, name: layers.Concatenate(
+    "global_avg_pool": lambda node, **common: layers.GlobalAveragePooling2D(
+        keepdims=True, **common
+    ),
+    "global_max_pool": lambda node, **common: layers.GlobalMaxPooling2D(keepdims=True, **common),
+    "upsample": lambda node, **common: Upsample(node.shape[:2], **common),
+    "add": lambda node, **common: layers.Add(**common),
+    "multiply": lambda node, **common: layers.Multiply(**common),
+    "reshape": lambda node, **common: layers.Reshape(node.shape, **common),
+    "concat": lambda node, **common: layers.Concatenate(
         # Keras counts the batch.
         axis=node.attrs["axis"] + (node.attrs["axis"] >= 0),
-        name=name,
+        **common,
     ),
 }
 
 
-def _activation(function: str, name: str) -> layers.Layer:
+def _activation(function: str, **common: Any) -> layers.Layer:
     match function:
         case "relu6":
-            return layers.ReLU(max_value=6.0, name=name)
+            return layers.ReLU(max_value=6.0, **common)
         case "hard_swish" | "hard_sigmoid" | "swish":
-            return layers.Activation(ACTIVATIONS[function], name=name)
-    return layers.Activation(function, name=name)
+            return layers.Activation(ACTIVATIONS[function], **common)
+    return layers.Activation(function, **common)
 
 
 def _initializer(

@@ -1,14 +1,13 @@
-"""Keras models: values, weights that are shared, use on other people's tensors."""
+"""Keras models: values, weights that are shared."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
-from mnasdet.feature_pyramids.mnasfpn import mnasfpn
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Initializer, Kernel
-from mnasdet.networks.keras_builder import apply, keras_model
+from mnasdet.networks.keras_builder import keras_model
 
 
 def test_names_become_layer_names_and_shared_layers_are_one():
@@ -80,13 +79,3 @@ def test_a_depthwise_kernel_has_the_fan_of_one_channel():
     y = b.depthwise_conv2d(b.input((8, 8, 4096)), 3, kernel=Kernel(), name="conv")
     (kernel,) = keras_model({"out": y}).variables
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / 9), rel=0.02)
-
-
-def test_a_searched_pyramid_on_the_tensors_of_any_keras_model():
-    image = tf_keras.Input((64, 64, 3))
-    c3 = tf_keras.layers.Conv2D(24, 3, strides=8, padding="same")(image)
-    c4 = tf_keras.layers.MaxPooling2D()(c3)
-    c5 = tf_keras.layers.MaxPooling2D()(c4)
-    model = tf_keras.Model(image, apply(mnasfpn, [c3, c4, c5], repeats=2, channels=32))
-    shapes = [tuple(output.shape[1:]) for output in model.outputs]
-    assert shapes == [(8, 8, 32), (4, 4, 32), (2, 2, 32), (1, 1, 32)]
