@@ -74,7 +74,7 @@ class DropBlock(tf_keras.layers.Layer):
 class GroupNormalization(tf_keras.layers.GroupNormalization):
     """tf_keras' own group normalisation, of features whose size is known, in fewer operations.
 
-    tf_keras weighs every value by a mask of ones; TFLite would do the same at each inference.
+    tf_keras weighs every value by a mask of ones, which an exported graph would go on to do.
     """
 
     def call(self, x):
@@ -88,8 +88,8 @@ class GroupNormalization(tf_keras.layers.GroupNormalization):
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 class StandardizedConv2D(tf_keras.layers.Conv2D):
-    """A convolution whose kernel is standardised in every forward pass (Qiao et al., 2019). The
-    variable is the kernel as it is learnt."""
+    """A convolution whose kernel is standardised in every forward pass (Qiao et al., "Weight
+    Standardization", 2019). The variable is the kernel before that; an export holds the other."""
 
     def convolution_op(self, inputs, kernel):
         return super().convolution_op(inputs, _standardized(kernel, (0, 1, 2)))
@@ -97,7 +97,7 @@ class StandardizedConv2D(tf_keras.layers.Conv2D):
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
-    """The same of a depthwise convolution, each of whose channels has a kernel of its own."""
+    """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
     def call(self, inputs):
         kernel = _standardized(self.depthwise_kernel, (0, 1))
@@ -108,10 +108,10 @@ class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
 
 
 def _standardized(kernel: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Mean 0 and variance 1 over `axes`."""
+    """Brings a kernel to mean 0 and variance 1 over `axes`."""
     mean = tf.reduce_mean(kernel, axes, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(kernel, mean), axes, keepdims=True)
-    # Beside a deviation of 1 it is nothing; a kernel of one weight has a gradient by it.
+    # Far below the variance of any kernel but one of a single weight, whose gradient would be NaN.
     return (kernel - mean) * tf.math.rsqrt(variance + 1e-10)
 
 
