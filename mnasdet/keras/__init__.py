@@ -6,7 +6,7 @@
     boxes, logits = WeightSharedBoxPredictor(num_classes=90)([p3, p4, p5, p6])
 
 Importing this makes saved models with such layers readable by `tf_keras.models.load_model`. Layers
-that are named backbone, feature_pyramid and box_predictor have the variables of a trained detector's
+that are named backbone, feature_pyramid and box_predictor have the variables of a detector's
 checkpoint, by the same names.
 """
 
