@@ -5,7 +5,9 @@
     p3, p4, p5, p6 = MnasFPN(channels=48, repeats=4)([c3, c4, c5])
     boxes, logits = WeightSharedBoxPredictor(num_classes=90)([p3, p4, p5, p6])
 
-Importing this makes saved models with such layers readable by `tf_keras.models.load_model`.
+Importing this makes saved models with such layers readable by `tf_keras.models.load_model`. Layers
+that are named backbone, feature_pyramid and box_predictor have the variables of a detector's
+checkpoint, by the same names.
 """
 
 from mnasdet.keras.backbones import AmoebaNetD, MnasNet, MobileNetV2, MobileNetV3, ResNet

@@ -33,7 +33,7 @@ class Backbone(GraphLayer):
       outputs: which features the layer gives, as a list in this order; one name in place of a list
         gives one tensor, for `Sequential`. What none of them needs is never built.
         "c2" to "c5" are the last features of strides 4, 8, 16 and 32, finest first; with linear
-        bottlenecks they are linear. "last" is what a classifier pools: behind the last 1x1
+        bottlenecks they are linear. "last" is what a classifier pools: after the last 1x1
         convolution where there is one. "expansion" is SSDLite's first feature, at stride 16, and
         "c4" where there is no such layer.
       depth_multiplier: factor on every width, rounded to multiples of 8 and never below 90 %.
@@ -66,14 +66,14 @@ class Backbone(GraphLayer):
         self.min_depth = int(min_depth)
         # A list would be wrapped by Keras.
         self._outputs = outputs if isinstance(outputs, str) else tuple(outputs)
-        for name in (outputs,) if isinstance(outputs, str) else outputs:
+        for name in [outputs] if isinstance(outputs, str) else outputs or [""]:
             if name not in FEATURES:
                 raise LayerError(
                     f'{self._title()}: outputs has "{name}"; {nearest(name, FEATURES)} is allowed'
                 )
 
     @classmethod
-    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any):
+    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any) -> Backbone:
         """Makes the backbone of an architecture.
 
         Args:
@@ -129,7 +129,7 @@ class MobileNetV2(Backbone):
         self.classifies = classifies
 
     @classmethod
-    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any):
+    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any) -> Backbone:
         resolved = parts.resolved(architecture)
         arguments = {"classifies": resolved.HasField("classifier")}
         return super().from_architecture(resolved, **(arguments | kwargs))

@@ -58,7 +58,9 @@ class FeaturePyramid(GraphLayer):
         self.min_depth = int(min_depth)
 
     @classmethod
-    def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any):
+    def from_architecture(
+        cls, architecture: parts.ArchitectureLike, **kwargs: Any
+    ) -> FeaturePyramid:
         """Makes the feature pyramid of an architecture.
 
         Args:
@@ -69,7 +71,7 @@ class FeaturePyramid(GraphLayer):
         resolved = parts.resolved(architecture)
         arguments = parts.scaled_fields(resolved, "feature_pyramid", cls.kind, cls.__name__)
         if resolved.exit and "repeats" in arguments:
-            # What comes behind the exit is left out.
+            # What comes after the exit is left out.
             arguments["repeats"] = resolved.exit
         return cls(**(arguments | kwargs))
 
@@ -125,7 +127,7 @@ class MnasFPN(FeaturePyramid):
         protos/architecture.proto; the last, one a level, give the cell's features. By default the
         published cell.
       min_level: of the finest feature, `max_level` of the coarsest one.
-      size_dependent_ordering: down-sample before the 1x1 convolution instead of behind it (3.2).
+      size_dependent_ordering: down-sample before the 1x1 convolution instead of after it (3.2).
       cell_residual: add the cell's input to the output of the same shape (3.1).
       **kwargs: those of `FeaturePyramid`.
     """
@@ -248,7 +250,7 @@ class FPN(FeaturePyramid):
 @tf_keras.utils.register_keras_serializable("mnasdet")
 class SSDLayers(FeaturePyramid):
     """The features of SSD (Liu et al., 2016) and SSDLite (Sandler et al., 2018): two of a backbone,
-    "expansion" and "last", as they are, and extra layers behind them.
+    "expansion" and "last", as they are, and extra layers after them.
 
     Args:
       channels: of the extra layers, each half the size of the one before.

@@ -48,7 +48,13 @@ class GraphLayer(tf_keras.layers.Layer):
         raise NotImplementedError
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        shapes = [self._shape(x, place) for place, x in enumerate(tf.nest.flatten(inputs))]
+        tensors = tf.nest.flatten(inputs)
+        if any(type(x).__module__.split(".")[0] == "keras" for x in tensors):
+            raise LayerError(
+                f"{self._title()} takes tensors of tf_keras, not of Keras 3; make the model with "
+                '"import tf_keras" in place of "import keras"'
+            )
+        shapes = self._known([tf.TensorShape(getattr(x, "shape", None)) for x in tensors])
         if self.built:
             known = [node.shape for node in self._graph.inputs]
             if shapes != known:
@@ -62,7 +68,7 @@ class GraphLayer(tf_keras.layers.Layer):
         self._graph = graph = self._record(input_shape)
         layers = keras_layers(graph.outputs, dtype=self.dtype_policy, trainable=self.trainable)
         # Without a call around it, as where a model is loaded, no scope has been entered.
-        inside = tf.get_current_name_scope().endswith(self.name)
+        inside = f"/{tf.get_current_name_scope()}".endswith(f"/{self.name}")
         with contextlib.nullcontext() if inside else tf.name_scope(self.name):
             for node in reachable(graph.outputs):
                 if node.op == "input" or layers[node.name].built:
@@ -88,10 +94,8 @@ class GraphLayer(tf_keras.layers.Layer):
 
     def _record(self, input_shape: Any) -> _Graph:
         b = Builder()
-        inputs = [
-            b.input(tuple(shape[1:]), f"input_{place}")
-            for place, shape in enumerate(_shapes(input_shape))
-        ]
+        shapes = self._known(_shapes(input_shape))
+        inputs = [b.input(shape, f"input_{place}") for place, shape in enumerate(shapes)]
         try:
             recorded = self.network(b, inputs)
         except ValueError as error:
@@ -100,21 +104,16 @@ class GraphLayer(tf_keras.layers.Layer):
             return _Graph(inputs, [recorded], is_list=False)
         return _Graph(inputs, list(recorded), is_list=True)
 
-    def _shape(self, x: Any, place: int) -> tuple[int, ...]:
-        """Returns (height, width, channels) of an input."""
-        if type(x).__module__.split(".")[0] == "keras":
-            raise LayerError(
-                f"{self._title()}: input {place} is a tensor of Keras 3; make the model with "
-                '"import tf_keras" in place of "import keras"'
-            )
-        shape = tf.TensorShape(getattr(x, "shape", None))
-        if shape.rank != 4 or None in shape[1:]:
-            met = "of unknown shape" if shape.rank is None else str(shape.as_list())
-            raise LayerError(
-                f"{self._title()}: input {place} is {met}; [batch, height, width, channels] is "
-                "needed, all but the batch known, as behind tf_keras.Input((320, 320, 3))"
-            )
-        return tuple(shape[1:])
+    def _known(self, shapes: Sequence[tf.TensorShape]) -> list[tuple[int, ...]]:
+        """Returns (height, width, channels) of all inputs."""
+        for place, shape in enumerate(shapes):
+            if shape.rank != 4 or None in shape[1:]:
+                met = "of unknown shape" if shape.rank is None else str(shape.as_list())
+                raise LayerError(
+                    f"{self._title()}: input {place} is {met}; [batch, height, width, channels] is "
+                    "needed, all but the batch known, as of tf_keras.Input((320, 320, 3))"
+                )
+        return [tuple(shape[1:]) for shape in shapes]
 
     def _title(self) -> str:
         return f'{type(self).__name__} "{self.name}"'

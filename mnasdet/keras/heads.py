@@ -19,7 +19,7 @@ from mnasdet.networks.builder import Builder, Node
 _PUBLISHED_CONVOLUTIONAL = "mobilenet_v2_ssdlite"
 _PUBLISHED_WEIGHT_SHARED = "mobilenet_v2_mnasfpn"
 
-# Fields of a predictor that are for what comes behind the network.
+# Fields of a predictor that are for what comes after the network.
 _NOT_OF_THE_NETWORK = ("box_code_size", "apply_sigmoid_to_scores", "box_encodings_clip_range")
 
 
@@ -72,7 +72,7 @@ class BoxPredictor(GraphLayer):
     @classmethod
     def from_architecture(
         cls, architecture: parts.ArchitectureLike, num_classes: int, **kwargs: Any
-    ):
+    ) -> BoxPredictor:
         """Makes the box predictor of an architecture.
 
         Args:
@@ -238,7 +238,7 @@ class Classifier(GraphLayer):
     @classmethod
     def from_architecture(
         cls, architecture: parts.ArchitectureLike, num_classes: int, **kwargs: Any
-    ):
+    ) -> Classifier:
         """Makes the head of an architecture that classifies."""
         resolved = parts.resolved(architecture)
         if not resolved.HasField("classifier"):

@@ -220,18 +220,23 @@ def test_sequential_and_the_shape_without_a_call():
     [
         (
             lambda: Block(name="a")(keras.Input((16, 16, 3))),
-            'Block "a": input 0 is a tensor of Keras 3; make the model with "import tf_keras" in '
-            'place of "import keras"',
+            'Block "a" takes tensors of tf_keras, not of Keras 3; make the model with '
+            '"import tf_keras" in place of "import keras"',
         ),
         (
             lambda: Block(name="a")(tf_keras.Input((None, 16, 3))),
             'Block "a": input 0 is [None, None, 16, 3]; [batch, height, width, channels] is '
-            "needed, all but the batch known, as behind tf_keras.Input((320, 320, 3))",
+            "needed, all but the batch known, as of tf_keras.Input((320, 320, 3))",
+        ),
+        (
+            lambda: Block(name="a").compute_output_shape((2, 16, None, 3)),
+            'Block "a": input 0 is [2, 16, None, 3]; [batch, height, width, channels] is needed, '
+            "all but the batch known, as of tf_keras.Input((320, 320, 3))",
         ),
         (
             lambda: Block(name="a")(3.0),
             'Block "a": input 0 is of unknown shape; [batch, height, width, channels] is needed, '
-            "all but the batch known, as behind tf_keras.Input((320, 320, 3))",
+            "all but the batch known, as of tf_keras.Input((320, 320, 3))",
         ),
     ],
 )

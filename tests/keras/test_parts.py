@@ -292,6 +292,10 @@ def test_one_name_gives_one_tensor_for_sequential():
             'MobileNetV2 "m": outputs has "c6"; one of c5, c4, c3, c2, last, expansion is allowed',
         ),
         (
+            lambda: MobileNetV2(outputs=[], name="m"),
+            'MobileNetV2 "m": outputs has ""; one of last, expansion, c5, c4, c3, c2 is allowed',
+        ),
+        (
             lambda: Classifier(0, name="c"),
             'Classifier "c": num_classes is 0; a whole number from 1 on is allowed',
         ),
