@@ -8,7 +8,7 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mnasdet import config
+from mnasdet import architectures, config
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
@@ -57,7 +57,7 @@ def in_file(layer):
 
 def sheet_of(name):
     architecture = config.load_architecture(name)
-    size = (architecture.image_size, architecture.image_size)
+    size = architectures.default_input_size(architecture)
     return cost_sheet(network_of(architecture, size, 90).outputs)
 
 
