@@ -1,4 +1,4 @@
-"""What a pipeline config has to fulfil beyond its syntax.
+"""The rules that a pipeline config has to fulfil beyond its syntax.
 
 Each check names the field by its path, the value met and what is allowed. All run, so that all
 problems show at once.
@@ -96,7 +96,7 @@ def _check_eval(evaluation: Section, has_moving_averages: bool) -> None:
 
 
 def _metrics_remedy(metrics: str) -> str:
-    """Returns what of COCO's metrics answers to another set; empty for an unknown one."""
+    """Returns the hint which of COCO's metrics answers to another set; empty for an unknown one."""
     remedies = [remedy for part, remedy in _OTHER_METRICS.items() if part in metrics]
     return f" is supported: {remedies[0]}" if remedies else ""
 
@@ -129,18 +129,23 @@ def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
     if reader.path == "train_input_reader":
         reader.only("num_epochs", 0)
     else:
+        # 0 is the OD API's "without end"; an evaluation is one pass, for a second one finds the
+        # same.
         reader.within("num_epochs", 0, 1)
+    # No network here reads them: decoding them would cost time, and promise what is not learnt.
     for name in ("load_instance_masks", "load_multiclass_scores"):
         reader.only(name, False)
     for name in ("num_keypoints", "num_additional_channels"):
         reader.only(name, 0)
     if reader.message.shuffle:
+        # tf.data refuses a buffer of 0 as well, without the name of the field.
         reader.at_least("shuffle_buffer_size", 1)
     source = reader.message.WhichOneof("input_reader")
     if source == "digits_input_reader":
         digits = reader.child(source)
         digits.counts(_DIGITS_MAX_IMAGES, "num_images")
         digits.counts(_DIGITS_MAX_SIZE, "image_size", minimum=_DIGITS_MIN_SIZE)
+        # The digits have no label map that the number could be compared with.
         if num_classes != _DIGITS_CLASSES:
             digits.problems.append(
                 f"model.ssd.num_classes is {num_classes}; {digits.path} has {_DIGITS_CLASSES}"
