@@ -15,7 +15,7 @@ _FLOAT_BYTES = 4
 
 
 class Cost(NamedTuple):
-    """What some layers cost for one image.
+    """The cost of some layers for one image.
 
     Attributes:
       params: weights, the moving averages of batch normalisation included.
@@ -48,7 +48,7 @@ class CostSheet:
 
     @property
     def parts(self) -> dict[str, Cost]:
-        """By the outermost scope: backbone, feature_pyramid, box_predictor."""
+        """Returns the costs by the outermost scope: backbone, feature_pyramid, box_predictor."""
         parts: dict[str, list[Cost]] = defaultdict(list)
         for node, cost in zip(self.nodes, self.costs, strict=True):
             parts[node.name.partition("/")[0]].append(cost)
@@ -56,10 +56,11 @@ class CostSheet:
 
 
 def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
-    """The cost of the network that ends in `outputs`."""
+    """Returns the cost of the network that ends in `outputs`."""
     nodes = [node for node in reachable(outputs) if node.op != "input"]
     seen: set[str] = set()
     costs = []
+    # A layer that several levels share computes at each of them, but is stored once.
     for node in nodes:
         costs.append(_cost(node, count_weights=node.name not in seen))
         seen.add(node.name)
@@ -73,19 +74,23 @@ def _sum(costs: Sequence[Cost]) -> Cost:
 def _cost(node: Node, count_weights: bool) -> Cost:
     values = math.prod(node.shape)
     trainable = fixed = multiply_adds = 0
+    # Normalisations, activations and additions count no multiply-adds, as in MnasFPN's and
+    # MnasNet's tables; NAS-FPN prints twice our number as FLOPs.
     if node.op in ("conv2d", "depthwise_conv2d"):
         taps = _taps(node)
         multiply_adds = values * taps
         trainable = node.channels * (taps + node.attrs["use_bias"])
     elif node.op == "batch_norm":
         trainable = (node.attrs["center"] + node.attrs["scale"]) * node.channels
+        # The moving mean and variance: no gradient changes them, but a checkpoint and a phone hold
+        # them.
         fixed = 2 * node.channels
     elif node.op == "group_norm":
         trainable = 2 * node.channels
     for node_in in node.inputs:
         values += math.prod(node_in.shape)
     weights = trainable + fixed
-    # By position, which takes half the time.
+    # By position, which takes half the time. A search prices every proposal.
     return Cost(
         weights * count_weights,
         trainable * count_weights,
@@ -95,7 +100,7 @@ def _cost(node: Node, count_weights: bool) -> Cost:
 
 
 def _taps(node: Node) -> int:
-    """Weights of one output channel's kernel."""
+    """Returns the weights of one output channel's kernel."""
     size = node.attrs["kernel_size"]
     area = size**2 if isinstance(size, int) else math.prod(size)
     if node.op == "depthwise_conv2d":
