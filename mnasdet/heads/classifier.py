@@ -1,4 +1,4 @@
-"""Image classification behind a backbone."""
+"""Image classification on top of a backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def classifier(
     activation: str = "hard_swish",
     hyperparams: Hyperparams = DEFAULT,
 ) -> Node:
-    """Logits of the classes, (num_classes,), from the global average of a feature.
+    """Builds the logits of the classes, (num_classes,), from the global average of a feature.
 
     Args:
       x: (height, width, channels).
@@ -30,6 +30,8 @@ def classifier(
     """
 
     def conv(x: Node, filters: int, name: str) -> Node:
+        # Convolutions on 1x1 pixels in place of dense layers: cost, latency tables and int8
+        # rounding know them already.
         return b.conv2d(
             x,
             filters,
@@ -50,7 +52,7 @@ def classifier(
 def from_proto(
     b: Builder, x: Node, proto: architecture_pb2.Classifier, *, num_classes: int
 ) -> Node:
-    """`classifier` as an Architecture describes it."""
+    """Builds `classifier` as an Architecture describes it."""
     return classifier(
         b,
         x,
