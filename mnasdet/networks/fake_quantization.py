@@ -128,7 +128,7 @@ class KernelRange(quantizers.Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         if training and _observing:
             return inputs
-        # A depthwise kernel is (height, width, channels, 1).
+        # A depthwise kernel is (height, width, channels, 1): its channels are not in the last axis.
         *area, channels, multiplier = inputs.shape
         last = (*area, 1, channels) if multiplier == 1 else inputs.shape
         kernel = tf.reshape(inputs, last)
