@@ -134,7 +134,7 @@ def _apply(
     filters: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    """Returns a cell's output. The very first cell has no previous one: it takes its input twice."""
+    """Returns a cell's output. The first cell has no previous one and takes its input twice."""
     states = [
         _relu_conv_bn(b, x, filters, 1, hyperparams, name="input"),
         x if previous is None else _matched(b, previous, x.size, filters, hyperparams),

@@ -1,4 +1,4 @@
-"""What lists of choices have to fulfil."""
+"""Checks of lists of choices."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def check_at_least(space: str, field: str, value: int, minimum: int) -> None:
 
 
 def decimal(value: float) -> float:
-    """The number that was written, of the float32 that a proto keeps of it: up to 6 digits."""
+    """Returns the number that a config wrote, from a proto's float32 of it: up to 6 digits."""
     return float(f"{value:.6g}")
