@@ -99,13 +99,13 @@ class Learner:
 
     @property
     def step(self) -> int:
-        """How many updates were made."""
+        """Returns how many updates were made."""
         return int(self._step.numpy())
 
     def _compression(
         self, train_config: train_pb2.TrainConfig
     ) -> tuple[pruning.Pruner | None, clustering.Clusters | None]:
-        """What makes the kernels sparse or of few values, if anything shall."""
+        """Returns the part that makes kernels sparse or of few values, if the config asks for it."""
         pruner = clusters = None
         # tfmot takes seconds to load.
         if train_config.HasField("pruning"):
@@ -120,7 +120,7 @@ class Learner:
         return pruner, clusters
 
     def _observing(self, delay: int, observe: Callable, update: Callable) -> Callable:
-        """`observe`, which is traced to round nothing, for `delay` steps, then `update`."""
+        """Makes a step that is `observe`, traced to round nothing, `delay` times, then `update`."""
         from mnasdet.networks.fake_quantization import observing
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -155,8 +155,10 @@ class Learner:
         return values | {"learning_rate": learning_rate}
 
     def fault(self) -> str:
-        """Returns which step gave a loss, or which variable has a value, that is NaN or infinite;
-        empty if none. To be called before anything is evaluated or saved."""
+        """Returns which step gave a loss, or which variable has a value, that is NaN or infinite.
+
+        It is empty if none did. It has to be called before anything is evaluated or saved.
+        """
         if bad_step := int(self._bad_step.numpy()):
             return f"the loss became NaN or infinite at step {bad_step}"
         variables = [*checkpoints.variables_by_name(self.model).values(), *self._averages.values()]
@@ -170,6 +172,8 @@ class Learner:
         """Updates the weights by the examples of all replicas; `batch` has those of this one."""
         with tf.GradientTape() as tape:
             losses = self._losses_of_parts(batch)
+            # The normaliser of all replicas and not of each: an image with few objects would else
+            # weigh more where it happens to be alone.
             normalizers = distribution.summed([loss.normalizer for loss in losses.values()])
             shares = {
                 f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
@@ -182,6 +186,7 @@ class Learner:
             shares["Loss/regularization_loss"] = regularization
             total = tf.add_n(list(shares.values()))
         gradients = distribution.summed(tape.gradient(total, self._variables))
+        # 0 stands for 1, as in the OD API.
         if self._bias_multiplier:
             gradients = [
                 gradient * self._bias_multiplier if _is_bias(variable) else gradient
@@ -192,6 +197,7 @@ class Learner:
         updates = list(zip(self._variables, gradients, strict=True))
         if self._clusters:
             updates = self._clusters.updates(updates)
+        # The gradients are summed over replicas already.
         self._optimizer.apply_gradients(
             [(gradient, variable) for variable, gradient in updates],
             experimental_aggregate_gradients=False,
@@ -211,7 +217,7 @@ class Learner:
         return {name: distribution.joined([part[name] for part in parts]) for name in parts[0]}
 
     def average(self, step: int) -> None:
-        """Moves the averages of the weights, where they are kept, behind update number `step`.
+        """Moves the averages of the weights, where they are kept, after update number `step`.
 
         Past the first hundred updates they move at every tenth by ten times as much: small
         operations on every weight cost a twentieth of a step.
@@ -247,7 +253,7 @@ def _counter(name: str) -> tf.Variable:
 def trained_variables(
     model: tf_keras.Model, update: Sequence[str] = (), freeze: Sequence[str] = ()
 ) -> list[tf.Variable]:
-    """The variables that training changes.
+    """Returns the variables that training changes.
 
     Args:
       update: regular expressions; only variables in whose names one is found are trained. Empty:
@@ -281,7 +287,7 @@ def trained_variables(
 
 
 def _is_bias(variable: tf.Variable) -> bool:
-    """Of a convolution: offsets of batch normalisation are none in the OD API's sense."""
+    """Tells whether a variable is a convolution's bias, and not a normalisation's offset."""
     return variable.name.removesuffix(":0").endswith("/bias")
 
 
