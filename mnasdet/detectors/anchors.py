@@ -132,7 +132,7 @@ def _grid(
     base: tuple[float, float],
     specs: _Specs,
 ) -> np.ndarray:
-    """Returns corners in pixels, [rows * columns * specs, 4], of anchors of size `base` at scale 1."""
+    """Returns [rows * columns * specs, 4] corners in pixels; `base` is the size at scale 1."""
     rows, columns = size
     scales, ratios = np.asarray(specs, np.float64).T
     # An aspect changes the sides and keeps the area.

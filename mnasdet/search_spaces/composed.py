@@ -19,7 +19,7 @@ _NOT_COMPARED = ("name", "source", "published_at", "image_size", "input")
 class Part(abc.ABC):
     """Decisions that belong together: on a backbone, on a cell, on one field.
 
-    All of them are read and written in the same way, but for their values.
+    Apart from the values of its decisions, a part writes the same into every architecture.
 
     Attributes:
       fields: paths in the Architecture of all that the decisions choose, such as
@@ -30,9 +30,7 @@ class Part(abc.ABC):
 
     @abc.abstractmethod
     def decisions(self, first: int) -> list[Decision]:
-        """Returns the decisions in their order; `first` is the index that the space gives the first
-        one.
-        """
+        """Returns the decisions in their order; the first one has the index `first` in the space."""
 
     @abc.abstractmethod
     def write(

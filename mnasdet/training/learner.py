@@ -105,7 +105,7 @@ class Learner:
     def _compression(
         self, train_config: train_pb2.TrainConfig
     ) -> tuple[pruning.Pruner | None, clustering.Clusters | None]:
-        """Returns the part that makes kernels sparse or of few values, if the config asks for it."""
+        """Returns the parts that make kernels sparse or of few values, where the config asks."""
         pruner = clusters = None
         # tfmot takes seconds to load.
         if train_config.HasField("pruning"):

@@ -17,13 +17,13 @@ Optimizer: TypeAlias = tf_keras.optimizers.legacy.Optimizer
 
 
 def sgd(momentum: float = 0.9) -> Optimizer:
-    """Stochastic gradient descent; `momentum` is the share of an update that the next one keeps."""
+    """Returns gradient descent; `momentum` is the share of an update that the next one keeps."""
     # The caller sets the rate before every step: a schedule in the optimizer would be a second one.
     return tf_keras.optimizers.legacy.SGD(learning_rate=0.0, momentum=momentum)
 
 
 def adam(epsilon: float = 1e-8) -> Optimizer:
-    """Adam (Kingma and Ba, 2014) with the usual decays; `epsilon` is added to the root."""
+    """Returns Adam (Kingma and Ba, 2014) with the usual decays; `epsilon` is added to the root."""
     return tf_keras.optimizers.legacy.Adam(learning_rate=0.0, epsilon=epsilon)
 
 

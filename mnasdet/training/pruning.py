@@ -74,11 +74,9 @@ class Pruner:
         for name, mask in self.masks.items():
             kernel = self._kernels[name]
             weights, kept = tf.convert_to_tensor(kernel), tf.convert_to_tensor(mask)
+            # Between two choices the mask is only applied: updates would else bring weights back.
             kept = tf.cond(
-                is_time,
-                lambda w=weights: self._pruning._update_mask(w)[1],
-                lambda k=kept: k,
-                # Outside of the choice the mask is only applied: updates would else bring weights back.
+                is_time, lambda w=weights: self._pruning._update_mask(w)[1], lambda k=kept: k
             )
             mask.assign(kept)
             kernel.assign(weights * kept)
