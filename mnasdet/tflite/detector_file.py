@@ -54,6 +54,7 @@ class DetectorFile:
 
     @property
     def background(self) -> str | None:
+        # Suppression gives the class's own number from 0; raw scores have the background in slot 0.
         return None if self.nms else "background"
 
     def finish(self, graph: schema.ModelT) -> None:
