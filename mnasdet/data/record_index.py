@@ -32,7 +32,7 @@ _iterate = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
 
 @dataclass(frozen=True)
 class RecordIndex:
-    """What `check_records` found.
+    """The result of `check_records`.
 
     Attributes:
       files: the record files.
@@ -94,6 +94,7 @@ def check_records(
                     )
                 except ValueError as error:
                     record, faults = None, [str(error)]
+                # Without the encoded image: all records of a data set are kept at once.
                 checked.append(replace(record, encoded=b"") if record else None)
                 problems += [where + fault for fault in faults]
         except tf.errors.OpError as error:
@@ -115,7 +116,7 @@ def _checked(
     ids: Mapping[str, int],
     notes: Counter[str],
 ) -> tuple[records.Record | None, list[str]]:
-    """The record with its good boxes, and what is wrong with the others.
+    """Returns the record with its good boxes, and the faults of the others.
 
     ValueError says which image it is and what is wrong with all of it.
     """
@@ -142,6 +143,7 @@ def _checked(
             good.append(position)
         except ValueError as error:
             faults.append(f"{where}box {position + 1} {error}")
+    # Its objects would be learnt as background.
     if faults and not good:
         return None, faults
     return _with_boxes(record, good, boxes), faults
@@ -153,7 +155,7 @@ def _check_boxes(record: records.Record, max_number_of_boxes: int) -> None:
             f"{len(record.boxes)} boxes, more than max_number_of_boxes: {max_number_of_boxes}; "
             "raise it in the input reader"
         )
-    # Of most boxes: a single one may be wrong for another reason.
+    # Where most boxes are so: a single one may be wrong for another reason.
     outside = record.boxes.max(axis=1, initial=0) > _LARGEST_SHARE
     if 2 * outside.sum() > len(outside):
         raise ValueError(
@@ -163,7 +165,7 @@ def _check_boxes(record: records.Record, max_number_of_boxes: int) -> None:
 
 
 def _is_good(record: records.Record, label_map: Mapping[int, str]) -> bool:
-    """Whether no box needs a closer look, which takes longer than all the rest of the check."""
+    """Returns whether no box needs a closer look, which takes longer than all else in the check."""
     boxes = record.boxes
     return (
         all(class_id in label_map for class_id in record.class_ids.tolist())
@@ -199,7 +201,7 @@ def _with_boxes(
 
 
 def _contents(checked: Sequence[records.Record | None]) -> dict[str, np.ndarray]:
-    """The objects of all records, one after another; none for those that are not usable."""
+    """Joins the objects of all records, one after another; none for those that are not usable."""
     used = [record for record in checked if record]
     counts = [len(record.boxes) if record else 0 for record in checked]
 
@@ -235,7 +237,7 @@ def num_whole_records(file: str, most: int | None = None) -> int | None:
     if not (os.path.isfile(file) and os.access(file, os.R_OK)):
         return None
     size, position = os.path.getsize(file), 0
-    # Without a buffer: of a record, nothing but the header is looked at.
+    # Without a buffer: only the header of a record is looked at.
     with open(file, "rb", buffering=0) as opened:
         for number in itertools.islice(itertools.count(), most):
             header = opened.read(_HEADER_BYTES)
