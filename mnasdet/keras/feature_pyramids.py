@@ -71,7 +71,7 @@ class FeaturePyramid(GraphLayer):
         resolved = parts.resolved(architecture)
         arguments = parts.scaled_fields(resolved, "feature_pyramid", cls.kind, cls.__name__)
         if resolved.exit and "repeats" in arguments:
-            # What comes after the exit is left out.
+            # The repeats after the exit would be built for nothing.
             arguments["repeats"] = resolved.exit
         return cls(**(arguments | kwargs))
 

@@ -120,8 +120,10 @@ class GraphLayer(tf_keras.layers.Layer):
 
 
 def _shapes(input_shape: Any) -> list[tf.TensorShape]:
-    """Returns the shapes of all inputs, in the order of `tf.nest.flatten`; a loaded model has lists
-    of numbers for them."""
+    """Returns the shapes of all inputs, in the order of `tf.nest.flatten`.
+
+    A loaded model has lists of numbers for them.
+    """
     if isinstance(input_shape, dict):
         input_shape = [input_shape[key] for key in sorted(input_shape)]
     if isinstance(input_shape, tf.TensorShape) or isinstance(input_shape[-1], int):

@@ -80,7 +80,7 @@ def fields(message: Message) -> dict[str, Any]:
         if field.is_repeated:
             values[field.name] = []
         elif not field.message_type:
-            # What is set to its default counts as set.
+            # A field that is set to its default counts as set.
             setattr(whole, field.name, getattr(whole, field.name))
     return values | json_format.MessageToDict(whole, preserving_proto_field_name=True)
 
@@ -110,8 +110,10 @@ def part_fields(
 def scaled_fields(
     architecture: architecture_pb2.Architecture, part: str, kind: str, class_name: str
 ) -> dict[str, Any]:
-    """Returns `part_fields` and what an Architecture says of both backbone and pyramid: the factor
-    on their widths, the least width, their hyper-parameters."""
+    """Returns `part_fields` and the fields that backbone and pyramid share.
+
+    They are the factor on the widths, the least width and the hyper-parameters.
+    """
     values = part_fields(architecture, part, kind, class_name)
     message = getattr(architecture, part)
     # MobileNetV2 has a factor of its own beside the architecture's. Their product is not cut to the
