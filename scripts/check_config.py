@@ -1,6 +1,6 @@
 """Checks a pipeline config and the data it names: all problems at once, or "ok" and what it builds.
 
-Of the records it looks at all where they are few, and else at the first ones of each file.
+It looks at all records where they are few, and else at the first ones of each file.
 
   python scripts/check_config.py \\
     --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config \\
@@ -85,7 +85,7 @@ def _text(value: Any) -> str:
 
 
 def summarize(pipeline) -> dict[str, Any]:
-    """What the config builds and how it is trained and searched."""
+    """Returns what the config builds, and how it is trained and searched."""
     from mnasdet import config, models
     from mnasdet.architecture_string.conversion import to_string
     from mnasdet.networks.cost import cost_sheet
@@ -119,7 +119,7 @@ def summarize(pipeline) -> dict[str, Any]:
 
 
 def schedule(learning_rate) -> str:
-    """The learning rate's course in one line."""
+    """Returns the learning rate's course in one line."""
     rate = getattr(learning_rate, learning_rate.WhichOneof("learning_rate"))
     match rate.DESCRIPTOR.name:
         case "CosineDecayLearningRate":

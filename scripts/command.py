@@ -126,8 +126,10 @@ def define_record_flags() -> None:
 def load_pipeline(
     readers: Collection[str] = ("train_input_reader", "eval_input_reader"), **others: Any
 ):
-    """The pipeline config that the flags name, checked for a command that uses `readers`; `others`
-    goes in place of what it says, as in `config.load`."""
+    """Loads the pipeline config that the flags name, checked for a command that uses `readers`.
+
+    `others` replaces what it says, as in `config.load`.
+    """
     from mnasdet import config
 
     return config.load(
@@ -148,8 +150,9 @@ def default_num_classes(architecture) -> int:
 def write_records(
     images, total: int, names: Mapping[int, str], remarks: Sequence[str] = ()
 ) -> None:
-    """Writes TFRecords and a label map as the flags of `define_record_flags` say, and prints what
-    became of the images.
+    """Writes TFRecords and a label map, and prints what became of the images.
+
+    The flags of `define_record_flags` decide how.
 
     Args:
       images: AnnotatedImages, `total` of them.

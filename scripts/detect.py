@@ -127,8 +127,10 @@ def load():
 
 
 def own_pipeline():
-    """Loads the config that --pipeline_config_path names, or that of the model's folder; None where
-    a TFLite file has none."""
+    """Loads the config that --pipeline_config_path names, or that of the model's folder.
+
+    None stands for a TFLite file without one.
+    """
     from mnasdet import config
 
     path = FLAGS.pipeline_config_path or beside_model("pipeline.config")
@@ -162,7 +164,7 @@ def checkpoint_detector(pipeline):
 
 
 def class_names(pipeline) -> dict[int, str]:
-    """Returns those of --label_map, the model's folder, the TFLite file or the config."""
+    """Returns the names of --label_map, the model's folder, the TFLite file or the config."""
     from mnasdet import config
     from mnasdet.data import input_pipeline, label_map
 

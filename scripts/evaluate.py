@@ -75,8 +75,7 @@ def main() -> None:
 
 
 def evaluate_exits(pipeline) -> list[dict[str, Any]]:
-    """Returns the metrics of every exit, with the median latency_ms of its TFLite graph on this
-    host."""
+    """Returns the metrics of every exit, with its median latency_ms on this host."""
     from mnasdet.architectures import num_exits
     from mnasdet.evaluation.evaluate import evaluate_pipeline
     from mnasdet.evaluation.metric_text import display_name
