@@ -169,7 +169,7 @@ class HardExampleMiner:
         is left to be paid for.
       localization_weight, classification_weight: of the two losses in the order.
       max_negatives_per_positive: 0: no limit.
-      min_negatives: an image may always have so many.
+      min_negatives: the negatives that every image may have.
       box_scales: of the box coder.
     """
 

@@ -65,8 +65,8 @@ def evaluate_pipeline(
 
     Args:
       predict: in place of `task.predict`: that of a file which was exported from it.
-      per_category, with_baseline: as of `Evaluator.metrics`; the first as eval_config says if left
-        out.
+      per_category, with_baseline: see `Evaluator.metrics`; if the first is left out, eval_config
+        decides it.
     """
     (reader,) = pipeline.eval_input_reader
     if per_category is None:

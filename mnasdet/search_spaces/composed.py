@@ -30,7 +30,7 @@ class Part(abc.ABC):
 
     @abc.abstractmethod
     def decisions(self, first: int) -> list[Decision]:
-        """Returns the decisions in their order; the first one has the index `first` in the space."""
+        """Returns the decisions in order; the first one has the index `first` in the space."""
 
     @abc.abstractmethod
     def write(
