@@ -15,7 +15,7 @@ class Result(NamedTuple):
 
     Attributes:
       reward: None where the trial failed or was rejected.
-      objectives: what the reward weighs, each the more the better: (mAP, -latency in ms). None
+      objectives: what the reward weighs, each the more the better: (accuracy, -cost). None
         where the reward is.
     """
 
