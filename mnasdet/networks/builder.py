@@ -248,7 +248,7 @@ class Builder:
         **attrs: Any,
     ) -> Node:
         name = "/".join([*self._scopes, name])
-        signature = (op, tuple(attrs.items()), tuple(node.channels for node in inputs), shared)
+        signature = (op, tuple(attrs.items()), tuple([node.shape[-1] for node in inputs]), shared)
         if self._layers.setdefault(name, signature) is not signature and (
             not shared or self._layers[name] != signature
         ):
@@ -281,7 +281,13 @@ def _dilation_attrs(strides: int, dilation: int, name: str) -> dict[str, Any]:
 
 
 def reachable(outputs: Sequence[Node]) -> list[Node]:
-    """The nodes that `outputs` need, each after its inputs."""
+    """Returns the nodes that `outputs` need, each after its inputs."""
+    return list(_reachable(tuple(outputs)))
+
+
+# A search asks twice for every graph: for its cost and for its key.
+@functools.lru_cache(maxsize=8)
+def _reachable(outputs: tuple[Node, ...]) -> tuple[Node, ...]:
     order: dict[Node, None] = {}
     # None: the inputs of the node that waits last have come.
     stack: list[Node | None] = [*reversed(outputs)]
@@ -293,7 +299,7 @@ def reachable(outputs: Sequence[Node]) -> list[Node]:
         elif node not in order:
             waiting.append(node)
             stack += (None, *node.inputs[::-1])
-    return list(order)
+    return tuple(order)
 
 
 # Attributes that change nothing of what a trained network computes.
@@ -312,9 +318,8 @@ def canonical_key(outputs: Sequence[Node]) -> str:
         below = [label[node_in] for node_in in node.inputs]
         if node.op == "add":
             below.sort()
-        attrs = _attrs_text(
-            tuple((k, type(x), x) for k, x in node.attrs.items() if k not in _NOT_COMPUTED)
-        )
+        values = tuple(node.attrs.values())
+        attrs = _attrs_text(tuple(node.attrs), values, tuple(map(type, values)))
         label[node] = _digest(f"({node.op!r}, {node.shape!r}, {attrs}, {below!r})")
     readers: dict[Node, list[str]] = {node: [] for node in nodes}
     for place, node in enumerate(outputs):
@@ -328,9 +333,14 @@ def canonical_key(outputs: Sequence[Node]) -> str:
 
 
 @functools.cache
-def _attrs_text(attrs: tuple[tuple[str, type, Any], ...]) -> str:
-    """Names, types, which tell 1 from True, and values; most nodes have what others have, too."""
-    return repr(sorted((key, str(value)) for key, _, value in attrs))
+def _attrs_text(names: tuple[str, ...], values: tuple[Any, ...], types: tuple[type, ...]) -> str:
+    """Returns attributes as text; most nodes have what others have, too.
+
+    Args:
+      types: they tell 1 from True.
+    """
+    attrs = zip(names, values, strict=True)
+    return repr(sorted((name, str(value)) for name, value in attrs if name not in _NOT_COMPUTED))
 
 
 def _digest(text: str) -> str:
