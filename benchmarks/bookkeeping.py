@@ -22,11 +22,12 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.evaluation.coco import MAP
+from mnasdet.networks.memory import keep_loaded
 from mnasdet.protos import pipeline_pb2, search_pb2
 from mnasdet.reporting.progress import TrialProgress
 from mnasdet.scripts import command
 from mnasdet.search import reward
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask, Outcome, trained
 from mnasdet.search.controllers import factory
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.latency import MultiplyAdds
@@ -48,7 +49,7 @@ WINDOW = 100
 def answer(task: ChildTask) -> Outcome:
     """An accuracy that depends on the architecture alone."""
     digest = hashlib.sha256(task.architecture.encode()).digest()
-    return Outcome(metrics={MAP: digest[0] / 255})
+    return trained({MAP: digest[0] / 255}, MAP)
 
 
 def pipeline() -> pipeline_pb2.TrainEvalPipelineConfig:
@@ -77,6 +78,7 @@ def search_seconds(controller_name: str, num_trials: int) -> list[float]:
             progress(trial)
             seconds.append(time.perf_counter())
 
+        keep_loaded()
         Search(
             pipeline=proxy,
             store=TrialStore(Path(folder) / "trials.db"),

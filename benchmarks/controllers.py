@@ -39,7 +39,6 @@ from tqdm import tqdm
 
 from mnasdet import config
 from mnasdet.detectors.network import detection_network
-from mnasdet.evaluation.coco import MAP
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import search_pb2
 from mnasdet.scripts import command
@@ -75,8 +74,8 @@ class Task:
     """What a search is asked for.
 
     Attributes:
-      truth: mAP and latency in ms of an architecture, without noise.
-      noise: standard deviation of an observed mAP.
+      truth: accuracy and latency in ms of an architecture, without noise.
+      noise: standard deviation of an observed accuracy.
       slowest_ms: the largest latency budget of the hypervolume.
     """
 
@@ -96,7 +95,7 @@ def surrogate_task() -> Task:
     def truth(tokens: Tokens) -> tuple[float, float]:
         architecture = space.decode(tokens)
         sheet = cost_sheet(detection_network(architecture, (320, 320), 90).deployed.outputs)
-        return surrogate.mean_ap(tokens, architecture, sheet), table.latency_ms(sheet)
+        return surrogate.accuracy(tokens, architecture, sheet), table.latency_ms(sheet)
 
     return Task(space, truth, noise=0.004, slowest_ms=60.0)
 
@@ -107,8 +106,8 @@ def trained_task() -> Task:
         rows = list(csv.DictReader(file))
     results = {
         tuple(map(int, row["tokens"].split())): (
-            float(row[f"metrics.{MAP}"]),
-            float(row["latency_ms"]),
+            float(row["accuracy"]),
+            float(row["cost"]),
         )
         for row in rows
     }
@@ -148,12 +147,12 @@ def search(job: tuple[str, str, int], looks: Sequence[int]) -> Run:
     run = Run([], [], 0.0)
     for number in range(1, max(looks) + 1):
         tokens = pending.popleft()
-        mean_ap, latency_ms = task.truth(tokens)
-        truths.append((mean_ap, latency_ms))
-        seen = mean_ap + task.noise * rng.standard_normal()
+        accuracy, latency_ms = task.truth(tokens)
+        truths.append((accuracy, latency_ms))
+        seen = accuracy + task.noise * rng.standard_normal()
         seen_reward = reward.mnasfpn(seen, latency_ms)
         if seen_reward > best_seen:
-            best_seen, best_true = seen_reward, reward.mnasfpn(mean_ap, latency_ms)
+            best_seen, best_true = seen_reward, reward.mnasfpn(accuracy, latency_ms)
         start = time.perf_counter()
         controller.feedback([Result(tokens, seen_reward, (seen, -latency_ms))])
         pending += controller.propose(1)

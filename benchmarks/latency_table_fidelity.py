@@ -30,10 +30,10 @@ from google.protobuf import text_format
 
 from mnasdet import config, configs, text_proto
 from mnasdet.errors import UserError
-from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import pipeline_pb2
 from mnasdet.scripts import command
+from mnasdet.search.candidate import candidate
 from mnasdet.search_spaces import factory
 from mnasdet.tflite.latency.latency_table import LatencyTable
 
@@ -92,7 +92,7 @@ def build(space: str) -> dict[str, Any]:
 
 
 def median_lookup_ms(config_path: Path, table_path: str) -> float:
-    """From a network that the search has at hand to its latency."""
+    """Returns the median time from a network that the search has at hand to its latency."""
     pipeline = config.load(config_path, readers=())
     base = config.resolve(pipeline).architecture
     space = factory.from_config(pipeline.search_config.search_space, base)
@@ -100,12 +100,9 @@ def median_lookup_ms(config_path: Path, table_path: str) -> float:
     rng = np.random.default_rng(1)
     taken_ms = []
     for _ in range(FLAGS.num_test):
-        architecture = space.decode(space.sample(rng))
-        outputs = network_of(
-            architecture, config.resolve(pipeline).image_size, pipeline.model.ssd.num_classes
-        ).outputs
+        network = candidate(pipeline, space.decode(space.sample(rng))).network
         start = time.perf_counter()
-        table.latency_ms(cost_sheet(outputs))
+        table.latency_ms(cost_sheet(network))
         taken_ms.append(1e3 * (time.perf_counter() - start))
     return statistics.median(taken_ms)
 

@@ -49,7 +49,7 @@ class Surrogate:
             shape = [len(space.decisions[i].choices) for i in (first, second)]
             self._pairs.append(_Pair(first, second, rng.random(shape)))
 
-    def mean_ap(
+    def accuracy(
         self,
         tokens: Sequence[int],
         architecture: architecture_pb2.Architecture,

@@ -73,7 +73,7 @@ def _subject() -> tuple[Any, Any]:
     if FLAGS.architecture:
         base = config.load_architecture(FLAGS.architecture)
     elif pipeline is not None:
-        base = config.architecture(pipeline)
+        base = config.resolve(pipeline).architecture
     else:
         base = config.load_architecture(_USUAL_BASES.get(name, _USUAL_BASE))
     return space_config, base

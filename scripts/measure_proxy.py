@@ -16,7 +16,6 @@ Interrupted, it goes on with --resume, then also with more architectures or seed
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +49,20 @@ def main() -> None:
     pipeline = command.load_pipeline(change=apply_flags)
 
     from mnasdet.search import run_folder
+    from mnasdet.search.proxy import proxy_run
 
     # The number of architectures and that of seeds may grow.
-    settings = {"long_num_steps": _long_num_steps(pipeline)}
+    long_num_steps = _long_num_steps(pipeline)
     folder = Path(FLAGS.model_dir)
-    with run_folder.claimed(folder, pipeline, settings, FLAGS.resume), command.resumable():
-        quality = measure(pipeline, folder)
+    claim = run_folder.claimed(folder, pipeline, {"long_num_steps": long_num_steps}, FLAGS.resume)
+    with claim, command.resumable():
+        quality = proxy_run.measure(
+            pipeline,
+            folder,
+            num_architectures=FLAGS.num_architectures,
+            num_seeds=FLAGS.num_seeds,
+            long_num_steps=long_num_steps,
+        )
     if FLAGS.format == "json":
         command.print_json(quality)
     else:
@@ -69,7 +76,7 @@ def apply_flags(pipeline) -> None:
 
 
 def _long_num_steps(pipeline) -> int:
-    """To which the proxy task is stretched; 0: the config has a longer recipe of its own."""
+    """Returns the steps of the stretched proxy task; 0: the config has a longer recipe."""
     if FLAGS.long_num_steps and FLAGS.long_factor:
         raise UserError("give one of --long_num_steps, --long_factor")
     proxy = pipeline.train_config.num_steps
@@ -84,122 +91,18 @@ def _long_num_steps(pipeline) -> int:
     return steps
 
 
-def measure(pipeline, folder: Path) -> dict[str, Any]:
-    """Returns the content of proxy_quality.json."""
-    import numpy as np
-
-    from mnasdet import files
-    from mnasdet.search import training_queue
-    from mnasdet.search.proxy import proxy_measurement, proxy_quality
-
-    with contextlib.ExitStack() as stack:
-        *proxies, long = _series(pipeline, folder, stack)
-        train([*proxies, long], pipeline.search_config)
-        of_proxy = np.array([one.accuracies for one in proxies]).T
-        quality = {
-            "num_architectures": FLAGS.num_architectures,
-            "num_seeds": FLAGS.num_seeds,
-            "seed": pipeline.search_config.seed,
-            **proxy_quality.summary(of_proxy, np.array(long.accuracies)),
-            "num_workers": training_queue.num_workers(pipeline.search_config.executor),
-        }
-        for name, some in (("proxy", proxies), ("long", [long])):
-            quality[f"{name}_num_steps"] = some[0].pipeline.train_config.num_steps
-            quality[f"{name}_seconds"] = proxy_measurement.median_seconds(some)
-        quality["architectures"] = proxy_measurement.by_architecture(proxies, long)
-    files.write_json(folder / "proxy_quality.json", quality)
-    return quality
-
-
-def _series(pipeline, folder: Path, stack: contextlib.ExitStack) -> list[Any]:
-    """Returns the trainings: the proxy task with every seed, and last the long one."""
-    from mnasdet import config
-    from mnasdet.search import latency, limits
-    from mnasdet.search.proxy import proxy_measurement, proxy_task
-    from mnasdet.search_spaces import factory
-    from mnasdet.training import runtime
-
-    runtime.use_threads()
-    runtime.log_devices()
-    settings = pipeline.search_config
-    space = factory.from_config(settings.search_space, config.architecture(pipeline))
-    limited = limits.from_config(settings.limits, latency.unit(settings.latency))
-    sampled = proxy_measurement.sample(
-        pipeline,
-        space,
-        FLAGS.num_architectures,
-        settings.seed,
-        limited,
-        latency.from_config(settings.latency) if limited.max_latency_ms else None,
-    )
-    children = proxy_task.prepare(pipeline, folder / "pretrained")
-    trained = {f"proxy_{index}": children for index in range(FLAGS.num_seeds)}
-    trained[proxy_measurement.LONG] = _long(children)
-    return [
-        stack.enter_context(
-            contextlib.closing(
-                proxy_measurement.Series(folder / "proxy.db", name, children, sampled)
-            )
-        )
-        for name, children in trained.items()
-    ]
-
-
-def _long(children):
-    from mnasdet.protos import pipeline_pb2
-    from mnasdet.search.frontier.longer_training import stretched
-
-    long = pipeline_pb2.TrainEvalPipelineConfig()
-    long.CopyFrom(children)
-    steps = _long_num_steps(children)
-    longer = stretched(children.train_config, steps) if steps else None
-    long.train_config.CopyFrom(longer or children.search_config.retrain_config)
-    return long
-
-
-def train(series, settings) -> None:
-    from mnasdet.search import attempts, training_queue
-    from mnasdet.search.executors import factory as executors
-    from mnasdet.search.proxy import proxy_measurement
-
-    def work(one, number: int) -> float:
-        steps = one.pipeline.train_config.num_steps
-        return steps * one.trials[number].metrics["multiply_adds"]
-
-    left = proxy_measurement.unfinished(series)
-    done = sum(len(one.trials) for one in series) - len(left)
-    workers = training_queue.num_workers(settings.executor)
-    progress = training_queue.QueueProgress([work(*which) for which in left], done, workers)
-
-    def show(one, trial) -> None:
-        name = f"{one.name} of architecture {trial.number}"
-        result = f"mAP {one.accuracies[trial.number]:.4f}  {trial.seconds:.1f} s"
-        if trial.error:
-            result = f"{trial.state.name}: {trial.error}"
-        progress(work(one, trial.number), f"{name}  {result}")
-
-    executor = executors.from_config(settings.executor)
-    try:
-        proxy_measurement.run(
-            series,
-            executor,
-            workers,
-            settings.limits.max_file_size,
-            show,
-            attempts.pauses(settings.executor.max_retries),
-        )
-    finally:
-        executor.close()
-
-
 def print_quality(quality: dict[str, Any]) -> None:
-    print(f"{'architecture':>12} {'MAdds M':>9} {'mean proxy mAP':>14} {'long mAP':>8}  proxy mAP")
+    from mnasdet.evaluation import metric_text
+
+    metric = metric_text.display_name(quality["objective"])
+    mean_header, long_header = f"mean proxy {metric}", f"long {metric}"
+    print(f"{'architecture':>12} {'MAdds M':>9} {mean_header:>14} {long_header:>8}  proxy {metric}")
     for entry in quality["architectures"]:
-        known = [accuracy for accuracy in entry["proxy_mAP"] if accuracy is not None]
+        known = [accuracy for accuracy in entry["proxy_accuracies"] if accuracy is not None]
         mean = sum(known) / len(known) if known else None
         print(
             f"{entry['architecture']:>12} {entry['multiply_adds'] / 1e6:>9.1f} {_text(mean):>14} "
-            f"{_text(entry['long_mAP']):>8}  {' '.join(map(_text, entry['proxy_mAP']))}"
+            f"{_text(entry['long_accuracy']):>8}  {' '.join(map(_text, entry['proxy_accuracies']))}"
         )
     for name in ("spearman", "kendall"):
         print(f"{name.capitalize()}'s rank correlation: {_correlation(quality, name)}")

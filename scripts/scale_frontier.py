@@ -19,11 +19,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from absl import flags, logging
+from absl import flags
 
 from mnasdet.errors import UserError
 from mnasdet.scripts import command
@@ -63,19 +62,31 @@ def main() -> None:
     FLAGS.pipeline_config_path = FLAGS.pipeline_config_path or str(own_config)
     pipeline = command.load_pipeline()
 
-    from mnasdet.search import run_folder
+    from mnasdet import config
+    from mnasdet.search import axes, run_folder
+    from mnasdet.search.frontier import scaled_models, scaling_run
 
     others = {name: FLAGS[name].value for name in ("max_picks", "num_train_steps")}
     folder = Path(FLAGS.model_dir)
     claim = run_folder.claimed(folder, pipeline, scales | others, FLAGS.resume)
     with claim, command.resumable():
-        models = run(pipeline, str(own_config), folder, scales)
+        models = scaling_run.run(
+            pipeline,
+            Path(FLAGS.search_dir),
+            folder,
+            scaling_run.Scales(
+                scales["latencies_ms"],
+                FLAGS.max_picks,
+                scales["repeats"],
+                scales["depth_multipliers"],
+            ),
+            num_train_steps=FLAGS.num_train_steps,
+            retry_failed=FLAGS.retry_failed,
+        )
     if FLAGS.format == "json":
-        from mnasdet.search.frontier.scaled_models import to_json
-
-        command.print_json({"models": [to_json(model) for model in models]})
+        command.print_json({"models": [scaled_models.to_json(model) for model in models]})
     else:
-        print_table(models, _unit(str(own_config)))
+        print_table(models, axes.from_config(config.load(str(own_config), readers=())))
     if not any(model.on_frontier for model in models):
         reason, count = Counter(model.error for model in models).most_common(1)[0]
         raise UserError(f"all {len(models)} trainings failed; {count} of them: {reason}")
@@ -95,134 +106,22 @@ def _numbers(flag: str, kind: Callable[[str], _T]) -> list[_T]:
     return numbers
 
 
-def run(pipeline, own_config: str, folder: Path, scales: dict[str, Any]) -> list[Any]:
-    """All models, as far as they can be brought."""
-    from mnasdet.search.frontier import scaled_models
-    from mnasdet.training import runtime
-
-    runtime.use_threads()
-    runtime.log_devices()
-    full = _full_training(pipeline)
-    if (folder / scaled_models.RESULTS_FILE).exists():
-        scaled = scaled_models.ScaledModels.load(folder, full)
-    else:
-        variants = _variants(full, own_config, **scales)
-        scaled = scaled_models.ScaledModels.create(folder, full, variants)
-    if FLAGS.retry_failed:
-        scaled.forget_failures()
-    train(scaled, pipeline.search_config.executor, _unit(own_config))
-    scaled.deploy()
-    return scaled.models
-
-
-def _full_training(pipeline):
-    """The pipeline whose train_config is that of the full trainings."""
-    from mnasdet import config
-    from mnasdet.protos import pipeline_pb2
-    from mnasdet.search.frontier.scaled_models import with_checkpoints
-    from mnasdet.training import checkpoints
-
-    full = pipeline_pb2.TrainEvalPipelineConfig()
-    full.CopyFrom(pipeline)
-    search_config = full.search_config
-    if search_config.HasField("retrain_config"):
-        full.train_config.CopyFrom(search_config.retrain_config)
-        search_config.ClearField("retrain_config")
-    if FLAGS.num_train_steps:
-        full.train_config.num_steps = FLAGS.num_train_steps
-    if search_config.HasField("pretrain_config") and not full.train_config.fine_tune_checkpoint:
-        # As the search's own winner.
-        pretrained = checkpoints.find(Path(FLAGS.search_dir) / "pretrained")
-        full.train_config.fine_tune_checkpoint = pretrained
-    with_checkpoints(full)
-    if problems := config.check(full):
-        raise UserError("; ".join(problems))
-    return full
-
-
-def _variants(pipeline, own_config: str, latencies_ms, repeats, depth_multipliers):
-    """Returns the variants to train, from the search as it is now."""
-    from mnasdet import config
-    from mnasdet.search import latency, results
-    from mnasdet.search.frontier import frontier_scaling
-
-    # Which may be another than the pipeline of the full trainings.
-    searched = config.load(own_config, readers=()).search_config
-    with _open_store(searched.trial_store) as store:
-        trials = store.trials()
-    frontier = results.frontier(trials)
-    if not frontier:
-        raise UserError(f"{FLAGS.search_dir}: none of its {len(trials)} trials is complete yet")
-    if latencies_ms:
-        picks = frontier_scaling.best_within(frontier, latencies_ms)
-    else:
-        picks = frontier_scaling.spread(frontier, FLAGS.max_picks)
-    logging.info(
-        "picked trials %s of the %d on the frontier",
-        ", ".join(str(trial.number) for trial in picks),
-        len(frontier),
-    )
-    source = latency.from_config(searched.latency)
-    return frontier_scaling.variants(pipeline, picks, repeats, depth_multipliers, source)
-
-
-def _open_store(trial_store) -> closing[Any]:
-    from mnasdet.search import results
-    from mnasdet.search.trials.trial_store import TrialStore
-
-    folder = Path(FLAGS.search_dir)
-    location = trial_store.url or folder / results.TRIALS_FILE
-    return closing(TrialStore(location, results.search_name(folder, trial_store), create=False))
-
-
-def _unit(own_config: str) -> str:
-    """Returns the unit of the predicted latencies."""
-    from mnasdet import config
-    from mnasdet.search import latency
-
-    return latency.unit(config.load(own_config, readers=()).search_config.latency)
-
-
-def train(scaled, executor_config, unit: str) -> None:
-    from mnasdet.search import attempts
-    from mnasdet.search.frontier import scaled_models
-    from mnasdet.search.training_queue import QueueProgress, num_workers
-
-    left = [model for model in scaled.models if not model.is_finished]
-    # All train for equally many steps on equally many images.
-    workers = num_workers(executor_config)
-    progress = QueueProgress(
-        [model.multiply_adds for model in left], len(scaled.models) - len(left), workers
-    )
-
-    def show(model) -> None:
-        result = f"FAILED: {model.error}"
-        if model.error is None:
-            result = f"mAP {model.mean_ap:.4f} (proxy {model.proxy_mean_ap:.4f})"
-        progress(model.multiply_adds, f"{model.name}  {result}  {model.latency_ms:.3f} {unit}")
-
-    executor = scaled_models.executor_from_config(executor_config)
-    try:
-        scaled.train(executor, workers, show, attempts.pauses(executor_config.max_retries))
-    finally:
-        executor.close()
-
-
-def print_table(models, unit: str) -> None:
+def print_table(models, axes) -> None:
+    metric, unit = axes.accuracy, axes.unit
     predicted = f"predicted {unit}" if unit == "ms" else unit
-    print("* is the frontier of the trained models by mAP and predicted latency")
+    print(f"* is the frontier of the trained models by {metric} and predicted {axes.cost}")
     width = max(len(model.name) for model in models)
     print(
         f"  {'model':<{width}} {'params M':>9} {'MAdds M':>9} {predicted:>15} "
-        f"{'proxy mAP':>9} {'mAP':>7} {'measured ms':>11}"
+        f"{f'proxy {metric}':>9} {metric:>7} {'measured ms':>11}"
     )
-    for model in sorted(models, key=lambda model: model.latency_ms):
-        accuracy = "failed" if model.mean_ap is None else f"{model.mean_ap:.4f}"
+    for model in sorted(models, key=lambda model: model.cost):
+        accuracy = "failed" if model.accuracy is None else f"{model.accuracy:.4f}"
         measured = "" if model.measured_ms is None else f"{model.measured_ms:.3f}"
         print(
             f"{'*' if model.on_frontier else ' '} {model.name:<{width}} "
             f"{model.params / 1e6:>9.3f} {model.multiply_adds / 1e6:>9.1f} "
-            f"{model.latency_ms:>15.3f} {model.proxy_mean_ap:>9.4f} {accuracy:>7} {measured:>11}"
+            f"{model.cost:>15.3f} {model.proxy_accuracy:>9.4f} {accuracy:>7} {measured:>11}"
             f"{f'  {model.error}' if model.error else ''}".rstrip()
         )
 

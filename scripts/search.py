@@ -80,8 +80,9 @@ def apply_flags(pipeline) -> None:
 
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
+    from mnasdet.detectors.one_stage import Detector
     from mnasdet.reporting import examples, facts, report
-    from mnasdet.search import latency, results, winner
+    from mnasdet.search import axes, latency, results, winner
     from mnasdet.search.frontier import frontier_latency
     from mnasdet.search.proxy import proxy_task
     from mnasdet.search.trials import reopening
@@ -92,7 +93,7 @@ def run(pipeline, model_dir: Path) -> None:
     runtime.use_threads()
     runtime.log_devices()
     settings = pipeline.search_config
-    space = search_spaces.from_config(settings.search_space, config.architecture(pipeline))
+    space = search_spaces.from_config(settings.search_space, config.resolve(pipeline).architecture)
     with (
         closing(
             TrialStore(
@@ -112,9 +113,9 @@ def run(pipeline, model_dir: Path) -> None:
         store.describe(description)
     report_path = model_dir / "report" / "index.html"
     # Before what takes long and may be interrupted.
-    unit, device = latency.unit(settings.latency), latency.device_spec(settings.latency)
+    device = latency.device_spec(settings.latency)
     asked = facts.of_search(pipeline)
-    report.write(report_path, trials, search=description, space=space, unit=unit, facts=asked)
+    report.write(report_path, trials, search=description, space=space, facts=asked)
     frontier, best = results.frontier(trials), results.best(trials)
     print(
         f"the trials are done; now {len(frontier)} networks of the frontier are measured, and "
@@ -125,7 +126,7 @@ def run(pipeline, model_dir: Path) -> None:
     results.write(model_dir, trials, measured_ms)
     metrics, benchmark = winner.finish(children, best, model_dir / "best", device)
     trained = config.load(model_dir / "best" / "pipeline.config")
-    detector = checkpoints.load_detector(trained, model_dir / "best")
+    task = checkpoints.load_task(trained, model_dir / "best")
     report.write(
         report_path,
         trials,
@@ -135,15 +136,14 @@ def run(pipeline, model_dir: Path) -> None:
         benchmark=benchmark,
         measured_ms=measured_ms,
         measured_note=latency.measured_elsewhere(settings.latency),
-        unit=unit,
-        judged=examples.judge(trained, detector),
+        judged=examples.judge(trained, task) if isinstance(task, Detector) else None,
         facts=asked,
         noise=results.read_noise(model_dir),
     )
     if FLAGS.format == "json":
         command.print_json(to_json(model_dir, best.number, metrics, benchmark))
         return
-    print_frontier(frontier, measured_ms, best, metrics, benchmark, unit)
+    print_frontier(frontier, measured_ms, best, metrics, axes.from_config(pipeline))
     print_files(model_dir / "best", benchmark)
     print(f"report: {report_path}")
 
@@ -171,20 +171,21 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
 
 def search(pipeline, space, store, model_dir: Path):
     """All trials, finished."""
+    from mnasdet.networks.memory import keep_loaded
     from mnasdet.reporting.progress import TrialProgress, last_training
-    from mnasdet.search import attempts, latency, limits, reward
+    from mnasdet.search import attempts, axes, latency, limits, reward
     from mnasdet.search.controllers import factory as controllers
     from mnasdet.search.executors import factory as executors
     from mnasdet.search.search import Search
     from mnasdet.search.training_queue import num_workers
 
     settings = pipeline.search_config
-    unit = latency.unit(settings.latency)
+    weighed = axes.from_config(pipeline)
     progress = TrialProgress(
         settings.num_trials,
         space=space,
         summary_dir=model_dir / "tensorboard",
-        unit=unit,
+        axes=weighed,
         num_workers=num_workers(settings.executor),
         last_training=last_training(pipeline),
     )
@@ -192,6 +193,7 @@ def search(pipeline, space, store, model_dir: Path):
         if trial.is_finished:
             progress.replay(trial)
     executor = executors.from_config(settings.executor)
+    keep_loaded()
     try:
         return Search(
             pipeline=pipeline,
@@ -201,7 +203,7 @@ def search(pipeline, space, store, model_dir: Path):
             reward=reward.from_config(settings.reward),
             latency=latency.from_config(settings.latency),
             executor=executor,
-            limits=limits.from_config(settings.limits, unit),
+            limits=limits.from_config(settings.limits, weighed.unit),
             max_pending=settings.max_pending_trials,
             seed=settings.seed,
             on_trial=progress,
@@ -211,20 +213,21 @@ def search(pipeline, space, store, model_dir: Path):
         executor.close()
 
 
-def print_frontier(frontier, measured_ms, best, metrics, benchmark, unit: str) -> None:
-    from mnasdet.evaluation.coco import MAP
-
-    had = "latency" if unit == "ms" else unit
-    print(f"frontier (mAP on the proxy task; {had} as the search had it, and measured latency):")
+def print_frontier(frontier, measured_ms, best, metrics, axes) -> None:
+    metric = axes.accuracy
+    print(
+        f"frontier ({metric} on the proxy task; {axes.cost} as the search had it, and measured "
+        "latency):"
+    )
     for trial in frontier:
         mark = "*" if trial.number == best.number else " "
         print(
-            f"{mark} trial {trial.number:4d}  mAP {trial.metrics[MAP]:.4f}  "
-            f"{trial.latency_ms:8.3f} {unit}, {measured_ms[trial.number]:8.3f} ms  "
+            f"{mark} trial {trial.number:4d}  {metric} {trial.accuracy:.4f}  "
+            f"{trial.cost:8.3f} {axes.unit}, {measured_ms[trial.number]:8.3f} ms  "
             f"{trial.metrics['multiply_adds'] / 1e6:8.1f} M multiply-adds  "
             f"{trial.metrics['params'] / 1e6:6.3f} M params"
         )
-    print(f"trial {best.number}, retrained: mAP {metrics[MAP]:.4f}")
+    print(f"trial {best.number}, retrained: {metric} {metrics[axes.objective]:.4f}")
 
 
 def print_files(folder: Path, benchmark) -> None:

@@ -35,7 +35,7 @@ command.define_required(
     "or PGPASSWORD than in the URL.",
 )
 flags.DEFINE_string("search_name", None, "Needed where the store holds several searches.")
-flags.DEFINE_enum("sort", "number", ["number", "reward", "mAP", "latency"], "Best first.")
+flags.DEFINE_enum("sort", "number", ["number", "reward", "accuracy", "cost"], "Best first.")
 flags.DEFINE_enum("state", None, _STATES, "Only trials in this state.")
 flags.DEFINE_integer("limit", 0, "So many trials at most; 0: all.", lower_bound=0)
 flags.DEFINE_bool("searches", False, "The searches of the store.")
@@ -78,22 +78,29 @@ Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
 
 def list_trials() -> Result:
+    from mnasdet.search import axes
     from mnasdet.search.trials import trial_export
 
     with _open() as store:
         rows = [trial_export.summary(trial) for trial in store.trials()]
-        name, unit = store.search_name, _unit(store)
+        name, weighed = store.search_name, axes.from_description(store.description())
     shown = [row for row in rows if FLAGS.state in (None, row["state"])]
     shown.sort(key=_sort_key)
     shown = shown[: FLAGS.limit or None]
-    result = {"search_name": name, "num_trials": len(rows), "latency_unit": unit, "trials": shown}
+    result = {
+        "search_name": name,
+        "num_trials": len(rows),
+        "objective": weighed.objective,
+        "unit": weighed.unit,
+        "trials": shown,
+    }
     return result, _print_trials
 
 
 def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
     """Best first; trials without the value at the end, by number."""
-    value = row["latency_ms" if FLAGS.sort == "latency" else FLAGS.sort]
-    sign = -1 if FLAGS.sort in ("reward", "mAP") else 1
+    value = row[FLAGS.sort]
+    sign = -1 if FLAGS.sort in ("reward", "accuracy") else 1
     return value is None, sign * (value or 0), row["number"]
 
 
@@ -101,16 +108,19 @@ def _print_trials(result: dict[str, Any]) -> None:
     rows = result["trials"]
     of = "" if len(rows) == result["num_trials"] else f" of {result['num_trials']}"
     print(f"search {terminal.one_line(result['search_name'])}: {len(rows)}{of} trials")
-    latency = "latency ms" if result["latency_unit"] == "ms" else result["latency_unit"]
+    from mnasdet.search import axes
+
+    weighed = axes.from_description(result)
+    cost = f"{weighed.cost} ms" if weighed.unit == "ms" else weighed.cost
     _print_table(
-        ["number", "state", "reward", "mAP", latency, "duplicate of", "note", "error"],
+        ["number", "state", "reward", weighed.accuracy, cost, "duplicate of", "note", "error"],
         [
             [
                 str(row["number"]),
                 row["state"],
                 _number(row["reward"]),
-                _number(row["mAP"]),
-                _number(row["latency_ms"], 3),
+                _number(row["accuracy"]),
+                _number(row["cost"], 3),
                 "" if row["duplicate_of"] is None else str(row["duplicate_of"]),
                 _shortened(row["note"], _NOTE_CHARACTERS),
                 _shortened(row["error"], _ERROR_CHARACTERS),
@@ -213,40 +223,50 @@ def _print_reset(result: dict[str, Any]) -> None:
 
 
 def compare() -> Result:
-    from mnasdet.search import comparison
+    from mnasdet.search import axes, comparison
     from mnasdet.search.trials import trial_database
 
     places = [FLAGS.store, FLAGS.compare]
     with _open() as first, _open("compare", "compare_search_name") as second:
         names = [store.search_name for store in (first, second)]
-        units = [_unit(store) for store in (first, second)]
+        weighed = [axes.from_description(store.description()) for store in (first, second)]
         result = comparison.compare([first.trials(), second.trials()])
-    for search, place, name, unit in zip(result["searches"], places, names, units, strict=True):
-        search.update(store=trial_database.shown(place), search_name=name, latency_unit=unit)
+    for search, place, name, own in zip(result["searches"], places, names, weighed, strict=True):
+        search.update(
+            store=trial_database.shown(place),
+            search_name=name,
+            objective=own.objective,
+            unit=own.unit,
+        )
     return result, _print_comparison
 
 
 def _print_comparison(result: dict[str, Any]) -> None:
+    from mnasdet.search import axes
+
     searches = result["searches"]
     heading = "store" if searches[0]["search_name"] == searches[1]["search_name"] else "search_name"
     counts = ["trials", "complete", "failed", "rejected", "duplicates", "architectures"]
     rows = [[name, *(str(search[name]) for search in searches)] for name in counts]
-    for name in ("best_reward", "best_mAP", "hypervolume"):
+    for name in ("best_reward", "best_accuracy", "hypervolume"):
         rows.append([name.replace("_", " "), *(_number(search[name]) for search in searches)])
     for step in searches[0]["best_reward_after"]:
         bests = [_number(search["best_reward_after"][step]) for search in searches]
         rows.append([f"best reward after {step}", *bests])
     _print_table(["", *(search[heading] for search in searches)], rows, left={""})
     print(f"{result['shared_architectures']} architectures are in both")
-    slowest = result["reference"]["latency_ms"]
-    units = {search["latency_unit"] for search in searches}
-    if len(units) > 1:
-        print(f"latencies are in {' and in '.join(sorted(units))}: hypervolumes do not compare")
-        return
-    (unit,) = units
+    weighed = [axes.from_description(search) for search in searches]
+    for what, names in (
+        ("costs", {own.unit for own in weighed}),
+        ("accuracies", {own.accuracy for own in weighed}),
+    ):
+        if len(names) > 1:
+            print(f"{what} are in {' and in '.join(sorted(names))}: hypervolumes do not compare")
+            return
+    unit, metric = weighed[0].unit, weighed[0].accuracy
     print(
-        f"hypervolume in mAP x {unit}, down to mAP 0 and out to {slowest:.3f} {unit}, the slowest "
-        "trial"
+        f"hypervolume in {metric} x {unit}, down to {metric} 0 and out to "
+        f"{result['reference']['cost']:.3f} {unit}, the largest of a trial"
     )
 
 
@@ -273,11 +293,6 @@ def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[
             raise UserError(f"--{store_flag} holds {held if names else 'no search yet'}")
         name = names[0]
     return closing(trial_store.TrialStore(location, name, create=False))
-
-
-def _unit(store) -> str:
-    """Returns the unit of the latencies; older searches, which do not tell, have ms."""
-    return (store.description() or {}).get("latency_unit", "ms")
 
 
 def _location(store: str) -> str:

@@ -98,6 +98,7 @@ def _check_space(space: Section) -> None:
     """Checks a search space. Lists that are left out are the papers'."""
     _check_choices(space, "depth_multipliers", allowed="different positive values are allowed")
     _check_choices(space, "image_sizes")
+    _check_inputs(space)
     chosen = space.chosen("search_space_oneof")
     assert chosen
     match chosen.message.DESCRIPTOR.name:
@@ -113,6 +114,20 @@ def _check_space(space: Section) -> None:
         case "JointSpaceConfig":
             _check_mnasnet(chosen.child("mnasnet"))
             _check_mnasfpn(chosen.child("mnasfpn"))
+
+
+def _check_inputs(space: Section) -> None:
+    """Checks the sizes of images that need be no squares."""
+    sizes = [(size.height, size.width) for size in space.message.inputs]
+    if sizes and space.message.image_sizes:
+        space.report("inputs", "and image_sizes are both set; one of them is allowed")
+    if len(set(sizes)) < len(sizes):
+        shown = ", ".join(f"{height}x{width}" for height, width in sizes)
+        space.report("inputs", f"is [{shown}]; different sizes are allowed")
+    if len(sizes) > _MAX_CHOICES:
+        space.report("inputs", f"has {len(sizes)} values; at most {_MAX_CHOICES} are allowed")
+    for size in space.children("inputs"):
+        size.counts(MAX_IMAGE_SIZE, "height", "width")
 
 
 def _check_mnasfpn(space: Section) -> None:

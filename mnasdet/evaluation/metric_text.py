@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from mnasdet.evaluation import baseline
 from mnasdet.evaluation.coco import BY_CATEGORY, METRICS
@@ -26,6 +27,31 @@ def lines(metrics: Mapping[str, float]) -> Iterator[str]:
         yield f"{name} = {text(name, value)}"
     if verdict := baseline.verdict(metrics):
         yield verdict
+
+
+class Groups(NamedTuple):
+    """The metrics of an evaluation as text, by short names."""
+
+    overall: dict[str, str]
+    by_class: dict[str, str]
+    others: dict[str, Any]
+
+
+def groups(metrics: Mapping[str, Any]) -> Groups:
+    """Returns the metrics over all classes, those of single classes, and what else there is.
+
+    Constant boxes are left out: `baseline.verdict` tells of them.
+    """
+    by_class = {
+        name.removeprefix(BY_CATEGORY): text(name, value)
+        for name, value in metrics.items()
+        if name.startswith(BY_CATEGORY)
+    }
+    overall = {
+        name.rpartition("/")[2]: text(name, metrics[name]) for name in METRICS if name in metrics
+    }
+    others = {name: value for name, value in metrics.items() if not _is_of_coco(name)}
+    return Groups(overall, by_class, others)
 
 
 def text(name: str, value: float) -> str:

@@ -261,9 +261,8 @@ class Builder:
         **attrs: Any,
     ) -> Node:
         name = "/".join([*self._scopes, name])
-        # Sizes are left out: a shared layer runs at several levels, but always with the same
-        # weights.
-        signature = (op, tuple(attrs.items()), tuple(node.channels for node in inputs), shared)
+        # Only channels: a shared layer runs at several sizes, but always with the same weights.
+        signature = (op, tuple(attrs.items()), tuple([node.shape[-1] for node in inputs]), shared)
         if self._layers.setdefault(name, signature) is not signature and (
             not shared or self._layers[name] != signature
         ):
@@ -299,6 +298,12 @@ def _dilation_attrs(strides: int, dilation: int, name: str) -> dict[str, Any]:
 
 def reachable(outputs: Sequence[Node]) -> list[Node]:
     """Returns the nodes that `outputs` need, each after its inputs."""
+    return list(_reachable(tuple(outputs)))
+
+
+# A search asks twice for every graph: for its cost and for its key.
+@functools.lru_cache(maxsize=8)
+def _reachable(outputs: tuple[Node, ...]) -> tuple[Node, ...]:
     # A stack of its own: a recursion would end at Python's limit in a network of a thousand layers.
     order: dict[Node, None] = {}
     # None: the inputs of the node that waits last have come.
@@ -311,7 +316,7 @@ def reachable(outputs: Sequence[Node]) -> list[Node]:
         elif node not in order:
             waiting.append(node)
             stack += (None, *node.inputs[::-1])
-    return list(order)
+    return tuple(order)
 
 
 # Attributes that change nothing of what a trained network computes.
@@ -331,9 +336,8 @@ def canonical_key(outputs: Sequence[Node]) -> str:
         # x + y and y + x are one network; of a concatenation the order matters.
         if node.op == "add":
             below.sort()
-        attrs = _attrs_text(
-            tuple((k, type(x), x) for k, x in node.attrs.items() if k not in _NOT_COMPUTED)
-        )
+        values = tuple(node.attrs.values())
+        attrs = _attrs_text(tuple(node.attrs), values, tuple(map(type, values)))
         label[node] = _digest(f"({node.op!r}, {node.shape!r}, {attrs}, {below!r})")
     readers: dict[Node, list[str]] = {node: [] for node in nodes}
     for place, node in enumerate(outputs):
@@ -347,12 +351,14 @@ def canonical_key(outputs: Sequence[Node]) -> str:
 
 
 @functools.cache
-def _attrs_text(attrs: tuple[tuple[str, type, Any], ...]) -> str:
-    """Returns names and values as text. The types tell 1 from True in the cache.
+def _attrs_text(names: tuple[str, ...], values: tuple[Any, ...], types: tuple[type, ...]) -> str:
+    """Returns attributes as text; most nodes have those of some other node, which is kept.
 
-    Most nodes have the attributes of some other node, so that a cache saves the sorting.
+    Args:
+      types: they tell 1 from True.
     """
-    return repr(sorted((key, str(value)) for key, _, value in attrs))
+    attrs = zip(names, values, strict=True)
+    return repr(sorted((name, str(value)) for name, value in attrs if name not in _NOT_COMPUTED))
 
 
 def _digest(text: str) -> str:

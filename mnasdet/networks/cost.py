@@ -1,15 +1,16 @@
-"""The cost sheet: what a network costs, layer by layer, read off its graph without TensorFlow."""
+"""The cost sheet: what a network costs, layer by layer, read off its graphs without TensorFlow."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from mnasdet.networks.builder import Node, reachable
+from mnasdet.networks.graph import Graph, Network
 
 _FLOAT_BYTES = 4
 
@@ -31,43 +32,74 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CostSheet:
-    """The layers that run, in order, and what each costs. A shared layer's weights count once.
+class GraphSheet:
+    """The layers of one graph, in order, and what each costs in a single run of it.
 
     Attributes:
-      outputs: what the network ends in.
+      outputs: what the graph ends in.
+      times: how often the graph runs for one image.
     """
 
     nodes: list[Node]
     costs: list[Cost]
     outputs: Sequence[Node]
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class CostSheet:
+    """What the graphs of a network cost. A shared layer's weights count once."""
+
+    graphs: Sequence[GraphSheet]
+
+    @property
+    def runs(self) -> int:
+        """How many graphs are run for one image, each as often as it runs."""
+        return sum(graph.times for graph in self.graphs)
 
     @cached_property
     def total(self) -> Cost:
-        return _sum(self.costs)
+        """The sum over the graphs: weights once, and work as often as the graph runs."""
+        return _sum(_repeated(_sum(graph.costs), graph.times) for graph in self.graphs)
 
     @property
     def parts(self) -> dict[str, Cost]:
         """Returns the costs by the outermost scope: backbone, feature_pyramid, box_predictor."""
         parts: dict[str, list[Cost]] = defaultdict(list)
-        for node, cost in zip(self.nodes, self.costs, strict=True):
-            parts[node.name.partition("/")[0]].append(cost)
+        for graph in self.graphs:
+            for node, cost in zip(graph.nodes, graph.costs, strict=True):
+                parts[node.name.partition("/")[0]].append(_repeated(cost, graph.times))
         return {part: _sum(costs) for part, costs in parts.items()}
 
 
-def cost_sheet(outputs: Sequence[Node]) -> CostSheet:
-    """Returns the cost of the network that ends in `outputs`."""
-    nodes = [node for node in reachable(outputs) if node.op != "input"]
-    seen: set[str] = set()
+def cost_sheet(network: Network | Sequence[Node]) -> CostSheet:
+    """Returns the costs of a network, or of the single graph that ends in some nodes."""
+    if not isinstance(network, Network):
+        network = Network({"": Graph({str(place): node for place, node in enumerate(network)})})
+    seen: set[str] = set()  # Of all graphs: layers of one name have the same weights.
+    return CostSheet([_graph_sheet(graph, seen) for graph in network])
+
+
+def _graph_sheet(graph: Graph, seen: set[str]) -> GraphSheet:
+    nodes = [node for node in reachable(graph.nodes) if node.op != "input"]
     costs = []
     # A layer that several levels share computes at each of them, but is stored once.
     for node in nodes:
         costs.append(_cost(node, count_weights=node.name not in seen))
         seen.add(node.name)
-    return CostSheet(nodes, costs, outputs)
+    return GraphSheet(nodes, costs, graph.nodes, graph.times)
 
 
-def _sum(costs: Sequence[Cost]) -> Cost:
+def _repeated(cost: Cost, times: int) -> Cost:
+    """Returns the cost of several runs: the weights stay the same."""
+    if times == 1:
+        return cost
+    return cost._replace(
+        multiply_adds=times * cost.multiply_adds, memory_bytes=times * cost.memory_bytes
+    )
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
     return Cost(*map(sum, zip(*costs, strict=True)))
 
 

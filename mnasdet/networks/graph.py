@@ -21,6 +21,15 @@ class Graph:
     outputs: Mapping[str, Node]
     times: int = 1
 
+    @property
+    def nodes(self) -> list[Node]:
+        """The outputs without their names, in order."""
+        return list(self.outputs.values())
+
+    def key(self) -> str:
+        """Returns the `canonical_key` of a single run."""
+        return canonical_key(self.nodes)
+
 
 @dataclass(frozen=True)
 class Network:
@@ -34,14 +43,14 @@ class Network:
     @property
     def outputs(self) -> list[Node]:
         """Returns the outputs of all graphs, in order."""
-        return [node for graph in self for node in graph.outputs.values()]
+        return [node for graph in self for node in graph.nodes]
 
     def key(self) -> str:
         """Returns a digest that two networks share when they are one network but for names.
 
         The key of a single graph that runs once is `canonical_key` of its outputs.
         """
-        keys = [(graph.times, canonical_key(list(graph.outputs.values()))) for graph in self]
+        keys = [(graph.times, graph.key()) for graph in self]
         # Stored trials and latency tables were keyed before a network could have several graphs.
         if len(keys) == 1 and keys[0][0] == 1:
             return keys[0][1]

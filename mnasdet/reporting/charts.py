@@ -14,9 +14,9 @@ import numpy as np
 import plotly.graph_objects as go
 from markupsafe import Markup
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page, proposals
 from mnasdet.search import results
+from mnasdet.search.axes import DEFAULT, Axes
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
@@ -49,16 +49,17 @@ def charts(
     best: Trial | None,
     strings: Mapping[int, str],
     space: SearchSpace | None = None,
-    unit: str = "ms",
+    axes: Axes = DEFAULT,
 ) -> list[Chart]:
-    """All charts, accuracy and latency first; those that grow with the trials need two complete
-    ones.
+    """Returns all charts, accuracy and latency first.
+
+    Those that grow with the trials need two complete ones.
 
     Args:
       trials: by number.
       strings: architecture strings by trial number, at least of the best and the frontier.
       space: of the trials; without it there is no entropy.
-      unit: of the latency source.
+      axes: of the search.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
@@ -68,7 +69,7 @@ def charts(
             "Accuracy and latency",
             "Greener trials are later ones. Drag to zoom, double-click to go back; a click on a "
             "trial shows its row.",
-            _frontier(trials, complete, best, strings, unit),
+            _frontier(trials, complete, best, strings, axes),
         )
     ]
     if len(complete) == 1:
@@ -82,7 +83,7 @@ def charts(
         )
         drawn.append(Chart("Entropy of the proposals", note, _entropy(trials, space, window)))
     note = "The area under the frontier so far, out to the slowest trial."
-    drawn.append(Chart("Hypervolume", note, _hypervolume(complete, unit)))
+    drawn.append(Chart("Hypervolume", note, _hypervolume(complete, axes)))
     note = "Networks among the trials. Dotted: all of them different."
     drawn.append(Chart("Different architectures", note, _unique(trials)))
     return drawn
@@ -93,27 +94,29 @@ def _frontier(
     complete: Sequence[Trial],
     best: Trial | None,
     strings: Mapping[int, str],
-    unit: str,
+    axes: Axes,
 ) -> go.Figure:
     members = results.frontier(trials)
 
     def marks(shown: Sequence[Trial]) -> dict:
         return {
-            "x": [trial.latency_ms for trial in shown],
-            "y": [trial.metrics[MAP] for trial in shown],
+            "x": [trial.cost for trial in shown],
+            "y": [trial.accuracy for trial in shown],
             "customdata": [
                 [trial.number, trial.reward, _wrapped(strings.get(trial.number, ""))]
                 for trial in shown
             ],
             "hovertemplate": Markup(
-                "<b>trial %{{customdata[0]}}</b><br>mAP %{{y:.4f}}, %{{x:.4~g}} {}, "
+                "<b>trial %{{customdata[0]}}</b><br>{} %{{y:.4f}}, %{{x:.4~g}} {}, "
                 "reward %{{customdata[1]:.4f}}<br>%{{customdata[2]}}<extra></extra>"
-            ).format(unit),
+            ).format(axes.accuracy, axes.unit),
         }
 
     many = len(complete) > _MOST_SVG_POINTS
     scatter = _scatter(complete)
-    figure = page.figure("latency (ms)" if unit == "ms" else unit, "mAP", legend=True)
+    figure = page.figure(
+        f"{axes.cost} (ms)" if axes.unit == "ms" else axes.cost, axes.accuracy, legend=True
+    )
     figure.add_trace(
         scatter(
             mode="markers",
@@ -135,9 +138,9 @@ def _frontier(
             **marks(members),
         )
     )
-    slowest = max(trial.latency_ms or 0.0 for trial in complete)
+    largest = max(trial.cost or 0.0 for trial in complete)
     last = members[-1]
-    _extend(figure, last.latency_ms or 0.0, slowest, last.metrics[MAP], _LINE, scatter)
+    _extend(figure, last.cost or 0.0, largest, last.accuracy or 0.0, _LINE, scatter)
     if best:
         figure.add_trace(
             scatter(
@@ -239,16 +242,16 @@ def _unique(trials: Sequence[Trial]) -> go.Figure:
     return page.count_trials(figure, 1, len(trials))
 
 
-def _hypervolume(complete: Sequence[Trial], unit: str) -> go.Figure:
-    """Under the frontier so far, down to mAP 0 and out to the slowest trial."""
-    reference = (0.0, max(trial.latency_ms or 0.0 for trial in complete))
+def _hypervolume(complete: Sequence[Trial], axes: Axes) -> go.Figure:
+    """Draws the area under the frontier so far, down to accuracy 0 and out to the largest cost."""
+    reference = (0.0, max(trial.cost or 0.0 for trial in complete))
     members: list[tuple[float, float]] = []
     volumes = []
     for trial in complete:
-        members.append((trial.metrics[MAP], trial.latency_ms or 0.0))
+        members.append((trial.accuracy or 0.0, trial.cost or 0.0))
         members = [members[index] for index in pareto.frontier(members)]
         volumes.append(pareto.hypervolume(members, reference))
-    figure = page.figure("trial", f"mAP × {unit}")
+    figure = page.figure("trial", f"{axes.accuracy} × {axes.unit}")
     figure.add_trace(
         go.Scatter(
             x=[trial.number for trial in complete],

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from mnasdet import config
 from mnasdet.data import input_pipeline
 from mnasdet.protos import input_reader_pb2, pipeline_pb2, search_pb2, train_pb2
-from mnasdet.search import latency
+from mnasdet.search import axes
+from mnasdet.search.axes import Axes
 
 # To count boxes, all records are read; of larger sets that takes minutes.
 _MOST_COUNTED_BYTES = 2_000_000_000
@@ -29,11 +31,11 @@ def of_search(
     program, *flags = sys.argv if arguments is None else arguments
     retraining = settings.HasField("retrain_config")
     return {
-        "reward": reward(settings.reward, latency.unit(settings.latency)),
+        "reward": reward(settings.reward, axes.from_config(pipeline)),
         "latency": latency_source(settings.latency),
         "training set": data_set(pipeline.train_input_reader),
         "evaluation set": data_set(pipeline.eval_input_reader[0]),
-        "classes": f"{pipeline.model.ssd.num_classes}",
+        "classes": f"{config.resolve(pipeline).num_classes}",
         "a child's training": _training(pipeline.train_config),
         "the best one's training": _training(
             settings.retrain_config if retraining else pipeline.train_config
@@ -42,26 +44,26 @@ def of_search(
     }
 
 
-def reward(config: search_pb2.RewardConfig, unit: str) -> str:
+def reward(config: search_pb2.RewardConfig, axes: Axes) -> str:
     """Returns the kind and the formula, with the target where it has one."""
-    name = config.WhichOneof("reward_oneof")
+    name, metric = config.WhichOneof("reward_oneof"), axes.accuracy
     if name == "mnasfpn":
-        return f"mnasfpn: mAP × latency^{config.mnasfpn.exponent:g}, no target"
+        return f"mnasfpn: {metric} × latency^{config.mnasfpn.exponent:g}, no target"
     if name == "mnasnet":
         own = config.mnasnet
         return (
-            f"mnasnet: mAP × (latency / target)^w, target {own.target_latency_ms:g} {unit}, "
-            f"w {own.alpha:g} up to it, {own.beta:g} above"
+            f"mnasnet: {metric} × (latency / target)^w, target {own.target_latency_ms:g} "
+            f"{axes.unit}, w {own.alpha:g} up to it, {own.beta:g} above"
         )
     if name == "tunas":
         own_tunas = config.tunas
         return (
-            f"tunas: mAP + {own_tunas.beta:g} × |latency / target - 1|, target "
-            f"{own_tunas.target_latency_ms:g} {unit}"
+            f"tunas: {metric} + {own_tunas.beta:g} × |latency / target - 1|, target "
+            f"{own_tunas.target_latency_ms:g} {axes.unit}"
         )
     if name == "accuracy":
-        return "accuracy: mAP"
-    return "multi_objective: mAP; the controller weighs latency itself"
+        return f"accuracy: {metric}"
+    return f"multi_objective: {metric}; the controller weighs latency itself"
 
 
 def latency_source(config: search_pb2.LatencyConfig) -> str:

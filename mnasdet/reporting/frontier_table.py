@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.latency_check import Latency
+from mnasdet.search.axes import DEFAULT, Axes
 from mnasdet.search.trials.trial_store import Trial
 
 
@@ -16,21 +16,21 @@ def table(
     strings: Mapping[int, str],
     drawings: Mapping[int, Markup],
     latencies: Mapping[int, Latency],
-    unit: str = "ms",
+    axes: Axes = DEFAULT,
 ) -> Markup:
     """Returns the members in rows, the fastest first.
 
     Args:
       strings: architecture strings by trial number, as are `drawings` and the latencies of
         those that were measured.
-      unit: of the latency source.
+      axes: of the search.
     """
-    searched = "ms in the search" if latencies else unit
-    columns = ["trial", "mAP", searched, *(["measured ms", "error"] if latencies else [])]
+    searched = "ms in the search" if latencies else axes.unit
+    columns = ["trial", axes.accuracy, searched, *(["measured ms", "error"] if latencies else [])]
     header = Markup().join(Markup('<th scope="col">{}</th>').format(name) for name in columns)
     rows = Markup().join(
         Markup('<tr>{}<td class="text string"><code>{}</code></td></tr>{}').format(
-            _cells(trial, latencies, unit),
+            _cells(trial, latencies, axes),
             strings[trial.number],
             _drawing_row(drawings[trial.number], len(columns) + 1),
         )
@@ -43,14 +43,14 @@ def table(
     ).format(header, rows)
 
 
-def _cells(trial: Trial, latencies: Mapping[int, Latency], unit: str) -> Markup:
+def _cells(trial: Trial, latencies: Mapping[int, Latency], axes: Axes) -> Markup:
     """Returns the cells of figures.
 
     `data-unit` is shown after the number where there is no room for a header.
     """
     cells = Markup(
-        '<td>{}</td><td data-unit="mAP">{:.4f}</td><td data-unit="{}">{:.3f}</td>'
-    ).format(trial.number, trial.metrics[MAP], unit, trial.latency_ms)
+        '<td>{}</td><td data-unit="{}">{:.4f}</td><td data-unit="{}">{:.3f}</td>'
+    ).format(trial.number, axes.accuracy, trial.accuracy, axes.unit, trial.cost)
     latency = latencies.get(trial.number)
     if latency:
         cells += Markup(

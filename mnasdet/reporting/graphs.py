@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from mnasdet.architectures import input_size
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import backbone_graph, cell_graph, page
 
@@ -57,7 +58,5 @@ def _wide(drawing: Markup) -> Markup:
 def _image_size(
     architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None
 ) -> Sequence[int] | None:
-    """The architecture's own where that is searched."""
-    if architecture.HasField("image_size"):
-        return (architecture.image_size, architecture.image_size)
-    return image_size
+    """Returns the architecture's own size where it decides that."""
+    return input_size(architecture) or image_size

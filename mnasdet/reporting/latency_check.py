@@ -33,12 +33,12 @@ class Latency:
 def latencies(
     trials: Sequence[Trial], measured_ms: Mapping[int, float] | None
 ) -> dict[int, Latency]:
-    """By trial number, of the trials that were measured."""
+    """Returns the trials that were measured, by number; the search's costs have to be in ms."""
     measured_ms = measured_ms or {}
     return {
-        trial.number: Latency(trial.number, trial.latency_ms, measured_ms[trial.number])
+        trial.number: Latency(trial.number, trial.cost, measured_ms[trial.number])
         for trial in trials
-        if trial.number in measured_ms and trial.latency_ms is not None
+        if trial.number in measured_ms and trial.cost is not None
     }
 
 

@@ -10,10 +10,10 @@ from statistics import median
 from typing import TextIO
 
 from mnasdet import errors, files
-from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import page
 from mnasdet.reporting.running_figures import RunningFigures
+from mnasdet.search.axes import DEFAULT, Axes
 from mnasdet.search.pace import Pace
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
@@ -29,7 +29,7 @@ class TrialProgress:
         space: SearchSpace | None = None,
         stream: TextIO | None = None,
         summary_dir: Path | None = None,
-        unit: str = "ms",
+        axes: Axes = DEFAULT,
         num_workers: int = 1,
         last_training: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -39,14 +39,14 @@ class TrialProgress:
         space: of the trials, for the entropy of what is proposed.
         stream: gets the lines; standard error by default.
         summary_dir: gets TensorBoard's event files.
-        unit: of the latency source.
+        axes: of the search.
         num_workers: children that train at once.
         last_training: the work of the retraining that follows, in trainings of a child.
         clock: seconds; the time elapsed starts now.
         """
         self._num_trials = num_trials
         self._stream = stream or sys.stderr
-        self._unit = unit
+        self._axes = axes
         self._pace = Pace(num_workers, clock)
         self._last_training = last_training
         self._num_workers = num_workers
@@ -90,7 +90,7 @@ class TrialProgress:
         return "  ".join(
             [
                 f"trial {trial.number} ({done} of {self._num_trials} done)",
-                _result(trial, self._unit),
+                _result(trial, self._axes),
                 f"best {best}",
                 f"elapsed {_duration(self._pace.elapsed)}",
                 f"ETA {self._eta(max(0, self._num_trials - done))}",
@@ -130,10 +130,10 @@ class TrialProgress:
         import tensorflow as tf
 
         scalars = self._figures.scalars()
-        if trial.reward is not None and trial.latency_ms is not None:
-            scalars["reward"] = trial.reward
-            scalars["mAP"] = trial.metrics[MAP]
-            scalars["latency_ms"] = trial.latency_ms
+        for name in ("reward", "accuracy", "cost"):
+            value = getattr(trial, name)
+            if trial.reward is not None and value is not None:
+                scalars[name] = value
         # All in one, which takes a tenth of the time of as many tf.summary.scalar.
         summary = tf.compat.v1.Summary()
         for name, value in scalars.items():
@@ -155,15 +155,18 @@ def last_training(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> float:
     return last.num_steps * last.batch_size / max(1, child.num_steps * child.batch_size)
 
 
-def _result(trial: Trial, unit: str) -> str:
+def _result(trial: Trial, axes: Axes) -> str:
     if trial.reward is None:
         reason = " ".join((trial.error or "for an unknown reason").split())
         return f"{trial.state.name}: {reason}"
-    # Of an evaluation set without objects, mAP is -1.
-    mean_ap = f"{trial.metrics[MAP]:.3f}" if trial.metrics[MAP] >= 0 else "-"
-    assert trial.latency_ms is not None
-    latency = page.latency(trial.latency_ms)
-    return f"reward {trial.reward:.4f}  mAP {mean_ap}  {latency} {unit}"
+    # pycocotools says -1 where there is nothing to find.
+    is_known = trial.metrics.get(axes.objective, 0.0) >= 0
+    accuracy = f"{trial.accuracy:.3f}" if is_known else "-"
+    assert trial.cost is not None
+    return (
+        f"reward {trial.reward:.4f}  {axes.accuracy} {accuracy}  {page.latency(trial.cost)} "
+        f"{axes.unit}"
+    )
 
 
 def _duration(seconds: float) -> str:

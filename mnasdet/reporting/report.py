@@ -7,13 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
 from markupsafe import Markup
 
 from mnasdet import files
 from mnasdet.architecture_string.conversion import to_string
+from mnasdet.architectures import from_trial
 from mnasdet.evaluation import baseline, metric_text
-from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import architecture_pb2
 from mnasdet.reporting import (
     accuracy_table,
@@ -31,7 +30,8 @@ from mnasdet.reporting import (
 from mnasdet.reporting.charts import Chart, charts
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.latency_check import Latency
-from mnasdet.search import results
+from mnasdet.search import axes, results
+from mnasdet.search.axes import Axes
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
@@ -50,7 +50,6 @@ def write(
     benchmark: Mapping[str, Any] | None = None,
     measured_ms: Mapping[int, float] | None = None,
     measured_note: str = "",
-    unit: str = "ms",
     judged: Judgement | None = None,
     facts: Mapping[str, str] | None = None,
     noise: Mapping[str, Any] | None = None,
@@ -60,12 +59,12 @@ def write(
     Args:
       path: of the HTML file.
       trials: by number.
-      search: search.json; shown as it is. Its image_size, (height, width), sizes the drawings.
+      search: search.json; shown as it is. Its image_size, (height, width), sizes the drawings, and
+        it names the metric and the unit of the cost, to which measurements compare only in ms.
       space: of the trials, for what its decisions were over time.
       retrained: metrics.json of the trial with the best reward; `benchmark` its benchmark.json.
       measured_ms: latencies by trial number, of some trials.
       measured_note: what to know of them.
-      unit: of the latency source, to which measurements compare only in ms.
       judged: what the best model does on the evaluation set.
       facts: names and values of what the search was asked to do, as of `facts.of_search`.
       noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
@@ -73,26 +72,29 @@ def write(
     best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
     members = results.frontier(trials)
     strings = _strings(trials, members)
-    size = search.get("image_size")
+    size, weighed = search.get("image_size"), axes.from_description(search)
     facts = facts or {}
     drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
-    latencies = latency_check.latencies(trials, measured_ms if unit == "ms" else None)
-    frontier = frontier_table.table(members, strings, drawings, latencies, unit)
-    drawn = charts(trials, best, strings, space, unit)
+    latencies = latency_check.latencies(trials, measured_ms if weighed.unit == "ms" else None)
+    frontier = frontier_table.table(members, strings, drawings, latencies, weighed)
+    drawn = charts(trials, best, strings, space, weighed)
     told = spread.verdict(
         trials,
         noise=noise,
         standard_error=judged.standard_error if judged else None,
         num_images=judged.num_images if judged else 0,
+        metric=weighed.accuracy,
     )
     found = latencies.get(best.number) if best else None
     metrics = {**(retrained or {}), **(judged.metrics if judged else {})}
     body = [
         _header(trials, search, facts),
-        _winner(best, strings, found, benchmark, retrained, judged, unit, facts.get("latency", "")),
+        _winner(
+            best, strings, found, benchmark, retrained, judged, weighed, facts.get("latency", "")
+        ),
         _frontier(drawn, frontier, told),
         pictures.section(judged.examples, judged.threshold) if judged else Markup(),
-        page.section("Retrained", accuracy_table.content(metrics, _set(judged))),
+        page.section("Retrained", accuracy_table.content(metrics, _set(judged), weighed.accuracy)),
         page.section("Benchmark", benchmark_table.content(benchmark)),
         _small_charts(drawn),
         marginals.section([t.tokens for t in trials], space.decisions) if space else Markup(),
@@ -100,7 +102,7 @@ def write(
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:
-        body.append(page.section("Trials", trial_table.table(trials, best, strings, unit)))
+        body.append(page.section("Trials", trial_table.table(trials, best, strings, weighed)))
     body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
     body.append(page.section("Rejected", _rejected(trials)))
     body.append(page.section("About this search", _about(trials, search, facts)))
@@ -117,11 +119,11 @@ def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str
 
 @lru_cache(maxsize=2**14)
 def _string(architecture: str) -> str:
-    return to_string(text_format.Parse(architecture, architecture_pb2.Architecture()))
+    return to_string(from_trial(architecture))
 
 
 def _parsed(trial: Trial) -> architecture_pb2.Architecture:
-    return text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+    return from_trial(trial.architecture)
 
 
 def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[str, str]) -> Markup:
@@ -175,29 +177,31 @@ def _winner(
     benchmark: Mapping[str, Any] | None,
     retrained: Mapping[str, float] | None,
     judged: Judgement | None,
-    unit: str,
+    weighed: Axes,
     source: str,
 ) -> Markup:
     if best is None:
         return page.section("No result yet", Markup("<p>No trial is complete.</p>"))
-    in_search = best.latency_ms or 0.0
+    in_search = best.cost or 0.0
     found = {
         "reward": f"{best.reward:.4f}",
-        "mAP, proxy task": f"{best.metrics[MAP]:.4f}",
-        **({"latency, in the search": _ms(in_search)} if unit == "ms" else {}),
+        f"{weighed.accuracy}, proxy task": f"{best.accuracy:.4f}",
+        **({"latency, in the search": _ms(in_search)} if weighed.unit == "ms" else {}),
         "multiply-adds": _large(best.metrics.get("multiply_adds")),
         "parameters": _large(best.metrics.get("params")),
     }
     confirmed = {}
     if retrained:
-        confirmed["mAP, retrained"] = metric_text.text(MAP, retrained[MAP])
+        confirmed[f"{weighed.accuracy}, retrained"] = metric_text.text(
+            weighed.objective, retrained[weighed.objective]
+        )
     if latency:
         confirmed["latency, on the frontier"] = _ms(latency.measured)
     if benchmark:
         confirmed["latency, trained file"] = _ms(benchmark["median_ms"])
         confirmed["TFLite file"] = _large(benchmark.get("model_bytes")) + Markup("<small>B</small>")
     notes = []
-    if unit == "ms":
+    if weighed.unit == "ms":
         measured = latency.measured if latency else None
         notes.append(latency_check.note(in_search, measured, benchmark, source))
     if judged and baseline.verdict(judged.metrics) and baseline.is_level(judged.metrics):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.proposals import SlidingEntropy
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState
@@ -22,9 +21,9 @@ class RunningFigures:
         self.best: Trial | None = None
         self.duplicates = self.failures = self.rejected = 0
         self._entropy = SlidingEntropy(space.decisions) if space else None
-        # (mAP, latency in ms) of the frontier so far.
+        # (accuracy, cost) of the frontier so far.
         self._frontier: list[tuple[float, float]] = []
-        self._slowest_ms = 0.0
+        self._largest_cost = 0.0
 
     def add(self, trial: Trial) -> None:
         self.duplicates += trial.duplicate_of is not None
@@ -32,17 +31,20 @@ class RunningFigures:
         self.rejected += trial.state is TrialState.REJECTED
         if self._entropy:
             self._entropy.add(trial.tokens)
-        if trial.reward is None or trial.latency_ms is None:
+        if trial.reward is None or trial.accuracy is None or trial.cost is None:
             return
         if self.best is None or _order(trial) < _order(self.best):
             self.best = trial
-        self._slowest_ms = max(self._slowest_ms, trial.latency_ms)
-        points = [*self._frontier, (trial.metrics[MAP], trial.latency_ms)]
+        self._largest_cost = max(self._largest_cost, trial.cost)
+        points = [*self._frontier, (trial.accuracy, trial.cost)]
         self._frontier = [points[index] for index in pareto.frontier(points)]
 
     def scalars(self) -> dict[str, float]:
-        """By name. The hypervolume goes down to mAP 0 and out to the slowest trial so far, so it
-        never shrinks."""
+        """Returns the figures by name.
+
+        The hypervolume goes down to accuracy 0 and out to the largest cost so far, so it never
+        shrinks.
+        """
         scalars: dict[str, float] = {
             "duplicates": self.duplicates,
             "failures": self.failures,
@@ -52,7 +54,7 @@ class RunningFigures:
             scalars["entropy"] = self._entropy.mean()
         if self.best and self.best.reward is not None:
             scalars["best_reward"] = self.best.reward
-            scalars["hypervolume"] = pareto.hypervolume(self._frontier, (0.0, self._slowest_ms))
+            scalars["hypervolume"] = pareto.hypervolume(self._frontier, (0.0, self._largest_cost))
         return scalars
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
 
-from mnasdet.evaluation.coco import MAP
-from mnasdet.search.trials.trial_store import Trial, TrialState
+from mnasdet.search.axes import DEFAULT
+from mnasdet.search.trials.trial_store import Trial
 
 # A spread of up to this many times the noise is hardly more than noise: of such a spread, noise
 # makes 1 / 1.5², nearly half of the variance, and of few trials both are known roughly.
@@ -22,23 +22,25 @@ def verdict(
     noise: Mapping[str, Any] | None = None,
     standard_error: float | None = None,
     num_images: int = 0,
+    metric: str = DEFAULT.accuracy,
 ) -> str:
-    """Compares the spread of the children's mAP with the noise of one; "" for less than three.
+    """Compares the spread of the children's accuracy with the noise of one; "" for less than three.
 
     Args:
+      metric: what people call the accuracy.
       noise: what `measure_proxy` found the seed to do, "noise" of proxy_quality.json.
-      standard_error: of the retrained detector's mAP by the choice of the pictures; `num_images`:
+      standard_error: of the best model's accuracy by the choice of the pictures; `num_images`:
         how many these are.
     """
     accuracies = [
-        trial.metrics[MAP]
+        trial.accuracy
         for trial in trials
-        if trial.state is TrialState.COMPLETE and trial.duplicate_of is None
+        if trial.accuracy is not None and trial.duplicate_of is None
     ]
     if len(accuracies) < _LEAST_TRIALS:
         return ""
     spread = stdev(accuracies)
-    children = f"The mAP of {len(accuracies)} different children has a standard deviation of"
+    children = f"The {metric} of {len(accuracies)} different children has a standard deviation of"
     if noise and noise.get("std") is not None:
         return (
             f"{children} {spread:.4f}, that of one network over seeds {noise['std']:.4f} "
@@ -47,9 +49,9 @@ def verdict(
     unknown = "What the seed of a training does is unknown: mnasdet-measure-proxy tells."
     if standard_error:
         return (
-            f"{children} {spread:.4f}. One network's mAP, the retrained one's, has a standard "
-            f"error of {standard_error:.4f} by the choice of these {num_images:,} pictures alone "
-            f"(bootstrap): {_compared(spread, standard_error)} {unknown}"
+            f"{children} {spread:.4f}. One network's {metric}, the retrained one's, has a "
+            f"standard error of {standard_error:.4f} by the choice of these {num_images:,} "
+            f"pictures alone (bootstrap): {_compared(spread, standard_error)} {unknown}"
         )
     return f"{children} {spread:.4f}. Noise unknown: mnasdet-measure-proxy tells."
 

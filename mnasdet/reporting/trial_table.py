@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import page
+from mnasdet.search.axes import DEFAULT, Axes
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
 # Rows of complete, failed and rejected trials each; more make a page that nobody reads.
@@ -16,8 +16,8 @@ MOST_ROWS = 200
 _COLUMNS = (
     "trial",
     "state",
-    "mAP",
-    "ms",
+    "accuracy",
+    "cost",
     "M multiply-adds",
     "M params",
     "reward",
@@ -29,12 +29,12 @@ _TEXT = ("state", "error")
 
 
 def table(
-    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str], unit: str = "ms"
+    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str], axes: Axes = DEFAULT
 ) -> Markup:
     """Returns one row a trial, best reward first, those without a result last.
 
     Of very many trials only some are shown. A cell's `data-value` is what its column is sorted by.
-    The architecture string is the number's tooltip; `unit` is that of the latency source.
+    The architecture string is the number's tooltip.
     """
     shown = rows(trials)
     note = "Click a column to sort by it."
@@ -43,9 +43,10 @@ def table(
             f"Of {len(trials):,} trials the {MOST_ROWS} best, and as many of those that failed or "
             f"were rejected. {note}"
         )
+    headers = {"accuracy": axes.accuracy, "cost": axes.unit}
     header = Markup().join(
         Markup('<th scope="col"{}><button type="button">{}</button></th>').format(
-            _text_class(name), unit if name == "ms" else name
+            _text_class(name), headers.get(name, name)
         )
         for name in _COLUMNS
     )
@@ -88,8 +89,8 @@ def _figures(trial: Trial) -> dict[str, tuple[float | None, str]]:
     """Value and format of every column with numbers."""
     metrics = trial.metrics
     return {
-        "mAP": (metrics.get(MAP), ".4f"),
-        "ms": (trial.latency_ms, ".3f"),
+        "accuracy": (trial.accuracy, ".4f"),
+        "cost": (trial.cost, ".3f"),
         "M multiply-adds": (_millions(metrics.get("multiply_adds")), ",.1f"),
         "M params": (_millions(metrics.get("params")), ",.3f"),
         "reward": (trial.reward, ".4f"),

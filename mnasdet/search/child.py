@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
-import gc
 import math
 import os
 from dataclasses import dataclass, field
 
-from google.protobuf import text_format
-
+from mnasdet import config, models
+from mnasdet.architectures import from_trial
+from mnasdet.blueprint import Blueprint
 from mnasdet.errors import ConfigError, UserError, foreign_line
-from mnasdet.networks.memory import memory_freed
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.evaluation.objectives import objective
+from mnasdet.networks.memory import keep_loaded, memory_freed
+from mnasdet.protos import pipeline_pb2
 
 # TensorFlow has one error for full memory and for these.
 _NOT_MEMORY = [
@@ -39,11 +40,10 @@ class ChildTask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """COCO metrics of the trained child, or why there are none.
-
-    A metric that is no finite number is a reason: the child has failed.
+    """The metrics of the trained child, or why there are none.
 
     Attributes:
+      objective: the name of the metric that counts.
       error: one line; None for a trained child.
       rejected: the child is over a limit, as `error` says, and was not trained.
       environmental: the failure says nothing about the architecture. Data is out of reach, a disk
@@ -52,18 +52,28 @@ class Outcome:
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
+    objective: str = ""
     error: str | None = None
     worker: str = ""
     rejected: bool = False
     environmental: bool = False
     seconds: float = 0.0
 
-    def __post_init__(self):
-        for name, value in self.metrics.items():
-            if not math.isfinite(value):
-                object.__setattr__(self, "error", f"{name} is {value}")
-                object.__setattr__(self, "metrics", {})
-                return
+    @property
+    def accuracy(self) -> float:
+        """The metric that counts, 0 or more: pycocotools says -1 where there is nothing to find."""
+        return max(self.metrics[self.objective], 0.0)
+
+
+def trained(metrics: dict[str, float], objective: str) -> Outcome:
+    """Returns the outcome of a child that was trained.
+
+    A metric that is no finite number makes it one that has failed.
+    """
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            return Outcome(error=f"{name} is {value}")
+    return Outcome(metrics, objective)
 
 
 def prepare(threads: int) -> None:
@@ -75,17 +85,15 @@ def prepare(threads: int) -> None:
     runtime.use_threads(threads)
     # Every child traces functions of its own, which it takes for a mistake.
     tf.get_logger().setLevel("ERROR")
-    # What is loaded stays: a third of a million objects that no garbage collection need visit.
-    gc.collect()
-    gc.freeze()
+    keep_loaded()
 
 
 class Rejected(UserError):
     """The network is over a limit."""
 
 
-def run(task: ChildTask) -> dict[str, float]:
-    """COCO metrics of the architecture after training and evaluation as the pipeline says.
+def run(task: ChildTask) -> Outcome:
+    """Trains and evaluates the architecture as the pipeline says.
 
     Raises:
       Rejected: its file is too large.
@@ -93,22 +101,18 @@ def run(task: ChildTask) -> dict[str, float]:
     from mnasdet.training import trainer
 
     pipeline = pipeline_pb2.TrainEvalPipelineConfig.FromString(task.pipeline)
-    architecture = text_format.Parse(task.architecture, architecture_pb2.Architecture())
+    blueprint = config.resolve(pipeline, from_trial(task.architecture))
     if task.max_file_size:
-        _check_file_size(pipeline, architecture, task.max_file_size)
+        _check_file_size(blueprint, task.max_file_size)
     folder = task.folder or None
-    return trainer.train(pipeline, folder, architecture=architecture, seed=task.seed)
+    metrics = trainer.train(pipeline, folder, blueprint=blueprint, seed=task.seed)
+    return trained(metrics, objective(blueprint.kind))
 
 
-def _check_file_size(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    architecture: architecture_pb2.Architecture,
-    max_file_size: int,
-) -> None:
-    from mnasdet.detectors import detector
+def _check_file_size(blueprint: Blueprint, max_file_size: int) -> None:
     from mnasdet.tflite.convert import convert
 
-    size = len(convert(detector.build(pipeline, architecture).model))
+    size = len(convert(models.build(blueprint).model))
     if size > max_file_size:
         raise Rejected(
             f"the TFLite file has {size:,} bytes; limits.max_file_size is {max_file_size:,}"
@@ -130,7 +134,7 @@ def _outcome(task: ChildTask) -> Outcome:
     from mnasdet.training.trainer import DivergedError
 
     try:
-        return Outcome(metrics=run(task))
+        return run(task)
     except Rejected as error:
         return Outcome(error=str(error), rejected=True)
     except (DivergedError, ConfigError) as error:

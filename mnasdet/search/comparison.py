@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
@@ -16,23 +14,23 @@ from mnasdet.search.trials.trial_store import Trial, TrialState
 def compare(searches: Sequence[Sequence[Trial]]) -> dict[str, Any]:
     """What the searches have in common, and each of them by itself under "searches".
 
-    Hypervolumes are areas in mAP x ms down to one common "reference" point, mAP 0 and the slowest
-    complete trial of all. They and the rewards say something only where the searches had the same
-    data, latency source and reward.
+    Hypervolumes are areas of accuracy x cost down to one common "reference" point, accuracy 0 and
+    the largest cost of all complete trials. They and the rewards say something only
+    where the searches had the same data, latency source and reward.
     """
     points = [_points(trials) for trials in searches]
-    slowest = max((ms for _, ms in itertools.chain(*points)), default=0.0)
+    largest = max((cost for _, cost in itertools.chain(*points)), default=0.0)
     keys = [{trial.key for trial in trials} for trials in searches]
     steps = list(_steps(max(map(len, searches), default=0)))
     return {
-        "reference": {"mAP": 0.0, "latency_ms": slowest},
+        "reference": {"accuracy": 0.0, "cost": largest},
         "shared_architectures": len(set.intersection(*keys)),
         "searches": [
             _counts(trials)
             | {
                 "best_reward": _best_reward(trials),
-                "best_mAP": max((accuracy for accuracy, _ in of_search), default=None),
-                "hypervolume": pareto.hypervolume(of_search, (0.0, slowest)),
+                "best_accuracy": max((accuracy for accuracy, _ in of_search), default=None),
+                "hypervolume": pareto.hypervolume(of_search, (0.0, largest)),
                 "best_reward_after": {
                     str(step): _best_reward_after(trials, step) for step in steps
                 },
@@ -53,10 +51,12 @@ def _counts(trials: Sequence[Trial]) -> dict[str, int]:
 
 
 def _points(trials: Sequence[Trial]) -> list[tuple[float, float]]:
-    """(mAP, ms) of the complete trials."""
-    complete = (trial for trial in trials if trial.state is TrialState.COMPLETE)
-    points = ((trial.metrics.get(MAP, math.nan), trial.latency_ms or 0.0) for trial in complete)
-    return [point for point in points if not math.isnan(point[0])]
+    """Returns (accuracy, cost) of the complete trials."""
+    return [
+        (trial.accuracy, trial.cost or 0.0)
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.accuracy is not None
+    ]
 
 
 def _best_reward(trials: Sequence[Trial]) -> float | None:

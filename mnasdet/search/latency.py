@@ -1,4 +1,4 @@
-"""The latency that enters the reward."""
+"""The cost that enters the reward: latency, or what stands for it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from absl import logging
 from tqdm import tqdm
 
-from mnasdet.networks.builder import canonical_key
-from mnasdet.networks.cost import CostSheet
 from mnasdet.protos import search_pb2
+from mnasdet.search.candidate import Candidate
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -27,53 +26,66 @@ _NUM_RUNS = 10
 
 
 class LatencySource(Protocol):
-    """Tells how long networks take."""
+    """Tells what networks cost.
 
-    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
-        """Whether `latencies_ms` of these networks wants the machine for itself."""
+    Attributes:
+      unit: of the costs, for people.
+    """
+
+    unit: str
+
+    def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
+        """Returns whether `costs` of these networks wants the machine for itself."""
         ...
 
-    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
-        """One a network."""
+    def costs(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Returns one cost a network."""
         ...
 
 
 class MultiplyAdds:
     """Billions of multiply-adds in place of milliseconds."""
 
-    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
+    unit = "G multiply-adds"
+
+    def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
         return False
 
-    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
-        return [sheet.total.multiply_adds / 1e9 for sheet in sheets]
+    def costs(self, candidates: Sequence[Candidate]) -> list[float]:
+        return [candidate.sheet.total.multiply_adds / 1e9 for candidate in candidates]
 
 
 class FixedTable:
     """A table as it is; a layer that it lacks is an error."""
 
+    unit = "ms"
+
     def __init__(self, table: LatencyTable):
         self._table = table
 
-    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
+    def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
         return False
 
-    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
-        return [self._table.latency_ms(sheet) for sheet in sheets]
+    def costs(self, candidates: Sequence[Candidate]) -> list[float]:
+        return [self._table.latency_ms(candidate.sheet) for candidate in candidates]
 
 
 class HostTable:
     """This machine's own table, which grows by what it lacks."""
+
+    unit = "ms"
 
     def __init__(self, num_threads: int = 1):
         self._spec = DeviceSpec(options=Options(num_threads=num_threads))
         self._path = latency_table.default_path(host.provenance(self._spec))
         self._table = self._load()
 
-    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
-        return bool(latency_table.missing(self._table, sheets))
+    def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
+        return bool(latency_table.missing(self._table, [c.sheet for c in candidates]))
 
-    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
-        if self.has_to_measure(sheets):
+    def costs(self, candidates: Sequence[Candidate]) -> list[float]:
+        sheets = [candidate.sheet for candidate in candidates]
+        if self.has_to_measure(candidates):
             with self._spec.open() as device:
                 self._table = table_measurement.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]
@@ -87,20 +99,21 @@ class HostTable:
 class WholeNetworks:
     """Networks as they are, converted and measured on a device, each of them once."""
 
+    unit = "ms"
+
     def __init__(self, spec: DeviceSpec):
         self._spec = spec
         self._known: dict[str, float] = {}
 
-    def has_to_measure(self, sheets: Sequence[CostSheet]) -> bool:
-        return any(canonical_key(sheet.outputs) not in self._known for sheet in sheets)
+    def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
+        return any(candidate.key not in self._known for candidate in candidates)
 
-    def latencies_ms(self, sheets: Sequence[CostSheet]) -> list[float]:
-        keys = [canonical_key(sheet.outputs) for sheet in sheets]
-        new = {k: s for k, s in zip(keys, sheets, strict=True) if k not in self._known}
+    def costs(self, candidates: Sequence[Candidate]) -> list[float]:
+        new = {c.key: c.network for c in candidates if c.key not in self._known}
         if new:
             with self._spec.open() as device:
-                for key, sheet in tqdm(new.items(), desc="measuring", unit="network"):
-                    measured = network_latency(sheet.outputs, device)
+                for key, network in tqdm(new.items(), desc="measuring", unit="network"):
+                    measured = network_latency(network, device)
                     if measured.noisy:
                         logging.warning(
                             "%.4g ms are noisy: the runs differ; of the executions' medians the "
@@ -109,7 +122,7 @@ class WholeNetworks:
                             measured.iqr_ms,
                         )
                     self._known[key] = measured.latency_ms
-        return [self._known[key] for key in keys]
+        return [self._known[candidate.key] for candidate in candidates]
 
 
 def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
@@ -182,5 +195,7 @@ def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
 
 
 def unit(proto: search_pb2.LatencyConfig) -> str:
-    """Of what the source tells, for people; stored names say latency_ms in any case."""
-    return "G multiply-adds" if proto.WhichOneof("latency_oneof") == "multiply_adds" else "ms"
+    """Returns `LatencySource.unit` without opening the source."""
+    if proto.WhichOneof("latency_oneof") == "multiply_adds":
+        return MultiplyAdds.unit
+    return WholeNetworks.unit  # All others tell milliseconds.

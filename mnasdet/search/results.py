@@ -15,9 +15,8 @@ from absl import logging
 
 from mnasdet import config, files
 from mnasdet.errors import UserError
-from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2, search_pb2
-from mnasdet.search import identity, latency
+from mnasdet.search import axes, identity
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, list_searches
 from mnasdet.search_spaces.space import SearchSpace
@@ -36,13 +35,16 @@ _FIXED = tuple(
 
 
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
-    """The complete trials that no other beats in mAP and latency, fastest first; no duplicates."""
+    """Returns the complete trials that no other beats in accuracy and cost, cheapest first.
+
+    There are no duplicates among them.
+    """
     complete = [
         trial
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.duplicate_of is None
     ]
-    points = [(trial.metrics[MAP], trial.latency_ms or 0.0) for trial in complete]
+    points = [(trial.accuracy or 0.0, trial.cost or 0.0) for trial in complete]
     return [complete[index] for index in pareto.frontier(points)]
 
 
@@ -133,12 +135,14 @@ def start(
 def _asked(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) -> dict[str, Any]:
     """Returns what search.json tells people of the config."""
     search_config = pipeline.search_config
+    weighed = axes.from_config(pipeline)
     return {
         "seed": search_config.seed,
         "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
         "cardinality": space.cardinality(),
-        "image_size": list(config.image_size(pipeline)),
-        "latency_unit": latency.unit(search_config.latency),
+        "image_size": list(config.resolve(pipeline).image_size),
+        "objective": weighed.objective,
+        "unit": weighed.unit,
         "controller": search_config.controller.WhichOneof("controller_oneof"),
         "max_pending_trials": search_config.max_pending_trials,
         "versions": identity.versions(),
@@ -289,8 +293,10 @@ def read_frontier(model_dir: Path) -> list[dict[str, Any]]:
 
 
 def read_noise(model_dir: Path) -> dict[str, Any] | None:
-    """Returns what the seed does to a child's mAP, if a proxy_quality.json of scripts/measure_proxy
-    was put into the folder."""
+    """Returns what the seed does to a child's accuracy.
+
+    That is known if a proxy_quality.json of scripts/measure_proxy was put into the folder.
+    """
     path = model_dir / "proxy_quality.json"
     if not path.exists():
         return None
@@ -312,8 +318,8 @@ def _describe(trial: Trial, measured_ms: float | None) -> dict[str, Any]:
     return {
         "trial": trial.number,
         "key": trial.key,
-        "mAP": trial.metrics[MAP],
-        "latency_ms": trial.latency_ms,
+        "accuracy": trial.accuracy,
+        "cost": trial.cost,
         "measured_ms": measured_ms,
         "multiply_adds": trial.metrics["multiply_adds"],
         "params": trial.metrics["params"],

@@ -1,4 +1,4 @@
-"""Rewards: one number from accuracy and latency."""
+"""Rewards: one number from accuracy and cost."""
 
 from __future__ import annotations
 
@@ -9,43 +9,41 @@ from typing import TypeAlias
 from mnasdet.errors import ConfigError
 from mnasdet.protos import search_pb2
 
-# From mAP (0 to 1) and latency in ms, which is positive.
+# From the accuracy (0 to 1) and the cost, which is positive, in the latency source's unit.
 Reward: TypeAlias = Callable[[float, float], float]
 
 
-def mnasfpn(mean_ap: float, latency_ms: float, *, exponent: float = -0.3) -> float:
+def mnasfpn(accuracy: float, cost: float, *, exponent: float = -0.3) -> float:
     """MnasFPN, equation 4; the exponent of section 4.2."""
-    return mean_ap * latency_ms**exponent
+    return accuracy * cost**exponent
 
 
 def mnasnet(
-    mean_ap: float,
-    latency_ms: float,
+    accuracy: float,
+    cost: float,
     *,
-    target_latency_ms: float,
+    target: float,
     alpha: float = -0.07,
     beta: float = -0.07,
 ) -> float:
     """MnasNet, equations 2 and 3: `alpha` up to the target, `beta` above it."""
-    exponent = alpha if latency_ms <= target_latency_ms else beta
-    return mean_ap * (latency_ms / target_latency_ms) ** exponent
+    exponent = alpha if cost <= target else beta
+    return accuracy * (cost / target) ** exponent
 
 
-def tunas(
-    mean_ap: float, latency_ms: float, *, target_latency_ms: float, beta: float = -0.07
-) -> float:
+def tunas(accuracy: float, cost: float, *, target: float, beta: float = -0.07) -> float:
     """TuNAS' absolute reward (Bender et al., 2020, section 3): too fast is as bad as too slow."""
-    return mean_ap + beta * abs(latency_ms / target_latency_ms - 1)
+    return accuracy + beta * abs(cost / target - 1)
 
 
-def multi_objective(mean_ap: float, latency_ms: float) -> float:
-    """Accuracy alone: a controller of several objectives weighs latency itself."""
-    return mean_ap
+def multi_objective(accuracy: float, cost: float) -> float:
+    """Accuracy alone: a controller of several objectives weighs the cost itself."""
+    return accuracy
 
 
-def accuracy(mean_ap: float, latency_ms: float) -> float:
+def accuracy(accuracy: float, cost: float) -> float:
     """Accuracy alone, as NAS-FPN's search rewards it (Ghiasi et al., 2019, section 4.2)."""
-    return mean_ap
+    return accuracy
 
 
 def from_config(config: search_pb2.RewardConfig) -> Reward:
@@ -56,12 +54,12 @@ def from_config(config: search_pb2.RewardConfig) -> Reward:
     if name == "mnasnet":
         return partial(
             mnasnet,
-            target_latency_ms=_target(name, config.mnasnet),
+            target=_target(name, config.mnasnet),
             alpha=config.mnasnet.alpha,
             beta=config.mnasnet.beta,
         )
     if name == "tunas":
-        return partial(tunas, target_latency_ms=_target(name, config.tunas), beta=config.tunas.beta)
+        return partial(tunas, target=_target(name, config.tunas), beta=config.tunas.beta)
     if name == "multi_objective":
         return multi_objective
     if name == "accuracy":

@@ -7,22 +7,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from absl import logging
-from google.protobuf import text_format
 
-from mnasdet import config
-from mnasdet.detectors.network import DetectionNetwork, detection_network
 from mnasdet.errors import Terminated, UserError
-from mnasdet.evaluation.coco import MAP
-from mnasdet.networks.builder import canonical_key
-from mnasdet.networks.cost import CostSheet, cost_sheet
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import pipeline_pb2
 from mnasdet.search.attempts import DEFAULT_PAUSES, Attempts
+from mnasdet.search.candidate import Candidate, candidate
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.controllers.controller import Controller, Result
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.latency import LatencySource
 from mnasdet.search.limits import Limits
-from mnasdet.search.proxy.proxy_task import of_architecture
 from mnasdet.search.reward import Reward
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, now
 from mnasdet.search_spaces.space import SearchSpace, Tokens
@@ -80,6 +74,7 @@ class Search:
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
             self._first_of_key.setdefault(trial.key, trial.number)
+        self._serialized = self.pipeline.SerializeToString()
         self._children: Attempts[int] = Attempts(self.executor, self.pauses, self._proof())
         try:
             self._propose(range(min(self.max_pending, num_trials)))
@@ -104,7 +99,7 @@ class Search:
         return [self._trials[number] for number in range(num_trials)]
 
     def _propose(self, numbers: Sequence[int]) -> None:
-        """The next trials, from the store or new in it, and their training begun."""
+        """Takes the next trials, from the store or new in it, and begins their training."""
         new = {}
         for number, tokens in zip(numbers, self.controller.propose(len(numbers)), strict=True):
             stored = self._trials.get(number)
@@ -118,69 +113,63 @@ class Search:
         self._record(new)
         for number in numbers:
             trial = self._trials[number]
-            if not trial.is_finished and trial.duplicate_of is None:
-                self._start(trial)
+            if trial.is_finished or trial.duplicate_of is not None:
+                continue
+            if number not in new:  # A new one is in the store as it is.
+                trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
+                self._trials[number] = trial
+            self._children.start(number, self._task(trial))
 
     def _record(self, proposals: dict[int, Tokens]) -> None:
-        """Writes new trials with their latencies; those over a limit are rejected at once."""
-        described = [self._describe(number, tokens) for number, tokens in proposals.items()]
-        # A network that was there before has its latency.
-        new = {trial.number: sheet for trial, sheet in described if trial.duplicate_of is None}
-        if self.latency.has_to_measure(list(new.values())):
-            self._wait_for_quiet()  # Children in training would disturb.
-        latencies_ms = self.latency.latencies_ms(list(new.values()))
-        measured = dict(zip(new, latencies_ms, strict=True))
-        trials = []
-        for trial, sheet in described:
-            latency_ms = (
-                measured[trial.number]
-                if trial.duplicate_of is None
-                else self._trials[trial.duplicate_of].latency_ms
-            )
-            assert latency_ms is not None
-            trial = dataclasses.replace(trial, latency_ms=latency_ms)
-            if excess := self.limits.excess(sheet.total, latency_ms):
-                trial = dataclasses.replace(
-                    trial, state=TrialState.REJECTED, error=excess, finished=now()
-                )
-            self._trials[trial.number] = trial
-            trials.append(trial)
+        """Writes new trials with their costs, in one transaction.
+
+        Those over a limit are rejected at once; the others are about to be trained.
+        """
+        candidates = {
+            number: candidate(self.pipeline, self.space.decode(tokens), tokens)
+            for number, tokens in proposals.items()
+        }
+        costs = self._costs(candidates)
+        trials = [self._new_trial(number, *found) for number, found in costs.items()]
         self.store.add(trials)
+        self._trials |= {trial.number: trial for trial in trials}
         for trial in trials:
             if trial.is_finished:
                 self.on_trial(trial)
 
-    def _describe(self, number: int, tokens: Tokens) -> tuple[Trial, CostSheet]:
-        """A new trial and the cost sheet of its network."""
-        architecture = self.space.decode(tokens)
-        network = build_network(self.pipeline, architecture)
-        sheet = cost_sheet(network.outputs)
-        key = canonical_key(network.outputs)
-        first = self._first_of_key.setdefault(key, number)
-        trial = Trial(
-            number=number,
-            tokens=tokens,
-            architecture=text_format.MessageToString(architecture),
-            key=key,
-            seed=self.seed + number,
-            # A damaged row may have left a duplicate without its original: that is trained anew.
-            duplicate_of=first if first < number else None,
-            metrics={
-                "params": sheet.total.params,
-                "multiply_adds": sheet.total.multiply_adds,
-            },
-        )
-        return trial, sheet
+    def _costs(self, candidates: dict[int, Candidate]) -> dict[int, tuple[Candidate, float]]:
+        """Returns the candidates with their costs, which equal networks share."""
+        new: dict[str, Candidate] = {}
+        for number, found in candidates.items():
+            if self._first_of_key.setdefault(found.key, number) == number:
+                new[found.key] = found
+        if self.latency.has_to_measure(list(new.values())):
+            self._wait_for_quiet()  # Children in training would disturb.
+        costs = dict(zip(new, self.latency.costs(list(new.values())), strict=True))
+        for found in candidates.values():
+            if found.key not in costs:
+                cost = self._trials[self._first_of_key[found.key]].cost
+                assert cost is not None
+                costs[found.key] = cost
+        return {number: (found, costs[found.key]) for number, found in candidates.items()}
 
-    def _start(self, trial: Trial) -> None:
-        trial = self.store.update(trial, state=TrialState.RUNNING, started=now())
-        self._trials[trial.number] = trial
-        self._children.start(trial.number, self._task(trial))
+    def _new_trial(self, number: int, found: Candidate, cost: float) -> Trial:
+        first = self._first_of_key[found.key]
+        excess = self.limits.excess(found.sheet.total, cost)
+        state = {}
+        if excess:
+            state = {"state": TrialState.REJECTED, "error": excess, "finished": now()}
+        elif first >= number:
+            state = {"state": TrialState.RUNNING, "started": now()}
+        # A damaged row may have left a duplicate without its original: that is trained anew.
+        duplicate_of = first if first < number else None
+        return found.trial(
+            number, self.seed + number, duplicate_of=duplicate_of, cost=cost, **state
+        )
 
     def _task(self, trial: Trial) -> ChildTask:
-        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
         return ChildTask(
-            of_architecture(self.pipeline, architecture).SerializeToString(),
+            self._serialized,
             trial.architecture,
             trial.seed,
             max_file_size=self.limits.max_file_size,
@@ -227,14 +216,13 @@ class Search:
             state = TrialState.REJECTED if outcome.rejected else TrialState.FAILED
             self._close(trial, state=state, error=outcome.error, worker=outcome.worker)
             return
-        # pycocotools says -1 where there is nothing to find.
-        accuracy = max(outcome.metrics[MAP], 0.0)
-        assert trial.latency_ms is not None
+        assert trial.cost is not None
         self._close(
             trial,
             state=TrialState.COMPLETE,
             metrics=trial.metrics | outcome.metrics,
-            reward=self.reward(accuracy, trial.latency_ms),
+            accuracy=outcome.accuracy,
+            reward=self.reward(outcome.accuracy, trial.cost),
             worker=outcome.worker,
         )
 
@@ -245,22 +233,11 @@ class Search:
 
 
 # What a duplicate takes over.
-_RESULT = ("state", "metrics", "latency_ms", "reward", "error")
+_RESULT = ("state", "metrics", "accuracy", "cost", "reward", "error")
 
 
 def _result(trial: Trial) -> Result:
-    """What the controller learns of a finished trial."""
-    if trial.told_failed or trial.reward is None or trial.latency_ms is None:
+    """Returns what the controller learns of a finished trial."""
+    if trial.told_failed or trial.reward is None or trial.accuracy is None or trial.cost is None:
         return Result(trial.tokens)
-    return Result(trial.tokens, trial.reward, (max(trial.metrics[MAP], 0.0), -trial.latency_ms))
-
-
-def build_network(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
-) -> DetectionNetwork:
-    """The graph of an architecture as the pipeline's detector."""
-    return detection_network(
-        architecture,
-        config.image_size(of_architecture(pipeline, architecture)),
-        pipeline.model.ssd.num_classes,
-    )
+    return Result(trial.tokens, trial.reward, (trial.accuracy, -trial.cost))

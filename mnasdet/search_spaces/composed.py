@@ -11,9 +11,8 @@ from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2
 from mnasdet.search_spaces.space import Choice, Decision, SearchSpace
 
-# Fields of an Architecture that describe its origin and use, not its layers, unless a part chooses
-# them.
-_NOT_COMPARED = ("name", "source", "published_at", "image_size", "input")
+# Fields of an Architecture that describe its origin, and not its layers.
+_NOT_COMPARED = ("name", "source", "published_at")
 
 
 class Part(abc.ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,9 +34,11 @@ def from_config(
     if name is None:
         raise ConfigError(f"search_space is empty; use one of {', '.join(names())}")
     parts = _PARTS[name](getattr(config, name), base, name)
-    parts += scale_parts(name, config.depth_multipliers, config.image_sizes)
+    inputs = [(size.height, size.width) for size in config.inputs]
+    parts += scale_parts(name, config.depth_multipliers, config.image_sizes, inputs)
     space = ComposedSpace(base, parts)
-    _check(name, space, config.image_sizes)
+    _check(name, space, "image_sizes", config.image_sizes, config.image_sizes)
+    _check(name, space, "inputs", inputs, list(itertools.chain(*inputs)))
     return space
 
 
@@ -59,13 +62,21 @@ _PARTS: dict[str, Callable[[Any, architecture_pb2.Architecture, str], list[Part]
 }
 
 
-def _check(name: str, space: ComposedSpace, image_sizes: Sequence[int]) -> None:
-    """Checks one network for all of them: anchors and predictor fit the pyramid in all or none."""
+def _check(
+    name: str, space: ComposedSpace, field: str, sizes: Sequence[Any], sides: Sequence[int]
+) -> None:
+    """Raises ConfigError where the networks do not fit, or images are too small for them.
+
+    What holds for one of the networks holds for all: anchors and predictor fit the pyramid.
+
+    Args:
+      field: of the sizes of images; `sizes`: its values; `sides`: heights and widths in pixels.
+    """
     if problems := architecture_problems(space.example):
         raise ConfigError(f"{name} search space over this architecture: {'; '.join(problems)}")
     smallest = smallest_image_size(space.example)
-    if image_sizes and min(image_sizes) < smallest:
+    if sides and min(sides) < smallest:
         raise ConfigError(
-            f"{name} search space: image_sizes is {list(image_sizes)}; use {smallest} or more, as "
-            "every level is smaller than the one before"
+            f"{name} search space: {field} is {list(sizes)}; use {smallest} or more, as every "
+            "level is smaller than the one before"
         )

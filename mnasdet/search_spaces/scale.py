@@ -1,4 +1,4 @@
-"""Single fields of an architecture as choices: repeats, depth multiplier, image size."""
+"""Single fields of an architecture as choices: repeats, depth multiplier, size of the images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2
-from mnasdet.search_spaces.choices import check_at_least, check_positive, decimal
+from mnasdet.search_spaces.choices import check, check_at_least, check_positive, decimal
 from mnasdet.search_spaces.composed import Part
 from mnasdet.search_spaces.space import Choice, Decision
 
@@ -67,8 +67,41 @@ def repeats_part(
     return FieldPart(f"feature_pyramid.{pyramid}.repeats", repeats)
 
 
+class InputPart(Part):
+    """The size of the images: a decision where there are several, else simply set."""
+
+    fields = ("input",)
+
+    def __init__(self, name: str, sizes: Mapping[Choice, tuple[int, int]]) -> None:
+        """Args:
+        name: of the decision.
+        sizes: (height, width) in pixels by choice; at least one.
+        """
+        self._name = name
+        self._sizes = dict(sizes)
+
+    def decisions(self, first: int) -> list[Decision]:
+        return [Decision(self._name, tuple(self._sizes))] if len(self._sizes) > 1 else []
+
+    def write(
+        self, values: Mapping[str, Choice], architecture: architecture_pb2.Architecture
+    ) -> None:
+        choice = values.get(self._name, next(iter(self._sizes)))
+        architecture.input.height, architecture.input.width = self._sizes[choice]
+
+    def read(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
+        if len(self._sizes) == 1:
+            return {}
+        size = (architecture.input.height, architecture.input.width)
+        known = {size: choice for choice, size in self._sizes.items()}
+        return {self._name: known.get(size, "x".join(map(str, size)))}
+
+
 def scale_parts(
-    space: str, depth_multipliers: Sequence[float] = (), image_sizes: Sequence[int] = ()
+    space: str,
+    depth_multipliers: Sequence[float] = (),
+    image_sizes: Sequence[int] = (),
+    inputs: Sequence[tuple[int, int]] = (),
 ) -> list[Part]:
     """Returns the parts that scale a whole network; what is left out stays as in the base.
 
@@ -76,16 +109,23 @@ def scale_parts(
       space: whose choices these are, for errors.
       depth_multipliers: factors on the widths of backbone and pyramid, above 0.
       image_sizes: sides of square images in pixels.
+      inputs: (height, width) of images in pixels, in place of `image_sizes`.
 
     Raises ConfigError for values that no network can have.
     """
     parts: list[Part] = []
-    multipliers = [decimal(multiplier) for multiplier in depth_multipliers]
-    for field, path, values in (
-        ("depth_multipliers", "depth_multiplier", multipliers),
-        ("image_sizes", "image_size", image_sizes),
-    ):
-        if values:
-            check_positive(space, field, values)
-            parts.append(FieldPart(path, values))
+    if depth_multipliers:
+        multipliers = [decimal(multiplier) for multiplier in depth_multipliers]
+        check_positive(space, "depth_multipliers", multipliers)
+        parts.append(FieldPart("depth_multiplier", multipliers))
+    if image_sizes and inputs:
+        raise ConfigError(f"{space} search space: give either image_sizes or inputs")
+    if image_sizes:
+        check_positive(space, "image_sizes", image_sizes)
+        parts.append(InputPart("image_size", {side: (side, side) for side in image_sizes}))
+    if inputs:
+        check(space, "inputs", inputs, lambda size: min(size) > 0, "positive heights and widths")
+        parts.append(
+            InputPart("input", {f"{height}x{width}": (height, width) for height, width in inputs})
+        )
     return parts

@@ -62,6 +62,18 @@ BAD = [
         f"{SPACES}.image_sizes is [320, 320]; different values of at least 1 are allowed",
     ),
     (
+        nested(SPACES, "inputs { height: 64 width: 96 } inputs { height: 64 width: 96 }"),
+        f"{SPACES}.inputs is [64x96, 64x96]; different sizes are allowed",
+    ),
+    (
+        nested(SPACES, "inputs { height: 64 width: 96 } inputs { height: 64 width: 0 }"),
+        f"{SPACES}.inputs[1].width is 0; at least 1 is allowed",
+    ),
+    (
+        nested(SPACES, "inputs { height: 64 width: 96 } image_sizes: 64"),
+        f"{SPACES}.inputs and image_sizes are both set; one of them is allowed",
+    ),
+    (
         nested(f"{SPACES}.nas_fpn", "num_internal_cells: -1"),
         f"{SPACES}.nas_fpn.num_internal_cells is -1; at least 0 is allowed",
     ),

@@ -36,8 +36,8 @@ def test_a_measurement_and_what_is_left_of_it(config, tmp_path):
     assert found["noise"]["degrees_of_freedom"] == 2
     assert (found["proxy_num_steps"], found["long_num_steps"]) == (8, 12)
     assert found["proxy_seconds"] > 0
-    assert [len(entry["proxy_mAP"]) for entry in found["architectures"]] == [2, 2]
-    assert None not in [entry["long_mAP"] for entry in found["architectures"]]
+    assert [len(entry["proxy_accuracies"]) for entry in found["architectures"]] == [2, 2]
+    assert None not in [entry["long_accuracy"] for entry in found["architectures"]]
     searches = list_searches(folder / "proxy.db")
     assert [summary.name for summary in searches] == ["proxy_0", "proxy_1", "long"]
     assert {summary.counts[TrialState.COMPLETE] for summary in searches} == {2}

@@ -3,12 +3,9 @@
 import re
 
 import pytest
-from google.protobuf import text_format
 
-from mnasdet import config
-from mnasdet.detectors import detector
-from mnasdet.protos import architecture_pb2
-from mnasdet.search.proxy.proxy_task import of_architecture
+from mnasdet import config, models
+from mnasdet.architectures import from_trial
 from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from mnasdet.tflite.convert import convert
 from tests.integration.commands import run
@@ -57,8 +54,7 @@ def test_whatever_was_trained_is_inside_the_limits(search):
     assert {trial.state for trial in trained} == {TrialState.COMPLETE}
     sizes = []
     for trial in trained:
-        architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
-        built = detector.build(of_architecture(pipeline, architecture), architecture)
+        built = models.build(config.resolve(pipeline, from_trial(trial.architecture)))
         assert built.model.count_params() == trial.metrics["params"] <= MAX_PARAMS
         assert trial.metrics["multiply_adds"] <= MAX_MULTIPLY_ADDS
         sizes.append((built.model.count_params(), built.model))

@@ -4,11 +4,11 @@ import json
 import zipfile
 
 import pytest
-from tests.tflite.test_benchmark_model import NEW
 
 from mnasdet import files
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from tests.integration.commands import ROOT, run
+from tests.tflite.devices.test_benchmark_model import NEW
 
 # Few layers.
 PIPELINE = """

@@ -25,7 +25,7 @@ ARCHITECTURE = "backbone { mobilenet_v2 {} }\nimage_size: 320\n"
 START = datetime.datetime(2025, 1, 2, 3, 4, 5)
 
 
-def complete(number, accuracy, latency_ms, **fields):
+def complete(number, accuracy, cost, **fields):
     return Trial(
         number=number,
         tokens=(number, 1),
@@ -35,7 +35,8 @@ def complete(number, accuracy, latency_ms, **fields):
         state=TrialState.COMPLETE,
         worker="worker 0",
         metrics={MAP: accuracy, "params": 2223872},
-        latency_ms=latency_ms,
+        accuracy=accuracy,
+        cost=cost,
         reward=accuracy / 2,
         started=START,
         finished=START + datetime.timedelta(seconds=90),
@@ -50,7 +51,7 @@ TRIALS = [
     complete(3, 0.25, 20.0, duplicate_of=0),
     Trial(4, (4, 1), ARCHITECTURE, "c", 104, state=TrialState.REJECTED, error="too large"),
     complete(5, 0.375, 10.0, note="fast"),
-    Trial(6, (6, 1), ARCHITECTURE, "d", 106, state=TrialState.RUNNING, latency_ms=15.0),
+    Trial(6, (6, 1), ARCHITECTURE, "d", 106, state=TrialState.RUNNING, cost=15.0),
 ]
 
 
@@ -107,8 +108,8 @@ def test_the_table_as_json(folders):
         "number": 5,
         "state": "complete",
         "reward": 0.1875,
-        "mAP": 0.375,
-        "latency_ms": 10.0,
+        "accuracy": 0.375,
+        "cost": 10.0,
         "duplicate_of": None,
         "note": "fast",
         "error": None,
@@ -120,9 +121,9 @@ def test_the_table_as_json(folders):
     [
         # Of equal ones and of those without the value the earlier comes first.
         (["--sort=reward"], [1, 5, 0, 3, 2, 4, 6]),
-        (["--sort=mAP", "--limit=3"], [1, 5, 0]),
-        (["--sort=latency"], [5, 6, 0, 3, 1, 2, 4]),
-        (["--state=complete", "--sort=latency", "--limit=2"], [5, 0]),
+        (["--sort=accuracy", "--limit=3"], [1, 5, 0]),
+        (["--sort=cost"], [5, 6, 0, 3, 1, 2, 4]),
+        (["--state=complete", "--sort=cost", "--limit=2"], [5, 0]),
         (["--state=pending"], []),
         (["--limit=2"], [0, 1]),
     ],
@@ -191,13 +192,13 @@ def test_comparison(folders):
     rows = {line[:20].strip(): line[20:].split() for line in lines[1:-2]}
     assert lines[0].split() == ["one", "nas_fpn"]
     assert rows["trials"] == ["7", "12"]
-    assert rows["best mAP"] == ["0.5000", "0.2500"]
+    assert rows["best accuracy"] == ["0.5000", "0.2500"]
     # Out to 50 ms: 0.375 from 10 ms and another 0.125 from 40 ms on, against 0.25 from 20 ms on.
     assert rows["hypervolume"] == ["16.2500", "7.5000"]
     assert rows["best reward after 10"] == ["0.1250"], "the first search has no 10 trials yet"
     assert "1 architectures are in both" in lines
     result = json.loads(trials(*both, "--format=json").stdout)
-    assert result["reference"] == {"mAP": 0.0, "latency_ms": 50.0}
+    assert result["reference"] == {"accuracy": 0.0, "cost": 50.0}
     assert [search["search_name"] for search in result["searches"]] == ["one", "nas_fpn"]
     assert [search["best_reward_after"] for search in result["searches"]] == [
         {"10": None},

@@ -5,8 +5,9 @@ import pytest
 
 from mnasdet import config
 from mnasdet.models import network_of
-from mnasdet.networks.builder import Builder
+from mnasdet.networks.builder import Builder, canonical_key
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from tests import harness
 from tests.search_spaces.architectures import mnasfpn_space
@@ -28,12 +29,14 @@ def test_one_separable_block_by_hand():
     assert sheet.parts["box_predictor"].params == 25 * 16 + 16 * 4 + 4
     assert sheet.parts["box_predictor"].multiply_adds == 12 * (16 * 25 + 16 * 4)
     # conv: 48 weights x 9, reads 8*6*3, writes 4*3*16, four bytes each.
-    assert sheet.costs[0].memory_bytes == 4 * (432 + 144 + 192)
+    (graph,) = sheet.graphs
+    assert graph.costs[0].memory_bytes == 4 * (432 + 144 + 192)
 
 
 def test_group_norm_has_a_factor_and_an_offset_and_no_averages():
     b = Builder()
-    (cost,) = cost_sheet([b.group_norm(b.input((8, 6, 16)), groups=4, epsilon=0.1, name="x")]).costs
+    x = b.group_norm(b.input((8, 6, 16)), groups=4, epsilon=0.1, name="x")
+    cost = cost_sheet([x]).total
     assert (cost.params, cost.trainable_params, cost.multiply_adds) == (32, 32, 0)
     assert cost.memory_bytes == 4 * (2 * 8 * 6 * 16 + 32)
 
@@ -64,6 +67,43 @@ def test_a_shared_layer_weighs_once_and_works_twice():
     total = cost_sheet(outputs).total
     assert total.params == 6
     assert total.multiply_adds == 6 * (64 + 16)
+
+
+def test_graphs_add_as_often_as_they_run():
+    def one_layer(channels, name):
+        b = Builder()
+        return b.conv2d(b.input((8, 6, 3)), channels, 1, kernel=Kernel(), name=name)
+
+    features, head = one_layer(4, "features"), one_layer(2, "head")
+    network = Network(
+        {"features": Graph({"x": features}), "head": Graph({"boxes": head}, times=1000)}
+    )
+    sheet = cost_sheet(network)
+    # Weights are there once; 48 places, 3 channels in, and as many multiply-adds as weights each.
+    assert sheet.total.params == sheet.total.trainable_params == 3 * 4 + 3 * 2
+    assert sheet.total.multiply_adds == 48 * 12 + 1000 * 48 * 6
+    assert sheet.total.memory_bytes == 4 * (12 + 48 * 7) + 1000 * 4 * (6 + 48 * 5)
+    assert sheet.parts["head"].multiply_adds == 1000 * 48 * 6
+    assert sheet.runs == 1001
+    # A graph that runs once costs what its nodes cost, and has their key.
+    once = Network({"detector": Graph({"x": features})})
+    assert cost_sheet(once).total == cost_sheet([features]).total == (12, 12, 576, 1392)
+    assert once.key() == canonical_key([features])
+    keys = {
+        Network({"a": Graph({"x": features}), "b": Graph({"x": head}, times=times)}).key()
+        for times in (1, 1000)
+    }
+    assert len(keys) == 2
+
+
+def test_layers_of_one_name_have_one_set_of_weights():
+    graphs = {}
+    for name in ("first", "second"):
+        b = Builder()
+        x = b.conv2d(b.input((4, 4, 3)), 2, 1, kernel=Kernel(), name="shared")
+        graphs[name] = Graph({"x": x})
+    total = cost_sheet(Network(graphs)).total
+    assert (total.params, total.multiply_adds) == (6, 2 * 16 * 6)
 
 
 # All were counted from the layer tables of the papers and their code, apart from this code. Where

@@ -48,7 +48,7 @@ def trials(space, count):
 
 def outcome(number, rng):
     latency = float(10 + 10 * rng.random())
-    common = {"latency_ms": latency, "started": START, "finished": START}
+    common = {"cost": latency, "started": START, "finished": START}
     if number % 11 == 5:
         return common | {"state": TrialState.FAILED, "error": f"the loss is NaN at step {number}"}
     if number % 13 == 7:
@@ -58,6 +58,7 @@ def outcome(number, rng):
     return common | {
         "state": TrialState.COMPLETE,
         "reward": accuracy * (latency / 15) ** -0.3,
+        "accuracy": accuracy,
         "metrics": {MAP: accuracy, "params": 2_500_000, "multiply_adds": 920_000_000},
     }
 
@@ -87,7 +88,7 @@ def page(space, tmp_path_factory):
         space=space,
         retrained={MAP: 0.4},
         benchmark={"median_ms": 12.0, "model_bytes": 10_000_000},
-        measured_ms={trial.number: 1.03 * trial.latency_ms for trial in results.frontier(made)},
+        measured_ms={trial.number: 1.03 * trial.cost for trial in results.frontier(made)},
         judged=judged(),
     )
     return path

@@ -6,8 +6,8 @@ from mnasdet.search.trials.trial_store import Trial, TrialState
 from tests.reporting.coins import Coins
 
 
-def trial(number, mean_ap=None, latency_ms=None, reward=None, key=None):
-    complete = mean_ap is not None
+def trial(number, accuracy=None, cost=None, reward=None, key=None):
+    complete = accuracy is not None
     return Trial(
         number,
         (),
@@ -15,8 +15,9 @@ def trial(number, mean_ap=None, latency_ms=None, reward=None, key=None):
         key or str(number),
         0,
         state=TrialState.COMPLETE if complete else TrialState.FAILED,
-        metrics={MAP: mean_ap} if complete else {},
-        latency_ms=latency_ms,
+        metrics={MAP: accuracy} if complete else {},
+        accuracy=accuracy,
+        cost=cost,
         reward=reward,
     )
 

@@ -3,6 +3,7 @@ from google.protobuf import text_format
 
 from mnasdet.protos import search_pb2
 from mnasdet.reporting import facts
+from mnasdet.search.axes import DEFAULT
 
 
 def test_of_a_search(tiny_pipeline):
@@ -37,7 +38,7 @@ def test_of_a_search(tiny_pipeline):
     ],
 )
 def test_rewards(text, expected):
-    assert facts.reward(text_format.Parse(text, search_pb2.RewardConfig()), "ms") == expected
+    assert facts.reward(text_format.Parse(text, search_pb2.RewardConfig()), DEFAULT) == expected
 
 
 @pytest.mark.parametrize(

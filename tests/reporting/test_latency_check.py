@@ -23,7 +23,7 @@ def test_gist():
 
 
 def test_only_measured_trials_count():
-    trials = [Trial(n, (), "", "", 0, latency_ms=10.0 + n) for n in range(3)]
+    trials = [Trial(n, (), "", "", 0, cost=10.0 + n) for n in range(3)]
     assert latency_check.latencies(trials, {1: 12.0, 7: 3.0}) == {1: Latency(1, 11.0, 12.0)}
     assert latency_check.latencies(trials, None) == latency_check.latencies(trials, {}) == {}
 

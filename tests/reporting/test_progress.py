@@ -7,6 +7,7 @@ from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting.progress import TrialProgress, last_training
+from mnasdet.search.axes import Axes
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
@@ -21,7 +22,8 @@ def complete(number, reward, **changes):
     values = {
         "state": TrialState.COMPLETE,
         "metrics": {MAP: 0.31},
-        "latency_ms": 12.34,
+        "accuracy": 0.31,
+        "cost": 12.34,
         "reward": reward,
     }
     return Trial(number, (), "", f"key {number}", 0, **(values | changes))
@@ -45,9 +47,14 @@ def told(num_trials, steps, **options):
 
 
 def test_multiply_adds_are_no_milliseconds():
-    (line,) = told(1, [(1, complete(0, 0.15))], unit="G multiply-adds")
+    (line,) = told(1, [(1, complete(0, 0.15))], axes=Axes(unit="G multiply-adds"))
     assert "mAP 0.310  12.34 G multiply-adds  best" in line
     assert " ms" not in line
+
+
+def test_a_metric_has_the_name_that_people_have_for_it():
+    (line,) = told(1, [(1, complete(0, 0.15))], axes=Axes("Classification/top_1"))
+    assert "top-1 0.310  12.34 ms  best" in line
 
 
 def test_one_line_a_trial():
@@ -129,10 +136,10 @@ def test_the_work_of_the_retraining(retrain, expected):
 
 
 @pytest.mark.parametrize(
-    ("latency_ms", "shown"), [(1.3074, "1.307 ms"), (9.9996, "10.000 ms"), (12.344, "12.34 ms")]
+    ("cost", "shown"), [(1.3074, "1.307 ms"), (9.9996, "10.000 ms"), (12.344, "12.34 ms")]
 )
-def test_milliseconds_tell_trials_apart(latency_ms, shown):
-    (line,) = told(1, [(1, complete(0, 0.1, latency_ms=latency_ms))])
+def test_milliseconds_tell_trials_apart(cost, shown):
+    (line,) = told(1, [(1, complete(0, 0.1, cost=cost))])
     assert f"mAP 0.310  {shown}  best" in line
 
 
@@ -189,8 +196,8 @@ def test_tensorboard(tmp_path):
     }
     assert {key: round(value, 4) for key, value in scalars.items()} == {
         (1, "reward"): 0.25,
-        (1, "mAP"): 0.31,
-        (1, "latency_ms"): 12.34,
+        (1, "accuracy"): 0.31,
+        (1, "cost"): 12.34,
         (1, "best_reward"): 0.5,
         (1, "hypervolume"): 0.0,
         (1, "duplicates"): 1,

@@ -116,7 +116,8 @@ def complete(number, **changes):
     values = {
         "state": TrialState.COMPLETE,
         "metrics": {MAP: 0.3 + number / 1000, "params": 2_500_000, "multiply_adds": 920_000_000},
-        "latency_ms": 12.0 + number,
+        "accuracy": 0.3 + number / 1000,
+        "cost": 12.0 + number,
         "reward": 0.1 + number / 10000,
         "started": START,
         "finished": START + datetime.timedelta(seconds=90.5),
@@ -130,7 +131,7 @@ def failed(number, error):
 
 def rejected(number, error):
     state = TrialState.REJECTED
-    return Trial(number, (), "", f"key {number}", 0, state=state, error=error, latency_ms=40.0)
+    return Trial(number, (), "", f"key {number}", 0, state=state, error=error, cost=40.0)
 
 
 def texts(page, tag):
@@ -323,7 +324,7 @@ def test_one_trial(page):
 
 
 def test_running_trials_are_listed_last(page):
-    running = Trial(0, (), "", "key", 0, state=TrialState.RUNNING, latency_ms=3.0)
+    running = Trial(0, (), "", "key", 0, state=TrialState.RUNNING, cost=3.0)
     parsed = page([running, complete(1)])
     assert [row[:2] for row in parsed.rows if len(row) == 10] == [
         ["1", "complete"],
@@ -337,7 +338,7 @@ def test_of_very_many_trials_the_best_are_listed(page):
             return failed(number, f"error {number % 3}")
         if number % 20 == 1:
             return rejected(number, f"{number} over 8")
-        return complete(number, latency_ms=12.0 + number % 50)
+        return complete(number, cost=12.0 + number % 50)
 
     trials = [dataclasses.replace(trial(n), tokens=(n % 2, n // 2 % 2)) for n in range(10_000)]
     parsed = page(trials, space=Coins())
@@ -363,7 +364,7 @@ def test_the_image_size_that_is_searched_sizes_the_drawings(page, architecture):
 
 def test_multiply_adds_are_never_called_milliseconds(page):
     unit = "G multiply-adds"
-    parsed = page([complete(0), complete(1)], unit=unit, measured_ms={0: 12.0})
+    parsed = page([complete(0), complete(1)], search={"unit": unit}, measured_ms={0: 12.0})
     assert unit in texts(parsed, "th")
     assert unit in texts(parsed, "button")
     assert not {"ms", "measured ms"} & {*texts(parsed, "th"), *texts(parsed, "button")}

@@ -1,13 +1,12 @@
 import pytest
 
-from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting import spread
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def trials(*accuracies):
     return [
-        Trial(n, (), "", str(n), 0, state=TrialState.COMPLETE, metrics={MAP: value}, reward=value)
+        Trial(n, (), "", str(n), 0, state=TrialState.COMPLETE, accuracy=value, reward=value)
         for n, value in enumerate(accuracies)
     ]
 
@@ -48,5 +47,5 @@ def test_noise_unknown():
 def test_duplicates_and_failures_are_no_children():
     two = trials(0.2, 0.4)
     failed = Trial(2, (), "", "2", 0, state=TrialState.FAILED)
-    twin = Trial(3, (), "", "0", 0, state=TrialState.COMPLETE, metrics={MAP: 0.2}, duplicate_of=0)
+    twin = Trial(3, (), "", "0", 0, state=TrialState.COMPLETE, accuracy=0.2, duplicate_of=0)
     assert spread.verdict([*two, failed, twin]) == ""

@@ -12,7 +12,7 @@ import sys
 import time
 
 from mnasdet.evaluation.coco import MAP
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask, Outcome, trained
 from mnasdet.search.executors.executor import Executor
 
 
@@ -29,7 +29,7 @@ def prepare_if_whole(threads: int) -> None:
 def accuracy(task: ChildTask) -> Outcome:
     """An accuracy in [0, 1) that depends on the architecture and the seed, and on nothing else."""
     digest = hashlib.sha256(f"{task.architecture}{task.seed}".encode()).digest()
-    return Outcome(metrics={MAP: int.from_bytes(digest[:4], "big") / 2**32})
+    return trained({MAP: int.from_bytes(digest[:4], "big") / 2**32}, MAP)
 
 
 def slow_accuracy(task: ChildTask) -> Outcome:
@@ -63,7 +63,7 @@ def dies_once(task: ChildTask) -> Outcome:
     if not os.path.exists(task.architecture):
         open(task.architecture, "w").close()
         os.kill(os.getpid(), signal.SIGSEGV)
-    return Outcome(metrics={MAP: 0.5})
+    return trained({MAP: 0.5}, MAP)
 
 
 def crashes_if_seeded_so(task: ChildTask) -> Outcome:
@@ -81,7 +81,7 @@ def hangs_once(task: ChildTask) -> Outcome:
         with open(task.architecture, "w") as file:
             file.write(str(os.getpid()))
         time.sleep(600)
-    return Outcome(metrics={MAP: 0.5})
+    return trained({MAP: 0.5}, MAP)
 
 
 def holds_the_interpreter_s_lock(task: ChildTask) -> Outcome:
@@ -132,7 +132,7 @@ def has_a_bug_that_does_not_pickle(task: ChildTask) -> Outcome:
 
 def process_id(task: ChildTask) -> Outcome:
     time.sleep(0.05)
-    return Outcome(metrics={MAP: float(os.getpid())})
+    return trained({MAP: float(os.getpid())}, MAP)
 
 
 def outcomes_of_all(executor: Executor, num_workers: int) -> list[Outcome]:
@@ -148,13 +148,13 @@ def outcomes_of_all(executor: Executor, num_workers: int) -> list[Outcome]:
 
 def visible_devices(task: ChildTask) -> Outcome:
     time.sleep(0.05)
-    return Outcome(metrics={MAP: float(os.environ.get("CUDA_VISIBLE_DEVICES", -1))})
+    return trained({MAP: float(os.environ.get("CUDA_VISIBLE_DEVICES", -1))}, MAP)
 
 
 def takes_300_mb(task: ChildTask) -> Outcome:
     taken = bytearray(300 * 2**20)
     time.sleep(600)
-    return Outcome(metrics={MAP: float(len(taken))})
+    return trained({MAP: float(len(taken))}, MAP)
 
 
 def its_process_takes_300_mb(task: ChildTask) -> Outcome:
@@ -186,7 +186,7 @@ def kills_its_watchdog_once(task: ChildTask) -> Outcome:
         open(task.architecture, "w").close()
         os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(600)
-    return Outcome(metrics={MAP: 0.5})
+    return trained({MAP: 0.5}, MAP)
 
 
 def ends_badly(task: ChildTask) -> Outcome:
@@ -195,7 +195,7 @@ def ends_badly(task: ChildTask) -> Outcome:
         case 10:
             return takes_300_mb(task)
         case 12:
-            return Outcome(metrics={MAP: math.nan})
+            return trained({MAP: math.nan}, MAP)
         case 15:
             return hangs(task)
         case 18:

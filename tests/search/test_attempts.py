@@ -8,9 +8,9 @@ import pytest
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search import attempts
 from mnasdet.search.attempts import Attempts, EnvironmentFailedError
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask, Outcome, trained
 
-GOOD = Outcome(metrics={MAP: 0.5})
+GOOD = trained({MAP: 0.5}, MAP)
 LOST = Outcome(error="worker lost: killed by SIGSEGV", environmental=True)
 NO_DATA = Outcome(error="train.record: does not exist", environmental=True)
 DIVERGED = Outcome(error="training diverged")

@@ -6,12 +6,11 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from mnasdet import config
-from mnasdet.detectors import detector
+from mnasdet import config, models
 from mnasdet.errors import CheckpointError, ConfigError, DataError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search import child
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask, Outcome, trained
 from mnasdet.tflite.convert import convert
 from mnasdet.training import trainer
 from mnasdet.training.trainer import DivergedError
@@ -21,10 +20,18 @@ TASK = ChildTask(b"", "", 0)
 
 def test_metrics_that_are_no_numbers_are_a_reason():
     for value, written in ((math.nan, "nan"), (math.inf, "inf"), (-math.inf, "-inf")):
-        outcome = Outcome(metrics={"loss": 1.0, MAP: value})
+        outcome = trained({"loss": 1.0, MAP: value}, MAP)
         assert outcome.error == f"DetectionBoxes_Precision/mAP is {written}"
         assert outcome.metrics == {}
-    assert Outcome(metrics={MAP: -1.0}).error is None
+    assert trained({MAP: -1.0}, MAP).error is None
+
+
+def test_the_accuracy_is_the_metric_that_the_child_names():
+    metrics = {MAP: 0.25, "Classification/top_1": 0.75}
+    assert trained(metrics, MAP).accuracy == 0.25
+    assert trained(metrics, "Classification/top_1").accuracy == 0.75
+    # pycocotools says -1 where there is nothing to find.
+    assert trained({MAP: -1.0}, MAP).accuracy == 0.0
 
 
 @pytest.mark.parametrize(
@@ -71,14 +78,16 @@ def test_what_goes_wrong_around_a_child_says_nothing_about_it(monkeypatch, raise
 def test_a_child_trains_with_its_pipeline_folder_architecture_and_seed(
     tiny_pipeline, monkeypatch, folder, model_dir
 ):
-    def train(pipeline, given_dir, *, architecture, seed):
+    def train(pipeline, given_dir, *, blueprint, seed):
         assert pipeline == tiny_pipeline
-        assert (given_dir, architecture.image_size, seed) == (model_dir, 96, 5)
+        assert (given_dir, blueprint.image_size, seed) == (model_dir, (96, 160), 5)
         return {MAP: 0.25}
 
     monkeypatch.setattr(trainer, "train", train)
-    task = ChildTask(tiny_pipeline.SerializeToString(), "image_size: 96", 5, folder=folder)
-    assert child.run_safely(task) == Outcome(metrics={MAP: 0.25})
+    task = ChildTask(
+        tiny_pipeline.SerializeToString(), "input { height: 96 width: 160 }", 5, folder=folder
+    )
+    assert child.run_safely(task) == trained({MAP: 0.25}, MAP)
 
 
 def test_a_network_with_too_large_a_file_is_rejected_untrained(tiny_pipeline, monkeypatch):
@@ -87,14 +96,14 @@ def test_a_network_with_too_large_a_file_is_rejected_untrained(tiny_pipeline, mo
 
     monkeypatch.setattr(trainer, "train", train)
     architecture = text_format.MessageToString(config.resolve(tiny_pipeline).architecture)
-    size = len(convert(detector.build(tiny_pipeline).model))
+    size = len(convert(models.build(config.resolve(tiny_pipeline)).model))
 
     def outcome(max_file_size):
         return child.run_safely(
             ChildTask(tiny_pipeline.SerializeToString(), architecture, 5, max_file_size)
         )
 
-    assert outcome(size) == Outcome(metrics={MAP: 0.25})
+    assert outcome(size) == trained({MAP: 0.25}, MAP)
     assert outcome(size - 1) == Outcome(
         error=f"the TFLite file has {size:,} bytes; limits.max_file_size is {size - 1:,}",
         rejected=True,

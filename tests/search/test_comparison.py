@@ -1,7 +1,5 @@
 """Two searches side by side, with figures by hand."""
 
-import math
-
 import pytest
 
 from mnasdet.evaluation.coco import MAP
@@ -9,7 +7,7 @@ from mnasdet.search.comparison import compare
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
-def complete(number, accuracy, latency_ms, key=None, **fields):
+def complete(number, accuracy, cost, key=None, **fields):
     return Trial(
         number=number,
         tokens=(),
@@ -18,7 +16,8 @@ def complete(number, accuracy, latency_ms, key=None, **fields):
         seed=0,
         state=TrialState.COMPLETE,
         metrics={MAP: accuracy},
-        latency_ms=latency_ms,
+        accuracy=accuracy,
+        cost=cost,
         reward=accuracy / 2,
         **fields,
     )
@@ -34,7 +33,7 @@ def test_by_hand():
         Trial(4, (), "", "next", 0),
     ]
     result = compare([first, second])
-    assert result["reference"] == {"mAP": 0.0, "latency_ms": 40.0}
+    assert result["reference"] == {"accuracy": 0.0, "cost": 40.0}
     assert result["shared_architectures"] == 1
     one, other = result["searches"]
     # 0.1 from 10 ms and another 0.1 from 20 ms on; the slowest, at the reference, adds nothing.
@@ -50,7 +49,7 @@ def test_by_hand():
         "duplicates": 0,
         "architectures": 3,
         "best_reward": 0.2,
-        "best_mAP": 0.4,
+        "best_accuracy": 0.4,
         "best_reward_after": {},
     }
     assert other == {
@@ -63,7 +62,7 @@ def test_by_hand():
         "duplicates": 1,
         "architectures": 4,
         "best_reward": 0.15,
-        "best_mAP": 0.3,
+        "best_accuracy": 0.3,
         "best_reward_after": {},
     }
 
@@ -89,9 +88,9 @@ def test_best_reward_after_some_trials():
 
 
 def test_nothing_to_compare():
-    result = compare([[], [complete(0, math.nan, 5.0)]])
-    assert result["reference"] == {"mAP": 0.0, "latency_ms": 0.0}
+    result = compare([[], [Trial(0, (), "", "k", 0, state=TrialState.FAILED, cost=5.0)]])
+    assert result["reference"] == {"accuracy": 0.0, "cost": 0.0}
     assert result["shared_architectures"] == 0
     for search in result["searches"]:
-        assert search["best_mAP"] is None
+        assert search["best_accuracy"] is None
         assert search["hypervolume"] == 0.0

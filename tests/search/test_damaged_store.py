@@ -24,7 +24,7 @@ def trials():
             number,
             state=TrialState.COMPLETE,
             metrics={"mAP": number / 7},
-            latency_ms=1.0 + number,
+            cost=1.0 + number,
             reward=number / 9,
             worker="process 1",
             started=now(),

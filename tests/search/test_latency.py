@@ -1,12 +1,14 @@
 """Where the search's latencies come from."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 
 from mnasdet.errors import UserError
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.protos import search_pb2
 from mnasdet.search import latency
@@ -15,54 +17,60 @@ from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
 
 
-def sheet(channels):
+def convolution(channels):
+    """A network of one layer, with what a latency source reads of a candidate."""
     b = Builder()
-    return cost_sheet([b.conv2d(b.input((8, 8, 3)), channels, 3, kernel=Kernel(), name="conv")])
+    x = b.conv2d(b.input((8, 8, 3)), channels, 3, kernel=Kernel(), name="conv")
+    return measurable(Network({"graph": Graph({"x": x})}))
+
+
+def measurable(network):
+    return SimpleNamespace(network=network, sheet=cost_sheet(network), key=network.key())
 
 
 def test_multiply_adds_are_counted_in_billions():
     source = latency.from_config(search_pb2.LatencyConfig(multiply_adds={}))
-    assert not source.has_to_measure([sheet(4)])
-    assert source.latencies_ms([sheet(4), sheet(8)]) == pytest.approx(
+    assert not source.has_to_measure([convolution(4)])
+    assert source.costs([convolution(4), convolution(8)]) == pytest.approx(
         [8 * 8 * 27 * 4 / 1e9, 8 * 8 * 27 * 8 / 1e9]
     )
 
 
 def test_a_given_table_is_never_added_to(tmp_path):
-    (layer,) = layers(sheet(4))
+    (layer,) = layers(convolution(4).sheet)
     table = LatencyTable({"device": "phone"}, {layer.key: 3.0}, scale=2.0, constant_ms=0.5)
     table.save(tmp_path / "table.textproto")
     source = latency.from_config(
         search_pb2.LatencyConfig(latency_table={"path": str(tmp_path / "table.textproto")})
     )
-    assert source.latencies_ms([sheet(4)]) == [6.5]
-    assert not source.has_to_measure([sheet(8)])
+    assert source.costs([convolution(4)]) == [6.5]
+    assert not source.has_to_measure([convolution(8)])
     with pytest.raises(UserError, match="no latency for layer"):
-        source.latencies_ms([sheet(8)])
+        source.costs([convolution(8)])
 
 
 def test_this_machines_table_measures_what_it_lacks_once(tmp_path, monkeypatch):
     monkeypatch.setenv("MNASDET_CACHE_DIR", str(tmp_path))
     source = latency.from_config(search_pb2.LatencyConfig())
-    assert source.has_to_measure([sheet(4)])
-    (measured,) = source.latencies_ms([sheet(4)])
-    assert not source.has_to_measure([sheet(4)])
-    assert source.has_to_measure([sheet(4), sheet(8)])
+    assert source.has_to_measure([convolution(4)])
+    (measured,) = source.costs([convolution(4)])
+    assert not source.has_to_measure([convolution(4)])
+    assert source.has_to_measure([convolution(4), convolution(8)])
     # Another search finds it measured.
     another = latency.from_config(search_pb2.LatencyConfig())
-    assert not another.has_to_measure([sheet(4)])
-    assert another.latencies_ms([sheet(4)]) == [measured]
+    assert not another.has_to_measure([convolution(4)])
+    assert another.costs([convolution(4)]) == [measured]
 
 
 def test_whole_networks_are_measured_here_once():
     source = latency.from_config(search_pb2.LatencyConfig(host={"num_runs": 5}))
-    assert source.has_to_measure([sheet(4)])
-    one, other, again = source.latencies_ms([sheet(4), sheet(64), sheet(4)])
+    assert source.has_to_measure([convolution(4)])
+    one, other, again = source.costs([convolution(4), convolution(64), convolution(4)])
     assert 0 < one < 1000
     assert 0 < other < 1000
     assert again == one
-    assert not source.has_to_measure([sheet(64), sheet(4)])
-    assert source.latencies_ms([sheet(64)]) == [other]
+    assert not source.has_to_measure([convolution(64), convolution(4)])
+    assert source.costs([convolution(64)]) == [other]
 
 
 def test_whole_networks_are_measured_on_a_phone(phone, stand_in, caplog):
@@ -70,11 +78,11 @@ def test_whole_networks_are_measured_on_a_phone(phone, stand_in, caplog):
         adb={"benchmark_binary": str(stand_in), "serial": [phone.serial], "num_runs": 20}
     )
     source = latency.from_config(config)
-    assert source.has_to_measure([sheet(64)])
+    assert source.has_to_measure([convolution(64)])
     with caplog.at_level(logging.WARNING):
-        (measured,) = source.latencies_ms([sheet(64)])
+        (measured,) = source.costs([convolution(64)])
     assert 0 <= measured < 1000
-    assert not source.has_to_measure([sheet(64)])
+    assert not source.has_to_measure([convolution(64)])
     assert list(phone.tmp.iterdir()) == []
 
 
@@ -88,7 +96,7 @@ def test_noisy_networks_are_told_of(phone, tmp_path, caplog):
     )
     source = latency.from_config(search_pb2.LatencyConfig(adb={"benchmark_binary": str(binary)}))
     # The most, ten: median and quartiles of 1 to 10.
-    assert source.latencies_ms([sheet(4)]) == [5.5]
+    assert source.costs([convolution(4)]) == [5.5]
     assert "5.5 ms are noisy" in caplog.text
     assert "interquartile range is 4.5 ms" in caplog.text
 

@@ -14,13 +14,13 @@ def test_mnasfpn():
 
 def test_mnasnet_soft_constraint_is_one_power_on_both_sides():
     # 2^-0.07 = 0.952638: twice the latency is worth 5 % accuracy.
-    assert reward.mnasnet(0.8, 150.0, target_latency_ms=75.0) == pytest.approx(0.8 * 0.952638)
-    assert reward.mnasnet(0.8, 37.5, target_latency_ms=75.0) == pytest.approx(0.8 / 0.952638)
-    assert reward.mnasnet(0.8, 75.0, target_latency_ms=75.0) == 0.8
+    assert reward.mnasnet(0.8, 150.0, target=75.0) == pytest.approx(0.8 * 0.952638)
+    assert reward.mnasnet(0.8, 37.5, target=75.0) == pytest.approx(0.8 / 0.952638)
+    assert reward.mnasnet(0.8, 75.0, target=75.0) == 0.8
 
 
 def test_mnasnet_hard_constraint():
-    hard = {"target_latency_ms": 75.0, "alpha": 0.0, "beta": -1.0}
+    hard = {"target": 75.0, "alpha": 0.0, "beta": -1.0}
     assert reward.mnasnet(0.8, 10.0, **hard) == 0.8
     assert reward.mnasnet(0.8, 75.0, **hard) == 0.8
     assert reward.mnasnet(0.8, 300.0, **hard) == pytest.approx(0.2)
@@ -28,9 +28,9 @@ def test_mnasnet_hard_constraint():
 
 def test_tunas_is_as_far_from_the_target_either_way():
     # Half of 20 ms off: half of 0.07.
-    for latency_ms in (10.0, 30.0):
-        assert reward.tunas(0.4, latency_ms, target_latency_ms=20.0) == pytest.approx(0.365)
-    assert reward.tunas(0.4, 20.0, target_latency_ms=20.0, beta=-1.0) == 0.4
+    for cost in (10.0, 30.0):
+        assert reward.tunas(0.4, cost, target=20.0) == pytest.approx(0.365)
+    assert reward.tunas(0.4, 20.0, target=20.0, beta=-1.0) == 0.4
 
 
 def test_several_objectives_reward_accuracy():

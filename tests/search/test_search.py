@@ -15,6 +15,7 @@ from mnasdet.networks.builder import canonical_key
 from mnasdet.protos import pipeline_pb2
 from mnasdet.search import reward
 from mnasdet.search.attempts import EnvironmentFailedError
+from mnasdet.search.candidate import candidate
 from mnasdet.search.child import Outcome
 from mnasdet.search.controllers.ppo import Ppo
 from mnasdet.search.controllers.random_search import RandomSearch
@@ -23,7 +24,7 @@ from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.limits import Limits
-from mnasdet.search.search import Search, build_network
+from mnasdet.search.search import Search
 from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from tests.search import cheap_children
 from tests.search_spaces.architectures import mnasfpn_space
@@ -84,8 +85,8 @@ def test_every_trial_is_stored_and_rewarded(pipeline, tmp_path):
     assert [trial.number for trial in trials] == list(range(6))
     assert sorted(seen, key=lambda trial: trial.number) == trials == search.store.trials()
     first = trials[0]
-    network = build_network(pipeline, search.space.decode(first.tokens))
-    assert first.key == canonical_key(network.outputs)
+    found = candidate(pipeline, search.space.decode(first.tokens))
+    assert first.key == canonical_key(found.network.outputs)
     assert first.seed == 5
     accuracy = first.metrics["DetectionBoxes_Precision/mAP"]
     expected = accuracy * (first.metrics["multiply_adds"] / 1e9) ** -0.3
@@ -235,14 +236,14 @@ def test_a_proposal_knows_all_results_but_the_latest(pipeline, tmp_path):
     first = trials[0]
     assert recording.known[0].objectives == (
         first.metrics["DetectionBoxes_Precision/mAP"],
-        -first.latency_ms,
+        -first.cost,
     )
 
 
 @pytest.mark.parametrize("limit", ["max_params", "max_multiply_adds", "max_latency_ms"])
 def test_what_is_over_a_limit_is_never_trained(pipeline, tmp_path, limit):
     def figure(trial):
-        return trial.metrics.get(limit.removeprefix("max_"), trial.latency_ms)
+        return trial.metrics.get(limit.removeprefix("max_"), trial.cost)
 
     def child(task):
         trained.append(task.seed - 5)
@@ -257,7 +258,7 @@ def test_what_is_over_a_limit_is_never_trained(pipeline, tmp_path, limit):
         tmp_path / "limited",
         ThisProcess(child),
         controller="random",
-        limits=Limits(**{limit: most}),
+        limits=Limits(**{limit.replace("latency_ms", "cost"): most}),
     )
     search.on_trial = seen.append
     trials = search.run(20)
@@ -266,7 +267,7 @@ def test_what_is_over_a_limit_is_never_trained(pipeline, tmp_path, limit):
     for number in rejected:
         assert f" over limits.{limit}, {most:,}"[:30] in trials[number].error
         assert trials[number].reward is None
-        assert trials[number].latency_ms == free[number].latency_ms
+        assert trials[number].cost == free[number].cost
     assert not rejected & set(trained)
     assert sorted(trial.number for trial in seen) == list(range(20))
 
@@ -334,14 +335,14 @@ class MeasuredAlone(MultiplyAdds):
         self._running = running
         self._asked = 0
 
-    def has_to_measure(self, sheets):
+    def has_to_measure(self, candidates):
         self._asked += 1
         self._alone = self._asked % 3 == 0
         return self._alone
 
-    def latencies_ms(self, sheets):
+    def costs(self, candidates):
         assert not (self._alone and self._running), "children are in training"
-        return super().latencies_ms(sheets)
+        return super().costs(candidates)
 
 
 def test_nothing_trains_while_latency_is_measured(pipeline, tmp_path):

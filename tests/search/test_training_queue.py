@@ -7,7 +7,7 @@ from google.protobuf import text_format
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import search_pb2
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask, trained
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.training_queue import QueueProgress, num_workers, outcomes
@@ -32,7 +32,7 @@ def test_a_task_is_taken_when_the_one_before_has_its_outcome():
 
     def child(task):
         log.append(f"train {task.seed}")
-        return Outcome(metrics={MAP: float(task.seed)})
+        return trained({MAP: float(task.seed)}, MAP)
 
     def tasks():
         for seed in range(3):

@@ -59,7 +59,9 @@ def test_decisions_are_those_of_the_parts_in_their_order(space):
 
 def test_decode_is_the_base_and_what_the_parts_write(space, base):
     architecture = space.decode((1, 1, 1))
-    expected = changed(base, lambda a: [a.ClearField(f) for f in ("name", "source", "image_size")])
+    expected = changed(
+        base, lambda a: [a.ClearField(f) for f in ("name", "source", "published_at")]
+    )
     expected.classifier.dropout = 0.25
     expected.backbone.mnasnet.stem_channels = 32
     expected.backbone.mnasnet.last_channels = 64
@@ -76,9 +78,9 @@ def test_round_trip(space):
         assert space.encode(space.decode(tokens)) == tokens
 
 
-def test_name_source_and_image_size_do_not_matter(space):
+def test_name_source_and_what_it_was_published_at_do_not_matter(space):
     architecture = space.decode((1, 1, 1))
-    architecture.name, architecture.source, architecture.image_size = "x", "y", 7
+    architecture.name, architecture.source, architecture.published_at.height = "x", "y", 7
     assert space.encode(architecture) == (1, 1, 1)
 
 

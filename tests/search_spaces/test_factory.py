@@ -172,13 +172,13 @@ def test_single_scales_are_no_decisions():
     assert len(space.decisions) == 54
     example = space.example
     assert example.feature_pyramid.mnasfpn.repeats == 2
-    assert (example.depth_multiplier, example.image_size) == (0.5, 256)
+    assert (example.depth_multiplier, example.input.height, example.input.width) == (0.5, 256, 256)
 
 
 def test_a_classifier_can_be_searched():
     space = build("mnasnet {} image_sizes: [64, 96]", "mnasnet_a1")
     base = config.load_architecture("mnasnet_a1")
-    base.image_size = 96
+    base.input.height = base.input.width = 96
     assert key(space.decode(space.encode(base)), 96) == key(base, 96)
 
 
@@ -201,6 +201,11 @@ def test_a_config_without_space_is_refused():
             "mnasfpn {} image_sizes: [320, 32]",
             "mobilenet_v2_mnasfpn",
             r"image_sizes is \[320, 32\]; use 64 or more",
+        ),
+        (
+            "mnasfpn {} inputs { height: 320 width: 32 }",
+            "mobilenet_v2_mnasfpn",
+            r"inputs is \[\(320, 32\)\]; use 64 or more",
         ),
         ("mnasnet {} image_sizes: 16", "mobilenet_v2_ssdlite", r"image_sizes is \[16\]; use 32 or"),
         ("mnasnet {} depth_multipliers: 0", "mobilenet_v2_ssdlite", "depth_multipliers is"),

@@ -24,14 +24,15 @@ def test_several_values_are_a_decision(base):
     assert space.cardinality() == 6
     architecture = space.decode((1, 2))
     assert architecture.depth_multiplier == pytest.approx(0.7)
-    assert architecture.image_size == 192
+    assert (architecture.input.height, architecture.input.width) == (192, 192)
     assert space.encode(architecture) == (1, 2)
 
 
 def test_one_value_is_simply_written(base):
     space = make(base, *scale_parts("toy", [0.5], [256]))
     assert space.decisions == ()
-    assert (space.example.depth_multiplier, space.example.image_size) == (0.5, 256)
+    example = space.example
+    assert (example.depth_multiplier, example.input.height, example.input.width) == (0.5, 256, 256)
     with pytest.raises(UserError, match="depth_multiplier is 1.0, but 0.5"):
         space.encode(base)
 
@@ -41,7 +42,7 @@ def test_what_is_left_out_stays_as_in_the_base(base):
     assert scale_parts("toy") == []
     example = make(base).example
     assert example.depth_multiplier == 0.75
-    assert not example.HasField("image_size")
+    assert not example.HasField("input")
 
 
 def test_values_of_a_config_are_those_that_were_written(base):
@@ -54,10 +55,27 @@ def test_values_of_a_config_are_those_that_were_written(base):
 
 def test_a_searched_image_size_counts(base):
     space = make(base, *scale_parts("toy", image_sizes=[256, 320]))
+    base.input.height = base.input.width = 320
     assert space.encode(base) == (1,)
-    base.image_size = 300
-    with pytest.raises(UserError, match="image_size is 300, but the search space has 256, 320"):
+    base.input.width = 300
+    with pytest.raises(UserError, match="image_size is 320x300, but the search space has 256, 320"):
         space.encode(base)
+
+
+def test_images_need_be_no_squares(base):
+    space = make(base, *scale_parts("toy", inputs=[(256, 448), (320, 320)]))
+    assert [(d.name, d.choices) for d in space.decisions] == [("input", ("256x448", "320x320"))]
+    architecture = space.decode((0,))
+    assert (architecture.input.height, architecture.input.width) == (256, 448)
+    assert space.encode(architecture) == (0,)
+    single = make(base, *scale_parts("toy", inputs=[(256, 448)]))
+    assert single.decisions == ()
+    assert single.example == architecture
+
+
+def test_a_base_keeps_the_input_that_it_decides(base):
+    base.input.height, base.input.width = 192, 256
+    assert make(base, *scale_parts("toy", [1.0, 0.5])).decode((1,)).input == base.input
 
 
 def test_repeats(base):
@@ -94,6 +112,9 @@ def test_impossible_repeats_are_refused(base, repeats, message):
         ({"depth_multipliers": [0.5, 0.5]}, "depth_multipliers"),
         ({"image_sizes": [-32]}, r"image_sizes is \[-32\]; use different positive numbers"),
         ({"image_sizes": [32, 32]}, "image_sizes"),
+        ({"inputs": [(64, 0)]}, r"inputs is \[\(64, 0\)\]; use different positive heights and wid"),
+        ({"inputs": [(64, 32), (64, 32)]}, "inputs"),
+        ({"inputs": [(64, 32)], "image_sizes": [64]}, "give either image_sizes or inputs"),
     ],
 )
 def test_impossible_scales_are_refused(arguments, message):

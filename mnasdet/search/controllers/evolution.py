@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search.controllers.controller import Result, generator
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
@@ -56,10 +54,3 @@ class Evolution(abc.ABC):
     @abc.abstractmethod
     def _parent(self, rng: np.random.Generator) -> Tokens:
         """A member of the population, which is not empty."""
-
-    def state(self) -> dict[str, Any]:
-        return {"num_proposed": self._num_proposed, **to_arrays(self._population)}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed = int(state["num_proposed"])
-        self._population = from_arrays(state)

@@ -4,13 +4,10 @@ one changed decision after the other, wherever that is better."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search.controllers.controller import Result, generator
 from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
@@ -108,27 +105,6 @@ class LocalSearch:
             ]
             # No proposal has a negative number.
             generator(self._seed, 2**32 + self._num_known).shuffle(self._neighbours)
-
-    def state(self) -> dict[str, Any]:
-        best = [self._best[c] for c in (self._climb, self._climb + 1) if c in self._best]
-        return {
-            "num_proposed": self._num_proposed,
-            "num_known": self._num_known,
-            "climb": self._climb,
-            "started": [self._started, self._started_next],
-            "neighbours": np.array(self._neighbours, int).reshape(-1, 2),
-            "pending": np.array(self._pending, int),
-            "best_climbs": [c for c in (self._climb, self._climb + 1) if c in self._best],
-            **to_arrays(best),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed, self._num_known = int(state["num_proposed"]), int(state["num_known"])
-        self._climb = int(state["climb"])
-        self._started, self._started_next = map(int, state["started"])
-        self._neighbours = [(int(i), int(choice)) for i, choice in state["neighbours"]]
-        self._pending = deque(map(int, state["pending"]))
-        self._best = dict(zip(map(int, state["best_climbs"]), from_arrays(state), strict=True))
 
 
 def from_config(config: search_pb2.LocalSearchConfig, space: SearchSpace, seed: int) -> LocalSearch:

@@ -3,8 +3,7 @@ child at a time, as asynchronous searches need it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,11 +59,6 @@ class Nsga2(Evolution):
         points = np.array([member.objectives for member in self._population])
         self._ranks = ranks(points)
         self._distances = crowding_distances(points, self._ranks)
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        super().restore(state)
-        if self._population:
-            self._assess()
 
 
 def ranks(points: np.ndarray) -> np.ndarray:

@@ -4,15 +4,14 @@ appendix), which MnasNet and MnasFPN search with."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Result, from_arrays, generator, to_arrays
+from mnasdet.search.controllers.controller import Result, generator
 from mnasdet.search_spaces.space import Decision, SearchSpace, Tokens
 
 _INITIAL_RANGE = 0.1
@@ -192,28 +191,6 @@ class Ppo:
             self._batch.append(result)
             if len(self._batch) == self.batch_size:
                 self._learn()
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "num_proposed": self._num_proposed,
-            "baseline": np.nan if self._baseline is None else self._baseline,
-            "log_probs": np.array(self._log_probs, np.float32).reshape(-1, self._noise_shape[0]),
-            **to_arrays(self._batch),
-            **{f"variable_{i}": v.numpy() for i, v in enumerate(self._variables())},
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed = int(state["num_proposed"])
-        baseline = float(state["baseline"])
-        self._baseline = None if np.isnan(baseline) else baseline
-        self._log_probs = deque(state["log_probs"])
-        self._batch = from_arrays(state)
-        for i, variable in enumerate(self._variables()):
-            variable.assign(state[f"variable_{i}"])
-        self._ahead.clear()
-
-    def _variables(self) -> list[tf.Variable]:
-        return [*self._policy.trainable_variables, *self._optimizer.variables]
 
     def _learn(self) -> None:
         """Learns from a full batch and begins the next."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from mnasdet.protos import search_pb2
 from mnasdet.search.controllers.controller import Result, generator
@@ -29,12 +28,6 @@ class RandomSearch:
 
     def feedback(self, results: Sequence[Result]) -> None:
         """Learns nothing."""
-
-    def state(self) -> dict[str, Any]:
-        return {"num_proposed": self._num_proposed}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._num_proposed = int(state["num_proposed"])
 
 
 def from_config(config: search_pb2.RandomConfig, space: SearchSpace, seed: int) -> RandomSearch:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from google.protobuf import text_format
 from tqdm import tqdm
 
-from mnasdet.networks.builder import Node
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.architectures import from_trial
+from mnasdet.protos import pipeline_pb2
 from mnasdet.search import latency
-from mnasdet.search.search import build_network
+from mnasdet.search.candidate import candidate
 from mnasdet.search.trials.trial_store import Trial
 from mnasdet.tflite.latency.network_latency import network_latency
 
@@ -33,14 +32,11 @@ def measure(
     new = [trial for trial in members if trial.number not in known]
     if not new:
         return measured
-    networks = [(trial.number, _outputs(pipeline, trial)) for trial in new]
+    networks = [
+        (trial.number, candidate(pipeline, from_trial(trial.architecture)).network) for trial in new
+    ]
     with latency.device_spec(pipeline.search_config.latency).open() as device:
-        for number, outputs in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
-            turn_ms = network_latency(outputs, device).latency_ms
+        for number, network in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
+            turn_ms = network_latency(network, device).latency_ms
             measured[number] = min(turn_ms, measured.get(number, turn_ms))
     return measured
-
-
-def _outputs(pipeline: pipeline_pb2.TrainEvalPipelineConfig, trial: Trial) -> Sequence[Node]:
-    architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
-    return build_network(pipeline, architecture).outputs

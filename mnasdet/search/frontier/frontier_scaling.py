@@ -9,20 +9,18 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from absl import logging
 from google.protobuf import text_format
 
+from mnasdet.architectures import from_trial
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.errors import UserError
-from mnasdet.evaluation.coco import MAP
-from mnasdet.networks.builder import canonical_key
-from mnasdet.networks.cost import CostSheet, cost_sheet
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search.candidate import Candidate, candidate
 from mnasdet.search.latency import LatencySource
-from mnasdet.search.search import build_network
 from mnasdet.search.trials.trial_store import Trial
 from mnasdet.search_spaces.choices import decimal
 
@@ -40,8 +38,8 @@ class Variant:
       architecture: text proto.
       key: `canonical_key` of the network.
       seed: of its training.
-      latency_ms: by the search's latency source.
-      proxy_mean_ap: the member's own accuracy on the proxy task, whatever the scale of the variant.
+      cost: by the search's latency source.
+      proxy_accuracy: the member's own on the proxy task, whatever the scale of the variant.
     """
 
     name: str
@@ -53,32 +51,37 @@ class Variant:
     seed: int
     params: int
     multiply_adds: int
-    latency_ms: float
-    proxy_mean_ap: float
+    cost: float
+    proxy_accuracy: float
 
 
-def best_within(frontier: Sequence[Trial], latencies_ms: Iterable[float]) -> list[Trial]:
-    """For each latency the most accurate frontier member that takes no longer, without repetition.
+def best_within(
+    frontier: Sequence[Trial], budgets: Iterable[float], unit: str = "ms"
+) -> list[Trial]:
+    """Returns for each budget the most accurate frontier member within it, without repetition.
 
     "The top models at 166 ms, 173 ms and 180 ms simulated latency" leaves open on which side: here
     a latency is a budget, as it is for whoever has a device. On a frontier the most accurate
-    member within it is the slowest one.
+    member within it is the one that costs most.
+
+    Args:
+      budgets: costs, in the `unit` of the search's latency source.
 
     Raises:
-      UserError: every member takes longer.
+      UserError: every member costs more.
     """
     picks: list[Trial] = []
-    for budget in latencies_ms:
-        within = [trial for trial in frontier if _latency_ms(trial) <= budget]
+    for budget in budgets:
+        within = [trial for trial in frontier if _cost(trial) <= budget]
         if not within:
-            fastest = min(map(_latency_ms, frontier))
+            least = min(map(_cost, frontier))
             raise UserError(
-                f"--latencies_ms: no member of the frontier takes {budget:g} ms or less; the "
-                f"fastest takes {fastest:.4g} ms"
+                f"--latencies_ms: no member of the frontier takes {budget:g} {unit} or less; the "
+                f"fastest takes {least:.4g} {unit}"
             )
-        pick = max(within, key=_latency_ms)
+        pick = max(within, key=_cost)
         if pick in picks:
-            logging.warning("within %g ms the best is trial %d again", budget, pick.number)
+            logging.warning("within %g %s the best is trial %d again", budget, unit, pick.number)
         else:
             picks.append(pick)
     return picks
@@ -108,19 +111,18 @@ def variants(
     Raises:
       UserError: a pick cannot have one of the scales.
     """
-    scaled: dict[str, tuple[dict[str, Any], CostSheet]] = {}
+    scaled: dict[str, tuple[Trial, Candidate]] = {}
     for trial in picks:
         for scale in itertools.product(_or_own(repeats), _or_own(depth_multipliers)):
-            described, sheet = _describe(pipeline, trial, *scale)
-            first, _ = scaled.setdefault(described["key"], (described, sheet))
-            if first is not described:
-                logging.warning("%s is the same network as %s", described["name"], first["name"])
-    sheets = [sheet for _, sheet in scaled.values()]
+            found = candidate(pipeline, _scaled(trial, *scale), trial.tokens)
+            _, first = scaled.setdefault(found.key, (trial, found))
+            if first is not found:
+                names = (found.architecture.name, first.architecture.name)
+                logging.warning("%s is the same network as %s", *names)
+    costs = latency.costs([found for _, found in scaled.values()])
     return [
-        Variant(**described, latency_ms=latency_ms)
-        for (described, _), latency_ms in zip(
-            scaled.values(), latency.latencies_ms(sheets), strict=True
-        )
+        _variant(trial, found, cost)
+        for (trial, found), cost in zip(scaled.values(), costs, strict=True)
     ]
 
 
@@ -129,14 +131,11 @@ def _or_own(scales: Sequence[_T]) -> list[_T | None]:
     return list(scales) or [None]
 
 
-def _describe(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    trial: Trial,
-    repeats: int | None,
-    depth_multiplier: float | None,
-) -> tuple[dict[str, Any], CostSheet]:
-    """The fields of a variant without its latency, and what that is told by."""
-    architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
+def _scaled(
+    trial: Trial, repeats: int | None, depth_multiplier: float | None
+) -> architecture_pb2.Architecture:
+    """Returns the architecture of a trial at another scale, with a name that tells both."""
+    architecture = from_trial(trial.architecture)
     pyramid = _pyramid(architecture)
     if repeats is not None:
         if not hasattr(pyramid, "repeats"):
@@ -144,27 +143,34 @@ def _describe(
         pyramid.repeats = repeats
     if depth_multiplier is not None:
         architecture.depth_multiplier = depth_multiplier
-    scale = (getattr(pyramid, "repeats", None), decimal(architecture.depth_multiplier))
-    name = _name(trial.number, *scale)
+    architecture.name = _name(trial.number, *_scale(architecture))
     if problems := architecture_problems(architecture):
-        raise UserError(f"{name}: {'; '.join(problems)}")
-    architecture.name = name
-    network = build_network(pipeline, architecture)
-    sheet = cost_sheet(network.outputs)
-    described = {
-        "name": name,
-        "trial": trial.number,
-        "repeats": scale[0],
-        "depth_multiplier": scale[1],
-        "architecture": text_format.MessageToString(architecture),
-        "key": canonical_key(network.outputs),
-        "seed": trial.seed,
-        "params": sheet.total.params,
-        "multiply_adds": sheet.total.multiply_adds,
-        # pycocotools says -1 where there is nothing to find.
-        "proxy_mean_ap": max(trial.metrics[MAP], 0.0),
-    }
-    return described, sheet
+        raise UserError(f"{architecture.name}: {'; '.join(problems)}")
+    return architecture
+
+
+def _variant(trial: Trial, found: Candidate, cost: float) -> Variant:
+    repeats, depth_multiplier = _scale(found.architecture)
+    total = found.sheet.total
+    return Variant(
+        name=found.architecture.name,
+        trial=trial.number,
+        repeats=repeats,
+        depth_multiplier=depth_multiplier,
+        architecture=text_format.MessageToString(found.architecture),
+        key=found.key,
+        seed=trial.seed,
+        params=total.params,
+        multiply_adds=total.multiply_adds,
+        cost=cost,
+        proxy_accuracy=trial.accuracy or 0.0,
+    )
+
+
+def _scale(architecture: architecture_pb2.Architecture) -> tuple[int | None, float]:
+    """Returns the repeats of the pyramid, where it has some, and the depth multiplier."""
+    repeats = getattr(_pyramid(architecture), "repeats", None)
+    return repeats, decimal(architecture.depth_multiplier)
 
 
 def _pyramid(architecture: architecture_pb2.Architecture):
@@ -178,5 +184,5 @@ def _name(trial: int, repeats: int | None, depth_multiplier: float) -> str:
     return f"trial_{trial:05d}{middle}_d{depth_multiplier:g}"
 
 
-def _latency_ms(trial: Trial) -> float:
-    return math.inf if trial.latency_ms is None else trial.latency_ms
+def _cost(trial: Trial) -> float:
+    return math.inf if trial.cost is None else trial.cost

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
-
-from mnasdet import config, files
-from mnasdet.evaluation.coco import MAP
-from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
+from mnasdet import config, deployment, files
+from mnasdet.architectures import from_trial
+from mnasdet.protos import pipeline_pb2, search_pb2
 from mnasdet.search import winner
 from mnasdet.search.attempts import DEFAULT_PAUSES
 from mnasdet.search.child import ChildTask
@@ -20,6 +18,7 @@ from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.frontier import pareto
 from mnasdet.search.frontier.frontier_scaling import Variant
 from mnasdet.search.training_queue import num_workers, outcomes
+from mnasdet.training import checkpoints
 
 RESULTS_FILE = "scaled.json"
 
@@ -34,20 +33,25 @@ class ScaledModel(Variant):
     """A variant, and what is known of it by now.
 
     Attributes:
-      mean_ap: of the full training.
+      accuracy: of the full training.
       error: why there is none, one line.
-      on_frontier: among the trained models, by `mean_ap` and `latency_ms`.
+      on_frontier: among the trained models, by `accuracy` and `cost`.
       measured_ms: median latency of the exported model on this machine.
     """
 
-    mean_ap: float | None = None
+    accuracy: float | None = None
     error: str | None = None
     on_frontier: bool = False
     measured_ms: float | None = None
 
     @property
     def is_finished(self) -> bool:
-        return self.mean_ap is not None or self.error is not None
+        return self.accuracy is not None or self.error is not None
+
+
+def _deploy(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> dict[str, Any]:
+    """Exports and times the model that was trained into a folder."""
+    return deployment.deploy(checkpoints.load_task(pipeline, folder), pipeline, folder)
 
 
 def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
@@ -146,15 +150,14 @@ class ScaledModels:
             if outcome.error:
                 self._change(name, error=outcome.error)
             else:
-                # pycocotools says -1 where there is nothing to find.
-                self._change(name, mean_ap=max(outcome.metrics[MAP], 0.0))
+                self._change(name, accuracy=outcome.accuracy)
             self._write()
             on_model(self._models[name])
 
-    def deploy(self, deploy: Deploy = winner.deploy) -> None:
+    def deploy(self, deploy: Deploy = _deploy) -> None:
         """Exports and times those on the frontier of the trained models that are not timed yet."""
-        trained = [model for model in self.models if model.mean_ap is not None]
-        points = [(model.mean_ap or 0.0, model.latency_ms) for model in trained]
+        trained = [model for model in self.models if model.accuracy is not None]
+        points = [(model.accuracy or 0.0, model.cost) for model in trained]
         frontier = {trained[place].name for place in pareto.frontier(points)}
         for model in self.models:
             self._change(model.name, on_frontier=model.name in frontier)
@@ -181,8 +184,7 @@ class ScaledModels:
             )
 
     def _pipeline_of(self, model: ScaledModel) -> pipeline_pb2.TrainEvalPipelineConfig:
-        architecture = text_format.Parse(model.architecture, architecture_pb2.Architecture())
-        return winner.retraining(self._pipeline, architecture)
+        return winner.retraining(self._pipeline, from_trial(model.architecture))
 
     def _change(self, name: str, **changes: Any) -> None:
         self._models[name] = dataclasses.replace(self._models[name], **changes)
@@ -192,19 +194,17 @@ class ScaledModels:
         files.write_json(self._folder / RESULTS_FILE, content)
 
 
-# Fields of which JSON has another name: the one that pareto.json has.
-_JSON_NAMES = {"mean_ap": "mAP", "proxy_mean_ap": "proxy_mAP"}
+# What fields were called in the files of version 0.1.
+_OLD_NAMES = {"mAP": "accuracy", "proxy_mAP": "proxy_accuracy", "latency_ms": "cost"}
 
 
 def to_json(model: ScaledModel) -> dict[str, Any]:
-    """All fields, of the architecture the file in the folder."""
-    values = vars(model) | {"architecture": _architecture_file(model.name)}
-    return {_JSON_NAMES.get(name, name): value for name, value in values.items()}
+    """Returns all fields; in place of the architecture's text its file in the folder."""
+    return vars(model) | {"architecture": _architecture_file(model.name)}
 
 
 def _from_json(folder: Path, entry: dict[str, Any]) -> ScaledModel:
-    fields = {json_name: field for field, json_name in _JSON_NAMES.items()}
-    values = {fields.get(name, name): value for name, value in entry.items()}
+    values = {_OLD_NAMES.get(name, name): value for name, value in entry.items()}
     values["architecture"] = (folder / entry["architecture"]).read_text()
     return ScaledModel(**values)
 

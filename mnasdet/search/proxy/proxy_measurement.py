@@ -12,20 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf import text_format
 
 from mnasdet.errors import UserError
-from mnasdet.evaluation.coco import MAP
-from mnasdet.networks.builder import canonical_key
-from mnasdet.networks.cost import cost_sheet
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import pipeline_pb2
 from mnasdet.search.attempts import DEFAULT_PAUSES
+from mnasdet.search.candidate import candidate
 from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import Executor
 from mnasdet.search.latency import LatencySource
 from mnasdet.search.limits import Limits
-from mnasdet.search.proxy.proxy_task import of_architecture
-from mnasdet.search.search import build_network
 from mnasdet.search.training_queue import outcomes
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, now
 from mnasdet.search_spaces.space import SearchSpace
@@ -62,8 +57,11 @@ def sample(
     found: dict[str, Trial] = {}
     fruitless = 0
     while len(found) < count:
-        trial = _describe(pipeline, space, space.sample(rng), limits or Limits(), latency)
-        if trial is None or trial.key in found:
+        tokens = space.sample(rng)
+        drawn = candidate(pipeline, space.decode(tokens), tokens)
+        cost = latency.costs([drawn])[0] if latency else None
+        excess = (limits or Limits()).excess(drawn.sheet.total, cost or 0.0)
+        if excess or drawn.key in found:
             fruitless += 1
             if fruitless == _FRUITLESS_DRAWS:
                 raise UserError(
@@ -72,33 +70,8 @@ def sample(
                 )
             continue
         fruitless, number = 0, len(found)
-        found[trial.key] = dataclasses.replace(trial, number=number, seed=seed + _SEEDS * number)
+        found[drawn.key] = drawn.trial(number, seed + _SEEDS * number, cost=cost)
     return list(found.values())
-
-
-def _describe(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    space: SearchSpace,
-    tokens: tuple[int, ...],
-    limits: Limits,
-    latency: LatencySource | None,
-) -> Trial | None:
-    """A trial that still needs a number and a seed; None where it is over a limit."""
-    architecture = space.decode(tokens)
-    network = build_network(pipeline, architecture)
-    sheet = cost_sheet(network.outputs)
-    latency_ms = latency.latencies_ms([sheet])[0] if latency else None
-    if limits.excess(sheet.total, latency_ms or 0.0):
-        return None
-    return Trial(
-        number=0,
-        tokens=tokens,
-        architecture=text_format.MessageToString(architecture),
-        key=canonical_key(network.outputs),
-        seed=0,
-        latency_ms=latency_ms,
-        metrics={"params": sheet.total.params, "multiply_adds": sheet.total.multiply_adds},
-    )
 
 
 class Series:
@@ -149,6 +122,7 @@ class Series:
             number,
             state=state if outcome.error else TrialState.COMPLETE,
             metrics=self.trials[number].metrics | outcome.metrics,
+            accuracy=None if outcome.error else outcome.accuracy,
             error=outcome.error,
             worker=outcome.worker,
             finished=now(),
@@ -160,7 +134,7 @@ class Series:
 
     @property
     def accuracies(self) -> list[float]:
-        """mAP of every architecture; NaN where there is none."""
+        """The accuracy of every architecture; NaN where there is none."""
         return [_accuracy(trial) for trial in self.trials]
 
     def close(self) -> None:
@@ -189,8 +163,7 @@ def run(
     def tasks() -> Iterator[tuple[tuple[Series, int], ChildTask]]:
         for one, number in unfinished(series):
             trial = one.start(number)
-            architecture = text_format.Parse(trial.architecture, architecture_pb2.Architecture())
-            pipeline = of_architecture(one.pipeline, architecture).SerializeToString()
+            pipeline = one.pipeline.SerializeToString()
             yield (one, number), ChildTask(pipeline, trial.architecture, trial.seed, max_file_size)
 
     for (one, number), outcome in outcomes(executor, tasks(), max_running, pauses):
@@ -209,8 +182,8 @@ def by_architecture(proxies: Sequence[Series], long: Series) -> list[dict[str, A
             "key": trial.key,
             "params": trial.metrics["params"],
             "multiply_adds": trial.metrics["multiply_adds"],
-            "proxy_mAP": [_json(one.accuracies[trial.number]) for one in proxies],
-            "long_mAP": _json(long.accuracies[trial.number]),
+            "proxy_accuracies": [_json(one.accuracies[trial.number]) for one in proxies],
+            "long_accuracy": _json(long.accuracies[trial.number]),
             "errors": [
                 one.trials[trial.number].error
                 for one in itertools.chain(proxies, [long])
@@ -228,8 +201,7 @@ def median_seconds(series: Iterable[Series]) -> float | None:
 
 
 def _accuracy(trial: Trial) -> float:
-    # pycocotools says -1 where there is nothing to find.
-    return max(trial.metrics[MAP], 0.0) if trial.state is TrialState.COMPLETE else math.nan
+    return math.nan if trial.accuracy is None else trial.accuracy
 
 
 def _json(value: float) -> float | None:

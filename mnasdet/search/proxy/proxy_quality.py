@@ -157,17 +157,18 @@ def _intraclass_correlation(
     return max(0.0, float((between - within) / total)), ""
 
 
-def verdict(measured: Noise, proxy_means: np.ndarray) -> str:
-    """One line on what one proxy training each can tell apart.
+def verdict(measured: Noise, proxy_means: np.ndarray, metric: str) -> str:
+    """Returns one line on what one proxy training each can tell apart.
 
     Args:
+      metric: what people call the accuracy.
       proxy_means: [architectures]; NaN where there is none.
     """
     if measured.resolvable_difference is None:
         return f"{measured.note}; --num_seeds=2 or more measures it"
     line = (
-        f"two architectures have to differ by {measured.resolvable_difference:.3f} mAP for one "
-        f"proxy training each to tell them apart ({100 * _SURE:.0f} %)"
+        f"two architectures have to differ by {measured.resolvable_difference:.3f} {metric} for "
+        f"one proxy training each to tell them apart ({100 * _SURE:.0f} %)"
     )
     known = proxy_means[np.isfinite(proxy_means)]
     first, second = np.triu_indices(len(known), 1)
@@ -185,12 +186,13 @@ def means(accuracies: np.ndarray) -> np.ndarray:
         return np.nanmean(accuracies, axis=1)
 
 
-def summary(proxy: np.ndarray, long: np.ndarray) -> dict[str, Any]:
-    """All of this module as JSON has it.
+def summary(proxy: np.ndarray, long: np.ndarray, metric: str) -> dict[str, Any]:
+    """Returns all of this module as JSON has it.
 
     Args:
-      proxy: mAP [architectures, seeds]; NaN for a training that failed.
-      long: mAP [architectures] of the longer training; NaN likewise.
+      proxy: accuracy [architectures, seeds]; NaN for a training that failed.
+      long: accuracy [architectures] of the longer training; NaN likewise.
+      metric: what people call the accuracy.
     """
     of_proxy = means(proxy)
     measured = noise(proxy)
@@ -199,5 +201,5 @@ def summary(proxy: np.ndarray, long: np.ndarray) -> dict[str, Any]:
         "spearman": vars(spearman(of_proxy, long)),
         "kendall": vars(kendall(of_proxy, long)),
         "noise": vars(measured),
-        "verdict": verdict(measured, of_proxy),
+        "verdict": verdict(measured, of_proxy, metric),
     }

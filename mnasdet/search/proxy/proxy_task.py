@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import pipeline_pb2
 
 
 def prepare(
@@ -30,18 +30,6 @@ def prepare(
             retraining.fine_tune_checkpoint or children.train_config.fine_tune_checkpoint
         )
     return children
-
-
-def of_architecture(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
-) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """The pipeline with the image size that a sampled architecture has, where that is searched."""
-    if not architecture.HasField("image_size"):
-        return pipeline
-    resized = _copy(pipeline)
-    resizer = resized.model.ssd.image_resizer.fixed_shape_resizer
-    resizer.height = resizer.width = architecture.image_size
-    return resized
 
 
 def _copy(

@@ -37,8 +37,9 @@ class Trial:
       state: see `TrialState`.
       duplicate_of: the earlier trial with the same key, whose result this one takes.
       worker: what trained the child.
-      metrics: COCO metrics, params and multiply_adds.
-      latency_ms: by the search's latency source.
+      metrics: of the evaluation, and params and multiply_adds.
+      accuracy: the metric that counts, 0 or more; None unless complete.
+      cost: by the search's latency source, in its unit.
       reward: None unless complete.
       error: why it failed or was rejected, one line.
       started, finished: UTC.
@@ -56,7 +57,8 @@ class Trial:
     duplicate_of: int | None = None
     worker: str | None = None
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-    latency_ms: float | None = None
+    accuracy: float | None = None
+    cost: float | None = None
     reward: float | None = None
     error: str | None = None
     started: datetime.datetime | None = None
@@ -90,11 +92,11 @@ def to_row(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a trial as numbers, text and times that SQLite and PostgreSQL keep alike.
 
     A metric that is NaN or infinite becomes null, which is what JSON has for it, and NaN when it is
-    read: one such figure is no reason to lose a trained child. A reward or a latency has to be
-    finite, for the controller learns from it, and SQLite would keep NaN as "no reward".
+    read: one such figure is no reason to lose a trained child. Accuracy, cost and reward have to be
+    finite, for the controller learns from them, and SQLite would keep NaN as "no reward".
 
     Raises:
-      ValueError: the reward or the latency is not finite.
+      ValueError: the accuracy, the cost or the reward is not finite.
     """
     return {
         name: value if value is None else _TO_COLUMN.get(name, _unchanged)(value)
@@ -137,7 +139,7 @@ def _finite(value: float) -> float:
     # numpy's numbers are bytes to SQLite.
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"a reward or latency of {number} is none")
+        raise ValueError(f"an accuracy, cost or reward of {number} is not allowed")
     return number + 0.0  # SQLite has no -0.0.
 
 
@@ -166,7 +168,8 @@ _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
     "state": lambda state: state.name,
     "worker": _text,
     "metrics": _metrics_text,
-    "latency_ms": _finite,
+    "accuracy": _finite,
+    "cost": _finite,
     "reward": _finite,
     "error": _text,
     "started": _utc,

@@ -16,9 +16,8 @@ from google.protobuf import text_format
 
 from mnasdet import files
 from mnasdet.architecture_string.conversion import to_string
+from mnasdet.architectures import from_trial
 from mnasdet.errors import UserError
-from mnasdet.evaluation.coco import MAP
-from mnasdet.protos import architecture_pb2
 from mnasdet.search.trials.trial_store import Trial, TrialStore
 
 _COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
@@ -32,7 +31,7 @@ _COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 # of others.
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\n")
 
-_SUMMARY = ("number", "state", "reward", "mAP", "latency_ms", "duplicate_of", "note", "error")
+_SUMMARY = ("number", "state", "reward", "accuracy", "cost", "duplicate_of", "note", "error")
 
 
 def write(path: str | Path, store: TrialStore) -> int:
@@ -58,7 +57,8 @@ def to_dict(trial: Trial) -> dict[str, Any]:
         "number": trial.number,
         "state": trial.state.value,
         "reward": trial.reward,
-        "latency_ms": trial.latency_ms,
+        "accuracy": trial.accuracy,
+        "cost": trial.cost,
         "duplicate_of": trial.duplicate_of,
         "error": trial.error,
         "note": trial.note,
@@ -78,16 +78,15 @@ def to_dict(trial: Trial) -> dict[str, Any]:
 
 
 def summary(trial: Trial) -> dict[str, Any]:
-    """What tells the trials of a search apart, with the mAP, None where it is no number."""
+    """Returns what tells the trials of a search apart."""
     described = to_dict(trial)
-    described["mAP"] = described["metrics"].get(MAP)
     return {name: described[name] for name in _SUMMARY}
 
 
 def structure(architecture: str) -> str | None:
     """A text proto as an architecture string; None for what this mnasdet cannot read."""
     try:
-        parsed = text_format.Parse(architecture, architecture_pb2.Architecture())
+        parsed = from_trial(architecture)
     except text_format.ParseError:
         return None
     return to_string(parsed)

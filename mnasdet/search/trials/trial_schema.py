@@ -7,11 +7,17 @@ one needs no change of the schema, as PostgreSQL's own enums would.
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import sqlalchemy as sa
 
+from mnasdet.evaluation import objectives
 from mnasdet.search.trials.trial import checksum, now
 
-VERSION = 3
+VERSION = 4
 
 _METADATA = sa.MetaData()
 
@@ -40,7 +46,8 @@ TRIALS = sa.Table(
     sa.Column("duplicate_of", sa.Integer),
     sa.Column("worker", sa.Text),
     sa.Column("metrics", sa.Text, nullable=False),  # JSON
-    sa.Column("latency_ms", sa.Float(53)),
+    sa.Column("accuracy", sa.Float(53)),
+    sa.Column("cost", sa.Float(53)),
     sa.Column("reward", sa.Float(53)),
     sa.Column("error", sa.Text),
     sa.Column("started", sa.DateTime),
@@ -80,6 +87,10 @@ _VERSION_1_COLUMNS = (
 
 # What came with version 3, which has a table `leases` as well.
 _VERSION_3_COLUMNS = {"searches": {"checksum"}, "trials": {"checksum", "told_failed"}}
+
+# `trials` has these since version 4, and had `_OLD_COST` before.
+_VERSION_4_COLUMNS = {"accuracy", "cost"}
+_OLD_COST = "latency_ms"
 
 # Any constant; taken by whoever makes or changes tables on a PostgreSQL server.
 _ADVISORY_LOCK = 0x6D6E6173
@@ -126,8 +137,10 @@ def find_damage(connection: sa.Connection) -> str:
 
 
 def _columns_of(version: int) -> dict[str, set[str]]:
-    """The names of the tables of version 2 or 3 and of their columns."""
+    """Returns the names of the tables of a version from 2 on, and of their columns."""
     columns = {name: set(table.columns.keys()) for name, table in _METADATA.tables.items()}
+    if version < 4:
+        columns["trials"] = columns["trials"] - _VERSION_4_COLUMNS | {_OLD_COST}
     if version < 3:
         del columns["leases"]
         for table, later in _VERSION_3_COLUMNS.items():
@@ -169,8 +182,12 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
         _copy_version_1(connection, search_name)
     if found == 2:
         _add_version_3_columns(connection)
+    if found in (2, 3):
+        _add_version_4_columns(connection)
     if found < VERSION:
-        _set_checksums(connection)
+        _complete_trials(connection, had_checksums=found == 3)
+        if found < 3:
+            set_checksum(connection, SEARCHES, sa.true())
         connection.execute(_SCHEMA_VERSION.delete())
         connection.execute(_SCHEMA_VERSION.insert().values(version=VERSION))
 
@@ -210,9 +227,10 @@ def _copy_version_1(connection: sa.Connection, search_name: str) -> None:
     # A type of its own on PostgreSQL.
     states = {"state": sa.cast(old.c.state, sa.Text)}
     values = [states.get(name, old.c[name]) for name in _VERSION_1_COLUMNS]
+    names = ["cost" if name == _OLD_COST else name for name in _VERSION_1_COLUMNS]
     connection.execute(
         TRIALS.insert().from_select(
-            ["search_id", *_VERSION_1_COLUMNS], sa.select(sa.literal(search_id), *values)
+            ["search_id", *names], sa.select(sa.literal(search_id), *values)
         )
     )
     connection.execute(sa.text("DROP TABLE trials_version_1"))
@@ -229,6 +247,64 @@ def _add_version_3_columns(connection: sa.Connection) -> None:
     LEASES.create(connection)
 
 
-def _set_checksums(connection: sa.Connection) -> None:
-    for table in (SEARCHES, TRIALS):
-        set_checksum(connection, table, sa.true())
+def _add_version_4_columns(connection: sa.Connection) -> None:
+    connection.execute(sa.text(f"ALTER TABLE trials RENAME COLUMN {_OLD_COST} TO cost"))
+    connection.execute(sa.text("ALTER TABLE trials ADD COLUMN accuracy FLOAT"))
+
+
+def _complete_trials(connection: sa.Connection, had_checksums: bool) -> None:
+    """Gives the trials of an older version their accuracy, and a new checksum.
+
+    Args:
+      had_checksums: a row whose checksum is wrong stays as it is: damaged.
+    """
+    is_row = sa.and_(
+        TRIALS.c.search_id == sa.bindparam("of_search"), TRIALS.c.number == sa.bindparam("of_trial")
+    )
+    # Some drivers name parameters after columns: these are called otherwise.
+    change = (
+        TRIALS.update()
+        .where(is_row)
+        .values(accuracy=sa.bindparam("new_accuracy"), checksum=sa.bindparam("new_checksum"))
+    )
+    changes = []
+    for found in _readable_rows(connection):
+        row = dict(found)
+        held = row.pop("checksum")
+        del row["accuracy"]
+        old = {_OLD_COST if name == "cost" else name: value for name, value in row.items()}
+        if had_checksums and held != checksum(old):
+            continue
+        row["accuracy"] = _old_accuracy(row)
+        changes.append(
+            {
+                "of_search": row["search_id"],
+                "of_trial": row["number"],
+                "new_accuracy": row["accuracy"],
+                "new_checksum": checksum(row),
+            }
+        )
+    if changes:
+        connection.execute(change, changes)
+
+
+def _readable_rows(connection: sa.Connection) -> Sequence[sa.RowMapping]:
+    """Returns all trials but those with a value that is not of its column's type."""
+    try:
+        return connection.execute(sa.select(TRIALS)).mappings().all()
+    except (TypeError, ValueError):
+        pass
+    numbers = connection.execute(sa.select(TRIALS.c.search_id, TRIALS.c.number)).all()
+    rows: list[sa.RowMapping] = []
+    for search_id, number in numbers:
+        is_it = sa.and_(TRIALS.c.search_id == search_id, TRIALS.c.number == number)
+        with contextlib.suppress(TypeError, ValueError):
+            rows += connection.execute(sa.select(TRIALS).where(is_it)).mappings().all()
+    return rows
+
+
+def _old_accuracy(row: Mapping[str, Any]) -> float | None:
+    """Returns the accuracy of a trial that has none in a column of its own."""
+    value = json.loads(row["metrics"]).get(objectives.FIRST)
+    # pycocotools says -1 where there is nothing to find; JSON has null for NaN.
+    return None if value is None or row["state"] != "COMPLETE" else max(float(value), 0.0)

@@ -16,6 +16,7 @@ from google.protobuf import json_format, text_format
 from mnasdet import files, text_proto
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.graph import Network
 from mnasdet.protos import latency_table_pb2
 from mnasdet.tflite.devices.provenance import difference
 from mnasdet.tflite.latency.layers import Layer, layers
@@ -46,7 +47,7 @@ class LatencyTable:
         alone; `ms_per_megabyte` for all that is read and written, which less of is in a cache than
         where a layer is alone; and `constant_ms`.
       path: where the table was read or written; for messages.
-      networks: milliseconds of whole networks, by `canonical_key`.
+      networks: milliseconds of one run of whole graphs, by `canonical_key`.
       noisy: keys, of layers and networks, whose measurements do not agree, or are too few to tell.
     """
 
@@ -122,8 +123,20 @@ class LatencyTable:
         return {"latency_ms": round(latency_ms, DIGITS), **noisy}
 
     def latency_ms(self, sheet: CostSheet) -> float:
-        """The network's latency; raises UserError where a layer is not in the table."""
-        return self._scaled(self.sums(sheet)) + self.constant_ms
+        """Returns the network's latency, the sum over its graphs, each as often as it runs.
+
+        Raises:
+          UserError: a layer is not in the table.
+        """
+        return self._scaled(self.sums(sheet)) + sheet.runs * self.constant_ms
+
+    def measured_ms(self, network: Network) -> float:
+        """Returns what the whole graphs of a network took, each as often as it runs.
+
+        Raises:
+          KeyError: a graph was not measured.
+        """
+        return sum(graph.times * self.networks[graph.key()] for graph in network)
 
     def sums(self, sheet: CostSheet) -> tuple[float, ...]:
         """Over the network's layers: milliseconds, milliseconds of the small ones, and megabytes
@@ -131,7 +144,10 @@ class LatencyTable:
         return tuple(map(sum, zip(*(terms for _, terms in self._terms(sheet)), strict=True)))
 
     def layer_latencies_ms(self, sheet: CostSheet) -> list[tuple[Layer, float]]:
-        """What every layer adds to `latency_ms`, in order; `constant_ms` is what is left."""
+        """Returns what every layer adds to `latency_ms`, in order.
+
+        What is left is `constant_ms` of every run of a graph.
+        """
         return [(layer, self._scaled(terms)) for layer, terms in self._terms(sheet)]
 
     def _scaled(self, terms: tuple[float, ...]) -> float:
@@ -148,7 +164,9 @@ class LatencyTable:
             if latency_ms is None:
                 raise self._lack(sheet)
             small_ms = latency_ms if layer.activation_bytes < _SMALL_BYTES else 0.0
-            terms.append((layer, (latency_ms, small_ms, layer.memory_bytes / 1e6)))
+            once = (latency_ms, small_ms, layer.memory_bytes / 1e6)
+            layers_ms, small_ms, megabytes = (layer.times * term for term in once)
+            terms.append((layer, (layers_ms, small_ms, megabytes)))
         return terms
 
     def missing(self, sheet: CostSheet) -> list[str]:

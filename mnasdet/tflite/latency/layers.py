@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 from mnasdet.networks.builder import Node
-from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.cost import CostSheet, GraphSheet
 
 # What TFLite runs as part of the layer in front, and in which layers.
 _FUSED_ACTIVATIONS = ("relu", "relu6")
@@ -30,12 +30,14 @@ class Layer(NamedTuple):
     Attributes:
       node: what it computes.
       activation: fused into it.
-      memory_bytes: float32 bytes of weights and activations that it reads and writes.
+      memory_bytes: float32 bytes of weights and activations that it reads and writes in a run.
+      times: how often it runs for one image.
     """
 
     node: Node
     activation: str = "linear"
     memory_bytes: int = 0
+    times: int = 1
 
     @property
     def activation_bytes(self) -> int:
@@ -71,9 +73,16 @@ class Layer(NamedTuple):
 
 
 def layers(sheet: CostSheet) -> list[Layer]:
-    """The layers that the runtime executes, in order: batch normalisation runs as part of its
-    convolution, relu and relu6 as part of a convolution, an addition or a product, and not at all
-    what only training knows, or the maximum of a single place."""
+    """Returns the layers that the runtime executes, in order.
+
+    Batch normalisation runs as part of its convolution; relu and relu6 as part of a convolution,
+    an addition or a product. What only training knows does not run, nor does the maximum of a
+    single place.
+    """
+    return [layer for graph in sheet.graphs for layer in _layers(graph)]
+
+
+def _layers(sheet: GraphSheet) -> list[Layer]:
     readers = _only_readers(sheet)
     fused: set[Node] = set()
     executed = []
@@ -90,11 +99,11 @@ def layers(sheet: CostSheet) -> list[Layer]:
             if function in (_FUSED_BY_CONVOLUTIONS if convolves else _FUSED_ACTIVATIONS):
                 activation = function
                 fused.add(reader)
-        executed.append(Layer(node, activation, cost.memory_bytes))
+        executed.append(Layer(node, activation, cost.memory_bytes, sheet.times))
     return executed
 
 
-def _only_readers(sheet: CostSheet) -> dict[Node, Node | None]:
+def _only_readers(sheet: GraphSheet) -> dict[Node, Node | None]:
     """The one node that reads each node, past the layers that only training knows; None where
     there are several, or the network ends."""
     readers: dict[Node, Node | None] = dict.fromkeys(sheet.outputs)

@@ -44,13 +44,14 @@ _ACTIVATIONS = {
 
 
 def network_graph(outputs: Sequence[Node]) -> bytes:
-    """A float32 graph of batch 1 that executes the network's `layers`, in order."""
+    """Returns a float32 graph of batch 1 that executes the `layers` up to `outputs`, in order."""
     graph = _Graph()
     tensors = {node: graph.tensor(node.shape) for node in reachable(outputs) if node.op == "input"}
     graph.subgraph.inputs = list(tensors.values())
     sheet = cost_sheet(outputs)
+    (graph_sheet,) = sheet.graphs
     executed = {layer.node: layer for layer in layers(sheet)}
-    for node in sheet.nodes:
+    for node in graph_sheet.nodes:
         inputs = [tensors[x] for x in node.inputs]
         # What is no layer is fused into that in front, or does nothing.
         tensors[node] = (

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnasdet.networks.builder import Node
+from mnasdet.networks.graph import Network
 from mnasdet.tflite.devices.device import Device
 from mnasdet.tflite.devices.repeats import typical_ms
 from mnasdet.tflite.latency.network_graph import network_graph
@@ -15,12 +14,12 @@ from mnasdet.tflite.latency.network_graph import network_graph
 
 @dataclass(frozen=True)
 class Measured:
-    """The latency of a whole network.
+    """The latency of a whole network for one image.
 
     Attributes:
-      latency_ms: the median over several executions of each one's median; of its mean on a device
-        that tells no median.
-      iqr_ms: interquartile range of the executions' medians.
+      latency_ms: the sum over the graphs, each as often as it runs. A graph's latency is the median
+        over several executions of each one's median; of its mean on a device that tells no median.
+      iqr_ms: interquartile range of the executions' medians, summed likewise.
       noisy: whether the executions or their runs differ too much to rely on the median.
     """
 
@@ -29,11 +28,19 @@ class Measured:
     noisy: bool
 
 
-def network_latency(outputs: Sequence[Node], device: Device) -> Measured:
-    """A whole network as a float32 TFLite file on the device. The weights are random, for they
-    make no difference."""
+def network_latency(network: Network, device: Device) -> Measured:
+    """Measures a whole network on the device, each graph as a float32 TFLite file.
+
+    The weights are random, for they make no difference.
+    """
+    latency_ms = iqr_ms = 0.0
+    noisy = False
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.tflite"
-        path.write_bytes(network_graph(outputs))
-        result = device.benchmark(path)
-    return Measured(typical_ms(result), result["iqr_ms"], result["noisy"])
+        for graph in network:
+            path.write_bytes(network_graph(graph.nodes))
+            result = device.benchmark(path)
+            latency_ms += graph.times * typical_ms(result)
+            iqr_ms += graph.times * result["iqr_ms"]
+            noisy = noisy or result["noisy"]
+    return Measured(latency_ms, iqr_ms, noisy)

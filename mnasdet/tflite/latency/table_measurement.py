@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mnasdet.networks.builder import Node, canonical_key
 from mnasdet.networks.cost import CostSheet
+from mnasdet.networks.graph import Network
 from mnasdet.tflite.devices.device import Device
 from mnasdet.tflite.latency.latency_table import DIGITS, LatencyTable
 from mnasdet.tflite.latency.layers import layers
@@ -42,7 +42,7 @@ _SAVE_SECONDS = 5.0
 
 @dataclass
 class _Graph:
-    """A layer or a network to be measured.
+    """A layer or a whole graph to be measured.
 
     Attributes:
       write: gives the TFLite file.
@@ -84,12 +84,14 @@ def ensure(
     path: str | os.PathLike,
     sheets: Iterable[CostSheet],
     device: Device,
-    networks: Iterable[Sequence[Node]] = (),
+    networks: Iterable[Network] = (),
     progress: bool = False,
 ) -> LatencyTable:
-    """The device's table in `path` with all layers of `sheets` and with the networks of these
-    outputs; measures and writes what it lacks, or has no certain figure of. What an interrupted
-    run has measured counts.
+    """Returns the device's table in `path` with all layers of `sheets` and all graphs of
+    `networks`.
+
+    Measures and writes what it lacks, or has no certain figure of. What an interrupted run has
+    measured counts.
 
     Args:
       progress: show a bar on standard error.
@@ -127,17 +129,17 @@ def ensure(
 
 
 def _uncertain(
-    table: LatencyTable, sheets: Iterable[CostSheet], networks: Iterable[Sequence[Node]]
+    table: LatencyTable, sheets: Iterable[CostSheet], networks: Iterable[Network]
 ) -> list[_Graph]:
     """What the table lacks, or has no certain figure of."""
     by_key = {layer.key: layer for sheet in sheets for layer in layers(sheet)}
-    outputs_by_key = {canonical_key(outputs): outputs for outputs in networks}
+    by_graph_key = {graph.key(): graph for network in networks for graph in network}
     graphs = [
         _Graph(key, partial(layer_graph, layer), table.entries, is_network=False)
         for key, layer in by_key.items()
     ] + [
-        _Graph(key, partial(network_graph, outputs), table.networks, is_network=True)
-        for key, outputs in outputs_by_key.items()
+        _Graph(key, partial(network_graph, graph.nodes), table.networks, is_network=True)
+        for key, graph in by_graph_key.items()
     ]
     for graph in graphs:
         if graph.key in graph.figures:

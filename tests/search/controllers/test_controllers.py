@@ -1,7 +1,5 @@
 """What every controller has to hold."""
 
-import io
-
 import numpy as np
 import pytest
 
@@ -122,23 +120,6 @@ def test_nothing_but_failures(toy_space, name):
     controller = CONTROLLERS[name](toy_space)
     for _ in range(10):
         controller.feedback([Result(tokens) for tokens in controller.propose(4)])
-
-
-@every_controller
-@pytest.mark.parametrize("steps", [0, 1, 8])
-def test_restore_goes_on_where_state_was_taken(toy_space, name, steps):
-    first = CONTROLLERS[name](toy_space)
-    for _ in range(steps):
-        step(first)
-    pending = first.propose(2)
-    saved = io.BytesIO()
-    np.savez(saved, **first.state())
-    saved.seek(0)
-    second = CONTROLLERS[name](toy_space)
-    second.restore(np.load(saved))
-    for controller in (first, second):
-        controller.feedback([outcome(tokens) for tokens in pending])
-    assert [step(second) for _ in range(6)] == [step(first) for _ in range(6)]
 
 
 @pytest.mark.parametrize("name", [name for name in CONTROLLERS if name != "random"])

@@ -21,14 +21,6 @@ def test_proposals_depend_on_the_seed_alone(toy_space):
     assert RandomSearch(toy_space, seed=4).propose(12) != whole
 
 
-def test_restore_goes_on_where_state_was_taken(toy_space):
-    first = RandomSearch(toy_space)
-    first.propose(5)
-    second = RandomSearch(toy_space)
-    second.restore(first.state())
-    assert second.propose(5) == first.propose(5)
-
-
 def test_proposals_are_permanent(toy_space):
     """A change here changes every search of an old seed: say so in the changelog, then take the
     new tokens over."""

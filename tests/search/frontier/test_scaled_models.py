@@ -5,6 +5,7 @@ import json
 import pytest
 from google.protobuf import text_format
 
+from mnasdet import config
 from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search.executors.this_process import ThisProcess
@@ -22,8 +23,10 @@ def pipeline():
     return pipeline
 
 
-def variant(repeats, latency_ms, image_size=None):
-    architecture = architecture_pb2.Architecture(image_size=image_size)
+def variant(repeats, cost, image_size=None):
+    architecture = architecture_pb2.Architecture()
+    if image_size:
+        architecture.input.height = architecture.input.width = image_size
     architecture.feature_pyramid.mnasfpn.repeats = repeats
     return Variant(
         name=f"trial_00001_r{repeats}_d1",
@@ -35,8 +38,8 @@ def variant(repeats, latency_ms, image_size=None):
         seed=40 + repeats,
         params=1000 * repeats,
         multiply_adds=10**6 * repeats,
-        latency_ms=latency_ms,
-        proxy_mean_ap=0.05,
+        cost=cost,
+        proxy_accuracy=0.05,
     )
 
 
@@ -67,14 +70,14 @@ def test_the_whole_queue(pipeline, tmp_path):
     seen = []
 
     def on_model(model):
-        assert results(tmp_path)[model.name[12:]]["mAP"] == model.mean_ap
+        assert results(tmp_path)[model.name[12:]]["accuracy"] == model.accuracy
         seen.append(model.name[12:])
 
     scaled.train(ThisProcess(cheap_trainings.trains), on_model=on_model)
     scaled.deploy(times)
     found = results(tmp_path)
     assert seen == list(found) == ["r2_d1", "r3_d1", "r4_d1", "r5_d1"]
-    assert [model["mAP"] for model in found.values()] == [0.2, 0.3, 0.4, None]
+    assert [model["accuracy"] for model in found.values()] == [0.2, 0.3, 0.4, None]
     assert [model["on_frontier"] for model in found.values()] == [True, False, True, False]
     assert [model["measured_ms"] for model in found.values()] == [7.5, None, 7.5, None]
     assert found["r5_d1"]["error"] == "training diverged: the loss is nan at step 3"
@@ -88,9 +91,9 @@ def test_the_whole_queue(pipeline, tmp_path):
         "seed": 42,
         "params": 2000,
         "multiply_adds": 2_000_000,
-        "latency_ms": 10.0,
-        "proxy_mAP": 0.05,
-        "mAP": 0.2,
+        "cost": 10.0,
+        "proxy_accuracy": 0.05,
+        "accuracy": 0.2,
         "error": None,
         "on_frontier": True,
         "measured_ms": 7.5,
@@ -102,19 +105,19 @@ def test_the_whole_queue(pipeline, tmp_path):
     written = (tmp_path / "models/trial_00001_r4_d1/pipeline.config").read_text()
     own = text_format.Parse(written, pipeline_pb2.TrainEvalPipelineConfig())
     assert own.model.architecture.feature_pyramid.mnasfpn.repeats == 4
-    assert own.model.ssd.image_resizer.fixed_shape_resizer.height == 96
+    assert config.resolve(own).image_size == (96, 96)
 
 
 def test_interrupted_it_goes_on_with_what_is_left(pipeline, tmp_path):
     scaled = ScaledModels.create(tmp_path, pipeline, VARIANTS)
     with pytest.raises(KeyboardInterrupt):
         scaled.train(ThisProcess(cheap_trainings.dies))
-    assert [model["mAP"] for model in results(tmp_path).values()] == [0.2, None, None, None]
+    assert [model["accuracy"] for model in results(tmp_path).values()] == [0.2, None, None, None]
     resumed = ScaledModels.load(tmp_path, pipeline)
     assert resumed.models == scaled.models
     resumed.train(ThisProcess(cheap_trainings.trains))
     assert trained(tmp_path) == {"r2_d1": 1, "r3_d1": 1, "r4_d1": 1, "r5_d1": 1}
-    assert [model["mAP"] for model in results(tmp_path).values()] == [0.2, 0.3, 0.4, None]
+    assert [model["accuracy"] for model in results(tmp_path).values()] == [0.2, 0.3, 0.4, None]
 
 
 def test_what_failed_is_tried_again_only_when_asked(pipeline, tmp_path):

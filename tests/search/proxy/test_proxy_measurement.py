@@ -11,7 +11,7 @@ from mnasdet import config
 from mnasdet.errors import UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.protos import pipeline_pb2
-from mnasdet.search.child import Outcome
+from mnasdet.search.child import Outcome, trained
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.latency import MultiplyAdds
 from mnasdet.search.limits import Limits
@@ -61,7 +61,7 @@ def test_samples_keep_the_limits_of_the_search(pipeline, space):
     sizes = sorted(trial.metrics["multiply_adds"] for trial in everything)
     for limits in (
         Limits(max_multiply_adds=sizes[5]),
-        Limits(max_latency_ms=sizes[5] / 1e9),
+        Limits(max_cost=sizes[5] / 1e9),
     ):
         found = sample(pipeline, space, 4, 0, limits, MultiplyAdds())
         assert max(trial.metrics["multiply_adds"] for trial in found) <= sizes[5]
@@ -169,20 +169,20 @@ def test_failed_and_rejected_trainings_have_no_accuracy(pipeline, space, tmp_pat
         if task.seed == 2999:
             return Outcome(error="the file is too large", rejected=True)
         # pycocotools' -1.
-        return Outcome(metrics={MAP: -1.0 if task.seed == 0 else 0.25})
+        return trained({MAP: -1.0 if task.seed == 0 else 0.25}, MAP)
 
     (first, second, long), _ = train(pipeline, space, tmp_path, child)
     assert first.accuracies == [0, pytest.approx(math.nan, nan_ok=True), 0.25, 0.25]
     assert first.trials[1].state is TrialState.FAILED
     assert long.trials[2].state is TrialState.REJECTED
     entries = proxy_measurement.by_architecture([first, second], long)
-    assert [entry["proxy_mAP"] for entry in entries] == [
+    assert [entry["proxy_accuracies"] for entry in entries] == [
         [0, 0.25],
         [None, 0.25],
         [0.25, 0.25],
         [0.25, 0.25],
     ]
-    assert [entry["long_mAP"] for entry in entries] == [0.25, 0.25, None, 0.25]
+    assert [entry["long_accuracy"] for entry in entries] == [0.25, 0.25, None, 0.25]
     assert [entry["errors"] for entry in entries] == [
         [],
         ["training diverged"],

@@ -144,12 +144,12 @@ def test_noise_that_is_not_known_says_why(accuracies, std, note):
 
 def test_the_verdict():
     measured = noise(np.array([[1.0, 3.0], [5.0, 7.0]]))
-    assert verdict(measured, np.array([2.0, 6.0, 12.0, NAN])) == (
+    assert verdict(measured, np.array([2.0, 6.0, 12.0, NAN]), "mAP") == (
         "two architectures have to differ by 8.605 mAP for one proxy training each to tell them "
         "apart (95 %), as 1 of the 3 pairs here do"
     )
-    assert verdict(measured, np.array([2.0])).endswith("(95 %)")
-    unknown = verdict(noise(np.array([[0.1], [0.2]])), np.array([0.1, 0.2]))
+    assert verdict(measured, np.array([2.0]), "top-1").endswith("(95 %)")
+    unknown = verdict(noise(np.array([[0.1], [0.2]])), np.array([0.1, 0.2]), "mAP")
     assert unknown.endswith("the noise is unknown; --num_seeds=2 or more measures it")
 
 
@@ -158,7 +158,7 @@ def test_a_summary_is_json():
     long = np.array([0.2, 0.5, 0.6, 0.7, NAN])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = json.loads(json.dumps(summary(proxy, long), allow_nan=False))
+        found = json.loads(json.dumps(summary(proxy, long, "mAP"), allow_nan=False))
     assert found["spearman"]["note"].startswith("3 architectures have both")
     assert found["noise"]["degrees_of_freedom"] == 3
     assert found["confidence"] == 0.9

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mnasdet.errors import UserError
+from mnasdet.search.trials.trial import checksum, fields, to_row
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, list_searches
 from tests.search.postgresql import connect
 
@@ -23,7 +24,7 @@ CREATE INDEX ix_trials_key ON trials (key);
 INSERT INTO trials VALUES (1, '[1, 0]', 'name: "b"', 'k', 8, 'FAILED', 0, NULL, '{{}}', NULL, NULL,
     'why', NULL, NULL);
 INSERT INTO trials VALUES (0, '[1, 1]', 'name: "a"', 'k', 7, 'COMPLETE', NULL, 'w',
-    '{{"mAP": 0.25}}', 1.5, 0.125, NULL,
+    '{{"DetectionBoxes_Precision/mAP": 0.25}}', 1.5, 0.125, NULL,
     '2025-05-04 03:02:01.000009', '2025-05-04 03:12:01.000009');
 """
 # As mnasdet made them up to version 0.2.0.
@@ -45,7 +46,7 @@ CREATE TABLE trials (
 INSERT INTO trials VALUES (1, 1, '[1, 0]', 'name: "b"', 'k', 8, 'FAILED', 0, NULL, '{{}}', NULL,
     NULL, 'why', NULL, NULL, NULL);
 INSERT INTO trials VALUES (1, 0, '[1, 1]', 'name: "a"', 'k', 7, 'COMPLETE', NULL, 'w',
-    '{{"mAP": 0.25}}', 1.5, 0.125, NULL,
+    '{{"DetectionBoxes_Precision/mAP": 0.25}}', 1.5, 0.125, NULL,
     '2025-05-04 03:02:01.000009', '2025-05-04 03:12:01.000009', NULL);
 """
 TRIALS = [
@@ -57,8 +58,9 @@ TRIALS = [
         seed=7,
         state=TrialState.COMPLETE,
         worker="w",
-        metrics={"mAP": 0.25},
-        latency_ms=1.5,
+        metrics={"DetectionBoxes_Precision/mAP": 0.25},
+        accuracy=0.25,
+        cost=1.5,
         reward=0.125,
         started=datetime.datetime(2025, 5, 4, 3, 2, 1, 9),
         finished=datetime.datetime(2025, 5, 4, 3, 12, 1, 9),
@@ -121,7 +123,7 @@ def test_a_version_1_file_is_brought_up_to_date(version_1, create):
     assert store.description() is None
     store.add([Trial(2, (), "", "k", 9, state=TrialState.REJECTED)])
     store.close()
-    assert query(version_1, "SELECT version FROM schema_version") == [(3,)]
+    assert query(version_1, "SELECT version FROM schema_version") == [(4,)]
     tables = query(version_1, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
     assert tables == [("leases",), ("schema_version",), ("searches",), ("trials",)]
     assert query(version_1, "PRAGMA foreign_key_check") == []
@@ -180,12 +182,34 @@ def test_an_upgrade_that_fails_leaves_version_1(version_1):
     store.close()
 
 
+def test_a_version_3_database_is_brought_up_to_date(location):
+    """Made of one of this version; `tests/search/test_old_run.py` has a real one."""
+    store = TrialStore(location, "mine")
+    store.add(TRIALS)
+    store.close()
+    on_server = isinstance(location, str)
+    with connect(location) if on_server else sqlite3.connect(location) as connection:
+        connection.execute("ALTER TABLE trials DROP COLUMN accuracy")
+        connection.execute("ALTER TABLE trials RENAME COLUMN cost TO latency_ms")
+        connection.execute("UPDATE schema_version SET version = 3")
+        for trial in TRIALS:
+            row = {"search_id": 1, **to_row(fields(trial))}
+            row["latency_ms"] = row.pop("cost")
+            del row["accuracy"]
+            connection.execute(
+                f"UPDATE trials SET checksum = '{checksum(row)}' WHERE number = {trial.number}"
+            )
+    store = TrialStore(location, "mine")
+    assert store.trials() == TRIALS
+    store.close()
+
+
 def test_a_later_version_is_left_alone(location):
     TrialStore(location).close()
     on_server = isinstance(location, str)
     with connect(location) if on_server else sqlite3.connect(location) as connection:
-        connection.execute("UPDATE schema_version SET version = 4")
-    message = "has schema version 4, and this mnasdet knows versions up to 3; use a newer mnasdet"
+        connection.execute("UPDATE schema_version SET version = 5")
+    message = "has schema version 5, and this mnasdet knows versions up to 4; use a newer mnasdet"
     for open_store in (TrialStore, list_searches):
         with pytest.raises(UserError, match=message):
             open_store(location)

@@ -31,7 +31,7 @@ def test_what_goes_in_comes_out(location):
             0,
             state=TrialState.COMPLETE,
             metrics={"mAP": 0.1 + 0.2, "params": 2503047},
-            latency_ms=1.5,
+            cost=1.5,
             reward=1 / 3,
             worker="w",
             started=now(),
@@ -51,7 +51,7 @@ def test_extreme_values_come_out_too(location):
         trial(2**31 - 1),
         tokens=(),
         seed=2**63 - 1,
-        latency_ms=5e-324,
+        cost=5e-324,
         reward=-1.7976931348623157e308,
         started=datetime.datetime(1, 1, 1),
         finished=datetime.datetime(9999, 12, 31, 23, 59, 59, 999999),
@@ -109,7 +109,7 @@ def test_what_only_one_database_would_keep_is_the_same_on_both(location):
         trial(0),
         metrics={"a": math.nan, "b": math.inf, "c": 1.0},
         reward=np.float32(0.5),
-        latency_ms=np.float64(0.25),
+        cost=np.float64(0.25),
         started=datetime.datetime(2025, 1, 1, 1, 30, tzinfo=zone),
         error="NUL \0 and half a pair \udc80",
     )
@@ -118,19 +118,19 @@ def test_what_only_one_database_would_keep_is_the_same_on_both(location):
         assert math.isnan(seen.metrics["a"])
         assert math.isnan(seen.metrics["b"])
         assert seen.metrics["c"] == 1.0
-        assert (seen.reward, seen.latency_ms) == (0.5, 0.25)
-        assert type(seen.reward) is type(seen.latency_ms) is float
+        assert (seen.reward, seen.cost) == (0.5, 0.25)
+        assert type(seen.reward) is type(seen.cost) is float
         assert seen.started == datetime.datetime(2024, 12, 31, 23, 30)
         assert seen.error == "NUL \N{REPLACEMENT CHARACTER} and half a pair ?"
     store.close()
 
 
-@pytest.mark.parametrize("field", ["reward", "latency_ms"])
+@pytest.mark.parametrize("field", ["reward", "cost", "accuracy"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_reward_that_is_no_number_is_turned_away(field, value, tmp_path):
     store = TrialStore(tmp_path / "trials.db")
     store.add([trial(0)])
-    with pytest.raises(ValueError, match=f"a reward or latency of {value} is none"):
+    with pytest.raises(ValueError, match=f"an accuracy, cost or reward of {value} is not allowed"):
         store.update(trial(0), **{field: value})
     assert store.trials() == [trial(0)]
     store.close()
@@ -145,7 +145,7 @@ def test_other_programs_can_read_it(tmp_path):
         row = connection.execute("SELECT number, tokens, state, metrics FROM trials").fetchone()
         assert row == (0, "[1, 2, 3]", "REJECTED", '{"mAP": null}')
         assert connection.execute("SELECT name FROM searches").fetchall() == [("a search",)]
-        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(3,)]
+        assert connection.execute("SELECT version FROM schema_version").fetchall() == [(4,)]
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

@@ -12,6 +12,7 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.protos.search_pb2 import SearchSpaceConfig
 from mnasdet.search_spaces import factory
@@ -20,6 +21,7 @@ from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.latency.latency_table import LatencyTable, default_path, missing
 from mnasdet.tflite.latency.layers import layers
+from mnasdet.tflite.latency.network_latency import Measured, network_latency
 
 
 def provenance(num_threads):
@@ -125,6 +127,50 @@ def test_latency_is_scaled_sum_and_constant(sheet):
     table = LatencyTable({}, {"conv2d 8x6x3->4 k3 s2": 2.0, "add 4x3x4 4x3x4": 0.5}, 1.5, 0.25)
     assert table.latency_ms(sheet) == pytest.approx(1.5 * (2.0 + 2.0 + 0.5) + 0.25)
     assert table.missing(sheet) == []
+
+
+def test_latency_adds_over_graphs_as_often_as_they_run(b, image):
+    head = Builder()
+    pool = head.global_avg_pool(head.input((4, 3, 4)), name="pool")
+    network = Network(
+        {"features": Graph({"x": conv(b, image, "a")}), "head": Graph({"x": pool}, times=50)}
+    )
+    entries = {"conv2d 8x6x3->4 k3 s2": 2.0, "global_avg_pool 4x3x4": 0.5}
+    table = LatencyTable({}, entries, 1.5, 0.25, ms_per_megabyte=10.0, small_scale=0.5)
+    # Both layers are small; of the constant every run of a graph has its own.
+    # Kernel, input and output of the convolution; input and output of the pool.
+    megabytes = (108 + 144 + 48) * 4e-6, 50 * (48 + 4) * 4e-6
+    expected = (1.5 + 0.5) * (2.0 + 50 * 0.5) + 10.0 * sum(megabytes) + 51 * 0.25
+    sheet = cost_sheet(network)
+    assert table.latency_ms(sheet) == pytest.approx(expected)
+    by_layer = [ms for _, ms in table.layer_latencies_ms(sheet)]
+    assert by_layer == pytest.approx([4.0 + 10 * megabytes[0], 50.0 + 10 * megabytes[1]])
+    first, second = network
+    table.networks = {first.key(): 3.0, second.key(): 0.75}
+    assert table.measured_ms(network) == 3.0 + 50 * 0.75
+
+
+class EveryMillisecond:
+    """A device on which the graphs take 1, 2, 3 ... ms."""
+
+    def __init__(self):
+        self.sizes = []
+
+    def benchmark(self, path):
+        self.sizes.append(path.stat().st_size)
+        number = len(self.sizes)
+        return {"median_ms": float(number), "iqr_ms": 0.125 * number, "noisy": number == 2}
+
+
+def test_whole_networks_are_measured_graph_by_graph(b, image):
+    head = Builder()
+    pool = head.global_avg_pool(head.input((4, 3, 4)), name="pool")
+    network = Network(
+        {"features": Graph({"x": conv(b, image, "a")}), "head": Graph({"x": pool}, times=50)}
+    )
+    device = EveryMillisecond()
+    assert network_latency(network, device) == Measured(1.0 + 50 * 2.0, 0.125 + 50 * 0.25, True)
+    assert len(device.sizes) == 2
 
 
 def test_small_layers_have_a_scale_of_their_own_besides(b):

@@ -7,6 +7,7 @@ import pytest
 from mnasdet.errors import ConfigError
 from mnasdet.networks.builder import Builder, canonical_key
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -33,6 +34,10 @@ def outputs():
 def keys(outputs):
     """Of the four layers, then of the network."""
     return [layer.key for layer in layers(cost_sheet(outputs))] + [canonical_key(outputs)]
+
+
+def single(outputs):
+    return Network({"graph": Graph(dict(enumerate(outputs)))})
 
 
 class Clock:
@@ -74,7 +79,8 @@ def build(outputs, keys, tmp_path):
         clock = Clock({**times, layer_graph(NOTHING): [NOTHING_MS]})
         clock.most = most
         try:
-            table_measurement.ensure(tmp_path / "table.textproto", [sheet], clock, [outputs])
+            path = tmp_path / "table.textproto"
+            table_measurement.ensure(path, [sheet], clock, [single(outputs)])
         except KeyboardInterrupt:
             assert most < 1000
         table = LatencyTable.load(tmp_path / "table.textproto")
