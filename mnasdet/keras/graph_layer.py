@@ -49,6 +49,7 @@ class GraphLayer(tf_keras.layers.Layer):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensors = tf.nest.flatten(inputs)
+        # TensorFlow brings Keras 3 along, which is easily taken for tf_keras.
         if any(type(x).__module__.split(".")[0] == "keras" for x in tensors):
             raise LayerError(
                 f"{self._title()} takes tensors of tf_keras, not of Keras 3; make the model with "
@@ -98,6 +99,7 @@ class GraphLayer(tf_keras.layers.Layer):
         inputs = [b.input(shape, f"input_{place}") for place, shape in enumerate(shapes)]
         try:
             recorded = self.network(b, inputs)
+        # A network function says what does not fit; only the layer knows its own name.
         except ValueError as error:
             raise LayerError(f"{self._title()}: {error}") from None
         if isinstance(recorded, Node):

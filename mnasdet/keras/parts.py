@@ -50,6 +50,7 @@ def checked(values: dict[str, Any], title: str) -> architecture_pb2.Architecture
     problems = [
         problem
         for problem in architecture_problems(architecture)
+        # The parts that are missing are no problem of this layer.
         if problem.split(" ")[0].split(".")[0] in values
     ]
     if problems:
@@ -161,6 +162,7 @@ def only(inputs: list[Node]) -> Node:
 
 def counted(name: str, value: Any, title: str) -> int:
     """Returns an argument that counts something, and has to be 1 or more."""
+    # bool is an int, and True would count as 1.
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise LayerError(f"{title}: {name} is {shown(value)}; a whole number from 1 on is allowed")
     return int(value)
