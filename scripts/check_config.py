@@ -69,6 +69,7 @@ def _checkpoint_problems(train_config) -> list[str]:
         return []
     from mnasdet.training import checkpoints, foreign_checkpoints
 
+    # Ahead of the search for our own, which would only find no checkpoint there.
     if foreign := foreign_checkpoints.describe(path):
         return [f"train_config.fine_tune_checkpoint: {path}: {foreign}"]
     try:
@@ -80,6 +81,7 @@ def _checkpoint_problems(train_config) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, int):
+        # Cardinalities of search spaces have dozens of digits.
         return f"{value:,}" if value < 1e15 else f"{value:.4g}"
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
