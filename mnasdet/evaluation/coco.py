@@ -80,6 +80,7 @@ class CocoEvaluator:
         for box, category, area, crowd in zip(
             _xywh(boxes, height, width), classes, areas, is_crowd, strict=True
         ):
+            # Ids from 1: pycocotools takes a match with the id 0 for none.
             self.annotations.append(
                 {
                     "id": len(self.annotations) + 1,

@@ -63,6 +63,7 @@ def describe(found: Detections, names: Mapping[int, str]) -> list[dict[str, Any]
 
     `bbox` is (x, y, width, height) in pixels.
     """
+    # Rounded ahead of the difference: x + width is then the rounded right edge.
     corners = found.boxes[:, [1, 0, 3, 2]].round(2)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
     return [

@@ -43,6 +43,7 @@ def first_images(
         and not augmented.
     """
     reader = input_reader_pb2.InputReader()
+    # A copy: the caller's config goes on to cache its images.
     reader.CopyFrom(pipeline.train_input_reader if training else pipeline.eval_input_reader[0])
     reader.cache_decoded_images = False  # Each is read once.
     batches = input_pipeline.evaluation_dataset(
