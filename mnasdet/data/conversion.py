@@ -142,6 +142,7 @@ def convert(
             summary.boxes += len(record.boxes)
             summary.empty_images += not len(record.boxes)
             summary.most_boxes = max(summary.most_boxes, len(record.boxes))
+        # Within the `with`: where too much is lost, the records are dropped.
         _check_losses(summary, max_lost_share)
         if not summary.images:
             raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")

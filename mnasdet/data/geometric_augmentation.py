@@ -115,6 +115,7 @@ def keep_boxes(example: Example, mask: tf.Tensor) -> Example:
 
 def resize_uint8(image: tf.Tensor, size) -> tf.Tensor:
     """Resizes bilinearly to `size`, (height, width)."""
+    # Rounded, not cut: a cut would darken the image by half a level.
     return tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
 
 

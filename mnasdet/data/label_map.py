@@ -81,6 +81,7 @@ def to_text(names: Mapping[int, str]) -> str:
     proto = string_int_label_map_pb2.StringIntLabelMap()
     for class_id, name in sorted(names.items()):
         proto.item.add(name=name, id=class_id)
+    # Without as_utf8, names of other scripts would be octal escapes.
     return text_format.MessageToString(proto, as_utf8=True)
 
 

@@ -79,6 +79,7 @@ def annotation_files(
         return files
     lines = text_files.read_text(image_set, DataError, "image set").splitlines()
     named = [_annotation_file(folder, line.strip()) for line in lines if line.strip()]
+    # A file that the set names twice is one image.
     return list(dict.fromkeys(named))
 
 
@@ -98,6 +99,7 @@ def _annotation_file(folder: Path, line: str) -> Path:
     names = [line, _FLAG.sub("", line), line.split()[0]]
     names += [re.split(r"[\\/]", name)[-1] for name in names[:2]]
     for name in names:
+        # An image set may come from others: ".." must not lead out of the folder.
         for stem in (name, without_ending(name), name.removesuffix(".xml")):
             if stem and ".." not in stem and (folder / f"{stem}.xml").is_file():
                 return folder / f"{stem}.xml"
@@ -179,6 +181,7 @@ def _root(file: Path) -> ElementTree.Element:
     except ElementTree.ParseError as error:
         raise ValueError(f"no XML: {error}") from None
     except ValueError as error:
+        # The file is named once, by the image.
         raise ValueError(str(error).removeprefix(f"{file}: ")) from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
