@@ -82,6 +82,7 @@ class DetectorFile:
     def files(self) -> dict[str, bytes]:
         if self.nms:
             return {}
+        # Raw encodings are relative to the anchors; suppression has them inside the graph.
         anchors = io.BytesIO()
         np.save(anchors, self.detector.anchors)
         return {ANCHORS_FILE: anchors.getvalue()}

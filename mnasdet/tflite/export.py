@@ -91,6 +91,7 @@ def export(
         }
         | {"conversion_seconds": round(conversion_seconds, 3)}
     )
+    # Noise holds no objects: the time of its suppression would say nothing.
     if given and "suppression" in description:
         description["latency_ms"] = _latency_ms(graph, heads, images)
     if quantization in FULL_QUANTIZATIONS and calibration_images is not None:
