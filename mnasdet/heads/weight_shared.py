@@ -69,6 +69,7 @@ def weight_shared_predictor(
 
     def tower(x: Node, name: str, level: int) -> Node:
         for layer in range(num_layers):
+            # The normalisation has an offset of its own.
             use_bias = hyperparams.normalizer is None
             x = conv(x, channels, f"{name}/{layer}", hyperparams, use_bias=use_bias)
             x = normalized(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
