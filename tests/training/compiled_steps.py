@@ -41,6 +41,9 @@ def small(name):
     """The architecture's pyramid and head, narrow and with one repeat, over a short backbone."""
     loaded = config.load_architecture(name)
     loaded.backbone.CopyFrom(config.load_architecture(BACKBONE).backbone)
+    if loaded.box_predictor.HasField("weight_shared_convolutional_box_predictor"):
+        predictor = loaded.box_predictor.weight_shared_convolutional_box_predictor
+        predictor.depth, predictor.num_layers_before_predictor = 16, 1
     kind = loaded.feature_pyramid.WhichOneof("feature_pyramid_oneof")
     if kind in ("mnasfpn", "nas_fpn"):
         pyramid = getattr(loaded.feature_pyramid, kind)
