@@ -43,7 +43,7 @@ def test_a_mac_names_its_processor(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from mnasdet.tflite import provenance
+from mnasdet.tflite.devices import provenance
 sys.platform = "darwin"
 os.environ["PATH"] = {str(tmp_path)!r}
 exists = Path.exists
