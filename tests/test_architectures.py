@@ -19,9 +19,14 @@ MAX_PARAMS = 10_000_000
 # They differ from resnet50_nas_fpn_7_256 by widths and repeats alone, and a step and a conversion
 # of each takes a minute.
 LIKE_ANOTHER = ("resnet50_nas_fpn_5_256", "resnet50_nas_fpn_7_384")
+NAMES = config.architecture_names()
+every_one = pytest.mark.parametrize("network", NAMES, indirect=True)
+one_of_a_kind = pytest.mark.parametrize(
+    "network", [name for name in NAMES if name not in LIKE_ANOTHER], indirect=True
+)
 
 
-@pytest.fixture(scope="module", params=config.architecture_names())
+@pytest.fixture(scope="module")
 def network(request):
     architecture = config.load_architecture(request.param)
     whole = models.network_of(architecture, (256, 384), harness.NUM_CLASSES).outputs
@@ -37,33 +42,31 @@ def network(request):
     return built
 
 
-@pytest.fixture
-def one_of_its_kind(request, network):
-    if request.node.callspec.params["network"] in LIKE_ANOTHER:
-        pytest.skip("differs from another by widths and repeats alone")
-    return network
-
-
+@every_one
 def test_shapes(network):
     harness.check_shapes(network)
 
 
+@every_one
 def test_weights(network):
     harness.check_weights(network)
 
 
+@every_one
 def test_multiply_adds(network):
     harness.check_multiply_adds(network)
 
 
-def test_training_step(one_of_its_kind):
-    harness.check_training_step(one_of_its_kind)
+@one_of_a_kind
+def test_training_step(network):
+    harness.check_training_step(network)
 
 
-def test_checkpoint_and_tflite(one_of_its_kind):
-    harness.enliven(one_of_its_kind)
-    harness.check_checkpoint(one_of_its_kind)
-    harness.check_tflite(one_of_its_kind)
+@one_of_a_kind
+def test_checkpoint_and_tflite(network):
+    harness.enliven(network)
+    harness.check_checkpoint(network)
+    harness.check_tflite(network)
 
 
 @pytest.fixture(scope="module")
