@@ -175,3 +175,42 @@ def test_every_promise_names_a_test_that_is_there():
 
 def test_a_search_whose_children_train_elsewhere_needs_no_tensorflow():
     assert "tensorflow" not in loaded_modules("import mnasdet.search.search")
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (
+            "amoebanet|amoebanet_d|AmoebaNetD",
+            {
+                "mnasdet/backbones/amoebanet.py",
+                "mnasdet/backbones/factory.py",
+                "mnasdet/config_checks/architecture.py",
+                "mnasdet/architecture_string/kinds.py",
+                "mnasdet/keras/backbones.py",
+                "mnasdet/keras/factory.py",
+                "mnasdet/keras/__init__.py",
+                "protos/architecture.proto",
+            },
+        ),
+        (
+            "nsga2|Nsga2Config",
+            {
+                "mnasdet/search/controllers/nsga2.py",
+                "mnasdet/search/controllers/factory.py",
+                "mnasdet/config_checks/search.py",
+                "protos/search.proto",
+            },
+        ),
+    ],
+)
+def test_a_backbone_and_a_controller_are_known_to_few_files(words, files):
+    """As docs/architecture.md counts them."""
+    pattern = re.compile(rf"\b({words})\b")
+    known = [*sources(), *(ROOT / "protos").glob("*.proto")]
+    found = {
+        str(path.relative_to(ROOT))
+        for path in known
+        if not path.name.endswith("_pb2.py") and pattern.search(path.read_text())
+    }
+    assert found == files
