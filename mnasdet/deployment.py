@@ -19,6 +19,7 @@ from mnasdet.tflite import accuracy, interpreter
 from mnasdet.tflite import export as exporting
 from mnasdet.tflite.detector_file import detector_file
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.exportable import Exportable
 
 # The files of a deployed detector, by their forms: the name, and arguments of `export`.
@@ -95,8 +96,8 @@ def deploy(
             described["accuracy"] = compare(task, pipeline, graphs[form], others=(), **kind)
             exporting.write_description(folder, described)
     logging.info("timing %s", " and ".join(graph.name for graph in graphs.values()))
-    with (device or DeviceSpec()).open() as opened:
-        first, *others = [(form, opened.benchmark(graph)) for form, graph in graphs.items()]
+    with opened(device or DeviceSpec()) as timing_device:
+        first, *others = [(form, timing_device.benchmark(graph)) for form, graph in graphs.items()]
     timing = first[1] | dict(others)
     files.write_json(folder / "benchmark.json", timing)
     return timing

@@ -14,6 +14,7 @@ from __future__ import annotations
 from absl import flags
 
 from mnasdet.scripts import command, device_flags
+from mnasdet.tflite.devices.factory import opened
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +31,7 @@ def main() -> None:
 
     spec = device_flags.repeats_spec()
     read_graph(FLAGS.graph)  # ahead of what takes long
-    with spec.open() as device:
+    with opened(spec) as device:
         result = device.benchmark(FLAGS.graph)
     if FLAGS.output:
         files.write_json(FLAGS.output, result)

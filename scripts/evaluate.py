@@ -82,6 +82,7 @@ def evaluate_exits(pipeline) -> list[dict[str, Any]]:
     from mnasdet.evaluation.metric_text import display_name
     from mnasdet.tflite.convert import convert, is_quantized
     from mnasdet.tflite.devices.device import DeviceSpec
+    from mnasdet.tflite.devices.factory import opened
     from mnasdet.training import checkpoints
 
     architecture = checkpoints.load_blueprint(pipeline, FLAGS.checkpoint_dir).architecture
@@ -93,7 +94,7 @@ def evaluate_exits(pipeline) -> list[dict[str, Any]]:
             graph.write(convert(task.model, quantization))
             # Another process reads the file.
             graph.flush()
-            with DeviceSpec().open() as device:
+            with opened(DeviceSpec()) as device:
                 latency_ms = device.benchmark(graph.name)["median_ms"]
         metrics = evaluate_pipeline(task, pipeline)
         accuracy = {display_name(task.objective): metrics[task.objective]}

@@ -43,7 +43,7 @@ def test_a_mac_names_its_processor(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from mnasdet.tflite import provenance
+from mnasdet.tflite.devices import provenance
 sys.platform = "darwin"
 os.environ["PATH"] = {str(tmp_path)!r}
 exists = Path.exists
@@ -57,18 +57,19 @@ def test_all_that_counts_cores_runs_without_affinity(tiny_graph_path):
     code = f"""
 from mnasdet.errors import ConfigError
 from mnasdet.search.executors.worker_processes import WorkerProcesses
-from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.devices.benchmark_model import Options
+from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.training import runtime
 import tensorflow as tf
 
 runtime.use_threads()
 print(tf.config.threading.get_inter_op_parallelism_threads())
 print(WorkerProcesses(1)._settings.threads)
-with DeviceSpec().open() as device:
+with opened(DeviceSpec()) as device:
     print(device.benchmark({str(tiny_graph_path)!r})["median_ms"] > 0)
 try:
-    DeviceSpec(options=Options(taskset="1")).open().__enter__()
+    opened(DeviceSpec(options=Options(taskset="1"))).__enter__()
 except ConfigError as error:
     print(error)
 """

@@ -82,6 +82,34 @@ def test_only_evaluation_and_detectors_know_mean_average_precision():
     assert importing <= {"evaluation", "detectors"}
 
 
+def module_graph():
+    """The modules of mnasdet, each with those that it imports, wherever in the file."""
+    root = ROOT / "mnasdet"
+    names = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in names.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mnasdet"):
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    graph[name].add(inner if inner in names else node.module)
+    return graph
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    graph = module_graph()
+    assert len(graph) > 200
+    while leaves := [name for name, imports in graph.items() if not imports & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    # What is left is in a circle, or imports what is.
+    assert sorted(graph) == []
+
+
 def loaded_modules(code):
     code += "; import sys; print(*sys.modules)"
     result = subprocess.run(
@@ -147,3 +175,42 @@ def test_every_promise_names_a_test_that_is_there():
 
 def test_a_search_whose_children_train_elsewhere_needs_no_tensorflow():
     assert "tensorflow" not in loaded_modules("import mnasdet.search.search")
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (
+            "amoebanet|amoebanet_d|AmoebaNetD",
+            {
+                "mnasdet/backbones/amoebanet.py",
+                "mnasdet/backbones/factory.py",
+                "mnasdet/config_checks/architecture.py",
+                "mnasdet/architecture_string/kinds.py",
+                "mnasdet/keras/backbones.py",
+                "mnasdet/keras/factory.py",
+                "mnasdet/keras/__init__.py",
+                "protos/architecture.proto",
+            },
+        ),
+        (
+            "nsga2|Nsga2Config",
+            {
+                "mnasdet/search/controllers/nsga2.py",
+                "mnasdet/search/controllers/factory.py",
+                "mnasdet/config_checks/search.py",
+                "protos/search.proto",
+            },
+        ),
+    ],
+)
+def test_a_backbone_and_a_controller_are_known_to_few_files(words, files):
+    """As docs/architecture.md counts them."""
+    pattern = re.compile(rf"\b({words})\b")
+    known = [*sources(), *(ROOT / "protos").glob("*.proto")]
+    found = {
+        str(path.relative_to(ROOT))
+        for path in known
+        if not path.name.endswith("_pb2.py") and pattern.search(path.read_text())
+    }
+    assert found == files

@@ -16,6 +16,7 @@ from mnasdet.search.candidate import Candidate
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.provenance import DEVICE_FIELDS
 from mnasdet.tflite.latency import latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
@@ -86,7 +87,7 @@ class HostTable:
     def costs(self, candidates: Sequence[Candidate]) -> list[float]:
         sheets = [candidate.sheet for candidate in candidates]
         if self.has_to_measure(candidates):
-            with self._spec.open() as device:
+            with opened(self._spec) as device:
                 self._table = table_measurement.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]
 
@@ -111,7 +112,7 @@ class WholeNetworks:
     def costs(self, candidates: Sequence[Candidate]) -> list[float]:
         new = {c.key: c.network for c in candidates if c.key not in self._known}
         if new:
-            with self._spec.open() as device:
+            with opened(self._spec) as device:
                 for key, network in tqdm(new.items(), desc="measuring", unit="network"):
                     measured = network_latency(network, device)
                     if measured.noisy:
@@ -177,7 +178,7 @@ def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
     if spec.kind == "host" and not spec.binary:
         found = host.provenance(spec)
     else:
-        with spec.open() as device:
+        with opened(spec) as device:
             found = device.provenance()
     return {field: found[field] for field in DEVICE_FIELDS if found[field] not in (None, [])}
 

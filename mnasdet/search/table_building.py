@@ -22,6 +22,7 @@ from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.results import config_digest
 from mnasdet.search_spaces import factory
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.latency import calibration, latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
@@ -97,7 +98,7 @@ def build(
     fitted, held_out = _whole_networks(subject, num_fit, num_test, seed)
     networks = [*fitted, *held_out]
     sheets += [cost_sheet(network) for network in networks]
-    with spec.open() as device:
+    with opened(spec) as device:
         path = path or latency_table.default_path(device.provenance())
         table_measurement.ensure(path, sheets, device, networks, progress=True)
     table = LatencyTable.load(path)  # What it tells is what is written.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,10 @@ from mnasdet.training import checkpoints, distribution, optimizers
 
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning
+
+
+# A batch to the losses by their names.
+Losses = Callable[[dict[str, tf.Tensor]], Mapping[str, Loss]]
 
 
 class Learner:
@@ -86,21 +91,23 @@ class Learner:
         if jit_compile is None:
             # On a CPU, XLA makes depthwise convolutions several times slower.
             jit_compile = task.compiles and bool(tf.config.list_logical_devices("GPU"))
-        # Around the replicas it could not compile: it knows no sum over several devices.
-        self._losses = (
-            tf.function(task.losses, jit_compile=True, autograph=False)
-            if jit_compile
-            else task.losses
-        )
-        self.update = tf.function(self._update, autograph=False)
+        self.update = self._traced(task, jit_compile)
         if quantization_delay:
-            observe = tf.function(self._update, autograph=False)
+            observe = self._traced(task, jit_compile)
             self.update = self._observing(quantization_delay, observe, self.update)
 
     @property
     def step(self) -> int:
         """Returns how many updates were made."""
         return int(self._step.numpy())
+
+    def _traced(self, task: Task, jit_compile: bool) -> Callable:
+        """Returns a new function that makes an update, `_update`."""
+        losses: Losses = task.losses
+        if jit_compile:
+            # Around the replicas XLA could not compile: it knows no sum over several devices.
+            losses = tf.function(losses, jit_compile=True, autograph=False)
+        return tf.function(functools.partial(self._update, losses), autograph=False)
 
     def _compression(
         self, train_config: train_pb2.TrainConfig
@@ -131,15 +138,17 @@ class Learner:
 
         return step
 
-    def _update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _update(self, losses: Losses, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Makes one update and returns the losses and the learning rate.
 
         Args:
+          losses: `Task.losses`.
           batch: examples as `Task.targets` makes them, [batch, ...] each; of one replica each.
         """
         learning_rate = self._schedule(self._step)
         self._optimizer.learning_rate.assign(learning_rate)
-        values = self._strategy.run(self._replica_update, args=(batch,))
+        update = functools.partial(self._replica_update, losses)
+        values = self._strategy.run(update, args=(batch,))
         self._step.assign_add(1)
         if self._pruner:
             self._pruner.apply(self._averages)
@@ -168,16 +177,14 @@ class Learner:
                 return f"{name} became NaN or infinite, at step {self.step} at the latest"
         return ""
 
-    def _replica_update(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _replica_update(self, losses: Losses, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the weights by the examples of all replicas; `batch` has those of this one."""
         with tf.GradientTape() as tape:
-            losses = self._losses_of_parts(batch)
-            # The normaliser of all replicas and not of each: an image with few objects would else
-            # weigh more where it happens to be alone.
-            normalizers = distribution.summed([loss.normalizer for loss in losses.values()])
+            own = self._losses_of_parts(losses, batch)
+            normalizers = distribution.summed([loss.normalizer for loss in own.values()])
             shares = {
                 f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
-                for (name, loss), normalizer in zip(losses.items(), normalizers, strict=True)
+                for (name, loss), normalizer in zip(own.items(), normalizers, strict=True)
             }
             regularization = tf.constant(0.0)
             if self._regularize and self.model.losses:
@@ -205,13 +212,13 @@ class Learner:
         shares["Loss/total_loss"] = total
         return dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
 
-    def _losses_of_parts(self, batch: dict[str, tf.Tensor]) -> dict[str, Loss]:
+    def _losses_of_parts(self, losses: Losses, batch: dict[str, tf.Tensor]) -> Mapping[str, Loss]:
         """Returns the losses of a batch, of which a CPU computes the parts at the same time."""
         if self._parts == 1:
-            return self._losses(batch)
+            return losses(batch)
         split = {name: tf.split(value, self._parts) for name, value in batch.items()}
         parts = [
-            self._losses({name: values[part] for name, values in split.items()})
+            losses({name: values[part] for name, values in split.items()})
             for part in range(self._parts)
         ]
         return {name: distribution.joined([part[name] for part in parts]) for name in parts[0]}

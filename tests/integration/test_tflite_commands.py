@@ -87,11 +87,10 @@ def graph_path(folder, config_path):
     """Exported from a checkpoint of fresh weights."""
     import tensorflow as tf
 
-    from mnasdet import config
-    from mnasdet.detectors import detector
+    from mnasdet import config, models
     from mnasdet.training import checkpoints
 
-    model = detector.build(config.load(config_path)).model
+    model = models.build(config.resolve(config.load(config_path))).model
     weights = checkpoints.variables_by_name(model)
     tf.train.Checkpoint(weights=weights).save(str(folder / "train" / "ckpt"))
     done = run(

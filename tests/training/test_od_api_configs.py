@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import tensorflow as tf
 
 from mnasdet import config
 from mnasdet.evaluation.coco import MAP
@@ -28,6 +29,11 @@ def test_two_steps(extractor, tmp_path):
     pipeline.train_input_reader.digits_input_reader.image_size = side
     pipeline.eval_input_reader[0].digits_input_reader.image_size = side
     assert config.check(pipeline) == []
-    metrics = trainer.train(pipeline)
+    # To trace a hundred layers takes longer than to compute them twice.
+    tf.config.run_functions_eagerly("resnet1" in extractor)
+    try:
+        metrics = trainer.train(pipeline)
+    finally:
+        tf.config.run_functions_eagerly(False)
     assert metrics["step"] == 2
     assert math.isfinite(metrics[MAP])

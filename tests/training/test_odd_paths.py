@@ -11,6 +11,7 @@ from mnasdet.deployment import export
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.evaluate import first_images
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.interpreter import detection_function
 from mnasdet.training import checkpoints, trainer
 from mnasdet.training.literal_paths import literal
@@ -60,7 +61,7 @@ def test_a_whole_way_in_such_a_folder(base, pipeline):
     detect = detection_function(config.resolve(again), run / "tflite" / "detect.tflite")
     expected = detector.predict(images)["detection_scores"]
     np.testing.assert_allclose(detect(images)["detection_scores"], expected, atol=1e-4)
-    with DeviceSpec().open() as device:
+    with opened(DeviceSpec()) as device:
         assert device.quick_ms([run / "tflite" / "detect.tflite"])[0] > 0
 
 

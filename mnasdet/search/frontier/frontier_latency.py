@@ -11,6 +11,7 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.trials.trial_store import Trial
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.latency.network_latency import network_latency
 
 # Of every network, with the others' in between: a machine's restless second shall not decide.
@@ -35,7 +36,7 @@ def measure(
     networks = [
         (trial.number, candidate(pipeline, from_trial(trial.architecture)).network) for trial in new
     ]
-    with latency.device_spec(pipeline.search_config.latency).open() as device:
+    with opened(latency.device_spec(pipeline.search_config.latency)) as device:
         for number, network in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
             turn_ms = network_latency(network, device).latency_ms
             measured[number] = min(turn_ms, measured.get(number, turn_ms))

@@ -16,9 +16,15 @@ from absl import logging
 
 from mnasdet.errors import UserError
 from mnasdet.tflite.devices import adb
-from mnasdet.tflite.devices.benchmark_model import Options, for_quick_ms, quick_ms, read
+from mnasdet.tflite.devices.benchmark_model import (
+    Options,
+    check_binary,
+    for_quick_ms,
+    of_binary,
+    quick_ms,
+    read,
+)
 from mnasdet.tflite.devices.device import Cooling, DeviceSpec, timed
-from mnasdet.tflite.devices.native import check_binary, of_binary
 from mnasdet.tflite.devices.provenance import provenance
 from mnasdet.tflite.interpreter import read_graph
 

@@ -5,12 +5,15 @@ Nothing is run here; `native` runs it on this machine, `android` on a phone.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from signal import SIGKILL
 from typing import Any
 
 from mnasdet.errors import ConfigError, UserError
+from mnasdet.tflite.devices.provenance import sha256
 
 _NUMBER = r"[-+]?\d*\.?\d+(?:[eE][-+]?\d+)?"
 _STATISTICS = ("first", "min", "avg", "max", "std", "p5", "median", "p95")
@@ -266,3 +269,22 @@ def _operators(lines: list[str]) -> list[dict[str, Any]]:
                 }
             )
     return operators
+
+
+def check_binary(binary: str | os.PathLike) -> Path:
+    """Returns the absolute path of a binary; raises UserError where there is no such file."""
+    path = Path(binary)
+    if not path.is_file():
+        raise UserError(f"{binary}: no such file; tflite/README.md says where benchmark_model is")
+    return path.resolve()
+
+
+def of_binary(program: Path, options: Options) -> dict[str, Any]:
+    """Returns the fields of a provenance that say what was asked of which binary."""
+    digest = sha256(program.read_bytes())
+    return {
+        "runtime": f"benchmark_model {digest[:12]}",
+        "binary_sha256": digest,
+        "delegate_options": options.delegate_options,
+        "num_threads": options.num_threads,
+    }

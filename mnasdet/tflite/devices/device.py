@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,18 +81,6 @@ class DeviceSpec:
                 "--device=adb: needs --benchmark_binary, TFLite's benchmark_model for the phone; "
                 "tflite/README.md says where to get it"
             )
-
-    def open(self) -> AbstractContextManager[Device]:
-        """The device, for this process alone until the context ends.
-
-        Raises:
-          UserError: it is missing, cannot be used, or was in use for too long.
-        """
-        from mnasdet.tflite.devices import android, host, native
-
-        if self.kind == "adb":
-            return android.opened(self)
-        return native.opened(self) if self.binary else host.opened(self)
 
 
 def timed(

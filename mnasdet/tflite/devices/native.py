@@ -14,7 +14,7 @@ from mnasdet.tflite.devices import benchmark_model, locks
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec, timed
 from mnasdet.tflite.devices.host import masked_cores
-from mnasdet.tflite.devices.provenance import host_condition, of_host, sha256
+from mnasdet.tflite.devices.provenance import host_condition, of_host
 
 
 @contextmanager
@@ -24,7 +24,7 @@ def opened(spec: DeviceSpec) -> Iterator[NativeHost]:
     Raises:
       UserError: the binary is missing, or this machine does not have the cores.
     """
-    program = check_binary(spec.binary)
+    program = benchmark_model.check_binary(spec.binary)
     masked_cores(spec.options.taskset)
     with locks.first_free(["host"]):
         yield NativeHost(program, spec)
@@ -42,7 +42,7 @@ class NativeHost:
 
     def provenance(self) -> dict[str, Any]:
         options = self._spec.options
-        return of_host(taskset=options.taskset, **of_binary(self._program, options))
+        return of_host(taskset=options.taskset, **benchmark_model.of_binary(self._program, options))
 
     def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
         def execute() -> dict[str, Any]:
@@ -71,22 +71,3 @@ class NativeHost:
         status = done.returncode if done.returncode >= 0 else 128 - done.returncode
         output = done.stdout.decode(errors="replace")
         return benchmark_model.read(output, status, options, os.fspath(binary))
-
-
-def check_binary(binary: str | os.PathLike) -> Path:
-    """Its absolute path; raises UserError where there is no such file."""
-    path = Path(binary)
-    if not path.is_file():
-        raise UserError(f"{binary}: no such file; tflite/README.md says where benchmark_model is")
-    return path.resolve()
-
-
-def of_binary(program: Path, options: Options) -> dict[str, Any]:
-    """The fields of a provenance that say what was asked of which binary."""
-    digest = sha256(program.read_bytes())
-    return {
-        "runtime": f"benchmark_model {digest[:12]}",
-        "binary_sha256": digest,
-        "delegate_options": options.delegate_options,
-        "num_threads": options.num_threads,
-    }

@@ -138,7 +138,7 @@ def test_a_device_is_borrowed_once_at_a_time():
 def test_the_borrower_waits_for_another_process():
     device = adb.Device("shared")
     code = (
-        "from mnasdet.tflite import adb\n"
+        "from mnasdet.tflite.devices import adb\n"
         "with adb.borrowed([adb.Device('shared')]): print('held', flush=True); input()"
     )
     with subprocess.Popen(

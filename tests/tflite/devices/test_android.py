@@ -22,6 +22,7 @@ from mnasdet.errors import UserError
 from mnasdet.tflite.devices import adb, android
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import Cooling, DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.repeats import Repeats
 from tests.integration.commands import command, run
 
@@ -51,7 +52,7 @@ def script(tmp_path):
 
 def benchmark(graph, binary, options, repeats, **others):
     spec = DeviceSpec("adb", binary=str(binary), options=options, repeats=repeats, **others)
-    with spec.open() as device:
+    with opened(spec) as device:
         return device.benchmark(graph)
 
 

@@ -7,6 +7,7 @@ import pytest
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.tflite.devices.benchmark_model import Options, read
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.repeats import Repeats, repeated
 
 # As binaries of 2024 print it.
@@ -315,7 +316,7 @@ def any_graph(tmp_path):
 
 def benchmark(graph, binary, options, repeats, **others):
     spec = DeviceSpec(binary=str(binary), options=options, repeats=repeats, **others)
-    with spec.open() as device:
+    with opened(spec) as device:
         return device.benchmark(graph)
 
 

@@ -9,6 +9,7 @@ from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec, parse
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.repeats import Repeats
 from mnasdet.tflite.latency import table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
@@ -23,7 +24,7 @@ def spec(kind, binary=""):
 def test_all_devices_tell_the_same(phone, stand_in, tiny_graph_path):
     results = []
     for one in (spec("host"), spec("host", stand_in), spec("adb", stand_in)):
-        with one.open() as device:
+        with opened(one) as device:
             results.append(device.benchmark(tiny_graph_path))
             (quick_ms,) = device.quick_ms([tiny_graph_path])
             told = device.provenance()
@@ -46,7 +47,7 @@ def network():
 
 def test_table_of_a_phone(phone, stand_in, network, tmp_path):
     path, sheet = tmp_path / "phone.textproto", cost_sheet(network)
-    with spec("adb", stand_in).open() as device:
+    with opened(spec("adb", stand_in)) as device:
         whole = Network({"graph": Graph({"pool": network[0]})})
         table_measurement.ensure(path, [sheet], device, [whole])
     loaded = LatencyTable.load(path)
@@ -59,7 +60,7 @@ def test_table_of_a_phone(phone, stand_in, network, tmp_path):
         "governors": ["performance", "schedutil"],
     }  # fmt: skip
     with (
-        spec("host").open() as host,
+        opened(spec("host")) as host,
         pytest.raises(ConfigError, match="measured with device 'adb', here it is 'host'; use a"),
     ):
         table_measurement.ensure(path, [sheet], host)
@@ -74,7 +75,7 @@ def test_many_graphs_are_one_session(phone, tiny_graph_path, tmp_path):
     for graph in graphs:
         graph.write_bytes(tiny_graph_path.read_bytes())
     with (
-        spec("adb", binary).open() as device,
+        opened(spec("adb", binary)) as device,
         pytest.raises(UserError, match=r"binary on device .*: failed with status 3: no output"),
     ):
         device.quick_ms(graphs)
@@ -91,7 +92,7 @@ def test_session_that_hangs_is_killed(phone, tiny_graph_path, tmp_path):
     hanging = DeviceSpec("adb", binary=str(binary), timeout_seconds=1)
     other = tmp_path / "other.tflite"
     other.write_bytes(tiny_graph_path.read_bytes())
-    with hanging.open() as device, pytest.raises(UserError, match="no end within 1 s"):
+    with opened(hanging) as device, pytest.raises(UserError, match="no end within 1 s"):
         device.quick_ms([tiny_graph_path, other])
     # The shell does not go on to the second one.
     assert started.read_text() == f"--graph={tiny_graph_path.name}\n"

@@ -12,6 +12,7 @@ import pytest
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.host import Worker
 from mnasdet.tflite.devices.repeats import Repeats
 
@@ -25,7 +26,7 @@ def graph_path(small_graph, tmp_path):
 
 def benchmark(graph, num_runs, **options):
     spec = DeviceSpec(options=Options(num_runs=num_runs), repeats=Repeats(2, 2), **options)
-    with spec.open() as device:
+    with opened(spec) as device:
         return device.benchmark(graph)
 
 
@@ -108,7 +109,7 @@ def test_missing_graph(tmp_path):
 
 
 def test_quick_measurement(tiny_graph_path, graph_path):
-    with DeviceSpec().open() as device:
+    with opened(DeviceSpec()) as device:
         tiny, small = device.quick_ms([tiny_graph_path, graph_path])
     assert 0 < tiny < small < 1000
 

@@ -11,6 +11,7 @@ from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.device import DeviceSpec
+from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.latency import table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
@@ -178,7 +179,7 @@ def test_larger_layer_takes_longer(tmp_path):
         cost_sheet([b.conv2d(x, channels, 3, kernel=Kernel(), name=f"conv_{channels}")])
         for channels in (8, 128)
     ]
-    with DeviceSpec().open() as device:
+    with opened(DeviceSpec()) as device:
         table = table_measurement.ensure(tmp_path / "table.textproto", sheets, device)
     small, large = (table.latency_ms(sheet) for sheet in sheets)
     assert large > 2 * small > 0
