@@ -75,7 +75,7 @@ class Attempts(Generic[_T]):
         self._running: dict[Future[Outcome], _Child[_T]] = {}
         self._waiting: list[_Child[_T]] = []
         self._given_up: list[_Child[_T]] = []
-        # Those of `_given_up` that the proof in training is about.
+        # The members of `_given_up` that the proof in training is about.
         self._accused: list[_Child[_T]] = []
         self._is_down = False
 
@@ -86,7 +86,7 @@ class Attempts(Generic[_T]):
 
     @property
     def num_active(self) -> int:
-        """The number of children that are in training or will be again."""
+        """Returns the number of children that are in training or will be again."""
         return len(self._running) + len(self._waiting)
 
     def start(self, label: _T, task: ChildTask) -> None:
@@ -136,6 +136,7 @@ class Attempts(Generic[_T]):
 
     def _wait(self) -> list[tuple[_T, Outcome]]:
         """Returns results, none if a retry is due first."""
+        # A retry that is due must not wait for a result.
         next_retry = min((child.retry_at for child in self._waiting), default=None)
         seconds = None if next_retry is None else max(next_retry - time.monotonic(), 0.0)
         if not self._running:
@@ -152,6 +153,7 @@ class Attempts(Generic[_T]):
                 self._put_aside(child, outcome)
             else:
                 results.append((child.label, outcome))
+                # A child that was trained shows that the environment works.
                 if outcome.error is None and self._proof is None:
                     self._proof = child.task
         return results
@@ -160,6 +162,7 @@ class Attempts(Generic[_T]):
         """Keeps a child that the environment failed: for a retry, or for judgement."""
         child.error, child.worker = outcome.error or "", outcome.worker
         child.failures += 1
+        # Once the environment is known to be down, pauses would only delay the end.
         if self._is_down or child.failures > len(self._pauses):
             self._given_up.append(child)
             return
@@ -186,7 +189,7 @@ class Attempts(Generic[_T]):
         accused, self._accused = self._accused, []
         if proof.environmental:
             self._is_down = True
-            # What is in training ends; nothing is begun.
+            # Trainings go on to their ends; none is begun.
             self._given_up += [*accused, *self._waiting]
             self._waiting.clear()
             return []

@@ -71,6 +71,7 @@ class Search:
 
     def _run(self, num_trials: int) -> list[Trial]:
         self._trials = {trial.number: trial for trial in self.store.trials(drop_damaged=True)}
+        # Two token lists may stand for one network: it is trained once.
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
             self._first_of_key.setdefault(trial.key, trial.number)
@@ -80,7 +81,11 @@ class Search:
             self._propose(range(min(self.max_pending, num_trials)))
             for number in range(num_trials):
                 self._finish_up_to(number)
+                # In the order of the trials, whichever child was done first: the controller's
+                # randomness depends on what it was told, and in which order.
                 self.controller.feedback([_result(self._trials[number])])
+                # One proposal for every result: `max_pending` trials are open at any time, so that
+                # the history of a search does not depend on which child was done first.
                 if number + self.max_pending < num_trials:
                     self._propose([number + self.max_pending])
         except Terminated:
@@ -232,7 +237,7 @@ class Search:
         self.on_trial(finished)
 
 
-# What a duplicate takes over.
+# The fields that a duplicate takes over.
 _RESULT = ("state", "metrics", "accuracy", "cost", "reward", "error")
 
 

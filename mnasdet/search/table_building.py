@@ -101,7 +101,7 @@ def build(
     with opened(spec) as device:
         path = path or latency_table.default_path(device.provenance())
         table_measurement.ensure(path, sheets, device, networks, progress=True)
-    table = LatencyTable.load(path)  # What it tells is what is written.
+    table = LatencyTable.load(path)  # The findings are those of the written table.
     if subject.config_sha256:
         _sign(table, subject.config_sha256)
     return _calibrate(table, fitted, held_out)

@@ -88,8 +88,10 @@ def best_within(
 
 
 def spread(frontier: Sequence[Trial], max_picks: int) -> list[Trial]:
-    """At most so many members, evenly spread from the fastest to the most accurate; a single one is
-    the most accurate."""
+    """Returns at most so many members, evenly spread from the fastest to the most accurate.
+
+    A single one is the most accurate.
+    """
     if max_picks == 1:
         return [frontier[-1]]
     places = np.linspace(0, len(frontier) - 1, min(max_picks, len(frontier)))
@@ -103,7 +105,7 @@ def variants(
     depth_multipliers: Sequence[float],
     latency: LatencySource,
 ) -> list[Variant]:
-    """Every pick at every scale; of those that are one network the first.
+    """Returns every pick at every scale; of those that are one network the first.
 
     Args:
       repeats, depth_multipliers: in place of the architectures' own; empty: those.
@@ -127,7 +129,7 @@ def variants(
 
 
 def _or_own(scales: Sequence[_T]) -> list[_T | None]:
-    """None stands for the architecture's own."""
+    """Returns the scales, or None for the architecture's own."""
     return list(scales) or [None]
 
 
@@ -179,7 +181,7 @@ def _pyramid(architecture: architecture_pb2.Architecture):
 
 
 def _name(trial: int, repeats: int | None, depth_multiplier: float) -> str:
-    """ "trial_00012_r4_d0.7"."""
+    """Returns a name such as "trial_00012_r4_d0.7"."""
     middle = "" if repeats is None else f"_r{repeats}"
     return f"trial_{trial:05d}{middle}_d{depth_multiplier:g}"
 

@@ -27,7 +27,7 @@ from mnasdet.search_spaces.space import SearchSpace
 
 LONG = "long"
 
-# Between the seeds of two architectures: more than one will ever be trained with.
+# The distance between the seeds of two architectures: more than one will ever be trained with.
 _SEEDS = 1000
 
 # So many draws in a row without a new network within the limits: the space has no more.
@@ -42,7 +42,7 @@ def sample(
     limits: Limits | None = None,
     latency: LatencySource | None = None,
 ) -> list[Trial]:
-    """Random different networks, as trials that are still to come.
+    """Draws random different networks, as trials that are still to come.
 
     The first ones do not depend on `count`.
 
@@ -134,7 +134,7 @@ class Series:
 
     @property
     def accuracies(self) -> list[float]:
-        """The accuracy of every architecture; NaN where there is none."""
+        """Returns the accuracy of every architecture; NaN where there is none."""
         return [_accuracy(trial) for trial in self.trials]
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ def unfinished(series: Sequence[Series]) -> list[tuple[Series, int]]:
 
 
 def by_architecture(proxies: Sequence[Series], long: Series) -> list[dict[str, Any]]:
-    """What came of each, as JSON has it."""
+    """Returns the results of each architecture, as JSON has them."""
     return [
         {
             "architecture": trial.number,
@@ -195,7 +195,7 @@ def by_architecture(proxies: Sequence[Series], long: Series) -> list[dict[str, A
 
 
 def median_seconds(series: Iterable[Series]) -> float | None:
-    """Of a training with its evaluation."""
+    """Returns the median time of a training with its evaluation."""
     complete = [t for one in series for t in one.trials if t.state is TrialState.COMPLETE]
     return statistics.median(trial.seconds or 0.0 for trial in complete) if complete else None
 

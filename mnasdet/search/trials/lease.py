@@ -107,7 +107,7 @@ class Lease:
 
 
 def _now(connection: sa.Connection) -> float:
-    """Seconds since 1970 by the clock that all holders share: the server's."""
+    """Returns seconds since 1970 by the clock that all holders share: the server's."""
     if connection.dialect.name == "postgresql":
         clock = sa.func.extract("epoch", sa.func.clock_timestamp())
         return float(connection.execute(sa.select(clock)).scalar_one())
@@ -152,5 +152,5 @@ def _machine() -> str:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether the process is known to have ended: one of another machine never is."""
+    """Returns whether the process is known to have ended: one of another machine never is."""
     return owner["machine"] == _machine() and not psutil.pid_exists(owner["pid"])

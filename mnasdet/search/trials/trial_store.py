@@ -24,7 +24,7 @@ __all__ = ["SearchSummary", "Trial", "TrialState", "TrialStore", "list_searches"
 
 _T = TypeVar("_T")
 
-# What a damaged row raises where it is turned into a trial.
+# The exceptions of a damaged row where it is turned into a trial.
 _DAMAGE = (sa.exc.DBAPIError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
@@ -93,7 +93,7 @@ class TrialStore:
 
     @property
     def location(self) -> str:
-        """The file, or the URL without its password."""
+        """Returns the file, or the URL without its password."""
         return self._database.name
 
     def _open_search(self, create: bool) -> int:
@@ -325,7 +325,7 @@ def _reason(error: Exception) -> str:
 def list_searches(
     location: str | Path, unnamed: str = "search", timeout_seconds: float = 10.0
 ) -> list[SearchSummary]:
-    """The searches of a database, oldest first.
+    """Returns the searches of a database, oldest first.
 
     Args:
       location: as of `TrialStore`.
