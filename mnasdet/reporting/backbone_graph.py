@@ -20,7 +20,7 @@ _TOP, _BELOW = 56, 44
 _MARGIN = 10
 _MIDDLE = _TOP + _BOX_HEIGHT // 2
 
-# A layer behind the first of its block is a card behind the box; more than these are not shown.
+# A layer after the first of its block is a card behind the box; more than these are not shown.
 _MOST_CARDS = 5
 
 _OPS = {_MnasNet.MBCONV: "MBConv", _MnasNet.CONV: "Conv", _MnasNet.SEPARABLE: "SepConv"}
@@ -67,7 +67,7 @@ class _Layers:
 
     @property
     def cards(self) -> int:
-        """Behind the box."""
+        """Returns the number of cards behind the box."""
         return min(self.repeats, _MOST_CARDS) - 1
 
     @property
@@ -110,7 +110,7 @@ def svg(
 
 
 def caption(architecture: architecture_pb2.Architecture) -> str:
-    """What the drawing shows, in words."""
+    """Describes the drawing in words."""
     if not architecture.backbone.mnasnet.block:
         return ""
     return (
@@ -151,8 +151,10 @@ def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
 
 
 def _levels_taken(architecture: architecture_pb2.Architecture) -> range:
-    """That the pyramid takes from linear outputs of blocks; the layer behind them is then not
-    built."""
+    """Returns the levels that the pyramid takes from linear outputs of blocks.
+
+    The layer after those is then not built.
+    """
     pyramid = architecture.feature_pyramid
     name = pyramid.WhichOneof("feature_pyramid_oneof")
     if name in ("mnasfpn", "nas_fpn") or (

@@ -59,7 +59,7 @@ def svg(
 
 
 def caption(architecture: architecture_pb2.Architecture) -> str:
-    """What the drawing shows, in words."""
+    """Describes the drawing in words."""
     pyramid = _pyramid(architecture)
     if pyramid is None:
         return ""
@@ -76,7 +76,7 @@ def caption(architecture: architecture_pb2.Architecture) -> str:
 
 
 def _pyramid(architecture: architecture_pb2.Architecture) -> Any:
-    """The pyramid if it has a cell."""
+    """Returns the pyramid if it has a cell."""
     pyramid = architecture.feature_pyramid
     if pyramid.mnasfpn.block:
         return pyramid.mnasfpn
@@ -119,7 +119,7 @@ def _graph(
 
 
 def _merges(architecture: architecture_pb2.Architecture, pyramid: Any) -> list[_Merge]:
-    """In their order; the outputs, one a level, are the last."""
+    """Returns the merges in their order; the outputs, one a level, are the last."""
     if isinstance(pyramid, architecture_pb2.NasFpn):
         return _merging_cells(pyramid)
     num_inputs = pyramid.max_level - pyramid.min_level + 1

@@ -1,4 +1,4 @@
-"""What a search was asked to do, in words: the reward, the data, the trainings, the command."""
+"""The settings of a search in words: the reward, the data, the trainings, the command."""
 
 from __future__ import annotations
 

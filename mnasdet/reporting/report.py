@@ -110,7 +110,7 @@ def write(
 
 
 def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str]:
-    """Architecture strings by number, of very many trials only those that are looked at most."""
+    """Returns architecture strings by number; of very many trials, the most looked at alone."""
     rewarded = [trial for trial in trials if trial.reward is not None]
     rewarded.sort(key=lambda trial: -(trial.reward or 0.0))
     named = [*rewarded[:_MOST_STRINGS], *members, *trial_table.rows(trials)]
@@ -138,7 +138,7 @@ def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[s
 
 
 def _dates(trials: Sequence[Trial]) -> str:
-    """From the first trial's start to the last one's end; "" while none is finished."""
+    """Returns the dates from the first start to the last end; "" while no trial is finished."""
     starts = [trial.started for trial in trials if trial.started]
     ends = [trial.finished for trial in trials if trial.finished]
     if not starts or not ends:
