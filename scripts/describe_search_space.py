@@ -28,7 +28,7 @@ flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config to
 flags.DEFINE_integer("seed", 0, "Seed of the sample.", lower_bound=0)
 command.define_format_flag()
 
-# What the papers searched over, as near as there is one published.
+# The papers searched over these, as near as they are published.
 _USUAL_BASES = {
     "nas_fpn": "resnet50_nas_fpn_7_256",
     "mnasnet": "mobilenet_v2_ssdlite",

@@ -48,7 +48,7 @@ class GraphSheet:
 
 @dataclass(frozen=True)
 class CostSheet:
-    """What the graphs of a network cost. A shared layer's weights count once."""
+    """The costs of a network's graphs. A shared layer's weights count once."""
 
     graphs: Sequence[GraphSheet]
 
@@ -76,7 +76,7 @@ def cost_sheet(network: Network | Sequence[Node]) -> CostSheet:
     """Returns the costs of a network, or of the single graph that ends in some nodes."""
     if not isinstance(network, Network):
         network = Network({"": Graph({str(place): node for place, node in enumerate(network)})})
-    seen: set[str] = set()  # Of all graphs: layers of one name have the same weights.
+    seen: set[str] = set()  # Over all graphs: layers of one name have the same weights.
     return CostSheet([_graph_sheet(graph, seen) for graph in network])
 
 
