@@ -107,6 +107,7 @@ class Attempts(Generic[_T]):
             self._retry_due()
             results += self._wait()
             self._seek_proof()
+        # Results come first: the search stores them before it ends.
         if not results and (self._is_down or len(self._given_up) >= _MOST_GIVEN_UP):
             self.fail()
         return results
@@ -181,6 +182,7 @@ class Attempts(Generic[_T]):
     def _seek_proof(self) -> None:
         """Trains a child that was trained before, where children wait for judgement."""
         if self._given_up and self._proof and not self._accused and not self._is_down:
+            # All at once: one proof is enough for every child that failed before it.
             self._accused, self._given_up = self._given_up, []
             self._submit(_Child(None, self._proof))
 

@@ -147,6 +147,7 @@ def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
     """
     name = proto.WhichOneof("latency_oneof")
     if name not in ("host", "adb"):
+        # As many threads as the table is for, so that prediction and measurement compare.
         options = Options(num_threads=proto.latency_table.num_threads, num_runs=_NUM_RUNS)
         return DeviceSpec(options=options)
     source = getattr(proto, name)
@@ -176,10 +177,13 @@ def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
     if name == "multiply_adds":
         return {}
     if name != "host" and name != "adb" and proto.latency_table.path:
+        # By its content: a table may move with its search, and may be measured anew at its old
+        # place.
         content = Path(proto.latency_table.path).read_bytes()
         return {"table": hashlib.sha256(content).hexdigest()[:16]}
     spec = device_spec(proto)
     if spec.kind == "host" and not spec.binary:
+        # This machine is known without a process that times anything.
         found = host.provenance(spec)
     else:
         with opened(spec) as device:
@@ -195,6 +199,7 @@ def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
     if proto.WhichOneof("latency_oneof") != "latency_table" or not proto.latency_table.path:
         return ""
     table = LatencyTable.load(proto.latency_table.path).provenance
+    # A table of this machine is of the device that is measured on.
     if table.get("device") != "adb":
         return ""
     phone = " ".join(filter(None, (table.get("manufacturer"), table.get("model")))) or "a phone"

@@ -158,6 +158,7 @@ def _check_pair(
 ) -> None:
     """Raises UserError where the folder tells of another search than the store holds."""
     path = model_dir / SEARCH_FILE
+    # A lost database would else be begun anew without a word, beside the results of the old one.
     if in_folder and not in_store and not store.trials():
         raise UserError(
             f"{path} tells of search {store.search_name!r}, and {store.location} has none of its "
@@ -240,6 +241,7 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
     """Returns what latency tables and searches of version 0.1.0 know a config by."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
+    # A search may go on for more trials, elsewhere, and be retrained otherwise.
     for field in ("num_trials", "executor", "retrain_config", "trial_store"):
         decisive.search_config.ClearField(field)
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
@@ -263,6 +265,7 @@ def write(
     described_members = [_describe(trial, measured_ms.get(trial.number)) for trial in members]
     files.write_json(model_dir / _PARETO_FILE, described_members)
     folder = model_dir / "architectures"
+    # Members of an earlier frontier would stay among those of this one.
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
         files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)

@@ -88,6 +88,7 @@ class Search:
                 # the history of a search does not depend on which child was done first.
                 if number + self.max_pending < num_trials:
                     self._propose([number + self.max_pending])
+        # SIGTERM gives little time: the children in training are dropped. Ctrl-C lets them end.
         except Terminated:
             raise
         except KeyboardInterrupt:
@@ -146,6 +147,7 @@ class Search:
         """Returns the candidates with their costs, which equal networks share."""
         new: dict[str, Candidate] = {}
         for number, found in candidates.items():
+            # Of equal networks the first alone is measured, and later trained.
             if self._first_of_key.setdefault(found.key, number) == number:
                 new[found.key] = found
         if self.latency.has_to_measure(list(new.values())):
@@ -190,6 +192,7 @@ class Search:
         """Waits until trial `number` has a result; all before it have theirs."""
         trial = self._trials[number]
         if trial.duplicate_of is not None and not trial.is_finished:
+            # A duplicate comes after its original, which has a result by now.
             twin = self._trials[trial.duplicate_of]
             self._close(trial, **{name: getattr(twin, name) for name in _RESULT})
         while not self._trials[number].is_finished:

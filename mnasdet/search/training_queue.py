@@ -84,6 +84,7 @@ class QueueProgress:
         self._done += 1
         self._work -= work
         self._pace.add(work)
+        # A sum of floats may not come down to exactly 0.
         left = self._work if self._done < self._num_trainings else 0.0
         remaining = self._pace.remaining(left)
         eta = "-" if remaining is None else _duration(remaining)

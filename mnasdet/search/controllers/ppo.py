@@ -200,6 +200,7 @@ class Ppo:
     def _learn(self) -> None:
         """Learns from a full batch and begins the next."""
         batch, self._batch = self._batch, []
+        # They were sampled by the policy as it was.
         self._ahead.clear()
         log_probs = [self._log_probs.popleft() for _ in batch]
         completed = [result.reward for result in batch if result.reward is not None]

@@ -80,6 +80,7 @@ def best_within(
                 f"fastest takes {least:.4g} {unit}"
             )
         pick = max(within, key=_cost)
+        # Two budgets may have the same best: it is trained once.
         if pick in picks:
             logging.warning("within %g %s the best is trial %d again", budget, unit, pick.number)
         else:
@@ -121,6 +122,7 @@ def variants(
             if first is not found:
                 names = (found.architecture.name, first.architecture.name)
                 logging.warning("%s is the same network as %s", *names)
+    # All at once: a source that measures opens its device once.
     costs = latency.costs([found for _, found in scaled.values()])
     return [
         _variant(trial, found, cost)
@@ -146,6 +148,7 @@ def _scaled(
     if depth_multiplier is not None:
         architecture.depth_multiplier = depth_multiplier
     architecture.name = _name(trial.number, *_scale(architecture))
+    # A scale may break what held for the trial, such as an exit after the last repeat.
     if problems := architecture_problems(architecture):
         raise UserError(f"{architecture.name}: {'; '.join(problems)}")
     return architecture

@@ -110,6 +110,8 @@ class Series:
                 f"{database}: {name} holds other architectures: the config, the seed or the "
                 "program has changed; use another --model_dir"
             )
+        # A run that was interrupted goes on with what it holds; more architectures may be asked
+        # for.
         self._store.add([trial for trial in wanted if trial.number not in held])
         self.trials = [held.get(trial.number, trial) for trial in wanted]
 

@@ -118,6 +118,7 @@ def _bootstrap(
             method="percentile",
             rng=np.random.default_rng(0),
         ).bootstrap_distribution
+    # nanquantile leaves out the resamples that have no order.
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
@@ -190,6 +191,7 @@ def means(accuracies: np.ndarray) -> np.ndarray:
     NaN stands where all failed.
     """
     with warnings.catch_warnings():
+        # numpy warns of every row that is all NaN, which is what a failed architecture is.
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(accuracies, axis=1)
 

@@ -121,6 +121,7 @@ def checksum(row: Mapping[Any, Any]) -> str:
     Args:
       row: all columns but the checksum, in any order.
     """
+    # Sorted: databases give the columns in an order of their own. `default` is for times.
     content = json.dumps(sorted(row.items()), default=str)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 

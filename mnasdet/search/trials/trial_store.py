@@ -349,6 +349,7 @@ def _prepare(database: TrialDatabase, search_name: str, create: bool) -> None:
         found = database.read(trial_schema.find_version)
         if found == 0 and not create:
             raise database.problem("holds no trials")
+        # Ahead of the migration, which would write into a damaged file.
         if fault := database.read(trial_schema.find_damage):
             raise database.problem(f"is damaged: {fault}; put a copy of it in its place")
         if found < trial_schema.VERSION:
@@ -375,6 +376,7 @@ def _summaries(connection: sa.Connection) -> list[SearchSummary]:
     by_id: dict[int, SearchSummary] = {}
     for search_id, name, created, state, count, duplicates, reward in connection.execute(query):
         summary = by_id.get(search_id) or SearchSummary(name, created, {}, 0, None)
+        # A damaged row: listing the others is worth more than an error.
         if state is not None and state not in TrialState.__members__:
             logging.warning("search %r has %d trials of no known state", name, count)
             continue
