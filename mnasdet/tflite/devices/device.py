@@ -101,6 +101,8 @@ def timed(
       execute: loads and times the graph once; gives what `benchmark_model.read` does.
     """
     content = read_graph(graph)
+    # A governor that changed or a core that grew hot in between explains a figure that does not
+    # fit.
     before = condition()
     result = repeated(execute, spec.repeats)
     return result | {

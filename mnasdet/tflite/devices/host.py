@@ -135,6 +135,7 @@ class Worker:
         self._cores = masked_cores(taskset)
 
     def __enter__(self) -> Worker:
+        # A file, as nobody reads a pipe while the worker runs: full, it would block the worker.
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mnasdet.tflite.devices.benchmark_worker"],
@@ -143,6 +144,8 @@ class Worker:
             stderr=self._stderr,
         )
         if self._cores:
+            # Ahead of the first job: the runtime makes its threads then, and they inherit the
+            # cores.
             cores.pin(self._process.pid, self._cores)
         return self
 
@@ -179,6 +182,7 @@ class Worker:
             timed_out.set()
             self._process.kill()
 
+        # readline() has no timeout; a killed worker closes the pipe and ends it.
         timer = threading.Timer(timeout_seconds, stop)
         timer.start()
         try:

@@ -67,10 +67,12 @@ class LatencyTable:
         proto = text_proto.read(path, latency_table_pb2.LatencyTable)
         if not proto.entry:
             raise ConfigError(f"{path}: the table has no entries; {_how_to_add(path)}")
+        # A dict would keep the last one without a word.
         repeated = [k for k, n in Counter(e.layer for e in proto.entry).items() if n > 1]
         if repeated:
             raise ConfigError(f"{path}: layer {repeated[0]!r} has several entries; keep one")
         for entry in proto.entry:
+            # A missing latency reads as 0, which would make the layer free.
             if not (entry.HasField("latency_ms") and 0 <= entry.latency_ms < math.inf):
                 raise _bad_latency(path, f"layer {entry.layer!r}", entry, "0 or more")
         for network in proto.network:

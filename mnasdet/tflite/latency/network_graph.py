@@ -211,9 +211,11 @@ def _activation(graph: _Graph, layer: Layer, x: int) -> int:
     shape, function = layer.node.shape, layer.node.attrs["function"]
     match function:
         case "swish":
+            # TFLite has no operation for swish.
             gate = graph.operation("LOGISTIC", [x], shape)
             return _elementwise(graph, shape, "MUL", x, gate)
         case "hard_sigmoid":
+            # relu6(x + 3) / 6; constants of any value take as long.
             y = _elementwise(graph, shape, "ADD", x, graph.weights(()), "relu6")
             return _times_weights(graph, shape, y)
     options = schema.HardSwishOptionsT() if function == "hard_swish" else None
@@ -222,6 +224,7 @@ def _activation(graph: _Graph, layer: Layer, x: int) -> int:
 
 def _batch_norm(graph: _Graph, layer: Layer, x: int) -> int:
     shape = layer.node.shape
+    # A norm that no convolution comes before stays two operations; others are folded into weights.
     y = _elementwise(graph, shape, "MUL", x, graph.weights(shape[-1:]))
     return _elementwise(graph, shape, "ADD", y, graph.weights(shape[-1:]))
 
@@ -229,6 +232,7 @@ def _batch_norm(graph: _Graph, layer: Layer, x: int) -> int:
 def _group_norm(graph: _Graph, layer: Layer, x: int) -> int:
     (height, width, channels), groups = layer.node.shape, layer.node.attrs["groups"]
     grouped, statistics = (height * width, groups, channels // groups), (1, groups, 1)
+    # TFLite has no group norm: it is put together of other operations.
     x = _reshaped(graph, x, grouped)
     mean = _reduced(graph, "MEAN", x, (1, 3), statistics)
     options = schema.SquaredDifferenceOptionsT()
