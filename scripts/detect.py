@@ -220,7 +220,7 @@ def detect_in(file: Path, detector, resizer, names, taken: set[str]) -> dict:
     if FLAGS.format == "text":
         line = f"{file}: {', '.join(texts) or f'nothing from a score of {FLAGS.score_threshold:g}'}"
         if not texts and len(every.scores):
-            # Whoever sees nothing has to know whether the threshold or the model is to blame.
+            # Without a box, the user has to know whether the threshold or the model is to blame.
             line += f" on; the best is {every.scores[0]:.2f}"
         print(line)
     height, width = image.shape[:2]

@@ -75,6 +75,7 @@ def apply_flags(pipeline) -> None:
     if FLAGS.seed is not None:
         search_config.seed = FLAGS.seed
     if FLAGS.executor:
+        # The fields of an executor that the config has already are kept.
         getattr(search_config.executor, FLAGS.executor).SetInParent()
 
 
