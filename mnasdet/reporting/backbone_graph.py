@@ -130,6 +130,8 @@ def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
 
     boxes = [_Layers("Conv", ("3×3", f"{width(proto.stem_channels)} channels"), 2)]
     taken = _levels_taken(architecture)
+    # A level's feature is its last output: that of the block before one that strides, or of the
+    # last.
     following = [*(block.stride for block in proto.block[1:]), 2]
     for block, next_stride in zip(proto.block, following, strict=True):
         stride = boxes[-1].stride * block.stride
@@ -205,6 +207,7 @@ def _arrow(x: float, y: float, length: float, down: bool = False) -> Markup:
 
 def _drawn(box: _Layers, left: int) -> Markup:
     parts = []
+    # From the back to the front: SVG draws in order.
     for card in range(box.cards, -1, -1):
         x, y = left + _CARD_STEP * card, _TOP - _CARD_STEP * card
         rect = Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="4"/>')
