@@ -105,6 +105,7 @@ def random_crop_to_aspect_ratio(
     size = tf.shape(example["image"])[:2]
     height, width = tf.unstack(tf.cast(size, tf.float32))
     window = tf.minimum([height, width], [width / aspect_ratio, height * aspect_ratio])
+    # A very flat image may leave less than half a pixel.
     window = tf.maximum(tf.cast(tf.round(window), tf.int32), 1)
     begin = uniform_ints(seed, tf.zeros_like(size), size - window)
     return crop(example, begin, window, overlap_thresh)
@@ -175,6 +176,7 @@ def crop(
 
 def choice(seed: tf.Tensor, count: int) -> tf.Tensor | int:
     """Draws one of 0 to `count` - 1."""
+    # A Python number for a single choice: the graph then needs no switch.
     return tf.random.stateless_uniform([], seed, 0, count, tf.int32) if count > 1 else 0
 
 

@@ -129,6 +129,7 @@ def read(
         else:
             missing += 1
         images.append(image)
+    # Only here: a.jpg and a.png may have one label file.
     unused -= {without_ending(picture) for picture in pictures}
     if missing == len(pictures):
         raise DataError(f"{labels_dir}: has no txt file for any of {len(pictures)} pictures")
@@ -190,6 +191,7 @@ def _object(
         # Keypoints follow the box, so they are cut from the end.
         numbers = numbers[: len(numbers) - keypoint_values]
     box, notes = _box(numbers)
+    # Not above 1: boxes may reach a little beyond the edge, and are cut there.
     if max(box) > _LARGEST_SHARE:
         raise ValueError(f"{shown(' '.join(words))} are pixels; expected shares of the image")
     return AnnotatedObject(name, class_id, box, notes=notes)
