@@ -65,6 +65,7 @@ def compare(
     if is_quantized(task.model):
         others = ()
     with tempfile.TemporaryDirectory() as folder:
+        # The file's own quantisation may be among the others; it is evaluated once.
         for other in dict.fromkeys((*others, quantization)):
             path = Path(graph)
             if other != quantization:

@@ -105,6 +105,7 @@ def read_labels(path: str | os.PathLike, background: bool) -> dict[int, str]:
     Args:
       background: the first line is the background's.
     """
+    # Files that belong to a TFLite file are a zip archive at its end.
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
