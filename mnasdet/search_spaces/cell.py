@@ -78,6 +78,7 @@ class Cell:
 
     def merges(self, values: Mapping[str, Any]) -> Iterator[Merge]:
         """Yields all merges of the decisions' values."""
+        # The last output has no decision: it takes the level that is left.
         levels_left = list(self.levels)
         for index in (*self._internal, *self._outputs):
             name = self._name(index)
@@ -189,6 +190,7 @@ class Cell:
                 f"{where}: input {inputs}; use {number} different ones of 0 to {len(levels) - 1}"
             )
         first, second, *_ = inputs
+        # Of different levels, the levels tell which gates, whatever the order; see the class.
         if gated and first > second and levels[first] == levels[second]:
             raise UserError(f"{where}: of two inputs of one level only the lower index can gate")
         return sorted(inputs)
