@@ -1,4 +1,4 @@
-"""The controllers side by side: what each has found after so many samples.
+"""The controllers side by side: what each has found after some numbers of samples.
 
 Two tasks without any training while they are compared:
 

@@ -79,7 +79,7 @@ _SSD_CHANNELS = (512, 256, 256, 128)
 # have it too, but never hands it to its backbone: the zoo's checkpoints have all 1280 channels.
 _FPNLITE_LAST_CHANNELS = 256
 
-# At most so many problems of an architecture are told in its one line.
+# The most problems of an architecture that its one line tells.
 _MAX_JOINED = 5
 
 # The letters of breaks that protobuf writes, after an even number of backslashes.

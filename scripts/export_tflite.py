@@ -147,7 +147,7 @@ def main() -> None:
         command.print_json(description)
     else:
         print_description(description, metric_text.display_name(task.objective))
-    # Last: whoever is refused has the files and their figures all the same.
+    # Last: the files and their figures are there even where the drop is refused.
     if FLAGS.max_drop is not None:
         check_drop(description["accuracy"], metric_text.display_name(task.objective))
 

@@ -98,7 +98,7 @@ def list_trials() -> Result:
 
 
 def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
-    """Best first; trials without the value at the end, by number."""
+    """Sorts the best first; trials without the value come last, by number."""
     value = row[FLAGS.sort]
     # More is better for these two alone.
     sign = -1 if FLAGS.sort in ("reward", "accuracy") else 1
@@ -284,7 +284,7 @@ _ACTIONS: dict[str, Callable[[], Result]] = {
 
 
 def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[Any]:
-    """The search that two flags name; the name may be left out where there is only one."""
+    """Opens the search that two flags name; a single one needs no name."""
     from mnasdet.search.trials import trial_store
 
     location, name = _location(FLAGS[store_flag].value), FLAGS[name_flag].value
@@ -300,7 +300,7 @@ def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[
 
 
 def _location(store: str) -> str:
-    """A folder stands for the file in it."""
+    """Returns where the trials are: a folder stands for the file in it."""
     # A URL is no path, even if a folder of that name exists.
     is_folder = "://" not in store and Path(store).is_dir()
     return str(Path(store) / "trials.db") if is_folder else store

@@ -37,7 +37,7 @@ class CropOperation:
 
     @classmethod
     def from_proto(cls, proto: Any, name: str) -> CropOperation:
-        """Reads an operation. Raises ConfigError, with the proto's field, for ranges that are none.
+        """Reads an operation. Raises ConfigError, with the proto's field, for impossible ranges.
 
         Args:
           proto: RandomCropImage, RandomCropPadImage or an operation of one of the SSD crops.

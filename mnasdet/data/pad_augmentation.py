@@ -132,7 +132,7 @@ def random_absolute_pad_image(
     max_width_padding: int = 0,
     pad_color: Sequence[float] = (),
 ) -> Example:
-    """Puts the image at a random place of a canvas at most so many pixels larger.
+    """Puts the image at a random place of a canvas that is larger by some pixels.
 
     Args:
       pad_color: (red, green, blue), 0 to 255; empty: the image's mean.

@@ -38,7 +38,7 @@ class _UnknownClass(ValueError):
 
 @dataclass
 class _Classes:
-    """The ids of the classes by their names, and what is said of names that are none.
+    """The ids of the classes by their names, and the answers for unknown names.
 
     Attributes:
       display_ids: by further names, which count where `ids` has none.

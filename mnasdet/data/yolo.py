@@ -18,7 +18,7 @@ from mnasdet.errors import DataError, shown
 
 # Coordinates are shares of the image. Above this they are pixels.
 _LARGEST_SHARE = 2.0
-# Texts that lie among the labels and are none.
+# Texts among the labels that are not labels.
 _OTHER_TEXTS = {"classes", "labels", "train", "val", "test", "readme", "readme.roboflow"}
 _EXPECTED = "expected class x_center y_center width height, or class and the points of a polygon"
 

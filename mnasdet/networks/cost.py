@@ -54,12 +54,12 @@ class CostSheet:
 
     @property
     def runs(self) -> int:
-        """How many graphs are run for one image, each as often as it runs."""
+        """Returns how many graphs are run for one image, each as often as it runs."""
         return sum(graph.times for graph in self.graphs)
 
     @cached_property
     def total(self) -> Cost:
-        """The sum over the graphs: weights once, and work as often as the graph runs."""
+        """Sums up the graphs: weights once, and work as often as the graph runs."""
         return _sum(_repeated(_sum(graph.costs), graph.times) for graph in self.graphs)
 
     @property

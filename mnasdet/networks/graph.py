@@ -23,7 +23,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[Node]:
-        """The outputs without their names, in order."""
+        """Returns the outputs without their names, in order."""
         return list(self.outputs.values())
 
     def key(self) -> str:

@@ -23,7 +23,7 @@ _SIDES = (640, 480, 320, 240)
 _MOST_BYTES = 180_000
 _JPEG_QUALITY = 85
 
-# Detections below it are left out, and only so many of an image are kept.
+# Detections below the score are left out; of an image the best ones alone are kept.
 _LEAST_SCORE = 0.05
 _MOST_DETECTIONS = 60
 

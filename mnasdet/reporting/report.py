@@ -66,7 +66,7 @@ def write(
       measured_ms: latencies by trial number, of some trials.
       measured_note: what to know of them.
       judged: what the best model does on the evaluation set.
-      facts: names and values of what the search was asked to do, as of `facts.of_search`.
+      facts: names and values of the search's settings, from `facts.of_search`.
       noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
     """
     best = results.best(trials) if any(trial.reward is not None for trial in trials) else None

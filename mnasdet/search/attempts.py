@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _PAUSES = (1.0, 30.0, 60.0)
 DEFAULT_PAUSES = _PAUSES[:2]
 
-# So many children that failed every time are enough where none was ever trained.
+# Where no child was ever trained, this number of failed ones is proof enough.
 _MOST_GIVEN_UP = 5
 
 

@@ -77,7 +77,7 @@ def trained(metrics: dict[str, float], objective: str) -> Outcome:
 
 
 def prepare(threads: int) -> None:
-    """Loads TensorFlow, with so many threads, ahead of a process's first child."""
+    """Loads TensorFlow, with a number of threads, ahead of a process's first child."""
     import tensorflow as tf
 
     from mnasdet.training import runtime, trainer  # noqa: F401

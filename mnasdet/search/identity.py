@@ -23,7 +23,7 @@ Identity = Mapping[str, Any]
 
 _PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
 
-# A file of records is known by its size and so many of its first bytes: a data set of many
+# A file of records is known by its size and this number of its first bytes: a data set of many
 # gigabytes is compared in a second.
 _HEAD_BYTES = 2**16
 

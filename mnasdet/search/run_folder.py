@@ -26,7 +26,7 @@ def claimed(
     """Holds a folder for one run: no other process has it meanwhile.
 
     A new run writes run.json (the settings and a digest of the config) and pipeline.config. If an
-    error ends it before anything else is there, it leaves the folder as it was, for whoever mends a
+    error ends it before anything else is there, it leaves the folder as it was: the user mends a
     flag and tries again.
 
     Args:

@@ -27,7 +27,7 @@ from mnasdet.tflite.latency import calibration, latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
 
-# The space has been seen when so many random networks in a row bring no new layer.
+# The space has been seen when this number of random networks in a row bring no new layer.
 _FRUITLESS_SAMPLES = 300
 
 # Random networks from a seed, without end.

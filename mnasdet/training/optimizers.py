@@ -37,7 +37,7 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
     def __init__(self, decay: float = 0.9, momentum: float = 0.9, epsilon: float = 1.0):
         """Takes `decay`, the share of the old mean square that a step keeps."""
         super().__init__(learning_rate=0.0, rho=decay, momentum=momentum, epsilon=epsilon)
-        # Takes the fused operation even if there is none.
+        # Takes the fused operation even for a momentum of 0.
         self._momentum = True
 
     def _create_slots(self, var_list):

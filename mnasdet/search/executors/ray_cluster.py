@@ -49,7 +49,7 @@ class RayCluster(WorkerPool):
           address: of a running cluster, or "auto"; empty: one of this machine alone.
           cpus_per_worker, gpus_per_worker: what Ray reserves for each.
           threads_per_worker: 0: one for every reserved CPU.
-          max_trial_seconds, max_memory_mb, prepare: as of `Settings`.
+          max_trial_seconds, max_memory_mb, prepare: those of `Settings`.
           run_child: found by its name on the nodes, which have mnasdet installed.
 
         Raises:

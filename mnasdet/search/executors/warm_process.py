@@ -192,7 +192,7 @@ class WarmProcess:
             if status >= 0:
                 return f"exit status {status}"
             name = signal.Signals(-status).name
-            # The kernel's way to end what takes too much; whoever else did it does not say either.
+            # So the kernel ends what takes too much memory; another sender does not say either.
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         return "closed its pipe"
 

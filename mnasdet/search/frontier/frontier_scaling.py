@@ -61,7 +61,7 @@ def best_within(
     """Returns for each budget the most accurate frontier member within it, without repetition.
 
     "The top models at 166 ms, 173 ms and 180 ms simulated latency" leaves open on which side: here
-    a latency is a budget, as it is for whoever has a device. On a frontier the most accurate
+    a latency is a budget, as it is for the owner of a device. On a frontier the most accurate
     member within it is the one that costs most.
 
     Args:

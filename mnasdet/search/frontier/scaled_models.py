@@ -142,7 +142,7 @@ class ScaledModels:
 
         Args:
           on_model: is told of every model that finishes.
-          pauses: as of `outcomes`.
+          pauses: those of `outcomes`.
 
         Raises:
           EnvironmentFailedError: as `outcomes`.

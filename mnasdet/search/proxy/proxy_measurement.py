@@ -30,7 +30,8 @@ LONG = "long"
 # The distance between the seeds of two architectures: more than one will ever be trained with.
 _SEEDS = 1000
 
-# So many draws in a row without a new network within the limits: the space has no more.
+# After this number of draws in a row without a new network within the limits, the space has
+# no more.
 _FRUITLESS_DRAWS = 1000
 
 
@@ -156,7 +157,7 @@ def run(
     Args:
       max_running: the executor's workers. No more, so that a trial's time is that of its training.
       on_trial: is told of every trial that finishes.
-      pauses: as of `outcomes`.
+      pauses: those of `outcomes`.
 
     Raises:
       EnvironmentFailedError: as `outcomes`.

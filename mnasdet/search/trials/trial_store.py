@@ -328,7 +328,7 @@ def list_searches(
     """Returns the searches of a database, oldest first.
 
     Args:
-      location: as of `TrialStore`.
+      location: that of `TrialStore`.
       unnamed: the name that the search of a version 1 file gets.
 
     Raises:

@@ -33,7 +33,7 @@ def run(
     """Times one graph on random inputs in [-1, 1].
 
     Args:
-      warmup_runs: behind the first run, not counted.
+      warmup_runs: after the first run, not counted.
       max_seconds: no further run is begun behind this.
       evict_cache: a run finds in the core's own cache nothing of the run before: a layer in a
         network would not either.

@@ -22,7 +22,7 @@ from mnasdet.tflite.devices import locks
 from mnasdet.tflite.devices.device import DeviceSpec, timed
 from mnasdet.tflite.devices.provenance import host_condition, of_host
 
-# In a quick measurement a graph is run up to so many times and for so long.
+# The most runs, and seconds, of a graph in a quick measurement.
 _QUICK_RUNS = 100
 _QUICK_SECONDS = 0.02
 

@@ -262,7 +262,7 @@ def _elementwise(
 
 
 def _concat(graph: _Graph, layer: Layer, *inputs: int) -> int:
-    # Behind the batch.
+    # After the batch's axis.
     axis = layer.node.attrs["axis"] % len(layer.node.shape) + 1
     options = schema.ConcatenationOptionsT()
     return graph.operation("CONCATENATION", inputs, layer.node.shape, options, axis=axis)
