@@ -1,8 +1,10 @@
 """Files that are whole or not there, whatever happens while they are written."""
 
+import errno
 import json
 import os
 import stat
+import tempfile
 import threading
 from pathlib import Path
 
@@ -85,6 +87,108 @@ def test_permissions_are_those_of_any_new_file(tmp_path, umask, mode):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755], ids=oct)
+def test_permissions_of_a_file_that_is_replaced_stay(tmp_path, mode):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_text("old")
+        path.chmod(mode)
+    files.write(paths[0], "new")
+    with files.replacing(paths[1:]) as (partial,):
+        files.fill(partial, b"new")
+    for path in paths:
+        assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", mode)
+
+
+def refuse_new_files(monkeypatch, code):
+    """Refuses new files as a folder does that may not be written, which root would not notice."""
+
+    def refusing(path, mode):
+        assert mode == "xb"
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(files, "open", refusing, raising=False)
+
+
+def refuse_renaming(monkeypatch, code):
+    """Refuses to replace a file, as the system does one that is mounted by itself."""
+
+    def refusing(old, new):
+        raise OSError(code, os.strerror(code), old, None, new)
+
+    monkeypatch.setattr(os, "replace", refusing)
+
+
+@pytest.mark.parametrize(
+    ("refuse", "code"),
+    [
+        (refuse_new_files, errno.EACCES),
+        (refuse_new_files, errno.EPERM),
+        (refuse_new_files, errno.EROFS),
+        (refuse_renaming, errno.EBUSY),
+    ],
+)
+def test_a_file_that_may_be_written_but_not_replaced_is_written_in_its_place(
+    tmp_path, monkeypatch, refuse, code
+):
+    path = tmp_path / "search.json"
+    path.write_text("old and longer")
+    before = path.stat()
+    refuse(monkeypatch, code)
+    files.write(path, "new")
+    assert path.read_text() == "new"
+    assert (path.stat().st_ino, path.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert names(tmp_path) == ["search.json"]
+
+
+def test_a_new_file_in_a_folder_that_may_not_be_written_is_told(tmp_path, monkeypatch):
+    refuse_new_files(monkeypatch, errno.EACCES)
+    with pytest.raises(PermissionError) as caught:
+        files.write(tmp_path / "search.json", "new")
+    assert caught.value.filename == str(tmp_path / "search.json")
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_may_not_be_written_either_stays_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "search.json"
+    path.write_text("old")
+    refuse_new_files(monkeypatch, errno.EACCES)
+    monkeypatch.setattr(os, "access", lambda place, mode: (place, mode) != (path, os.W_OK))
+    with pytest.raises(PermissionError) as caught:
+        files.write(path, "new")
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM])
+def test_a_file_system_that_cannot_sync_holds_nobody_up(tmp_path, monkeypatch, code):
+    """Some cannot at all; others do not let folders be synced."""
+    only_folders = code in (errno.EACCES, errno.EPERM)
+
+    def refusing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or not only_folders:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    monkeypatch.setattr(Path, "write_bytes", pytest.fail)  # It is no reason to write in place.
+    files.write(tmp_path / "a", "content")
+    assert (tmp_path / "a").read_text() == "content"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm on this system")
+def test_a_file_in_the_memory_disk_is_replaced_as_any_other():
+    """Of the folder of devices, /dev/shm holds ordinary files."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "search.json"
+        path.write_text("old")
+        with full_disk(1000), pytest.raises(OSError):
+            files.write(path, "x" * 100_000)
+        assert path.read_text() == "old"
+        files.write(path, "new")
+        assert path.read_text() == "new"
+        assert names(path.parent) == ["search.json"]
 
 
 def test_nobody_can_know_the_temporary_name(tmp_path, monkeypatch):

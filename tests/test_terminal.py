@@ -61,6 +61,28 @@ def test_streams_keep_encoding_and_order():
     assert done.stdout == "×\nü".encode()
 
 
+@pytest.mark.parametrize(
+    ("option", "unbuffered", "printed"),
+    [("-u", "", "a line\n"), ("-B", "1", "a line\n"), ("-B", "", "")],
+    ids=["-u", "PYTHONUNBUFFERED", "a pipe"],
+)
+def test_unbuffered_output_comes_line_by_line(option, unbuffered, printed):
+    """What a process that ends at once has not written by then is lost."""
+    code = (
+        "from mnasdet import terminal; terminal.set_up(); import os; print('a line'); "
+        "print('half a line', end=''); os._exit(0)"
+    )
+    done = subprocess.run(
+        [sys.executable, option, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
+    assert done.stdout == printed
+
+
 # A red title that rings, in a note; 0x9b is an ESC and a bracket in one; letters turned around.
 EVIL = "\x1b[31m\x1b]0;owned\x07\x9b2J\x08\x7fabc\u202egnp.exe\u2066\ud800"
 SHOWN = r"\x1b[31m\x1b]0;owned\x07\x9b2J\x08\x7fabc\u202egnp.exe\u2066\ud800"

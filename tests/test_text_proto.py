@@ -73,6 +73,19 @@ def test_read_gives_the_message(tmp_path, text):
     assert [item.id for item in label_map.item] == [1]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_sealed_text_with_the_line_ends_of_windows_is_unchanged(tmp_path, mark):
+    """As a checkout or an editor leaves it there."""
+    path = tmp_path / "label_map.pbtxt"
+    text = text_proto.sealed('item {\n  id: 17\n  name: "cat"\n}\n').replace("\n", "\r\n")
+    path.write_bytes(f"{mark}{text}".encode())
+    (item,) = text_proto.read(path, StringIntLabelMap).item
+    assert (item.id, item.name) == (17, "cat")
+    path.write_bytes(f"{mark}{text}".replace("17", "16").encode())
+    with pytest.raises(ConfigError, match="was damaged or changed after mnasdet wrote it"):
+        text_proto.read(path, StringIntLabelMap)
+
+
 def test_read_of_what_is_no_text_file(tmp_path):
     (tmp_path / "empty.config").write_text(" \n")
     (tmp_path / "binary.config").write_bytes(b"\x0a\x00\xff\xfe")

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 
 import pytest
 import tensorflow as tf
@@ -158,6 +159,17 @@ def test_a_file_of_labels_that_is_a_pipe(folder):
     assert faults["good.jpg"] == "the labels cannot be read: is no ordinary file but a pipe"
     assert faults["within.jpg"].startswith("the labels cannot be read: ")
     assert faults[""] == "has no picture"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm on this system")
+def test_a_file_in_the_memory_disk_is_an_ordinary_one_beside_devices():
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"four")
+        file.flush()
+        assert ordinary_files.size(file.name) == 4
+    for device in ("/dev/zero", "/dev/urandom"):
+        with pytest.raises(ValueError, match="is no ordinary file but a device"):
+            ordinary_files.size(device)
 
 
 def test_a_file_is_looked_at_before_it_is_read(tmp_path, monkeypatch):

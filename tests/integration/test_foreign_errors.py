@@ -81,6 +81,24 @@ def test_what_was_being_done_stands_before_it():
         raise TypeError("a bug")
 
 
+def test_an_error_in_a_graph_is_told_by_its_cause(tmp_path):
+    """TensorFlow says first that there was one, and where our source code made its node."""
+    import tensorflow as tf
+
+    path = tmp_path / "a.jpg"
+
+    @tf.function
+    def read():
+        return tf.io.read_file(str(path))
+
+    with pytest.raises(tf.errors.NotFoundError) as caught:
+        read()
+    assert caught.value.message.startswith("Graph execution error:")
+    assert errors.foreign_line(caught.value) == f"{path}; No such file or directory"
+    heading = tf.errors.InternalError(None, None, "Graph execution error:")
+    assert errors.foreign_line(heading) == "Graph execution error:"
+
+
 def test_nothing_is_loaded_to_know_the_errors():
     code = "from mnasdet import errors; errors.foreign_kinds(); import sys; print(*sys.modules)"
     done = subprocess.run(

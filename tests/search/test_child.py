@@ -62,6 +62,18 @@ def test_what_goes_wrong_with_one_child_is_its_outcome(monkeypatch, raised, erro
             tf.errors.ResourceExhaustedError(None, None, "a.tmp; No space left on device\nstack"),
             "a.tmp; No space left on device",
         ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "a.tmp; Disk quota exceeded"),
+            "a.tmp; Disk quota exceeded",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "a.record; Too many open files"),
+            "a.record; Too many open files",
+        ),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "b; Too many open files in system"),
+            "b; Too many open files in system",
+        ),
         (tf.errors.UnavailableError(None, None, "socket closed\nstack"), "socket closed"),
         (tf.errors.InternalError(None, None, ""), "InternalError"),
     ],

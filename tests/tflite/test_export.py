@@ -145,12 +145,18 @@ LEFT = (
 )
 
 
+@pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("renames", range(len(LEFT)))
 def test_what_ends_an_export_leaves_no_description_of_other_files(
-    exported, tmp_path, monkeypatch, renames
+    exported, tmp_path, monkeypatch, renames, linked
 ):
     """As a kill does between two of its renames."""
     folder = shutil.copytree(exported[0], tmp_path / "copy")
+    if linked:
+        disk = folder.rename(tmp_path / "disk")
+        folder.mkdir()
+        for path in disk.iterdir():
+            (folder / path.name).symlink_to(path)
     replace, done = os.replace, []
 
     def dying(old, new):
@@ -162,7 +168,28 @@ def test_what_ends_an_export_leaves_no_description_of_other_files(
     monkeypatch.setattr(os, "replace", dying)
     with pytest.raises(KeyboardInterrupt):
         exporting._write(folder, ANOTHER, {"graph": "detect.tflite"})
-    assert sorted(path.name for path in folder.iterdir()) == LEFT[renames]
+    # Links to nothing stay.
+    assert sorted(path.name for path in folder.iterdir() if path.exists()) == LEFT[renames]
+
+
+def test_links_stay_and_what_they_lead_to_is_replaced(tmp_path, monkeypatch):
+    """As where a run keeps its graphs on another disk."""
+    folder, disk = tmp_path / "export", tmp_path / "disk"
+    folder.mkdir()
+    disk.mkdir()
+    for name in (*ANOTHER, "export.json"):
+        (disk / f"{name}-5").write_text("old")
+        (folder / name).symlink_to(f"../disk/{name}-5")
+    replace, replaced = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda old, new: replaced.append(new) or replace(old, new))
+    exporting._write(folder, ANOTHER, {"graph": "detect.tflite"})
+    for name in (*ANOTHER, "export.json"):
+        assert os.readlink(folder / name) == f"../disk/{name}-5"
+    assert {name: (disk / f"{name}-5").read_bytes() for name in ANOTHER} == ANOTHER
+    described = files.read_json(disk / "export.json-5", "description")
+    assert described == {"graph": "detect.tflite"}
+    assert [path.name for path in replaced] == ["detect.tflite-5", "anchors.npy-5", "export.json-5"]
+    assert len(list(disk.iterdir())) == 3
 
 
 def test_a_full_disk_leaves_the_export_before(exported, pipeline, tmp_path):

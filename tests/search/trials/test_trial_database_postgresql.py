@@ -102,6 +102,26 @@ def test_a_frozen_server_is_given_up_and_works_again_later(postgresql, monkeypat
     store.close()
 
 
+def test_a_process_that_is_frozen_in_a_transaction_holds_nobody_up(postgresql, monkeypatch):
+    url = postgresql.new_database()
+    waiting = TrialStore(url, timeout_seconds=1.0)
+    waiting.add([trial(0)])
+    monkeypatch.setattr(trial_database, "_MOST_IDLE_MS", 100)
+    frozen = trial_database.TrialDatabase(url)
+    changed = []
+
+    def work(connection):
+        connection.execute(sa.text("UPDATE trials SET note = 'mine' WHERE number = 0"))
+        # Meanwhile this transaction does nothing, with the row locked.
+        changed.append(waiting.update(trial(0), note="late"))
+
+    with user_error("idle-in-transaction timeout"):
+        frozen.write(work)
+    assert waiting.trials() == changed
+    frozen.close()
+    waiting.close()
+
+
 def test_a_connection_that_breaks_at_the_commit(postgresql):
     """Not tried again by itself: nobody knows whether the server has done it."""
     url = postgresql.new_database()
