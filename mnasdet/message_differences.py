@@ -21,6 +21,7 @@ def lines(there: Message, here: Message, path: str = "") -> Iterator[str]:
     for field in there.DESCRIPTOR.fields:
         name = f"{path}.{field.name}" if path else field.name
         held, wanted = (_entries(message, field) for message in (there, here))
+        # Entries cannot be told apart by place where there are more on one side.
         if len(held) != len(wanted):
             texts = [_presence(field, entries) for entries in (held, wanted)]
             verb = "has" if field.is_repeated else "is"

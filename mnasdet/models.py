@@ -34,8 +34,8 @@ def network_of(
 
 
 def build(blueprint: Blueprint) -> Task:
-    # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
     """Returns the detector or classifier of a blueprint, with fresh weights."""
+    # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
     from mnasdet.detectors import one_stage
 
     return one_stage.build(blueprint)

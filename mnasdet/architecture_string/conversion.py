@@ -75,6 +75,7 @@ def from_string(text: str) -> architecture_pb2.Architecture:
         kind = KINDS[name]
         allowed = {name: other for name, other in KINDS.items() if _place(other) > _place(kind)}
         message = reduce(getattr, filter(None, kind.path.split(".")), architecture)
+        # A part without options is there all the same.
         message.SetInParent()
         if kind.path:
             message.CopyFrom(_usual(kind, message, architecture))

@@ -122,6 +122,7 @@ class Detector:
         # A box of no size is not drawn; TensorFlow's op takes no mask.
         found = tf.where(shown, predictions["detection_boxes"], 0.0)
         found = found[:, : settings.max_num_boxes_to_visualize]
+        # The drawing operation takes images in [0, 1].
         images = (batch["image"] + 1) / 2
         images = tf.image.draw_bounding_boxes(images, batch["boxes"], np.array([_TRUTH]))
         return tf.image.draw_bounding_boxes(images, found, np.array([_FOUND]))

@@ -86,6 +86,7 @@ def best_boxes(evaluator: CocoEvaluator) -> dict[int, np.ndarray]:
     sizes = {image["id"]: (image["height"], image["width"]) for image in evaluator.images}
     objects: dict[int, list[tuple[int, list[float]]]] = {}
     for annotation in evaluator.annotations:
+        # A crowd is no object that a box could find.
         if not annotation["iscrowd"]:
             image = annotation["image_id"]
             height, width = sizes[image]
@@ -116,6 +117,7 @@ def _best_box(boxes: np.ndarray, images: np.ndarray) -> np.ndarray:
             break
         middle = around.mean(axis=0)
         (quality,) = _quality(middle[None], boxes, images)
+        # A step that finds nothing better would only repeat itself.
         if quality <= reached:
             break
         best, reached = middle, quality

@@ -66,6 +66,8 @@ class Clusters:
         for name, kernel in self._kernels.items():
             gradient = gradients.pop(kernel.ref())
             values, original = self.centroids[name], self.originals[name]
+            # The mean, not the sum: a value of many weights would take larger steps than one of
+            # few.
             algorithm = ClusteringAlgorithm(values, GradientAggregation.AVG)
             nearest = _nearest(original, values)
             with tf.GradientTape() as tape:

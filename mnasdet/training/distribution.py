@@ -17,6 +17,7 @@ _Tensors = TypeVar("_Tensors", bound=Sequence)
 
 def strategy() -> tf.distribute.Strategy:
     """Returns the strategy of all GPUs of this machine, or of its CPU."""
+    # With one device the default strategy does the same without the collectives.
     if len(tf.config.list_physical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()

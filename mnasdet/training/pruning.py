@@ -81,6 +81,8 @@ class Pruner:
             mask.assign(kept)
             kernel.assign(weights * kept)
             if name in averages:
+                # The exported network is that of the averages, where they are kept: it has to be as
+                # sparse.
                 averages[name].assign(averages[name] * kept)
 
 

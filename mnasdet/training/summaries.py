@@ -47,6 +47,7 @@ class Summaries:
             if len(drawn) >= eval_config.num_visualizations:
                 break
         with self._naming(), self._writer.as_default(step):
+            # max_outputs would else stop at TensorBoard's default of three.
             shown = tf.stack(drawn[: eval_config.num_visualizations])
             tf.summary.image("predictions", shown, max_outputs=len(shown))
 

@@ -104,6 +104,7 @@ class TrialStore:
         if create:
             add = trial_schema.add_search
             return self._database.write(lambda connection: add(connection, self.search_name))
+        # A mistyped name is the usual cause.
         names = [summary.name for summary in self._database.read(_summaries)]
         allowed = nearest(self.search_name, names) if names else "it holds none"
         raise UserError(f"no search {self.search_name!r} in {self._database.name}; {allowed}")
@@ -270,6 +271,7 @@ class TrialStore:
         trials: list[Trial] = []
         damaged: dict[Any, Exception] = {}
         for held in self._rows(numbers):
+            # Row by row: one that cannot be read must not hide the others.
             number = held["number"]
             try:
                 (row,) = self._rows(sa.select(TRIALS).where(ours, TRIALS.c.number == number))
