@@ -16,7 +16,7 @@ from mnasdet.data.input_pipeline import label_map
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
-from mnasdet.tflite import accuracy, interpreter
+from mnasdet.tflite import accuracy, classifier_file, interpreter
 from mnasdet.tflite import export as exporting
 from mnasdet.tflite.detector_file import detector_file
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -49,7 +49,14 @@ _DETECTORS = _Kind(
 )
 
 # By the model's field in DetectionModel.
-_KINDS = {"ssd": _DETECTORS}
+_KINDS = {
+    "ssd": _DETECTORS,
+    "classification": _Kind(
+        {"raw": (interpreter.CLASSIFIER_GRAPH_FILE, {})},
+        classifier_file.classifier_file,
+        classifier_file.predict_function,
+    ),
+}
 
 
 def exportable(

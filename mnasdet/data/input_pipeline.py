@@ -15,6 +15,7 @@ from mnasdet import files
 from mnasdet.data import augmentation, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.box_records import BoxRecords
+from mnasdet.data.classification_records import ClassificationRecords
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.data.record_format import Example, RecordFormat
 from mnasdet.errors import DataError, shown
@@ -23,6 +24,7 @@ from mnasdet.protos import image_resizer_pb2, input_reader_pb2, preprocessor_pb2
 # What the records of a reader have, by `features`.
 _FORMATS: dict[int, Callable[[input_reader_pb2.InputReader], RecordFormat]] = {
     input_reader_pb2.InputReader.BOXES: BoxRecords.from_reader,
+    input_reader_pb2.InputReader.IMAGE_CLASS: ClassificationRecords.from_reader,
 }
 
 _METHODS = {
