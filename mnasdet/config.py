@@ -19,8 +19,8 @@ from mnasdet.blueprint import Blueprint
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.lines import line_of
-from mnasdet.config_checks.model import ARCHITECTURE_FIELDS
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
+from mnasdet.config_checks.ssd import ARCHITECTURE_FIELDS
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
 from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2, train_pb2
@@ -238,8 +238,6 @@ def check(
         *pipeline_problems(pipeline, resolved, readers),
         *(_rooted(problem, pipeline) for problem in architecture_problems(resolved)),
     ]
-    if resolved.HasField("classifier"):
-        problems.append("model: the architecture is a classifier; a detector is needed")
     # Backbone and feature pyramid may share their hyper-parameters.
     return list(dict.fromkeys(problems))
 
@@ -294,7 +292,7 @@ def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
 
     That is `model.architecture` or the named one, with the box predictor, the anchors and the
     feature extractor's `conv_hyperparams` of `model.ssd` where those are set; else what
-    `model.ssd` describes.
+    `model.ssd` describes. Other models have no network but the named one.
     """
     resolved = architecture_pb2.Architecture()
     match model.WhichOneof("architecture_oneof"):
@@ -305,8 +303,12 @@ def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
             resolved.ClearField("image_size")
         case "architecture_name":
             resolved.CopyFrom(load_architecture(model.architecture_name))
-        case _:
+        case _ if model.HasField("ssd") or not model.WhichOneof("model"):
             resolved.CopyFrom(_from_extractor(model.ssd.feature_extractor))
+        case _:
+            raise ConfigError(
+                "model.architecture_name is missing; name a network, or give model.architecture"
+            )
     extractor = model.ssd.feature_extractor
     # The MnasFPN extractor keeps its own, as in the OD API.
     if extractor.HasField("conv_hyperparams") and extractor.type != _MNASFPN:

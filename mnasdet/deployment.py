@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,49 @@ from absl import logging
 from mnasdet import files
 from mnasdet.blueprint import Blueprint
 from mnasdet.data.input_pipeline import label_map
-from mnasdet.detectors.one_stage import Detector
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
-from mnasdet.tflite import accuracy, interpreter
+from mnasdet.tflite import accuracy, classifier_file, interpreter
 from mnasdet.tflite import export as exporting
 from mnasdet.tflite.detector_file import detector_file
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.exportable import Exportable
 
-# The files of a deployed detector, by their forms: the name, and arguments of `export`.
-_FORMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "raw": (exporting.GRAPH_FILE, {}),
-    "nms": (exporting.NMS_GRAPH_FILE, {"nms": True}),
+
+@dataclass(frozen=True)
+class _Kind:
+    """How models of one kind are deployed.
+
+    Attributes:
+      forms: the files of a model, by their forms: the name, and arguments of `export`.
+      exportable: takes the task and the arguments of `deployment.exportable`.
+      predict_function: as of `deployment.predict_function`.
+    """
+
+    forms: Mapping[str, tuple[str, dict[str, Any]]]
+    exportable: Callable[..., Exportable]
+    predict_function: Callable[[Blueprint | None, str | os.PathLike], Predict]
+
+
+_DETECTORS = _Kind(
+    {
+        "raw": (exporting.GRAPH_FILE, {}),
+        "nms": (exporting.NMS_GRAPH_FILE, {"nms": True}),
+    },
+    detector_file,
+    interpreter.detection_function,
+)
+
+# By the model's field in DetectionModel.
+_KINDS = {
+    "ssd": _DETECTORS,
+    "classification": _Kind(
+        {"raw": (interpreter.CLASSIFIER_GRAPH_FILE, {})},
+        classifier_file.classifier_file,
+        classifier_file.predict_function,
+    ),
 }
 
 
@@ -42,8 +72,10 @@ def exportable(
       nms: a detector's file ends with non-maximum suppression and gives detections.
       nms_score_threshold, nms_type: of the suppression, as `tflite.nms.of_file` takes them.
     """
-    assert isinstance(task, Detector)
-    return detector_file(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
+    kind = _KINDS[task.blueprint.kind]
+    return kind.exportable(
+        task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type
+    )
 
 
 def export(
@@ -62,7 +94,8 @@ def export(
       kind: further arguments of `tflite.export.export`.
     """
     content = exportable(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
-    return exporting.export(content, output_dir, **kind)
+    graph_name, _ = _KINDS[task.blueprint.kind].forms["raw"]
+    return exporting.export(content, output_dir, **({"graph_name": graph_name} | kind))
 
 
 def deploy(
@@ -74,8 +107,8 @@ def deploy(
     """Exports a task as float32 in all forms of its kind, and benchmarks each.
 
     Args:
-      folder: gets a detector's detect.tflite with export.json, its detect_nms.tflite, which apps
-        open as it is, with export_nms.json, and benchmark.json.
+      folder: gets the files of the kind: a detector's detect.tflite with export.json, its
+        detect_nms.tflite, which apps open as it is, with export_nms.json; and benchmark.json.
       device: that is measured on; this machine if left out.
 
     Returns:
@@ -85,7 +118,7 @@ def deploy(
     labels = label_map(pipeline.eval_input_reader[0])
     images = first_images(pipeline, task.blueprint.resizer, exporting.NUM_PARITY_IMAGES)
     graphs = {}
-    for form, (graph_name, kind) in _FORMS.items():
+    for form, (graph_name, kind) in _KINDS[task.blueprint.kind].forms.items():
         graphs[form] = folder / graph_name
         described = export(
             task, folder, images=images, labels=labels, graph_name=graph_name, **kind
@@ -109,7 +142,8 @@ def predict_function(blueprint: Blueprint | None, path: str | os.PathLike) -> Pr
     Args:
       blueprint: None will do for a detector's graph with non-maximum suppression.
     """
-    return interpreter.detection_function(blueprint, path)
+    kind = _KINDS[blueprint.kind] if blueprint else _DETECTORS
+    return kind.predict_function(blueprint, path)
 
 
 def compare(
@@ -133,7 +167,8 @@ def compare(
     """
 
     def export_other(folder: Path, other: str) -> None:
-        export(task, folder, quantization=other, **kind)
+        name = Path(graph).name
+        export(task, folder, quantization=other, **({"graph_name": name} | kind))
 
     return accuracy.compare(
         task,

@@ -36,6 +36,10 @@ def network_of(
 def build(blueprint: Blueprint) -> Task:
     """Returns the detector or classifier of a blueprint, with fresh weights."""
     # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
+    if blueprint.kind == "classification":
+        from mnasdet.classifiers import classifier
+
+        return classifier.build(blueprint)
     from mnasdet.detectors import one_stage
 
     return one_stage.build(blueprint)

@@ -221,6 +221,8 @@ def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
     from mnasdet.architecture_string.conversion import to_string
     from mnasdet.networks.cost import cost_sheet
 
+    # Typed in again, the string stands for what was counted, image size and all.
+    architecture.input.height, architecture.input.width = image_size
     sheet = cost_sheet(models.network_of(architecture, image_size, num_classes).outputs)
     return {
         "architecture": architecture.name or "unnamed",

@@ -105,6 +105,11 @@ def load():
 
     pipeline = own_pipeline()
     blueprint = None if pipeline is None else config.resolve(pipeline)
+    if blueprint is not None and blueprint.architecture.HasField("classifier"):
+        raise UserError(
+            f"{FLAGS.checkpoint_dir or FLAGS.tflite_path} is a classifier, which finds no boxes to "
+            "draw; evaluate tells how good it is"
+        )
     if FLAGS.tflite_path:
         from mnasdet import deployment
         from mnasdet.tflite import interpreter

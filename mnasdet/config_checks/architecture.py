@@ -34,6 +34,8 @@ _BOX_CODE_SIZE = 4
 MAX_CHANNELS = 8192  # The widest published layer here has 2048 (ResNet).
 MAX_REPEATS = 64  # NAS-FPN stacks 7, SpineNet and ResNet-152 repeat a block 36 times.
 MAX_IMAGE_SIZE = 8192  # EfficientDet-D7 takes 1536 pixels.
+# Objects365, iNaturalist and LVIS have 365 to 8142 classes.
+MAX_CLASSES = 100_000
 _MAX_CELLS = 256  # AmoebaNet-D has 18.
 _MAX_EXPANSION = 64  # MnasNet has 6.
 MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).

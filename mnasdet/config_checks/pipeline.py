@@ -10,11 +10,12 @@ import os
 from collections.abc import Collection
 
 from mnasdet import text_proto
+from mnasdet.config_checks.classification import check_classification
 from mnasdet.config_checks.compression import check_compression
 from mnasdet.config_checks.files import check_exists
-from mnasdet.config_checks.model import check_model
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
+from mnasdet.config_checks.ssd import check_ssd
 from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
@@ -22,20 +23,8 @@ from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_
 READERS = ("train_input_reader", "eval_input_reader")
 _FLAGS = {"train_input_reader": "train_input", "eval_input_reader": "eval_input"}
 
-_METRICS = "coco_detection_metrics"
-
-# The OD API's other sets of metrics, by a part of the name, and what COCO's have in their place.
-_OTHER_METRICS = {
-    "pascal_voc": "its mAP@.50IOU is the figure nearest to Pascal VOC's mAP, which is at IoU 0.5",
-    "oid": "its mAP@.50IOU is the figure nearest to Open Images', without groups and hierarchy",
-    "open_images": "its mAP@.50IOU is the figure nearest to Open Images', without groups and "
-    "hierarchy",
-    "mask": "only boxes are detected here",
-    "panoptic": "only boxes are detected here",
-    "keypoint": "only boxes are detected here",
-    "calibration": "how well scores are calibrated is not measured here",
-    "lvis": "all classes of an image are taken as verified, which LVIS does not do",
-}
+# The checks of a whole config that its model decides, by the model's field in DetectionModel.
+_MODELS = {"ssd": check_ssd, "classification": check_classification}
 
 # Classes of the digits: mnasdet/data/digits.py.
 _DIGITS_CLASSES = 10
@@ -65,8 +54,8 @@ def pipeline_problems(
       readers: the input readers that will be used.
     """
     root = Section(pipeline, "", [])
-    if model := root.needed("model"):
-        check_model(model, architecture)
+    if (model := root.needed("model")) and model.chosen("model"):
+        _MODELS[model.message.WhichOneof("model")](root, architecture)
     if train := root.needed("train_config"):
         check_train(train, starts="train_input_reader" in readers)
     check_compression(root, architecture)
@@ -88,17 +77,6 @@ def _check_eval(evaluation: Section, has_moving_averages: bool) -> None:
         "use_moving_averages",
         "train_config.optimizer.use_moving_average is false, so there are none",
     )
-    for metrics in evaluation.message.metrics_set:
-        if metrics != _METRICS:
-            evaluation.report(
-                "metrics_set", f'has "{metrics}"; only "{_METRICS}"{_metrics_remedy(metrics)}'
-            )
-
-
-def _metrics_remedy(metrics: str) -> str:
-    """Returns the hint which of COCO's metrics answers to another set; empty for an unknown one."""
-    remedies = [remedy for part, remedy in _OTHER_METRICS.items() if part in metrics]
-    return f" is supported: {remedies[0]}" if remedies else ""
 
 
 def _check_readers(root: Section, name: str) -> None:
@@ -118,10 +96,15 @@ def _check_readers(root: Section, name: str) -> None:
             root.report(name, "is there 0 times; exactly one is needed")
             return
     for section in sections:
-        _check_reader(section, f"--{_FLAGS[name]}", root.message.model.ssd.num_classes)
+        _check_reader(section, f"--{_FLAGS[name]}", _settings(root.child("model")))
 
 
-def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
+def _settings(model: Section) -> Section:
+    """Returns what the config says of its model, or an empty message of it."""
+    return model.child(model.message.WhichOneof("model") or "ssd")
+
+
+def _check_reader(reader: Section, flag: str, settings: Section) -> None:
     for name in ("sample_1_of_n_examples", "num_readers"):
         reader.at_least(name, 1)
     reader.counts(_MAX_BOXES, "max_number_of_boxes")
@@ -145,11 +128,11 @@ def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
         digits = reader.child(source)
         digits.counts(_DIGITS_MAX_IMAGES, "num_images")
         digits.counts(_DIGITS_MAX_SIZE, "image_size", minimum=_DIGITS_MIN_SIZE)
-        # The digits have no label map that the number could be compared with.
-        if num_classes != _DIGITS_CLASSES:
-            digits.problems.append(
-                f"model.ssd.num_classes is {num_classes}; {digits.path} has {_DIGITS_CLASSES}"
-            )
+        settings.require(
+            settings.message.num_classes == _DIGITS_CLASSES,
+            "num_classes",
+            f"{digits.path} has {_DIGITS_CLASSES}",
+        )
         return
     if not reader.message.tf_record_input_reader.input_path:
         reader.report(
@@ -162,10 +145,10 @@ def _check_reader(reader: Section, flag: str, num_classes: int) -> None:
             records.report(
                 "input_path", f'is "{path}", a folder; name its files, as in "{path}/*.record*"'
             )
-    _check_label_map(reader, num_classes)
+    _check_label_map(reader, settings)
 
 
-def _check_label_map(reader: Section, num_classes: int) -> None:
+def _check_label_map(reader: Section, settings: Section) -> None:
     path = reader.message.label_map_path
     if not path:
         reader.report("label_map_path", "is missing; name a label map or give --label_map")
@@ -175,13 +158,14 @@ def _check_label_map(reader: Section, num_classes: int) -> None:
         except ConfigError as error:
             reader.problems.append(str(error))
             return
-        _check_ids(reader, num_classes, {item.id for item in label_map.item})
+        _check_ids(reader, settings, {item.id for item in label_map.item})
 
 
-def _check_ids(reader: Section, num_classes: int, ids: set[int]) -> None:
+def _check_ids(reader: Section, settings: Section, ids: set[int]) -> None:
     """Compares num_classes with the largest id: ids may have gaps, as COCO's 80 up to 90 have."""
     path, largest = reader.message.label_map_path, max(ids, default=0)
-    problem = f"model.ssd.num_classes is {num_classes}; {path} has ids up to {largest}"
+    num_classes = settings.message.num_classes
+    problem = f"{settings.field('num_classes')} is {num_classes}; {path} has ids up to {largest}"
     if largest > num_classes:
         reader.problems.append(problem)
     elif 0 < largest < num_classes and 0 not in ids and reader.path == "train_input_reader":

@@ -116,6 +116,8 @@ def _check_learning_rate(rate: Section, num_steps: int) -> None:
             rate.at_least("burnin_learning_rate", 0)
             rate.at_least("min_learning_rate", 0)
             rate.ordered("min_learning_rate", "initial_learning_rate")
+            if rate.message.warmup_steps and rate.message.burnin_steps:
+                rate.report("warmup_steps", "is set beside burnin_steps; remove one of them")
         case "CosineDecayLearningRate":
             _check_cosine(rate, num_steps)
         case "ManualStepLearningRate":
@@ -257,6 +259,10 @@ def _check_augmentation(augmentation: Section) -> None:
             augmentation.within("min_jpeg_quality", 0, 100)
             augmentation.within("max_jpeg_quality", 0, 100)
             augmentation.ordered("min_jpeg_quality", "max_jpeg_quality")
+        case "RandAugment":
+            augmentation.counts(_MAX_STEPS, "num_layers")
+            # rand_augmentation.MAX_MAGNITUDE: beyond it, factors would be negative.
+            augmentation.within("magnitude", 0, 10)
 
 
 def _check_padding(augmentation: Section) -> None:

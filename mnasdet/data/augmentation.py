@@ -19,6 +19,7 @@ from mnasdet.data import color_augmentation as color
 from mnasdet.data import crop_augmentation as crops
 from mnasdet.data import geometric_augmentation as geometry
 from mnasdet.data import pad_augmentation as pads
+from mnasdet.data.rand_augmentation import rand_augment
 from mnasdet.errors import ConfigError
 from mnasdet.protos import preprocessor_pb2
 
@@ -55,6 +56,7 @@ _FUNCTIONS: dict[str, Callable[..., Example]] = {
         color.random_black_patches,
         color.random_jpeg_quality,
         color.random_patch_gaussian,
+        rand_augment,
     )
 }
 

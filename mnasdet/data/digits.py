@@ -7,8 +7,9 @@ are real handwriting; where they go and on what is drawn from fixed seeds.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -61,12 +62,31 @@ def records(split: str, num_images: int, image_size: int) -> tuple[list[Path], P
     Raises:
       DataError: for arguments out of range, or when the folder cannot be written.
     """
+    return cached("digits", split, num_images, image_size, _records)
+
+
+def cached(
+    name: str,
+    split: str,
+    num_images: int,
+    image_size: int,
+    make: Callable[[str, int, int], Iterator[Any]],
+    to_example: Callable[[Any], Any] | None = None,
+) -> tuple[list[Path], Path]:
+    """Returns what `records` does, of other pictures.
+
+    Args:
+      name: of the pictures; their part of the folder's name.
+      make: the records of (split, num_images, image_size).
+      to_example: as `ShardedWriter` takes it.
+    """
     _check(split, num_images, image_size)
-    folder = files.cache_folder() / f"digits-v{_VERSION}-{split}-{num_images}x{image_size}"
+    folder = files.cache_folder() / f"{name}-v{_VERSION}-{split}-{num_images}x{image_size}"
     file, label_map_path = folder / "digits.record-00000-of-00001", folder / "label_map.pbtxt"
     if not (file.exists() and label_map_path.exists()):
+        logging.info("making %d pictures of digits in %s", num_images, folder)
         try:
-            _write(folder, file, label_map_path, split, num_images, image_size)
+            _write(file, label_map_path, make(split, num_images, image_size), to_example)
         except OSError as error:
             raise DataError(
                 f"{folder}: the digits cannot be written: {error.strerror}; "
@@ -83,16 +103,21 @@ def images(
     Yields:
       [image_size, image_size, 3] uint8, class ids from 1, and the boxes around the ink.
     """
+    digits, targets = handwriting(split)
+    for position in range(num_images):
+        random = np.random.RandomState([SPLITS.index(split), position])
+        yield _picture(digits, targets, image_size, random)
+
+
+def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the digits of a split, [digits, 8, 8] from 0 (paper) to 1, and which they are."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     # RandomState: the one generator whose stream numpy promises never to change.
     order = np.random.RandomState(0).permutation(len(data.images))
     order = order[:_NUM_TRAIN_DIGITS] if split == "train" else order[_NUM_TRAIN_DIGITS:]
-    digits, targets = data.images[order] / 16.0, data.target[order]
-    for position in range(num_images):
-        random = np.random.RandomState([SPLITS.index(split), position])
-        yield _picture(digits, targets, image_size, random)
+    return data.images[order] / 16.0, data.target[order]
 
 
 def _check(split: str, num_images: int, image_size: int) -> None:
@@ -105,30 +130,35 @@ def _check(split: str, num_images: int, image_size: int) -> None:
 
 
 def _write(
-    folder: Path, file: Path, label_map_path: Path, split: str, num_images: int, image_size: int
+    file: Path,
+    label_map_path: Path,
+    made: Iterator[Any],
+    to_example: Callable[[Any], Any] | None,
 ) -> None:
-    from mnasdet.data.records import ShardedWriter
+    from mnasdet.data import records
 
-    logging.info("making %d pictures of digits in %s", num_images, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with ShardedWriter(file.with_name("digits.record"), 1) as writer:
-        for position, picture in enumerate(images(split, num_images, image_size)):
-            writer.write(_record(f"digits-{split}-{position:06}", *picture))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    path = file.with_name("digits.record")
+    with records.ShardedWriter(path, 1, to_example or records.to_example) as writer:
+        for record in made:
+            writer.write(record)
     label_maps.save(label_map_path, NAMES)
+
+
+def _records(split: str, num_images: int, image_size: int) -> Iterator[Any]:
+    for position, picture in enumerate(images(split, num_images, image_size)):
+        yield _record(f"digits-{split}-{position:06}", *picture)
 
 
 def _record(source_id: str, image: np.ndarray, class_ids: list[int], boxes: list[Box]):
     from mnasdet.data.records import Record
 
-    # PNG: the pixels do not depend on the version of a JPEG library.
-    encoded = io.BytesIO()
-    Image.fromarray(image).save(encoded, "PNG", compress_level=1)
     corners = np.array(boxes, np.float32)
     size = image.shape[0]
     return Record(
         source_id=source_id,
         filename=f"{source_id}.png",
-        encoded=encoded.getvalue(),
+        encoded=encode(image),
         image_format="png",
         height=size,
         width=size,
@@ -141,31 +171,61 @@ def _record(source_id: str, image: np.ndarray, class_ids: list[int], boxes: list
     )
 
 
+def encode(image: np.ndarray) -> bytes:
+    """Returns a PNG, whose pixels do not depend on the version of a JPEG library."""
+    encoded = io.BytesIO()
+    Image.fromarray(image).save(encoded, "PNG", compress_level=1)
+    return encoded.getvalue()
+
+
 def _picture(
     digits: np.ndarray, targets: np.ndarray, size: int, random: np.random.RandomState
 ) -> tuple[np.ndarray, list[int], list[Box]]:
-    canvas = _background(size, _PAPER, random)
+    canvas = paper(size, random)
     class_ids: list[int] = []
     boxes: list[Box] = []
     for _ in range(random.randint(1, _MAX_DIGITS + 1)):
         chosen = random.randint(len(digits))
-        ink = _ink(digits[chosen], size, random)
+        ink = scaled_ink(digits[chosen], size, _SCALES, random)
         place = _place(ink, boxes, size, random)
         if place is None:
             continue
         y, x, box = place
-        colour = random.randint(*_PEN, size=3)
-        window = canvas[y : y + ink.shape[0], x : x + ink.shape[1]]
-        window += (colour - window) * ink[..., None]
+        write(canvas, ink, y, x, random)
         class_ids.append(int(targets[chosen]) + 1)
         boxes.append(box)
-    return canvas.round().clip(0, 255).astype(np.uint8), class_ids, boxes
+    return to_pixels(canvas), class_ids, boxes
 
 
-def _ink(digit: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
-    """The digit scaled up: [height, width] within [0, 1], with no empty edge."""
+def paper(size: int, random: np.random.RandomState) -> np.ndarray:
+    """Returns a background, [size, size, 3] float64 from 0 to about 255."""
+    return _background(size, _PAPER, random)
+
+
+def write(
+    canvas: np.ndarray, ink: np.ndarray, y: int, x: int, random: np.random.RandomState
+) -> None:
+    """Writes ink of a random dark colour on a background, at row `y` and column `x`."""
+    colour = random.randint(*_PEN, size=3)
+    window = canvas[y : y + ink.shape[0], x : x + ink.shape[1]]
+    window += (colour - window) * ink[..., None]
+
+
+def to_pixels(canvas: np.ndarray) -> np.ndarray:
+    """Returns a canvas as uint8."""
+    return canvas.round().clip(0, 255).astype(np.uint8)
+
+
+def scaled_ink(
+    digit: np.ndarray, size: int, scales: tuple[float, float], random: np.random.RandomState
+) -> np.ndarray:
+    """Returns a digit scaled up: [height, width] within [0, 1], with no empty edge.
+
+    Args:
+      size: side of the picture in pixels; `scales` are the least and the largest height over it.
+    """
     digit = np.pad(_trimmed(digit, _INK), 1)
-    low, high = np.log(_SCALES)
+    low, high = np.log(scales)
     factor = size * np.exp(random.uniform(low, high)) / (digit.shape[0] - 2)
     height = max(1, round(digit.shape[0] * factor))
     width = max(1, round(digit.shape[1] * factor * random.uniform(0.85, 1.15)))

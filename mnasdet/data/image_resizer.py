@@ -24,6 +24,8 @@ class ImageResizer:
       pad_color: (red, green, blue) of the padding, 0 to 255.
       grayscale: puts the luminance in all three channels. (The OD API's networks take one then;
         ours have three always.)
+      crop_fraction: 0 looks at all of the image. Otherwise at its centre alone: the side of that
+        over the side of the largest centred window that has the input's shape.
     """
 
     image_size: tuple[int, int]
@@ -31,6 +33,11 @@ class ImageResizer:
     resize_method: image_resizer_pb2.ResizeType = image_resizer_pb2.BILINEAR
     pad_color: tuple[float, ...] = (0.0, 0.0, 0.0)
     grayscale: bool = False
+    crop_fraction: float = 0.0
+
+    def of_whole_images(self) -> ImageResizer:
+        """Returns the resizer of training, whose augmentation has chosen a part already."""
+        return dataclasses.replace(self, crop_fraction=0.0)
 
     def resized(self, image_size: tuple[int, int] | None) -> ImageResizer:
         """Returns the resizer for another input size, (height, width); itself for None.
@@ -56,6 +63,13 @@ class ImageResizer:
                 keeping.resize_method,
                 tuple(keeping.per_channel_pad_value) or cls.pad_color,
                 keeping.convert_to_grayscale,
+            )
+        if proto.WhichOneof("image_resizer_oneof") == "center_crop_resizer":
+            center = proto.center_crop_resizer
+            return cls(
+                (center.height, center.width),
+                resize_method=center.resize_method,
+                crop_fraction=center.crop_fraction,
             )
         fixed = proto.fixed_shape_resizer
         return cls(

@@ -12,13 +12,20 @@ import tensorflow as tf
 from absl import logging
 
 from mnasdet import files
-from mnasdet.data import augmentation, digits, pictures, record_index, records
+from mnasdet.data import augmentation, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
+from mnasdet.data.box_records import BoxRecords
+from mnasdet.data.classification_records import ClassificationRecords
 from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.data.record_format import Example, RecordFormat
 from mnasdet.errors import DataError, shown
 from mnasdet.protos import image_resizer_pb2, input_reader_pb2, preprocessor_pb2
 
-Example = dict[str, tf.Tensor]
+# What the records of a reader have, by `features`.
+_FORMATS: dict[int, Callable[[input_reader_pb2.InputReader], RecordFormat]] = {
+    input_reader_pb2.InputReader.BOXES: BoxRecords.from_reader,
+    input_reader_pb2.InputReader.IMAGE_CLASS: ClassificationRecords.from_reader,
+}
 
 _METHODS = {
     image_resizer_pb2.BILINEAR: tf.image.ResizeMethod.BILINEAR,
@@ -45,6 +52,7 @@ def preprocess(image: tf.Tensor, resizer: ImageResizer) -> tuple[tf.Tensor, tf.T
       its extent [2] float32: the shares of height and width that the image has, the rest is padding
       on the right and below.
     """
+    image = _center(image, resizer)
     size = _size_without_padding(image, resizer)
     resized = tf.image.resize(image, size, _METHODS[resizer.resize_method])
     resized = tf.cast(resized, tf.float32)
@@ -75,7 +83,8 @@ def training_dataset(
         within [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised to that image
         with its padding; `extent` [2] as of `preprocess`; `classes` [N] int32 from 1; `is_crowd`
         [N] bool; `area` [N] float32, square pixels of the original image; `source_id`; `height` and
-        `width` of the original image.
+        `width` of the original image; `seed` [2] int64, of this example and pass alone. An image
+        with a class has no boxes, and the class in `class` int32.
 
     Raises:
       DataError: for files or records that cannot be used, or fewer images than a batch has.
@@ -93,7 +102,8 @@ def training_dataset(
         if not reader.cache_decoded_images:
             example = records.decode(example)
         example = augmentation.augment(example, augmentations, example_seed)
-        return transform(_resized(example, resizer))
+        resized = _resized(example, resizer.of_whole_images())
+        return transform({**resized, "seed": example_seed})
 
     dataset = _parsed(reader, index, seed if reader.shuffle else None)
     if reader.cache_decoded_images:
@@ -112,8 +122,8 @@ def evaluation_dataset(
     """Every image once, in the order of the records; the last batch may be smaller.
 
     Returns:
-      Batches of the examples that `training_dataset` describes, not augmented, with N padded by
-      zeros to the reader's max_number_of_boxes, and `num_boxes` int32.
+      Batches of the examples that `training_dataset` describes, not augmented and without seeds,
+      as the `batched` of their format gives them.
 
     Raises:
       DataError: for files or records that cannot be used.
@@ -121,7 +131,7 @@ def evaluation_dataset(
     index = _index(reader)
 
     def finish(example: Example) -> Example:
-        return _padded(_resized(example, resizer), reader.max_number_of_boxes)
+        return _format(reader).batched(_resized(example, resizer))
 
     dataset = _map(_parsed(reader, index, None), records.decode)
     if reader.cache_decoded_images:
@@ -212,7 +222,11 @@ def _label_map_path(reader: input_reader_pb2.InputReader) -> str:
 def _digits(reader: input_reader_pb2.InputReader):
     settings = reader.digits_input_reader
     split = input_reader_pb2.DigitsInputReader.Split.Name(settings.split).lower()
-    return digits.records(split, settings.num_images, settings.image_size)
+    return _format(reader).digits(split, settings.num_images, settings.image_size)
+
+
+def _format(reader: input_reader_pb2.InputReader) -> RecordFormat:
+    return _FORMATS[reader.features](reader)
 
 
 def _source(reader: input_reader_pb2.InputReader) -> str:
@@ -229,7 +243,7 @@ def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
         tuple(stamps),
         tuple(label_map(reader).items()),
         tuple(_class_ids(reader).items()),
-        reader.max_number_of_boxes,
+        _format(reader),
     )
     if index.problems and reader.bad_records == input_reader_pb2.InputReader.FATAL:
         others = len(index.problems) - 1
@@ -250,12 +264,12 @@ def _checked(
     stamps: tuple[tuple[str, int, int], ...],
     names: tuple[tuple[int, str], ...],
     ids: tuple[tuple[str, int], ...],
-    max_number_of_boxes: int,
+    record_format: RecordFormat,
 ) -> record_index.RecordIndex:
     """Checks the records, once for every state of the files, and logs what is bad."""
     paths = [file for file, _, _ in stamps]
     shown = paths[0] + (" ..." if paths[1:] else "")
-    index = record_index.check_records(paths, dict(names), max_number_of_boxes, dict(ids))
+    index = record_index.check_records(paths, dict(names), record_format, dict(ids))
     for problem in index.problems[:_MAX_NAMED]:
         logging.warning("bad record: %s", problem)
     if index.problems:
@@ -267,14 +281,8 @@ def _checked(
         )
     for note, count in index.notes.items():
         logging.warning("%s: %s: %d", shown, note, count)
-    if index.num_usable and index.num_objects == index.num_crowds:
-        logging.warning(
-            "%s: no record has an object that is not a crowd (%d images, %d crowds): there is "
-            "nothing to learn or to find, and mAP will be -1",
-            ", ".join(paths[:3]),
-            index.num_usable,
-            index.num_crowds,
-        )
+    if index.num_usable and (warning := record_format.warning(index.contents, index.num_usable)):
+        logging.warning("%s: %s", ", ".join(paths[:3]), warning)
     return index
 
 
@@ -311,7 +319,7 @@ def _parsed(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    dataset = _map(dataset, lambda serialized, n: records.parse(serialized, n, contents))
+    dataset = _map(dataset, lambda serialized, n: _format(reader).parse(serialized, n, contents))
     return _sound(dataset) if reader.bad_records == input_reader_pb2.InputReader.SKIP else dataset
 
 
@@ -360,6 +368,20 @@ def _resized(example: Example, resizer: ImageResizer) -> Example:
     return {**example, "image": image, "boxes": boxes, "extent": extent}
 
 
+def _center(image: tf.Tensor, resizer: ImageResizer) -> tf.Tensor:
+    """Returns the part of images [..., height, width, 3] that the resizer looks at."""
+    if not resizer.crop_fraction:
+        return image
+    size = tf.cast(tf.shape(image)[-3:-1], tf.float32)
+    shape = tf.constant(resizer.image_size, tf.float32)
+    window = resizer.crop_fraction * shape * tf.reduce_min(size / shape)
+    window = tf.clip_by_value(tf.round(window), 1.0, size)
+    begin, window = (tf.cast(value, tf.int32) for value in ((size - window) // 2, window))
+    top, left = tf.unstack(begin)
+    bottom, right = tf.unstack(begin + window)
+    return image[..., top:bottom, left:right, :]
+
+
 def _size_without_padding(image: tf.Tensor, resizer: ImageResizer) -> Any:
     """(height, width) that an image is resized to."""
     if not resizer.min_dimension:
@@ -383,15 +405,3 @@ def _padded_image(image: tf.Tensor, size: tf.Tensor, resizer: ImageResizer) -> t
         return padded
     inside = (tf.range(height)[:, None] < size[0]) & (tf.range(width) < size[1])
     return tf.where(inside[..., None], padded, tf.constant(resizer.pad_color, tf.float32))
-
-
-def _padded(example: Example, max_number_of_boxes: int) -> Example:
-    num_boxes = tf.shape(example["boxes"])[0]
-    missing = max_number_of_boxes - num_boxes
-    padded = {}
-    for key in ("boxes", "classes", "is_crowd", "area"):
-        value = example[key]
-        rest = value.shape[1:]
-        value = tf.pad(value, [[0, missing]] + [[0, 0]] * len(rest))
-        padded[key] = tf.ensure_shape(value, [max_number_of_boxes, *rest])
-    return {**example, **padded, "num_boxes": num_boxes}

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mnasdet import files
-from mnasdet.data import pictures
+from mnasdet.data.example_features import (
+    bytes_of,
+    image_of,
+    numbers_of,
+    of_bytes,
+    of_floats,
+    of_image,
+    of_ints,
+    text_of,
+)
 from mnasdet.errors import DataError
 
 # Annotations are rounded: what reaches outside the image by less than this is cut off silently.
@@ -85,23 +94,23 @@ class Box:
 def to_example(record: Record) -> tf.train.Example:
     """The record in the OD API's features."""
     ymin, xmin, ymax, xmax = record.boxes.reshape(-1, 4).T
-    features = {
-        "image/encoded": _bytes([record.encoded]),
-        "image/format": _bytes([record.image_format.encode()]),
-        "image/height": _ints([record.height]),
-        "image/width": _ints([record.width]),
-        "image/filename": _bytes([record.filename.encode()]),
-        "image/source_id": _bytes([record.source_id.encode()]),
-        "image/key/sha256": _bytes([hashlib.sha256(record.encoded).hexdigest().encode()]),
-        "image/object/bbox/xmin": _floats(xmin),
-        "image/object/bbox/xmax": _floats(xmax),
-        "image/object/bbox/ymin": _floats(ymin),
-        "image/object/bbox/ymax": _floats(ymax),
-        "image/object/class/text": _bytes([name.encode() for name in record.class_names]),
-        "image/object/class/label": _ints(record.class_ids),
-        "image/object/is_crowd": _ints(record.is_crowd),
-        "image/object/area": _floats(record.area),
-        "image/object/difficult": _ints(record.difficult),
+    features = of_image(
+        record.source_id,
+        record.filename,
+        record.encoded,
+        record.image_format,
+        record.height,
+        record.width,
+    ) | {
+        "image/object/bbox/xmin": of_floats(xmin),
+        "image/object/bbox/xmax": of_floats(xmax),
+        "image/object/bbox/ymin": of_floats(ymin),
+        "image/object/bbox/ymax": of_floats(ymax),
+        "image/object/class/text": of_bytes([name.encode() for name in record.class_names]),
+        "image/object/class/label": of_ints(record.class_ids),
+        "image/object/is_crowd": of_ints(record.is_crowd),
+        "image/object/area": of_floats(record.area),
+        "image/object/difficult": of_ints(record.difficult),
     }
     return tf.train.Example(features=tf.train.Features(feature=features))
 
@@ -123,18 +132,14 @@ def from_example(
       ValueError: when features are missing or do not fit together, or the image is broken.
     """
     features = example.features.feature
-    encoded = _bytes_of(features, "image/encoded")
-    if len(encoded) != 1 or not encoded[0]:
-        raise ValueError("image/encoded is missing" if not any(encoded) else "has several images")
-    image_format, height, width = pictures.header(encoded[0])
-    _check_stated_size(features, height, width)
-    labels, texts = _numbers_of(features, _CLASS_KEY), _bytes_of(features, _TEXT_KEY)
+    encoded, image_format, height, width = image_of(features)
+    labels, texts = numbers_of(features, _CLASS_KEY), bytes_of(features, _TEXT_KEY)
     names = [text.decode("utf-8", "replace") for text in texts]
     counted_by = _CLASS_KEY if len(labels) or not names else _TEXT_KEY
     count = len(labels) or len(names)
 
     def values(key: str, needed: bool = False) -> np.ndarray:
-        found = _numbers_of(features, key)
+        found = numbers_of(features, key)
         if len(found) != count and (needed or len(found)):
             raise ValueError(f"{key} has {len(found)} values but {counted_by} has {count}")
         return found if len(found) else np.zeros(count)
@@ -148,8 +153,8 @@ def from_example(
         class_ids = _ids_of_texts(names, stated, ids, Counter() if notes is None else notes)
     return Record(
         source_id=source_id(example),
-        filename=_text(features, "image/filename"),
-        encoded=encoded[0],
+        filename=text_of(features, "image/filename"),
+        encoded=encoded,
         image_format=image_format,
         height=height,
         width=width,
@@ -165,7 +170,7 @@ def from_example(
 def source_id(example: tf.train.Example) -> str:
     """image/source_id, or image/filename where there is none."""
     features = example.features.feature
-    return _text(features, "image/source_id") or _text(features, "image/filename")
+    return text_of(features, "image/source_id") or text_of(features, "image/filename")
 
 
 def cut(box: Sequence[float], height: float, width: float, notes: Counter[str]) -> Box:
@@ -244,10 +249,17 @@ class ShardedWriter:
     The files appear when the `with` block ends well; otherwise nothing is left behind.
     """
 
-    def __init__(self, path: str | os.PathLike[str], num_shards: int):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        num_shards: int,
+        to_example: Callable[[Any], tf.train.Example] = to_example,
+    ):
+        """`to_example` makes an example of what `write` is given."""
         if num_shards < 1:
             raise DataError(f"num_shards {num_shards}: at least 1 is needed")
         self._path = Path(path)
+        self._to_example = to_example
         names = [f"{self._path.name}-{i:05}-of-{num_shards:05}" for i in range(num_shards)]
         self.paths = [str(self._path.with_name(name)) for name in names]
         self._written = contextlib.ExitStack()
@@ -275,11 +287,11 @@ class ShardedWriter:
             self._written = written.pop_all()
         return self
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Any) -> None:
         """Appends the record to the next shard."""
         writer = self._writers[self.num_written % len(self._writers)]
         try:
-            writer.write(to_example(record).SerializeToString())
+            writer.write(self._to_example(record).SerializeToString())
         except tf.errors.OpError as error:
             raise self._cannot_write(error) from None
         self.num_written += 1
@@ -304,18 +316,6 @@ class ShardedWriter:
     def _cannot_write(self, error: tf.errors.OpError) -> DataError:
         reason = error.message.rsplit("; ", 1)[-1]
         return DataError(f"{self._path}: the records cannot be written: {reason}")
-
-
-def _check_stated_size(features: Mapping[str, tf.train.Feature], height: int, width: int) -> None:
-    stated = [_numbers_of(features, key)[:1].tolist() for key in ("image/height", "image/width")]
-    for key, found, actual in zip(("height", "width"), stated, (height, width), strict=True):
-        if found and found[0] != actual:
-            exchanged = height != width and stated == [[width], [height]]
-            cause = "; they are exchanged, or an EXIF orientation was applied to the boxes"
-            raise ValueError(
-                f"image/{key} is {found[0]:g} but the image has {actual}"
-                + (cause if exchanged else "")
-            )
 
 
 def _areas(stated: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -350,38 +350,3 @@ def _whole(values: np.ndarray, key: str) -> np.ndarray:
     if not (values == np.floor(values)).all():
         raise ValueError(f"{key} has {values[0]:g}, expected whole numbers")
     return values.astype(np.int64)
-
-
-def _numbers_of(features: Mapping[str, tf.train.Feature], key: str) -> np.ndarray:
-    """The values of a list of integers or floats, whichever a converter wrote."""
-    kind = features[key].WhichOneof("kind") if key in features else None
-    if kind == "bytes_list":
-        raise ValueError(f"{key} is a list of bytes, expected numbers")
-    return np.array(getattr(features[key], kind).value if kind else [], np.float64)
-
-
-def _bytes_of(features: Mapping[str, tf.train.Feature], key: str) -> Sequence[bytes]:
-    kind = features[key].WhichOneof("kind") if key in features else None
-    if kind not in (None, "bytes_list"):
-        raise ValueError(f"{key} is a list of numbers, expected bytes")
-    return features[key].bytes_list.value if kind else []
-
-
-def _text(features: Mapping[str, tf.train.Feature], key: str) -> str:
-    """A text, or a number as some converters write ids."""
-    feature = features[key] if key in features else tf.train.Feature()
-    if value := feature.bytes_list.value:
-        return value[0].decode("utf-8", "replace")
-    return str(feature.int64_list.value[0]) if feature.int64_list.value else ""
-
-
-def _bytes(values) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def _ints(values) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=map(int, values)))
-
-
-def _floats(values) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))

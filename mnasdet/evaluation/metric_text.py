@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mnasdet.evaluation import baseline
+from mnasdet.evaluation import baseline, classification
 from mnasdet.evaluation.coco import BY_CATEGORY, METRICS
 
 # COCO's sizes: the area of an object in square pixels of the original picture.
@@ -22,11 +22,13 @@ def display_name(objective: str) -> str:
 
 
 def lines(metrics: Mapping[str, float]) -> Iterator[str]:
-    """Yields "NAME = VALUE" for every metric, and how the model compares with constant boxes."""
+    """Yields "NAME = VALUE" for every metric, and how the model compares with one that does not
+    look at the image."""
     for name, value in metrics.items():
         yield f"{name} = {text(name, value)}"
-    if verdict := baseline.verdict(metrics):
-        yield verdict
+    for judge in (baseline.verdict, classification.verdict):
+        if verdict := judge(metrics):
+            yield verdict
 
 
 class Groups(NamedTuple):
@@ -60,6 +62,8 @@ def text(name: str, value: float) -> str:
         return str(value)
     if value != -1:
         return f"{value:.4f}"
+    if name.startswith(classification.RECALL):
+        return "- (no images of this class)"
     return f"- ({_absent(name)})" if _is_of_coco(name) else f"{value:.4f}"
 
 

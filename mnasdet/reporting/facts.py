@@ -91,7 +91,8 @@ def data_set(reader: input_reader_pb2.InputReader) -> str:
     counted = f"{len(files)} file{'s' * (len(files) != 1)}"
     if sum(tf.io.gfile.stat(file).length for file in files) <= _MOST_COUNTED_BYTES:
         pictures, boxes = _count(files)
-        counted += f", {pictures:,} pictures, {boxes:,} boxes"
+        # Records of a classifier have no boxes.
+        counted += f", {pictures:,} pictures" + (f", {boxes:,} boxes" if boxes else "")
     return f"{name}: {counted}"
 
 

@@ -19,7 +19,6 @@ from mnasdet.evaluation.evaluate import Predict
 from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
 from mnasdet.tflite.convert import is_quantized
-from mnasdet.tflite.interpreter import GRAPH_FILE
 
 # The quantisations that are always compared, except where training was for int8 alone.
 COMPARED = ("none", "fp16", "int8")
@@ -51,7 +50,7 @@ def compare(
     Args:
       graph: the file, and its quantization.
       evaluate: returns the objective of a function as `Task.predict` is.
-      export: writes a file of another quantisation into a folder.
+      export: writes a file of the same name and another quantisation into a folder.
       predict_function: reads such a file.
       others: quantisations of the other files.
 
@@ -69,7 +68,7 @@ def compare(
         for other in dict.fromkeys((*others, quantization)):
             path = Path(graph)
             if other != quantization:
-                path = Path(folder) / other / GRAPH_FILE
+                path = Path(folder) / other / path.name
                 logging.info("exporting quantization %s to compare", other)
                 export(path.parent, other)
             of_file = _evaluated(f"quantization {other}", name, predict_function(path), evaluate)

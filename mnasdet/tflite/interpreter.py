@@ -24,7 +24,12 @@ ANCHORS_FILE = "anchors.npy"
 GRAPH_FILE = "detect.tflite"
 # The file with suppression where both are in one folder.
 NMS_GRAPH_FILE = "detect_nms.tflite"
-DESCRIPTION_FILES = {GRAPH_FILE: "export.json", NMS_GRAPH_FILE: "export_nms.json"}
+CLASSIFIER_GRAPH_FILE = "classify.tflite"
+DESCRIPTION_FILES = {
+    GRAPH_FILE: "export.json",
+    CLASSIFIER_GRAPH_FILE: "export.json",
+    NMS_GRAPH_FILE: "export_nms.json",
+}
 
 # The outputs of a graph with non-maximum suppression, in the order of TFLite_Detection_PostProcess.
 NMS_OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")

@@ -25,21 +25,27 @@ def exponential_decay(
     burnin_rate: float = 0.0,
     burnin_steps: int = 0,
     minimum: float = 0.0,
+    warmup_steps: int = 0,
 ) -> Schedule:
-    """Decays as `initial` * `factor` ^ (steps / `decay_steps`), counted after the burn-in.
+    """Decays as `initial` * `factor` ^ (steps / `decay_steps`), counted after burn-in or warm-up.
 
     Args:
       staircase: whole exponents only.
       burnin_rate: up to `burnin_steps`; 0 stands for `initial`.
       minimum: the rate never goes below.
+      warmup_steps: in place of a burn-in, go linearly from 0 to `initial`.
     """
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
-        steps = step - burnin_steps
+        if warmup_steps:
+            warmup = initial / warmup_steps * tf.cast(step, tf.float32)
+            return tf.where(step < warmup_steps, warmup, decayed(step - warmup_steps))
+        rate = decayed(step - burnin_steps)
+        return tf.where(step < burnin_steps, max(burnin_rate or initial, minimum), rate)
+
+    def decayed(steps: tf.Tensor) -> tf.Tensor:
         exponent = steps // decay_steps if staircase else steps / decay_steps
-        rate = initial * tf.pow(factor, tf.cast(exponent, tf.float32))
-        rate = tf.where(step < burnin_steps, burnin_rate or initial, rate)
-        return tf.maximum(rate, minimum)
+        return tf.maximum(initial * tf.pow(factor, tf.cast(exponent, tf.float32)), minimum)
 
     return schedule
 
@@ -102,6 +108,7 @@ def from_config(proto: optimizer_pb2.LearningRate) -> Schedule:
                 burnin_rate=exponential.burnin_learning_rate,
                 burnin_steps=exponential.burnin_steps,
                 minimum=exponential.min_learning_rate,
+                warmup_steps=exponential.warmup_steps,
             )
         case "manual_step_learning_rate":
             manual = proto.manual_step_learning_rate

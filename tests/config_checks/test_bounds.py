@@ -42,7 +42,7 @@ LIMITS = {
 STEPS = {
     # Steps and trials are counted one by one.
     "num_trials", "eval_every_n_steps", "checkpoint_every_n_steps", "decay_steps", "burnin_steps",
-    "step", "total_steps", "frequency", "num_steps",
+    "step", "total_steps", "frequency", "num_steps", "warmup_steps",
 }  # fmt: skip
 
 # Read in place of these: of model.ssd, and model.architecture.

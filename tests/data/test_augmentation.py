@@ -67,6 +67,8 @@ PERMANENT = {
     "random_patch_gaussian { min_patch_size: 10 max_patch_size: 40 }": ([60, 80], 30.588, 4.85),
     "random_horizontal_flip { probability: 0.1 }": ([60, 80], 23.0, 4.85),
     "random_jpeg_quality {}": ([60, 80], 23.432, 4.8500),
+    "rand_augment {}": ([60, 80], 77.511, 4.8500),
+    "rand_augment { num_layers: 3 magnitude: 5 }": ([60, 80], 12.100, 4.8500),
 }
 STEPS = list(PERMANENT)
 

@@ -23,6 +23,7 @@ from mnasdet.data import (
     records,
     yolo,
 )
+from mnasdet.data.box_records import BoxRecords
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.protos import input_reader_pb2
@@ -88,7 +89,7 @@ def test_pixels_of_a_huge_picture_in_a_record_are_not_decoded(
     make_record, write_records, image_format, no_decoder
 ):
     record = make_record(encoded=huge(image_format))
-    index = record_index.check_records(write_records([record]), NAMES, 100)
+    index = record_index.check_records(write_records([record]), NAMES, BoxRecords(100))
     (problem,) = index.problems
     assert "(image 'a'): is too large: " in problem
     assert index.num_usable == index.decoded_bytes == 0
@@ -108,7 +109,7 @@ def test_a_record_longer_than_its_file(make_record, write_records, length, num_b
     (path,) = write_records([make_record(str(i)) for i in range(num_before)])
     with open(path, "ab") as file:
         file.write(LENGTHS[length] + b"and no more than that")
-    index = record_index.check_records([path], NAMES, 100)
+    index = record_index.check_records([path], NAMES, BoxRecords(100))
     (problem,) = index.problems
     assert problem.startswith(f"{path}: record {num_before}: the file is damaged")
     assert index.num_usable == num_before
@@ -145,7 +146,7 @@ def test_a_hundred_thousand_boxes_in_one_record(tmp_path, make_record):
     path = str(tmp_path / "x.record")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(example.SerializeToString())
-    (problem,) = record_index.check_records([path], NAMES, 100).problems
+    (problem,) = record_index.check_records([path], NAMES, BoxRecords(100)).problems
     assert "100000 boxes, more than max_number_of_boxes: 100; raise it" in problem
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from mnasdet.data import coco, conversion, label_map, record_index, records
+from mnasdet.data.box_records import BoxRecords
 from mnasdet.errors import DataError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -473,4 +474,4 @@ def test_real_coco(tmp_path):
     assert sum(record.is_crowd.sum() for record in read) == 5
     areas = sorted(area for record in read for area in record.area)
     np.testing.assert_allclose(areas, sorted(a["area"] for a in content["annotations"]), rtol=1e-6)
-    assert record_index.check_records(summary.paths, names, 100).problems == ()
+    assert record_index.check_records(summary.paths, names, BoxRecords(100)).problems == ()

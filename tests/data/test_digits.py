@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mnasdet.data import digits, label_map, record_index
+from mnasdet.data.box_records import BoxRecords
 from mnasdet.errors import DataError
 
 
@@ -30,7 +31,7 @@ def test_records_are_good():
         9: "8",
         10: "9",
     }
-    index = record_index.check_records([str(path)], names, 5)
+    index = record_index.check_records([str(path)], names, BoxRecords(5))
     assert index.problems == ()
     assert index.num_usable == 20
 
@@ -101,9 +102,9 @@ def test_a_killed_maker_does_no_harm(cache):
 
 def test_makers_at_once(cache):
     code = (
-        "from mnasdet.data import digits, record_index;"
+        "from mnasdet.data import box_records, digits, record_index;"
         "(path,), _ = digits.records('train', 30, 32);"
-        "index = record_index.check_records([str(path)], digits.NAMES, 9);"
+        "index = record_index.check_records([str(path)], digits.NAMES, box_records.BoxRecords(9));"
         "assert index.num_usable == 30, index.problems"
     )
     makers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

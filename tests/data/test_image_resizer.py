@@ -28,3 +28,11 @@ def test_from_proto(text, expected):
         ImageResizer.from_proto(text_format.Parse(text, image_resizer_pb2.ImageResizer()))
         == expected
     )
+
+
+def test_the_centre_is_looked_at_in_evaluation_alone():
+    text = "center_crop_resizer { height: 96 width: 128 crop_fraction: 0.75 }"
+    resizer = ImageResizer.from_proto(text_format.Parse(text, image_resizer_pb2.ImageResizer()))
+    assert resizer == ImageResizer((96, 128), crop_fraction=0.75)
+    assert resizer.of_whole_images() == ImageResizer((96, 128))
+    assert resizer.resized((48, 64)) == ImageResizer((48, 64), crop_fraction=0.75)

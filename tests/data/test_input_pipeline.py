@@ -1,3 +1,4 @@
+import functools
 import os
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ def test_transform_gets_one_example(reader):
         "source_id": ([], tf.string),
         "height": ([], tf.int32),
         "width": ([], tf.int32),
+        "seed": ([2], tf.int64),
     }
 
 
@@ -378,3 +380,31 @@ def test_digits_reader(tmp_path, monkeypatch):
     assert "validation-6x32" in path
     batch = next(iter(training(reader, 6, [FLIP, CROP])))
     assert batch["image"].shape == (6, 16, 24, 3)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(
+    ("size", "fraction", "window"),
+    [
+        # (top, left, bottom, right) of an image of 200 rows and 300 columns.
+        ((100, 100), 1.0, (0, 50, 200, 250)),
+        ((100, 100), 0.5, (50, 100, 150, 200)),
+        ((50, 100), 1.0, (25, 0, 175, 300)),
+        ((224, 224), 0.875, (12, 62, 187, 237)),
+    ],
+)
+def test_the_centre_of_an_image(size, fraction, window, traced):
+    rows, columns = np.mgrid[0:200, 0:300]
+    image = np.stack([rows, columns // 2, columns % 2], -1).astype(np.uint8)
+    resizer = ImageResizer(size, crop_fraction=fraction)
+    preprocess = functools.partial(input_pipeline.preprocess, resizer=resizer)
+    if traced:
+        spec = tf.TensorSpec([None, None, 3], tf.uint8)
+        preprocess = tf.function(preprocess, input_signature=[spec])
+    result, extent = preprocess(tf.constant(image))
+    top, left, bottom, right = window
+    expected, _ = input_pipeline.preprocess(
+        tf.constant(image[top:bottom, left:right]), ImageResizer(size)
+    )
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    np.testing.assert_array_equal(extent, [1, 1])

@@ -12,6 +12,7 @@ from absl import logging
 from PIL import Image
 
 from mnasdet.data import coco, conversion, label_map, pascal, record_index, records, yolo
+from mnasdet.data.box_records import BoxRecords
 from mnasdet.errors import DataError
 from tests.mutations import (
     check_lines,
@@ -124,9 +125,9 @@ def convert(folder, read):
     label_map_path = folder / "out" / "map.pbtxt"
     assert label_map.load(label_map_path) == names
     label_map_path.unlink()
-    index = record_index.check_records(summary.paths, names, 1000)
+    index = record_index.check_records(summary.paths, names, BoxRecords(1000))
     assert index.problems == ()
-    assert index.num_objects == summary.boxes
+    assert len(index.contents["classes"]) == summary.boxes
     check_contents(index.contents, names)
     return summary
 
@@ -303,7 +304,7 @@ def test_records(tmp_path, make_record, warnings):
     def run(content):
         (tmp_path / "x.record").write_bytes(content)
         names = {1: "cat", 3: "dog"}
-        index = record_index.check_records([path], names, 100)
+        index = record_index.check_records([path], names, BoxRecords(100))
         for problem in index.problems:
             check_lines(problem)
         check_contents(index.contents, names)

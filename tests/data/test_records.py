@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from mnasdet.data import input_pipeline, pictures, record_index, records
+from mnasdet.data.box_records import BoxRecords
 from mnasdet.errors import DataError
 from mnasdet.protos import input_reader_pb2
 from tests.full_disk import full_disk
@@ -25,7 +26,7 @@ def parsed(example):
         path = f"{folder}/x.record"
         with tf.io.TFRecordWriter(path) as writer:
             writer.write(example.SerializeToString())
-        index = record_index.check_records([path], NAMES, 100)
+        index = record_index.check_records([path], NAMES, BoxRecords(100))
     assert index.num_usable == 1, index.problems
     contents = {key: tf.constant(value) for key, value in index.contents.items()}
     return records.parse(tf.constant(example.SerializeToString()), tf.constant(0), contents)
@@ -121,7 +122,7 @@ def test_shards_take_turns(make_record, write_records):
         "test.record-00000-of-00002",
         "test.record-00001-of-00002",
     ]
-    index = record_index.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, BoxRecords(100))
     assert [mask.tolist() for mask in index.usable] == [[True] * 3, [True] * 2]
     assert index.num_usable == 5
     assert index.problems == ()
@@ -154,7 +155,7 @@ def test_a_full_disk_leaves_the_shards_before_and_names_the_file(make_record, wr
 @pytest.mark.parametrize("name", ["x[1].record", "a*b", "a b\\c", "ü?\n"])
 def test_a_name_with_signs_of_patterns_is_a_name(make_record, write_records, tmp_path, name):
     (paths,) = [write_records([make_record(str(i)) for i in range(4)], 2, f"{name}/{name}")]
-    assert record_index.check_records(paths, NAMES, 100).num_usable == 4
+    assert record_index.check_records(paths, NAMES, BoxRecords(100)).num_usable == 4
     reader = input_reader_pb2.InputReader()
     reader.tf_record_input_reader.input_path.append(f"{tmp_path}/{name}/{name}-00000-of-00002")
     assert input_pipeline.input_files(reader) == paths[:1]
@@ -208,9 +209,9 @@ BAD_RECORDS = [
 def test_bad_records_are_named(make_record, write_records, changes, message, left):
     record = make_record("evil", **{"class_names": []} | changes)
     paths = write_records([make_record("good"), record])
-    index = record_index.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, BoxRecords(100))
     assert index.usable[0].tolist() == [True, left > 0]
-    assert index.num_objects == 2 + left
+    assert len(index.contents["classes"]) == 2 + left
     problem = index.problems[0]
     assert problem.startswith(f"{paths[0]}: record 1 (image 'evil'): ")
     assert re.search(message, problem), problem
@@ -220,7 +221,7 @@ def test_a_box_over_the_edge_is_cut_and_counted(make_record, write_records):
     # 3 of 63 columns are outside, so 60 of 63 parts of the stated area are left.
     boxes = np.array([[0, 0, 1, 1.05], [0.25, -0.1, 0.75, 0.1]])
     paths = write_records([make_record(boxes=boxes, area=np.array([630, 300]))])
-    index = record_index.check_records(paths, NAMES, 100)
+    index = record_index.check_records(paths, NAMES, BoxRecords(100))
     assert index.problems == ()
     edge = "boxes cut at the edge of their image"
     assert index.notes == {edge: 1, f"{edge} by more than a quarter": 1}
@@ -232,7 +233,7 @@ def test_areas_that_are_no_areas(make_record, write_records):
     # Shares of the image, infinity and 0: the boxes have 600 and 2400 square pixels.
     for area in ([0.25, 1.0], [np.inf, 0], [-1, np.nan]):
         paths = write_records([make_record(area=np.array(area))])
-        index = record_index.check_records(paths, NAMES, 100)
+        index = record_index.check_records(paths, NAMES, BoxRecords(100))
         np.testing.assert_allclose(index.contents["area"], [600, 2400])
 
 
@@ -247,7 +248,7 @@ def test_the_text_of_a_class_counts_as_in_the_od_api(make_record, write_records)
     with tf.io.TFRecordWriter(path) as writer:
         for example in examples:
             writer.write(example.SerializeToString())
-    index = record_index.check_records([path], NAMES, 100)
+    index = record_index.check_records([path], NAMES, BoxRecords(100))
     assert index.problems == ()
     assert index.contents["classes"].tolist() == [1, 3] * 3
     assert index.notes == {
@@ -256,7 +257,9 @@ def test_the_text_of_a_class_counts_as_in_the_od_api(make_record, write_records)
         "boxes with a class/text and no class/label": 2,
     }
     # The other names of a label map. "dog" is lost: beside it is a label 2, or none.
-    index = record_index.check_records([path], NAMES, 100, {"Katze": 3, "Hund": 1, "cat": 1})
+    index = record_index.check_records(
+        [path], NAMES, BoxRecords(100), {"Katze": 3, "Hund": 1, "cat": 1}
+    )
     assert index.contents["classes"].tolist() == [1, 3, 1, 1]
     assert len(index.problems) == 2
 
@@ -283,8 +286,10 @@ def test_lists_of_another_type(make_record, write_records):
 
 def test_objects_and_crowds_are_counted(make_record, write_records):
     crowds = make_record("b", is_crowd=np.array([True, True]))
-    index = record_index.check_records(write_records([make_record(), crowds]), NAMES, 100)
-    assert (index.num_objects, index.num_crowds) == (4, 3)
+    index = record_index.check_records(
+        write_records([make_record(), crowds]), NAMES, BoxRecords(100)
+    )
+    assert (len(index.contents["classes"]), index.contents["is_crowd"].sum()) == (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -294,13 +299,15 @@ def test_objects_and_crowds_are_counted(make_record, write_records):
 def test_a_compressed_file_is_named(make_record, write_records, compress, message):
     (path,) = write_records([make_record()])
     Path(path).write_bytes(compress(Path(path).read_bytes()))
-    (problem,) = record_index.check_records([path], NAMES, 100).problems
+    (problem,) = record_index.check_records([path], NAMES, BoxRecords(100)).problems
     assert message in problem
 
 
 def test_exchanged_height_and_width(make_record, write_records):
     (problem,) = record_index.check_records(
-        write_records([make_record(height=60, width=40, encoded=make_record().encoded)]), NAMES, 100
+        write_records([make_record(height=60, width=40, encoded=make_record().encoded)]),
+        NAMES,
+        BoxRecords(100),
     ).problems
     assert "image/height is 60 but the image has 40; they are exchanged" in problem
 
@@ -308,7 +315,7 @@ def test_exchanged_height_and_width(make_record, write_records):
 def test_rounding_is_no_fault(make_record, write_records):
     boxes = np.array([[0, 0, 1.0 + 1e-6, 1], [-1e-6, 0.2, 0.5, 0.7]], np.float32)
     paths = write_records([make_record(boxes=boxes)])
-    assert record_index.check_records(paths, NAMES, 100).problems == ()
+    assert record_index.check_records(paths, NAMES, BoxRecords(100)).problems == ()
     read = parsed(records.to_example(make_record(boxes=boxes)))
     assert read["boxes"].numpy().min() == 0
     assert read["boxes"].numpy().max() == 1
@@ -316,12 +323,12 @@ def test_rounding_is_no_fault(make_record, write_records):
 
 def test_stated_size_of_another_image(make_record, write_records, encode_image):
     paths = write_records([make_record(encoded=encode_image(41, 60))])
-    (problem,) = record_index.check_records(paths, NAMES, 100).problems
+    (problem,) = record_index.check_records(paths, NAMES, BoxRecords(100)).problems
     assert "image/height is 40 but the image has 41" in problem
 
 
 def test_too_many_boxes(make_record, write_records):
-    index = record_index.check_records(write_records([make_record()]), NAMES, 1)
+    index = record_index.check_records(write_records([make_record()]), NAMES, BoxRecords(1))
     assert "2 boxes, more than max_number_of_boxes: 1" in index.problems[0]
 
 
@@ -329,7 +336,7 @@ def test_too_many_boxes(make_record, write_records):
 def test_truncated_image(make_record, write_records, image_format):
     record = make_record(image_format=image_format)
     short = make_record(encoded=record.encoded[:-40], image_format=image_format)
-    index = record_index.check_records(write_records([short]), NAMES, 100)
+    index = record_index.check_records(write_records([short]), NAMES, BoxRecords(100))
     assert f"the {image_format} is cut short" in index.problems[0]
 
 
@@ -337,14 +344,14 @@ def test_stray_marker_in_a_jpeg(make_record, write_records):
     encoded = bytearray(make_record().encoded)
     encoded[-20:-18] = b"\xff\x3b"
     index = record_index.check_records(
-        write_records([make_record(encoded=bytes(encoded))]), NAMES, 100
+        write_records([make_record(encoded=bytes(encoded))]), NAMES, BoxRecords(100)
     )
     assert "pixels are damaged" in index.problems[0]
 
 
 def test_other_image_format(make_record, write_records, encode_image):
     bmp = make_record(encoded=encode_image(40, 60, "BMP"))
-    index = record_index.check_records(write_records([bmp]), NAMES, 100)
+    index = record_index.check_records(write_records([bmp]), NAMES, BoxRecords(100))
     assert "the image is BMP; JPEG and PNG can be read" in index.problems[0]
 
 
@@ -359,7 +366,7 @@ def test_truncated_record_file(make_record, write_records):
     (path,) = write_records([make_record(str(i)) for i in range(3)])
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[:-7])
-    index = record_index.check_records([path], NAMES, 100)
+    index = record_index.check_records([path], NAMES, BoxRecords(100))
     assert index.usable[0].tolist() == [True, True]
     assert index.problems == (
         f"{path}: record 2: the file is damaged or cut short; nothing from here on can be read",
@@ -369,7 +376,7 @@ def test_truncated_record_file(make_record, write_records):
 def test_file_of_another_kind(tmp_path):
     path = tmp_path / "picture.record"
     path.write_bytes(b"this is no TFRecord file at all")
-    index = record_index.check_records([str(path)], NAMES, 100)
+    index = record_index.check_records([str(path)], NAMES, BoxRecords(100))
     assert "no TFRecord file" in index.problems[0]
     assert index.num_usable == 0
 
@@ -378,6 +385,6 @@ def test_record_that_is_no_example(tmp_path):
     path = str(tmp_path / "x.record")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(b"\xff\xff\xff")
-    assert record_index.check_records([path], NAMES, 100).problems == (
+    assert record_index.check_records([path], NAMES, BoxRecords(100)).problems == (
         f"{path}: record 0: is no tf.train.Example",
     )

@@ -50,12 +50,14 @@ def test_values():
     np.testing.assert_allclose(model(images)["logits"], expected, rtol=1e-4)
 
 
-def test_first_weights_are_uniform_within_the_root_of_the_classes():
+@pytest.mark.parametrize(("num_classes", "bound"), [(100, 1000**-0.5), (1600, 0.025)])
+def test_first_weights_are_uniform_within_the_root_of_the_classes(num_classes, bound):
+    """Of at least 1000 classes, ImageNet's."""
     b = Builder()
-    node = classifier(b, b.input((1, 1, 64)), num_classes=100)
+    node = classifier(b, b.input((1, 1, 64)), num_classes=num_classes)
     kernel = keras_model({"logits": node}).variables[0].numpy()
-    assert np.abs(kernel).max() == pytest.approx(0.1, rel=0.01)
-    assert kernel.std() == pytest.approx(0.1 / 3**0.5, rel=0.03)
+    assert np.abs(kernel).max() == pytest.approx(bound, rel=0.01)
+    assert kernel.std() == pytest.approx(bound / 3**0.5, rel=0.03)
 
 
 def test_from_proto():

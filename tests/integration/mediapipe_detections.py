@@ -19,7 +19,7 @@ def main(graph: str, pictures: str) -> None:
     with vision.ObjectDetector.create_from_options(options) as detector:
         for picture in np.load(pictures):
             image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=picture)
-            found.append([_as_json(detection) for detection in detector.predict(image).detections])
+            found.append([_as_json(detection) for detection in detector.detect(image).detections])
     print(json.dumps(found))
 
 

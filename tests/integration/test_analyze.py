@@ -100,7 +100,7 @@ def test_list_has_every_architecture():
     published = next(row for row in rows if row["architecture"] == "mobilenet_v2_mnasfpn")
     assert published == {
         "architecture": "mobilenet_v2_mnasfpn",
-        "image_size": 320,
+        "image_size": [320, 320],
         "trainable_params": 2455655,
         "params": 2503047,
         "multiply_adds": 918578800,
@@ -109,7 +109,7 @@ def test_list_has_every_architecture():
     line = analyze("--list").stdout.splitlines()[1 + names.index("mobilenet_v2_mnasfpn")]
     assert line.split() == [
         "mobilenet_v2_mnasfpn",
-        "320",
+        "320x320",
         "2,455,655",
         "2,503,047",
         "918,578,800",

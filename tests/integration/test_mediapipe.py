@@ -166,3 +166,37 @@ def test_the_files_of_a_search_say_what_they_find_and_take(best):
     for result in (timed, timed["nms"]):
         assert 0 < result["min_ms"] <= result["median_ms"]
     assert timed["nms"]["model_bytes"] == (best / "detect_nms.tflite").stat().st_size
+
+
+def test_image_classifier_names_the_classes(mediapipe_python, tmp_path):
+    from mnasdet import config, deployment, models
+    from mnasdet.blueprint import Blueprint
+    from mnasdet.data.image_resizer import ImageResizer
+    from mnasdet.protos import classification_pb2
+
+    names = {1: "cat", 2: "dog", 3: "große Maus"}
+    task = models.build(
+        Blueprint(
+            kind="classification",
+            architecture=config.load_architecture("mnasnet_small"),
+            resizer=ImageResizer((32, 48)),
+            num_classes=3,
+            settings=classification_pb2.Classification(num_classes=3),
+        )
+    )
+    deployment.export(task, tmp_path, labels=names)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 48, 3), np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    script = ROOT / "tests" / "integration" / "mediapipe_classes.py"
+    done = subprocess.run(
+        [mediapipe_python, script, tmp_path / "classify.tflite", tmp_path / "pictures.npy"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    images = pictures.astype(np.float32) * 2 / 255 - 1
+    for of_picture, expected in zip(found, task.predict(images)["probabilities"], strict=True):
+        assert set(of_picture) == set(names.values())
+        probabilities = [of_picture[names[class_id]] for class_id in (1, 2, 3)]
+        np.testing.assert_allclose(probabilities, expected, atol=1e-3)

@@ -235,5 +235,5 @@ def test_a_search_without_a_complete_trial(search, runs, tmp_path):
     TrialStore(tmp_path / "empty" / "trials.db", "empty").close()
     out = tmp_path / "out"
     done = scale(f"--search_dir={tmp_path}/empty", f"--model_dir={out}", status=1)
-    assert "none of its 0 trials is complete yet" in done.stderr
+    assert "none of its trials is complete yet" in done.stderr
     assert not [path for path in out.iterdir() if path.name != ".lock"]

@@ -1,4 +1,4 @@
-"""mnasdet/tflite/metadata.py and detector_metadata.py, read by hand as the public schema says."""
+"""mnasdet/tflite/metadata.py and detector_file.py, read by hand as the public schema says."""
 
 import io
 import zipfile
@@ -18,7 +18,7 @@ from flatbuffers.number_types import (
 
 from mnasdet.deployment import export
 from mnasdet.tflite import graph_file, metadata
-from mnasdet.tflite.detector_metadata import describe
+from mnasdet.tflite.detector_file import DetectorFile
 from mnasdet.tflite.interpreter import TfliteModel
 
 LABELS = {1: "cat", 3: "dog — große"}
@@ -140,7 +140,7 @@ def test_label_map_is_in_the_file(exported):
 
 def test_without_a_label_map_there_is_no_file(small_detector, small_graph):
     model = graph_file.read(small_graph)
-    description = describe(small_detector, nms=False, input_type="float32", labels=False)
+    description = DetectorFile(small_detector).metadata(input_type="float32", labels=False)
     metadata.attach(model, description)
     graph = graph_file.write(model)
     assert not zipfile.is_zipfile(io.BytesIO(graph))

@@ -99,3 +99,17 @@ def test_exponential_decay_behind_a_burn_in():
 def test_from_config(text, expected):
     schedule = schedules.from_config(text_format.Parse(text, optimizer_pb2.LearningRate()))
     np.testing.assert_allclose(rates(schedule, expected), list(expected.values()), atol=1e-7)
+
+
+def test_exponential_decay_after_a_warm_up():
+    """MnasNet's, section 5, with epochs of 10 steps: from 0 to 0.256 in 5 epochs, then times
+    0.97 every 2.4 epochs."""
+    schedule = schedules.from_config(
+        text_format.Parse(
+            "exponential_decay_learning_rate { initial_learning_rate: 0.256 decay_steps: 24 "
+            "decay_factor: 0.97 warmup_steps: 50 }",
+            optimizer_pb2.LearningRate(),
+        )
+    )
+    expected = [0, 0.0512, 0.256, 0.256, 0.256 * 0.97, 0.256 * 0.97**10]
+    np.testing.assert_allclose(rates(schedule, [0, 10, 50, 73, 74, 290]), expected, rtol=1e-5)

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.tflite.test_benchmark_model import COMPLETE, NEW, NOT_AT_ALL, PARTIAL
 
 from mnasdet import files
 from mnasdet.errors import UserError
@@ -25,6 +24,7 @@ from mnasdet.tflite.devices.device import Cooling, DeviceSpec
 from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.repeats import Repeats
 from tests.integration.commands import command, run
+from tests.tflite.devices.test_benchmark_model import COMPLETE, NEW, NOT_AT_ALL, PARTIAL
 
 TWICE = Repeats(min_repeats=2, max_repeats=2)
 

@@ -1,9 +1,10 @@
-"""The rules that the ssd message of a pipeline config has to fulfil beyond its syntax."""
+"""The rules of a pipeline config whose model is a one-stage detector."""
 
 from __future__ import annotations
 
-from mnasdet.architectures import input_size, num_anchors, smallest_image_size
-from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
+from mnasdet.architectures import num_anchors
+from mnasdet.config_checks.architecture import MAX_CLASSES, MAX_IMAGE_SIZE
+from mnasdet.config_checks.image_resizer import check_resizer
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
@@ -18,8 +19,20 @@ ARCHITECTURE_FIELDS = (
     "num_layers",
 )
 
-# Objects365, iNaturalist and LVIS have 365 to 8142 classes.
-_MAX_CLASSES = 100_000
+_METRICS = "coco_detection_metrics"
+
+# The OD API's other sets of metrics, by a part of the name, and what COCO's have in their place.
+_OTHER_METRICS = {
+    "pascal_voc": "its mAP@.50IOU is the figure nearest to Pascal VOC's mAP, which is at IoU 0.5",
+    "oid": "its mAP@.50IOU is the figure nearest to Open Images', without groups and hierarchy",
+    "open_images": "its mAP@.50IOU is the figure nearest to Open Images', without groups and "
+    "hierarchy",
+    "mask": "only boxes are detected here",
+    "panoptic": "only boxes are detected here",
+    "keypoint": "only boxes are detected here",
+    "calibration": "how well scores are calibrated is not measured here",
+    "lvis": "all classes of an image are taken as verified, which LVIS does not do",
+}
 
 # For one image. EfficientDet-D7 has 441,936; every anchor costs a row of scores for all classes.
 _MAX_ANCHORS = 4_000_000
@@ -39,29 +52,48 @@ _CONVERTERS = {
 }
 
 
-def check_model(model: Section, architecture: architecture_pb2.Architecture | None) -> None:
-    """Checks the ssd message.
+def check_ssd(root: Section, architecture: architecture_pb2.Architecture | None) -> None:
+    """Checks the ssd message, and what else of a config is the detector's.
 
     Args:
+      root: the whole config.
       architecture: what the model builds, as far as that is known.
     """
-    ssd = model.chosen("model")
-    if not ssd:
-        return
-    ssd.counts(_MAX_CLASSES, "num_classes")
-    if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
-        size = input_size(architecture) if architecture else None
-        smallest = smallest_image_size(architecture) if architecture else 1
-        # An architecture that has a size of its own replaces the resizer's.
-        _check_resizer(resizer, 1 if size else smallest)
-        if size and min(size) < smallest:
-            model.problems.append(
-                f"model.architecture.input is {size[0]}x{size[1]}; at least {smallest} is allowed"
+    model = root.child("model")
+    if architecture and architecture.HasField("classifier"):
+        root.problems.append("model: the architecture is a classifier; a detector is needed")
+    _check_ssd(model.child("ssd"), model.message.WhichOneof("architecture_oneof"), architecture)
+    for metrics in root.message.eval_config.metrics_set:
+        if metrics != _METRICS:
+            root.child("eval_config").report(
+                "metrics_set", f'has "{metrics}"; only "{_METRICS}"{_metrics_remedy(metrics)}'
             )
-        size = size or _image_size(resizer)
+    for reader in (root.child("train_input_reader"), *root.children("eval_input_reader")):
+        reader.only("features", type(reader.message).BOXES)
+    for step in root.child("train_config").children("data_augmentation_options"):
+        if step.message.HasField("rand_augment"):
+            step.report("rand_augment", "moves pixels and no boxes; it is for classifiers")
+
+
+def _metrics_remedy(metrics: str) -> str:
+    """Returns the hint which of COCO's metrics answers to another set; empty for an unknown one."""
+    remedies = [remedy for part, remedy in _OTHER_METRICS.items() if part in metrics]
+    return f" is supported: {remedies[0]}" if remedies else ""
+
+
+def _check_ssd(
+    ssd: Section,
+    architecture_field: str | None,
+    architecture: architecture_pb2.Architecture | None,
+) -> None:
+    ssd.counts(MAX_CLASSES, "num_classes")
+    if resizer := ssd.selected("image_resizer", "image_resizer_oneof"):
+        size = check_resizer(resizer, architecture)
         _check_num_anchors(resizer, architecture, size)
         _check_padding(ssd.child("feature_extractor"), size)
-    _check_extractor(ssd.child("feature_extractor"), model.message.WhichOneof("architecture_oneof"))
+        if resizer.message.DESCRIPTOR.name == "CenterCropResizer":
+            resizer.problems.append(f"{resizer.path} cuts off boxes; it is for classifiers")
+    _check_extractor(ssd.child("feature_extractor"), architecture_field)
     if coder := ssd.selected("box_coder", "box_coder_oneof"):
         # The coder multiplies by these scales: 0 would lose the box, less than 0 turn it inside
         # out.
@@ -85,22 +117,6 @@ def check_model(model: Section, architecture: architecture_pb2.Architecture | No
     _check_softmax(ssd)
 
 
-def _check_resizer(resizer: Section, smallest: int) -> None:
-    if resizer.message.DESCRIPTOR.name == "FixedShapeResizer":
-        for name in ("height", "width"):
-            resizer.at_least(name, smallest)
-            resizer.at_most(name, MAX_IMAGE_SIZE)
-        return
-    # The aspect is kept and the rest is padded, so only the longer side has to be large enough.
-    resizer.at_least("min_dimension", 1)
-    resizer.at_least("max_dimension", smallest)
-    resizer.at_most("max_dimension", MAX_IMAGE_SIZE)
-    resizer.ordered("min_dimension", "max_dimension")
-    colors = len(resizer.message.per_channel_pad_value)
-    if colors not in (0, 3):
-        resizer.report("per_channel_pad_value", f"has {colors} values; 3 are needed")
-
-
 def _check_num_anchors(
     resizer: Section,
     architecture: architecture_pb2.Architecture | None,
@@ -115,14 +131,6 @@ def _check_num_anchors(
                 f"{resizer.path} gives images of {height} x {width} pixels {count} anchors; at "
                 f"most {_MAX_ANCHORS} are allowed: make images smaller, or anchors fewer"
             )
-
-
-def _image_size(resizer: Section) -> tuple[int, int]:
-    """Returns the (height, width) of the network's input."""
-    message = resizer.message
-    if message.DESCRIPTOR.name == "FixedShapeResizer":
-        return message.height, message.width
-    return message.max_dimension, message.max_dimension
 
 
 def _check_padding(extractor: Section, image_size: tuple[int, int]) -> None:

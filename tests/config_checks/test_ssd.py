@@ -1,4 +1,4 @@
-"""Every check of the model, by its message."""
+"""Every check of a detector, by its message."""
 
 import pytest
 
