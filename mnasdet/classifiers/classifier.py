@@ -43,12 +43,12 @@ class Classifier:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Returns (height, width) in pixels."""
         return self.blueprint.image_size
 
     @property
     def num_classes(self) -> int:
-        """The classes; there is no background."""
+        """Returns the number of classes; there is no background."""
         return self.blueprint.num_classes
 
     def targets(self, example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""What a pipeline config has to fulfil where its model is an image classifier."""
+"""The rules of a pipeline config whose model is an image classifier."""
 
 from __future__ import annotations
 

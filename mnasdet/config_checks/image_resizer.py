@@ -1,4 +1,4 @@
-"""What an image resizer has to fulfil beyond its syntax."""
+"""The rules that an image resizer has to fulfil beyond its syntax."""
 
 from __future__ import annotations
 

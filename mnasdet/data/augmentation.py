@@ -72,7 +72,7 @@ def augment(
 
 
 def from_proto(step: preprocessor_pb2.PreprocessingStep) -> Augmentation:
-    """The function that a step names. Raises ConfigError for arguments that are none."""
+    """Returns the function that a step names. Raises ConfigError for impossible arguments."""
     name = step.WhichOneof("preprocessing_step")
     if not name:
         raise ConfigError("data_augmentation_options: an entry names no operation")
@@ -80,8 +80,10 @@ def from_proto(step: preprocessor_pb2.PreprocessingStep) -> Augmentation:
 
 
 def _arguments(message: Any, name: str) -> dict[str, Any]:
-    """What the function of that name takes for a message: its fields, but for crops and keypoints,
-    which there are none of."""
+    """Returns the arguments of the function of that name, from a message.
+
+    They are the message's fields, but for crops; keypoints are left out, as records have none.
+    """
     crop, pad = crops.CropOperation.from_proto, pads.PadOperation.from_proto
     match name:
         case "random_crop_image":
@@ -99,5 +101,5 @@ def _arguments(message: Any, name: str) -> dict[str, Any]:
 
 
 def _numbered(operations: Sequence[Any], name: str) -> list[tuple[Any, str]]:
-    """The operations of a step, each with its path for messages."""
+    """Returns the operations of a step, each with its path for messages."""
     return [(proto, f"{name}.operations[{i}]") for i, proto in enumerate(operations)]

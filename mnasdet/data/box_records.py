@@ -117,7 +117,7 @@ def _check_boxes(record: records.Record, max_number_of_boxes: int) -> None:
             f"{len(record.boxes)} boxes, more than max_number_of_boxes: {max_number_of_boxes}; "
             "raise it in the input reader"
         )
-    # Of most boxes: a single one may be wrong for another reason.
+    # More than half of the boxes: a single one may be wrong for another reason.
     outside = record.boxes.max(axis=1, initial=0) > _LARGEST_SHARE
     if 2 * outside.sum() > len(outside):
         raise ValueError(
@@ -127,7 +127,7 @@ def _check_boxes(record: records.Record, max_number_of_boxes: int) -> None:
 
 
 def _is_good(record: records.Record, label_map: Mapping[int, str]) -> bool:
-    """Whether no box needs a closer look, which takes longer than all the rest of the check."""
+    """Tells whether no box needs a closer look, which takes longer than all other checks."""
     boxes = record.boxes
     return (
         all(class_id in label_map for class_id in record.class_ids.tolist())

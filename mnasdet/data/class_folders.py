@@ -28,7 +28,7 @@ TRAIN, VALIDATION = "train.record", "val.record"
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder has.
+    """The content of a folder.
 
     Attributes:
       names: class id, from 1, to name.
@@ -43,7 +43,7 @@ class Listing:
 
 @dataclass
 class Summary:
-    """What a conversion wrote and left out.
+    """The files that a conversion wrote, and what it left out.
 
     Attributes:
       paths: the record files by split, "train" and "validation".

@@ -52,9 +52,12 @@ class ImageResizer:
 
     @classmethod
     def from_proto(cls, proto: image_resizer_pb2.ImageResizer) -> ImageResizer:
-        """A network takes images of one size: keep_aspect_ratio_resizer pads to a square of
+        """Reads the resizer of a config.
+
+        A network takes images of one size: keep_aspect_ratio_resizer pads to a square of
         max_dimension whether it says pad_to_max_dimension or not. Without it, the OD API can only
-        take one image at a time, and finds the same in it."""
+        take one image at a time, and finds the same in it.
+        """
         if proto.WhichOneof("image_resizer_oneof") == "keep_aspect_ratio_resizer":
             keeping = proto.keep_aspect_ratio_resizer
             return cls(

@@ -21,7 +21,7 @@ from mnasdet.data.record_format import Example, RecordFormat
 from mnasdet.errors import DataError, shown
 from mnasdet.protos import image_resizer_pb2, input_reader_pb2, preprocessor_pb2
 
-# What the records of a reader have, by `features`.
+# The kinds of records, by the reader's `features`.
 _FORMATS: dict[int, Callable[[input_reader_pb2.InputReader], RecordFormat]] = {
     input_reader_pb2.InputReader.BOXES: BoxRecords.from_reader,
     input_reader_pb2.InputReader.IMAGE_CLASS: ClassificationRecords.from_reader,
@@ -42,7 +42,7 @@ _MAX_NAMED = 20
 
 
 def preprocess(image: tf.Tensor, resizer: ImageResizer) -> tuple[tf.Tensor, tf.Tensor]:
-    """What every image goes through on its way into a network.
+    """Makes the network's input of an image.
 
     Args:
       image: [..., height, width, 3] uint8.
@@ -119,7 +119,7 @@ def training_dataset(
 def evaluation_dataset(
     reader: input_reader_pb2.InputReader, *, resizer: ImageResizer, batch_size: int
 ) -> tf.data.Dataset:
-    """Every image once, in the order of the records; the last batch may be smaller.
+    """Returns every image once, in the order of the records; the last batch may be smaller.
 
     Returns:
       Batches of the examples that `training_dataset` describes, not augmented and without seeds,
@@ -141,7 +141,7 @@ def evaluation_dataset(
 
 @contextlib.contextmanager
 def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[None]:
-    """Around what draws from data sets of the readers: says which image could not be decoded.
+    """Names the image that could not be decoded, around what draws from data sets of the readers.
 
     What `check_records` looks at is not enough to know that, and TensorFlow's own error names none.
 
@@ -160,7 +160,7 @@ def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[No
 
 
 def input_files(reader: input_reader_pb2.InputReader) -> list[str]:
-    """The record files of a reader, globs resolved.
+    """Returns the record files of a reader, globs resolved.
 
     Raises:
       DataError: when a file is missing or a glob matches none.
@@ -188,7 +188,7 @@ def _matching(pattern: str) -> list[str]:
 
 
 def num_images(reader: input_reader_pb2.InputReader) -> int:
-    """The images that training and evaluation can read.
+    """Counts the images that training and evaluation can read.
 
     Raises:
       DataError: as the data sets.
@@ -206,7 +206,7 @@ def label_map(reader: input_reader_pb2.InputReader) -> dict[int, str]:
 
 
 def _class_ids(reader: input_reader_pb2.InputReader) -> dict[str, int]:
-    """The class ids by all names that the label map has for them."""
+    """Returns the class ids by all names that the label map has for them."""
     by_name, by_display_name = label_maps.load_ids(_label_map_path(reader))
     return by_display_name | by_name
 
@@ -234,7 +234,7 @@ def _source(reader: input_reader_pb2.InputReader) -> str:
 
 
 def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
-    """The records to use; bad ones are reported as the reader says."""
+    """Returns the records to use; bad ones are reported as the reader says."""
     stamps = []
     for file in input_files(reader):
         stat = tf.io.gfile.stat(file)
@@ -289,11 +289,11 @@ def _checked(
 def _parsed(
     reader: input_reader_pb2.InputReader, index: record_index.RecordIndex, shuffle_seed: int | None
 ) -> tf.data.Dataset:
-    """The usable records, parsed and not decoded; files in random order if there is a seed."""
+    """Returns the usable records, not decoded; files in random order if there is a seed."""
     counts = np.array([len(mask) for mask in index.usable], np.int64)
     starts = np.cumsum(counts) - counts
     used = np.concatenate(index.usable)
-    # Of the good records, not of each pass over them: the sample is always the same.
+    # The share is taken of the good records once, not in each pass: the sample is always the same.
     good = np.flatnonzero(used)
     used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
 
@@ -324,7 +324,7 @@ def _parsed(
 
 
 def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """The parsed records whose images can be decoded. It decodes them to see that."""
+    """Keeps the parsed records whose images can be decoded. It decodes them to see that."""
     damaged: set[bytes] = set()
 
     def look(encoded: bytes, source_id: bytes) -> bool:
@@ -343,7 +343,7 @@ def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _first_damaged(reader: input_reader_pb2.InputReader) -> str:
-    """The first record whose image cannot be decoded, in a line; empty if all can."""
+    """Returns the first record whose image cannot be decoded, in a line; empty if all can."""
     index = _index(reader)
     for file, usable in zip(index.files, index.usable, strict=True):
         dataset = tf.data.TFRecordDataset(file).take(len(usable))
@@ -357,12 +357,12 @@ def _first_damaged(reader: input_reader_pb2.InputReader) -> str:
 
 
 def _map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-    """`function` has no Python branches on tensors, and need not be searched for them."""
+    """Maps a function without Python branches on tensors, which is not searched for them."""
     return dataset.map(tf.autograph.experimental.do_not_convert(function), tf.data.AUTOTUNE)
 
 
 def _resized(example: Example, resizer: ImageResizer) -> Example:
-    """The example with the network's input for its image, and boxes in that."""
+    """Returns the example with the network's input for its image, and boxes in that."""
     image, extent = preprocess(example["image"], resizer)
     boxes = example["boxes"] * tf.tile(extent, [2])
     return {**example, "image": image, "boxes": boxes, "extent": extent}
@@ -383,7 +383,7 @@ def _center(image: tf.Tensor, resizer: ImageResizer) -> tf.Tensor:
 
 
 def _size_without_padding(image: tf.Tensor, resizer: ImageResizer) -> Any:
-    """(height, width) that an image is resized to."""
+    """Returns the (height, width) that an image is resized to."""
     if not resizer.min_dimension:
         return resizer.image_size
     size = tf.cast(tf.shape(image)[-3:-1], tf.float32)

@@ -24,7 +24,7 @@ MAX_MAGNITUDE = 10
 # At the level of 1: degrees; shift over shift of rows; shares of the side; factors beside 1; bits.
 _ROTATION, _SHEAR, _TRANSLATION, _ENHANCEMENT, _BITS = 30.0, 0.3, 0.45, 0.9, 4
 
-# What lies outside of the image.
+# The colour outside of the image.
 _GRAY = 128.0
 
 # PIL's ImageFilter.SMOOTH.

@@ -1,4 +1,4 @@
-"""What readers of records have in common, whatever the records say of their images."""
+"""The common part of readers of records, whatever the records say of their images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Example = dict[str, tf.Tensor]
 
 
 class RecordFormat(Protocol):
-    """What the records of one kind hold beside an image: its boxes, or its class.
+    """The content of the records of one kind beside an image: its boxes, or its class.
 
     What a check found is kept by files and format, so a format is a frozen dataclass.
     """

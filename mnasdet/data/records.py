@@ -92,7 +92,7 @@ class Box:
 
 
 def to_example(record: Record) -> tf.train.Example:
-    """The record in the OD API's features."""
+    """Returns the record in the OD API's features."""
     ymin, xmin, ymax, xmax = record.boxes.reshape(-1, 4).T
     features = of_image(
         record.source_id,
@@ -120,7 +120,7 @@ def from_example(
     ids: Mapping[str, int] | None = None,
     notes: Counter[str] | None = None,
 ) -> Record:
-    """The record of an example, also of one that a converter of the OD API wrote.
+    """Returns the record of an example, also of one that a converter of the OD API wrote.
 
     Args:
       ids: class ids by the names that the texts of classes may be. A text that is among them
@@ -168,7 +168,7 @@ def from_example(
 
 
 def source_id(example: tf.train.Example) -> str:
-    """image/source_id, or image/filename where there is none."""
+    """Returns image/source_id, or image/filename where it is missing."""
     features = example.features.feature
     return text_of(features, "image/source_id") or text_of(features, "image/filename")
 
@@ -255,7 +255,7 @@ class ShardedWriter:
         num_shards: int,
         to_example: Callable[[Any], tf.train.Example] = to_example,
     ):
-        """`to_example` makes an example of what `write` is given."""
+        """Takes `to_example`, which makes an example of what `write` is given."""
         if num_shards < 1:
             raise DataError(f"num_shards {num_shards}: at least 1 is needed")
         self._path = Path(path)
@@ -319,7 +319,7 @@ class ShardedWriter:
 
 
 def _areas(stated: np.ndarray, boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The stated areas; those of the boxes for what is no area in pixels (see values.area)."""
+    """Returns the stated areas; those of the boxes for what is no area in pixels (values.area)."""
     usable = np.isfinite(stated) & (stated > 1)
     if usable.all():
         return stated.astype(np.float32)
@@ -333,7 +333,7 @@ def _ids_of_texts(
     ids: Mapping[str, int],
     notes: Counter[str],
 ) -> np.ndarray:
-    """The class ids that the texts mean, or the labels where a text is no name of a class."""
+    """Returns the ids that the texts mean, or the labels where a text names no class."""
     if labels is None:
         notes["boxes with a class/text and no class/label"] += len(names)
         return np.array([ids.get(name, 0) for name in names], np.int64)

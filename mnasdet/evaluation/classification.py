@@ -12,10 +12,10 @@ from mnasdet.errors import DataError
 TOP_1 = "Classification/top_1"
 TOP_5 = "Classification/top_5"
 
-# Of a class: the share of its images for which it is the best.
+# The share of a class's images for which it is the best.
 RECALL = "ClassificationByCategory/recall/"
 
-# What always naming the most frequent class of the evaluation set reaches.
+# The baseline: always naming the most frequent class of the evaluation set.
 BASELINE = "MostFrequentClass/top_1"
 
 # The rank of a class that is not among the best.
@@ -29,7 +29,7 @@ class ClassificationEvaluator:
     """An Evaluator of classes."""
 
     def __init__(self, categories: Mapping[int, str]):
-        """`categories`: id, from 1, to name."""
+        """Takes `categories`: id, from 1, to name."""
         self._categories = dict(categories)
         self._classes: list[np.ndarray] = []
         self._ranks: list[np.ndarray] = []

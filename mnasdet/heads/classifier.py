@@ -11,8 +11,8 @@ from mnasdet.protos import architecture_pb2
 # As MnasNet in tensorflow/tpu: within 1 / sqrt(outputs), and its L2 of 1e-5 halved for Keras.
 DEFAULT = Hyperparams(Kernel(Initializer("uniform", scale=1 / 3, mode="fan_out"), l2=5e-6))
 
-# That rule is for ImageNet's 1000 classes. With 10, the first logits of MnasNet would deviate by
-# 4.6, and the first loss would be 6.8 where even chance has 2.3.
+# ImageNet's 1000 classes are what the rule is for. With 10, the first logits of MnasNet would
+# deviate by 4.6, and the first loss would be 6.8 where even chance has 2.3.
 _LEAST_FAN_OUT = 1000
 
 

@@ -147,7 +147,7 @@ class Search:
         """Returns the candidates with their costs, which equal networks share."""
         new: dict[str, Candidate] = {}
         for number, found in candidates.items():
-            # Of equal networks the first alone is measured, and later trained.
+            # The first of equal networks alone is measured, and later trained.
             if self._first_of_key.setdefault(found.key, number) == number:
                 new[found.key] = found
         if self.latency.has_to_measure(list(new.values())):

@@ -190,7 +190,7 @@ class Cell:
                 f"{where}: input {inputs}; use {number} different ones of 0 to {len(levels) - 1}"
             )
         first, second, *_ = inputs
-        # Of different levels, the levels tell which gates, whatever the order; see the class.
+        # Inputs of different levels need no order: the levels tell which gates; see the class.
         if gated and first > second and levels[first] == levels[second]:
             raise UserError(f"{where}: of two inputs of one level only the lower index can gate")
         return sorted(inputs)
