@@ -53,6 +53,7 @@ class BoxRecords:
                 good.append(position)
             except ValueError as error:
                 faults.append(f"box {position + 1} {error}")
+        # Its objects would be learnt as background.
         if faults and not good:
             return None, faults
         return _with_boxes(record, good, boxes), faults
@@ -93,6 +94,7 @@ class BoxRecords:
         for key in ("boxes", "classes", "is_crowd", "area"):
             value = example[key]
             rest = value.shape[1:]
+            # Batches need one shape; `num_boxes` says which rows count.
             value = tf.pad(value, [[0, missing]] + [[0, 0]] * len(rest))
             padded[key] = tf.ensure_shape(value, [self.max_number_of_boxes, *rest])
         return {**example, **padded, "num_boxes": num_boxes}
@@ -150,6 +152,7 @@ def _with_boxes(
 ) -> records.Record:
     sides = np.array([box.sides for box in boxes], np.float64).reshape(-1, 4)
     kept = np.array([box.kept for box in boxes])
+    # Division may round a side at the edge to a hair beyond it.
     shares = np.clip(sides / ((record.height, record.width) * 2), 0.0, 1.0)
     return replace(
         record,

@@ -161,6 +161,7 @@ def convert(
     """
     listed = listing(images_dir, names)
     label_map_path = Path(output_dir, LABEL_MAP_FILE)
+    # Records of an earlier run beside it would mean other classes by the same ids.
     if label_map_path.exists() and label_maps.load(label_map_path) != listed.names:
         raise DataError(
             f"{label_map_path}: exists and differs from the classes of {images_dir}; delete it or "
@@ -184,6 +185,7 @@ def convert(
                 for image in _images(Path(images_dir), part, listed.names, skip_bad, summary):
                     writer.write(image)
                 summary.paths[name], summary.images[name] = writer.paths, writer.num_written
+        # Within the `with`: where too much is lost, neither set is written.
         _check_losses(summary, num_files, max_lost_share)
         label_maps.save(label_map_path, listed.names)
     return summary

@@ -26,7 +26,7 @@ MIN_IMAGE_SIZE = 32
 # Part of the cache folder's name: raise it with every change of the pictures.
 _VERSION = 1
 
-# Of the 1797 digits; the others are for validation.
+# The first digits of the 1797; the others are for validation.
 _NUM_TRAIN_DIGITS = 1400
 
 # Height of a digit over the image's side.
@@ -50,7 +50,7 @@ Box = tuple[int, int, int, int]
 
 
 def records(split: str, num_images: int, image_size: int) -> tuple[list[Path], Path]:
-    """Record files and label map of a split, made at first use and kept in the cache folder.
+    """Returns record files and label map of a split, made at first use and kept in a cache folder.
 
     The folder is MNASDET_CACHE_DIR, by default ~/.cache/mnasdet. Files appear whole and have
     always the same content, so that makers that run at once or are killed do no harm.
@@ -98,7 +98,7 @@ def cached(
 def images(
     split: str, num_images: int, image_size: int
 ) -> Iterator[tuple[np.ndarray, list[int], list[Box]]]:
-    """The pictures one after the other.
+    """Yields the pictures one after the other.
 
     Yields:
       [image_size, image_size, 3] uint8, class ids from 1, and the boxes around the ink.
@@ -142,6 +142,7 @@ def _write(
     with records.ShardedWriter(path, 1, to_example or records.to_example) as writer:
         for record in made:
             writer.write(record)
+    # Last: a folder that has both files is complete.
     label_maps.save(label_map_path, NAMES)
 
 
@@ -188,6 +189,7 @@ def _picture(
         chosen = random.randint(len(digits))
         ink = scaled_ink(digits[chosen], size, _SCALES, random)
         place = _place(ink, boxes, size, random)
+        # A crowded picture has fewer digits than were drawn for it.
         if place is None:
             continue
         y, x, box = place
@@ -224,7 +226,9 @@ def scaled_ink(
     Args:
       size: side of the picture in pixels; `scales` are the least and the largest height over it.
     """
+    # A margin, so that interpolation does not cut the strokes off at the edge.
     digit = np.pad(_trimmed(digit, _INK), 1)
+    # Uniform in the logarithm: as many small digits as large ones.
     low, high = np.log(scales)
     factor = size * np.exp(random.uniform(low, high)) / (digit.shape[0] - 2)
     height = max(1, round(digit.shape[0] * factor))
@@ -252,7 +256,7 @@ def _extent(ink: np.ndarray, threshold: float) -> Box:
 def _place(
     ink: np.ndarray, boxes: list[Box], size: int, random: np.random.RandomState
 ) -> tuple[int, int, Box] | None:
-    """Row and column of a free place and the box there; None if there is none."""
+    """Returns row and column of a free place and the box there; None where all is taken."""
     ymin, xmin, ymax, xmax = _extent(ink, _INK)
     for _ in range(30):
         y = random.randint(size - ink.shape[0] + 1)
@@ -271,7 +275,7 @@ def _overlap(box: Box, other: Box) -> float:
 
 
 def _background(size: int, colours: tuple[int, int], random: np.random.RandomState) -> np.ndarray:
-    """[size, size, 3] float64: a gradient, clouds or stripes between two colours, with noise."""
+    """Returns [size, size, 3] float64: a gradient, clouds or stripes of two colours, with noise."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = random.uniform(0, 2 * np.pi)
     along = y * np.sin(angle) + x * np.cos(angle)

@@ -109,10 +109,13 @@ def training_dataset(
     if reader.cache_decoded_images:
         megabytes = index.decoded_bytes / 1e6
         logging.info("keeping decoded images in memory: %.0f MB", megabytes)
+        # Ahead of the augmentation, which differs in every epoch.
         dataset = _map(dataset, records.decode).cache()
     if reader.shuffle:
+        # TensorFlow takes the memory of the whole buffer, full or not.
         dataset = dataset.shuffle(min(reader.shuffle_buffer_size, index.num_usable), seed)
     dataset = _map(dataset.repeat().enumerate(), finish)
+    # Whole batches alone: one shape, traced and compiled once.
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
@@ -151,6 +154,7 @@ def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[No
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
+        # The same class of error stands for faults that are no picture's.
         if "DecodeImage" not in str(error):
             raise
         for reader in readers:
@@ -179,6 +183,7 @@ def input_files(reader: input_reader_pb2.InputReader) -> list[str]:
         found.extend(matching)
     if not found:
         raise DataError("tf_record_input_reader.input_path is empty; name record files")
+    # Globs may overlap: a record that is read twice would count twice.
     return list(dict.fromkeys(found))
 
 
@@ -238,6 +243,7 @@ def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     stamps = []
     for file in input_files(reader):
         stat = tf.io.gfile.stat(file)
+        # By size and time: a file that was written anew is checked anew.
         stamps.append((file, stat.length, stat.mtime_nsec))
     index = _checked(
         tuple(stamps),
@@ -389,6 +395,7 @@ def _size_without_padding(image: tf.Tensor, resizer: ImageResizer) -> Any:
     size = tf.cast(tf.shape(image)[-3:-1], tf.float32)
     largest = tf.constant(resizer.image_size, tf.float32)
     scale = resizer.min_dimension / tf.reduce_min(size)
+    # The longer side decides where the shorter one at its length would not let it fit.
     scale = tf.minimum(scale, tf.reduce_min(largest / size))
     return tf.cast(tf.clip_by_value(tf.round(size * scale), 1.0, largest), tf.int32)
 

@@ -146,6 +146,7 @@ def _moved(
       shift: (y, x), in shares of the image's sides.
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    # By pixel centres: the first is at 0, the last at width - 1.
     center_x, center_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
     a, b, c, d = matrix
     right = center_x - a * center_x - b * center_y + shift[1] * width

@@ -314,6 +314,7 @@ class ShardedWriter:
             raise DataError(f"{full.filename}: the records cannot be written: {reason}") from None
 
     def _cannot_write(self, error: tf.errors.OpError) -> DataError:
+        # TensorFlow puts the temporary path before the system's own reason.
         reason = error.message.rsplit("; ", 1)[-1]
         return DataError(f"{self._path}: the records cannot be written: {reason}")
 

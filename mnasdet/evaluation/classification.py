@@ -74,6 +74,7 @@ def verdict(metrics: Mapping[str, float]) -> str:
     if BASELINE not in metrics:
         return ""
     figures = f"top-1 {metrics[TOP_1]:.3f} against {metrics[BASELINE]:.3f}"
+    # At most 1: beside a class that is nearly always right, a perfect model counts.
     if metrics[TOP_1] >= min(metrics[BASELINE] + _MARGIN, 1.0):
         return f"Better than always naming the most frequent class: {figures}."
     return (
@@ -83,4 +84,5 @@ def verdict(metrics: Mapping[str, float]) -> str:
 
 
 def _share(hits: np.ndarray) -> float:
+    # As COCO's metrics say what cannot be measured.
     return float(hits.mean()) if len(hits) else -1.0

@@ -57,6 +57,8 @@ class LocalSearch:
         self._num_proposed += 1
         if self._is_over():
             self._climb += 1
+            # Architectures of the new climb are in training already, as the old one's last were
+            # waited for.
             self._started, self._started_next = self._started_next, 0
             self._look_around()
         if self._started < self._num_starts:
@@ -90,6 +92,7 @@ class LocalSearch:
                     continue
                 reward = beaten + self._believed_gain * (reward - beaten)
             self._best[climb] = result._replace(reward=reward)
+            # A result of the next climb moves nothing before that climb begins.
             if climb == self._climb:
                 self._look_around()
 

@@ -91,10 +91,12 @@ def crowding_distances(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     for rank in np.unique(ranks):
         front = np.flatnonzero(ranks == rank)
         for values in points[front].T:
+            # Stable: equal values keep their order, and a search its course, on any machine.
             order = front[np.argsort(values, kind="stable")]
             sorted_values = np.sort(values)
             distances[order[[0, -1]]] = np.inf
             extent = sorted_values[-1] - sorted_values[0]
+            # A front that is equal in one objective has no distances by it.
             if extent > 0:
                 distances[order[1:-1]] += (sorted_values[2:] - sorted_values[:-2]) / extent
     return distances
