@@ -83,6 +83,7 @@ def replay(
             tensor = inputs[node]
         else:
             arguments = [tensors[node_in] for node_in in node.inputs]
+            # Keras layers of one input take no list.
             tensor = made[node.name](arguments if len(arguments) > 1 else arguments[0])
         tensors[node] = finish(node, tensor)
     return [tensors[node] for node in outputs]

@@ -19,6 +19,7 @@ def compare(searches: Sequence[Sequence[Trial]]) -> dict[str, Any]:
     where the searches had the same data, latency source and reward.
     """
     points = [_points(trials) for trials in searches]
+    # One reference for both: hypervolumes to different points do not compare.
     largest = max((cost for _, cost in itertools.chain(*points)), default=0.0)
     keys = [{trial.key for trial in trials} for trials in searches]
     steps = list(_steps(max(map(len, searches), default=0)))

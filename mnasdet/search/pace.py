@@ -37,6 +37,7 @@ class Pace:
           trained: it was a training, and not, say, a trial that was rejected at once.
         """
         self._now = self._clock()
+        # The work that made the workers warm does not count.
         if self._warm_since is not None:
             self._work += work
         self._trained += trained

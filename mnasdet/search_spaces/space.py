@@ -172,6 +172,7 @@ class SearchSpace(abc.ABC):
         changed = [*tokens[:index], choice]
         for later in range(index + 1, len(tokens)):
             allowed = self.allowed(later, changed)
+            # A decision that still may stay as it is does: a mutation is a small step.
             changed.append(tokens[later] if tokens[later] in allowed else int(rng.choice(allowed)))
         return tuple(changed)
 
@@ -184,6 +185,7 @@ class SearchSpace(abc.ABC):
         self.validate(a)
         self.validate(b)
         crossed: list[int] = []
+        # All draws at once: their number does not depend on what the parents allow.
         from_b = rng.random(len(self.decisions)) < 0.5
         for index, parents in enumerate(zip(a, b, strict=True)):
             allowed = self.allowed(index, crossed)

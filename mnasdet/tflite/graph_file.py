@@ -149,9 +149,11 @@ def append(model: schema.ModelT, tail: schema.ModelT) -> list[int]:
     model.operatorCodes.extend(tail.operatorCodes)
     for operator in subgraph.operators:
         operator.opcodeIndex += first_code
+        # An input that is left out is -1, and no tensor.
         operator.inputs = [place.get(index, index) for index in operator.inputs]
         operator.outputs = [place[index] for index in operator.outputs]
         head.operators.append(operator)
+    # The appended operations may need a newer runtime than the network.
     if _version(runtime_version(tail)) > _version(runtime_version(model)):
         _runtime_buffer(model).data = _runtime_buffer(tail).data
     return head.operators[-1].outputs

@@ -67,6 +67,7 @@ class RayCluster(WorkerPool):
         )
         self._ray = _import_ray(address)
         self._resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+        # A program that has joined a cluster itself keeps its connection when we close.
         self._started_ray = not self._ray.is_initialized()
         if self._started_ray:
             _connect(self._ray, address, math.ceil(num_workers * cpus_per_worker))
@@ -98,6 +99,7 @@ class RayCluster(WorkerPool):
                 f"search_config.executor.ray: {self._describe_need()}; no node has as much. Lower "
                 "cpus_per_worker or gpus_per_worker, or add a node"
             )
+        # Not an error: nodes may join, or other work on them end.
         if room < self._num_workers:
             logging.warning(
                 "ray: %d of %d workers will wait: %s",

@@ -105,6 +105,8 @@ class WarmProcess:
             # A group of its own: out of Ctrl-C's reach, and killed with all it has started.
             start_new_session=True,
         )
+        # Ours is the near end: the pipe closes with the process alone if nobody else holds the far
+        # one.
         far_end.close()
         self.name = f"process {self._process.pid}"
         self._closed = False
@@ -181,6 +183,7 @@ class WarmProcess:
 
     def _measure_growth(self) -> None:
         used = self.resident_mb()
+        # Growth counts from the first child: loading TensorFlow is no leak.
         if self._memory_at_first_mb is None:
             self._memory_at_first_mb = used
         self.growth_mb = used - self._memory_at_first_mb

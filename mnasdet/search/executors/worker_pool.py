@@ -80,6 +80,7 @@ class WorkerPool(abc.ABC):
     def submit(self, task: ChildTask) -> Future[Outcome]:
         job = _Job(next(self._numbers), task)
         self._jobs.put((job.number, job))
+        # As children come: a search of two children starts no eight workers.
         if len(self._threads) < self._num_workers:
             index = len(self._threads)
             thread = threading.Thread(
@@ -91,6 +92,7 @@ class WorkerPool(abc.ABC):
 
     def close(self) -> None:
         self._closing = True
+        # Workers first: a thread that waits for one goes on only when it has ended.
         for worker in list(self._workers):
             worker.close()
         for _ in self._threads:

@@ -72,6 +72,7 @@ def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
 def with_checkpoints(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
     """Sees to it that a training that is killed has something to go on from."""
     train_config = pipeline.train_config
+    # Evaluations write checkpoints as well.
     if not train_config.checkpoint_every_n_steps and not train_config.eval_every_n_steps:
         train_config.checkpoint_every_n_steps = max(1, train_config.num_steps // _NUM_CHECKPOINTS)
 

@@ -111,6 +111,7 @@ def find_version(connection: sa.Connection) -> int:
     columns = {table: {column["name"] for column in inspector.get_columns(table)} for table in ours}
     if not ours:
         return 0
+    # Version 1 had no table that names the version.
     if ours == {"trials"} and columns["trials"] == set(_VERSION_1_COLUMNS):
         return 1
     if columns.get("schema_version") == {"version"}:
@@ -173,6 +174,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
       search_name: what the search of a version 1 database is called from now on.
     """
     lock(connection)
+    # Looked up under the lock: another program may have made the tables meanwhile.
     found = find_version(connection)
     if found == 0:
         _METADATA.create_all(connection)
@@ -182,6 +184,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
         _copy_version_1(connection, search_name)
     if found == 2:
         _add_version_3_columns(connection)
+    # Version 1 needs neither: its trials were copied into new tables.
     if found in (2, 3):
         _add_version_4_columns(connection)
     if found < VERSION:
@@ -195,6 +198,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
 def add_search(connection: sa.Connection, name: str) -> int:
     """Returns the id of a search, which is made if missing."""
     lock(connection)
+    # Looked up under the lock: another process may have added it meanwhile.
     search_id = find_search(connection, name)
     if search_id is not None:
         return search_id
@@ -273,6 +277,7 @@ def _complete_trials(connection: sa.Connection, had_checksums: bool) -> None:
         held = row.pop("checksum")
         del row["accuracy"]
         old = {_OLD_COST if name == "cost" else name: value for name, value in row.items()}
+        # A new checksum would make the damage good.
         if had_checksums and held != checksum(old):
             continue
         row["accuracy"] = _old_accuracy(row)
