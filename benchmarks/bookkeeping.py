@@ -1,4 +1,4 @@
-"""What a search costs beside its children: proposing, storing, learning and telling.
+"""The cost of a search beside its children: proposing, storing, learning and telling.
 
 One search of the MnasFPN space whose children answer at once, with trials in an SQLite file and the
 progress line and TensorBoard events of the search command. Beside it Optuna: random proposals of
@@ -47,7 +47,8 @@ WINDOW = 100
 
 
 def answer(task: ChildTask) -> Outcome:
-    """An accuracy that depends on the architecture alone."""
+    """Returns an accuracy that depends on the architecture alone."""
+    # Not hash(), which Python salts anew in every process.
     digest = hashlib.sha256(task.architecture.encode()).digest()
     return trained({MAP: digest[0] / 255}, MAP)
 
@@ -62,7 +63,7 @@ def pipeline() -> pipeline_pb2.TrainEvalPipelineConfig:
 
 
 def search_seconds(controller_name: str, num_trials: int) -> list[float]:
-    """When each trial was finished."""
+    """Returns when each trial was finished."""
     proxy = pipeline()
     space = search_spaces.from_config(
         search_pb2.SearchSpaceConfig(mnasfpn={}), config.resolve(proxy).architecture
@@ -78,6 +79,7 @@ def search_seconds(controller_name: str, num_trials: int) -> list[float]:
             progress(trial)
             seconds.append(time.perf_counter())
 
+        # The search command does the same, and this measures what the command takes.
         keep_loaded()
         Search(
             pipeline=proxy,
@@ -93,7 +95,7 @@ def search_seconds(controller_name: str, num_trials: int) -> list[float]:
 
 
 def optuna_seconds(num_trials: int) -> list[float]:
-    """The same of Optuna."""
+    """Returns the same for Optuna."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -115,7 +117,7 @@ def optuna_seconds(num_trials: int) -> list[float]:
 
 
 def looks(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds a trial: the mean over `WINDOW` trials, up to the 1 000th, the 10 000th ..."""
+    """Returns the mean milliseconds a trial over `WINDOW` trials, up to the 1 000th and so on."""
     spent = 1e3 * np.diff(seconds)
     ends = [end for end in (200, 1_000, 2_000, 5_000, 10_000, 50_000) if end <= len(seconds)]
     return {str(end): float(np.mean(spent[end - WINDOW - 1 : end - 1])) for end in ends}

@@ -1,4 +1,4 @@
-"""The controllers side by side: what each has found after so many samples.
+"""The controllers side by side: what each has found after some numbers of samples.
 
 Two tasks without any training while they are compared:
 
@@ -71,7 +71,7 @@ flags.DEFINE_integer("processes", 2, "Searches at once.", lower_bound=1)
 
 @dataclasses.dataclass
 class Task:
-    """What a search is asked for.
+    """The task of a search.
 
     Attributes:
       truth: accuracy and latency in ms of an architecture, without noise.
@@ -133,13 +133,14 @@ class Run:
 
 
 def search(job: tuple[str, str, int], looks: Sequence[int]) -> Run:
-    """Of a task by a controller with a seed."""
+    """Searches a task by a controller with a seed."""
     task_name, controller_name, seed = job
     task = TASKS[task_name]()
     settings = controller_name if "{" in controller_name else f"{controller_name} {{}}"
     controller = factory.from_config(
         text_format.Parse(settings, search_pb2.ControllerConfig()), task.space, seed
     )
+    # The controller has the plain seed: its proposals must not depend on the noise.
     rng = np.random.default_rng((seed, 1))
     pending = deque(controller.propose(MAX_PENDING))
     truths: list[tuple[float, float]] = []
@@ -152,7 +153,9 @@ def search(job: tuple[str, str, int], looks: Sequence[int]) -> Run:
         seen = accuracy + task.noise * rng.standard_normal()
         seen_reward = reward.mnasfpn(seen, latency_ms)
         if seen_reward > best_seen:
+            # Chosen by what was observed, judged by the truth: luck with the noise does not pay.
             best_seen, best_true = seen_reward, reward.mnasfpn(accuracy, latency_ms)
+        # The controller's work alone: looking up an accuracy is no cost of it.
         start = time.perf_counter()
         controller.feedback([Result(tokens, seen_reward, (seen, -latency_ms))])
         pending += controller.propose(1)
@@ -165,14 +168,14 @@ def search(job: tuple[str, str, int], looks: Sequence[int]) -> Run:
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
-    """The median and its 90 % interval, by bootstrap over the seeds."""
+    """Returns the median and its 90 % interval, by bootstrap over the seeds."""
     resampled = np.random.default_rng(0).choice(values, (2000, len(values)))
     low, high = np.percentile(np.median(resampled, axis=1), [5, 95])
     return {"median": float(np.median(values)), "low": float(low), "high": float(high)}
 
 
 def summary(runs: Sequence[Run], looks: Sequence[int]) -> dict[str, Any]:
-    """Of one controller's searches."""
+    """Sums up one controller's searches."""
     return {
         "reward": {n: interval([run.rewards[i] for run in runs]) for i, n in enumerate(looks)},
         "hypervolume": {
@@ -183,7 +186,7 @@ def summary(runs: Sequence[Run], looks: Sequence[int]) -> dict[str, Any]:
 
 
 def compare(looks: Sequence[int]) -> dict[str, dict[str, Any]]:
-    """By task and controller."""
+    """Returns the results by task and controller."""
     jobs = list(itertools.product(FLAGS.tasks, FLAGS.controllers, range(FLAGS.seeds)))
     with multiprocessing.get_context("spawn").Pool(FLAGS.processes) as pool:
         searches = pool.imap(functools.partial(search, looks=looks), jobs)

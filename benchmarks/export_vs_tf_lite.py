@@ -35,6 +35,7 @@ flags.DEFINE_enum("way", None, WAYS, "Internal: export once, in this process.")
 def export_seconds(way: str) -> float:
     import tensorflow as tf
 
+    # Ahead of the clock: imports are no part of an export, and are the same for both.
     from mnasdet import models
     from mnasdet.deployment import export
     from mnasdet.tflite.convert import quiet
@@ -57,6 +58,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(FLAGS.repeats):
         for way in WAYS:
+            # A process of its own each: the second export of one would find TensorFlow warm.
             done = subprocess.run(
                 [sys.executable, __file__, f"--way={way}"], check=True, stdout=subprocess.PIPE
             )

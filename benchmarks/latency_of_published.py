@@ -51,7 +51,7 @@ WITHOUT_ORDERING = "{}, no size-dependent ordering"
 
 
 def networks() -> dict[str, architecture_pb2.Architecture]:
-    """What is compared, by the name in the table."""
+    """Returns the networks that are compared, by the name in the table."""
     return {
         REFERENCE: mnasfpn(4, True),
         WITHOUT_ORDERING.format(REFERENCE): mnasfpn(4, False),
@@ -87,6 +87,7 @@ def separable_nas_fpn(repeats: int, channels: int) -> architecture_pb2.Architect
     pyramid = architecture.feature_pyramid.nas_fpn
     pyramid.repeats, pyramid.channels, pyramid.separable = repeats, channels, True
     fpnlite = config.load_architecture("mobilenet_v2_fpnlite_64")
+    # The predictor of the base takes most of the time, and would hide the pyramid.
     architecture.box_predictor.CopyFrom(fpnlite.box_predictor)
     architecture.box_predictor.weight_shared_convolutional_box_predictor.depth = channels
     return architecture
@@ -127,7 +128,7 @@ def main() -> None:
 
 
 def convert(architecture: architecture_pb2.Architecture, path: Path) -> dict[str, Any]:
-    """Writes the network's TFLite graph; its weights and multiply-adds."""
+    """Writes the network's TFLite graph; returns its weights and multiply-adds."""
     from mnasdet.networks.keras_builder import keras_model
     from mnasdet.tflite.convert import convert
 
@@ -139,7 +140,7 @@ def convert(architecture: architecture_pb2.Architecture, path: Path) -> dict[str
 
 
 def measure(graphs: dict[str, Path]) -> list[dict[str, float]]:
-    """Milliseconds of every network, the median of its turn, round by round."""
+    """Returns the median ms of every network's turn, round by round."""
     rounds: list[dict[str, float]] = []
     with host.Worker(FLAGS.taskset) as worker:
         while len(rounds) < FLAGS.rounds:
@@ -158,14 +159,15 @@ def measure(graphs: dict[str, Path]) -> list[dict[str, float]]:
 
 
 def latency(turns: Sequence[float], references: Sequence[float]) -> dict[str, float]:
-    """The median over the rounds and the interquartile range, and the ratio to the reference."""
+    """Returns the median over the rounds, its spread, and the ratio to the reference."""
     lower, median, upper = np.percentile(turns, [25, 50, 75])
+    # Within a round first: what slows the machine down for a while cancels out.
     ratio = np.median(np.divide(turns, references))
     return {"median_ms": median, "iqr_ms": upper - lower, "ratio": float(ratio)}
 
 
 def saving(rounds: Sequence[dict[str, float]], name: str) -> dict[str, float]:
-    """The share of the latency that size-dependent ordering saves."""
+    """Returns the share of the latency that size-dependent ordering saves."""
     shares = [1 - turn[name] / turn[WITHOUT_ORDERING.format(name)] for turn in rounds]
     lower, median, upper = np.percentile(shares, [25, 50, 75])
     return {"median": median, "iqr": upper - lower}

@@ -62,7 +62,7 @@ flags.DEFINE_integer("num_test", 50, "Networks to be predicted.", lower_bound=2)
 
 
 def build(space: str) -> dict[str, Any]:
-    """What the command tells, and the seconds it took."""
+    """Returns what the command tells, and the seconds it took."""
     pipeline = text_proto.read(CONFIG, pipeline_pb2.TrainEvalPipelineConfig)
     pipeline.model.architecture_name, decisions = SPACES[space]
     pipeline.search_config.search_space.Clear()

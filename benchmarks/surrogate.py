@@ -42,6 +42,7 @@ class Surrogate:
     """The mAP of architectures of a MnasFPN space, without noise."""
 
     def __init__(self, space: SearchSpace):
+        # Always the same landscape: searches with different seeds climb one and the same hill.
         rng = np.random.default_rng(0)
         self._pairs = []
         for _ in range(_NUM_PAIRS):
@@ -69,11 +70,12 @@ class Surrogate:
 
 
 def reach(architecture: architecture_pb2.Architecture) -> float:
-    """The weighted share of pairs of an incoming and an output level that one cell connects."""
+    """Returns the weighted share of pairs of incoming and output levels that a cell connects."""
     pyramid = architecture.feature_pyramid.mnasfpn
     levels = range(pyramid.min_level, pyramid.max_level + 1)
     seen = [{level} for level in levels]
     for block in pyramid.block:
+        # A node knows the levels that anything it reads knows.
         seen.append(set().union(*(seen[i] for i in block.input)))
     outputs = zip(pyramid.block[-len(levels) :], seen[-len(levels) :], strict=True)
     connected = sum(

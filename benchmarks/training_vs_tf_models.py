@@ -72,12 +72,19 @@ def train_theirs(folder: str) -> dict[str, float]:
         f"--retinanet_dir={folder}",
     ]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    # The result is the last line; libraries may print before it.
     return json.loads(output.splitlines()[-1])
 
 
 def evaluation_files(files: list[str], folder: Path) -> tuple[str, str, int]:
-    """What tf-models' evaluator reads: records with a number for source_id, and the boxes as COCO
-    JSON (its own conversion fails with NumPy 2). The paths of both, and how many images."""
+    """Writes the files that tf-models' evaluator reads.
+
+    They are records with a number for source_id, and the boxes as COCO JSON: its own conversion
+    fails with NumPy 2.
+
+    Returns:
+      The paths of both, and how many images there are.
+    """
     import tensorflow as tf
 
     from mnasdet.data import records
@@ -114,7 +121,7 @@ def evaluation_files(files: list[str], folder: Path) -> tuple[str, str, int]:
 
 
 def retinanet(folder: str) -> None:
-    """RetinaNet with MobileNetV2 and a separable 64-wide FPN and head, 2.3 M weights."""
+    """Trains RetinaNet with MobileNetV2 and a separable 64-wide FPN and head, 2.3 M weights."""
     import tensorflow as tf
     from official.core import config_definitions as cfg
     from official.core import train_lib

@@ -18,7 +18,7 @@ _SSD_LEVEL = 4
 MAX_LEVEL = 12
 MAX_SSD_LAYERS = MAX_LEVEL - _SSD_LEVEL - 1
 
-NUM_ASPECT_RATIOS = 3  # Of multiscale anchors where none are given.
+NUM_ASPECT_RATIOS = 3  # The default of multiscale anchors.
 
 
 def levels(architecture: architecture_pb2.Architecture) -> range:

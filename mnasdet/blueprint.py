@@ -1,5 +1,7 @@
-"""What a pipeline config builds, resolved once. Nothing that reads a blueprint has a default of its
-own."""
+"""The result of resolving a pipeline config.
+
+Nothing that reads a blueprint has a default of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from mnasdet.protos import architecture_pb2
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What a config builds.
+    """The model that a config builds.
 
     Attributes:
       kind: the member of `model` that the config sets, such as "ssd".
@@ -33,5 +35,5 @@ class Blueprint:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels of the images that the network takes."""
+        """Returns (height, width) in pixels of the images that the network takes."""
         return self.resizer.image_size

@@ -79,10 +79,10 @@ _SSD_CHANNELS = (512, 256, 256, 128)
 # have it too, but never hands it to its backbone: the zoo's checkpoints have all 1280 channels.
 _FPNLITE_LAST_CHANNELS = 256
 
-# Problems of an architecture that its one line tells.
+# The most problems of an architecture that its one line tells.
 _MAX_JOINED = 5
 
-# As protobuf writes them, after an even number of backslashes.
+# The letters of breaks that protobuf writes, after an even number of backslashes.
 _BREAKS = {"n": "\n", "r": "\r", "t": "\t"}
 _LINE_BREAK = re.compile(r"((?<!\\)(?:\\\\)*)\\([nrt])")
 
@@ -100,7 +100,7 @@ def load(
     fine_tune_checkpoint: str = "",
     change: Callable[[pipeline_pb2.TrainEvalPipelineConfig], None] | None = None,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """The pipeline config in a text-proto file, checked.
+    """Returns the pipeline config in a text-proto file, checked.
 
     Args:
       path: as `packaged.find_config` takes it.
@@ -135,8 +135,10 @@ def load(
 
 
 def to_text(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """Returns a config as it is written to a file: with a digest, which `load` compares, and with a
-    database's URL without its password."""
+    """Returns a config as it is written to a file.
+
+    It has a digest, which `load` compares, and a database's URL without its password.
+    """
     written = pipeline_pb2.TrainEvalPipelineConfig()
     written.CopyFrom(pipeline)
     remove_password(written)
@@ -190,12 +192,14 @@ def _replace_architecture(
 ) -> None:
     pipeline.model.architecture.CopyFrom(architecture)
     if pipeline.model.HasField("ssd"):
+        # The extractor's fields describe an architecture, too: both would be checked, and one
+        # ignored.
         for field in ARCHITECTURE_FIELDS:
             pipeline.model.ssd.feature_extractor.ClearField(field)
 
 
 def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
-    """A sample config that nobody gave a checkpoint trains from scratch, and says so."""
+    """Drops a sample config's placeholder: it then trains from scratch, and says so."""
     if TO_BE_CONFIGURED in train_config.fine_tune_checkpoint:
         logging.warning(
             'train_config.fine_tune_checkpoint is "%s": training starts from random weights',
@@ -205,7 +209,7 @@ def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
 
 
 def _report(problems: list[str], path: str, text: str) -> str:
-    """One line a problem, with the line of the file that it is about."""
+    """Returns one line a problem, with the line of the file that it is about."""
     told = problems[:MAX_TOLD]
     lines = [line_of(problem.split()[0].rstrip(":"), text) for problem in told]
     if len(problems) == 1:
@@ -222,7 +226,7 @@ def _report(problems: list[str], path: str, text: str) -> str:
 def check(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, readers: Collection[str] = READERS
 ) -> list[str]:
-    """All problems: each the field's path, its value and what is allowed."""
+    """Returns all problems: each the field's path, its value and what is allowed."""
     if not pipeline.HasField("model"):
         return pipeline_problems(pipeline, readers=readers)
     try:
@@ -239,11 +243,12 @@ def check(
 
 
 def _rooted(problem: str, pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """The problem of a resolved architecture, with the path that its field has in the config."""
+    """Returns the problem of a resolved architecture, with its field's path in the config."""
     model = pipeline.model
     field = re.split(r"[. ]", problem, maxsplit=1)[0]
     of_part = problem.partition(".")[2]
     if field in ("box_predictor", "anchor_generator") and model.ssd.HasField(field):
+        # The merged field stands where the config wrote it, and that is the line to be named.
         return f"model.ssd.{problem}"
     extractor = model.ssd.feature_extractor
     if of_part.startswith("conv_hyperparams") and extractor.HasField("conv_hyperparams"):
@@ -318,7 +323,7 @@ def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
 
 
 def _from_extractor(extractor: ssd_pb2.SsdFeatureExtractor) -> architecture_pb2.Architecture:
-    """Backbone and feature pyramid that the OD API builds for a `feature_extractor` message."""
+    """Builds backbone and feature pyramid as the OD API does for a `feature_extractor` message."""
     if extractor.type not in _BACKBONES:
         raise ConfigError(unknown_extractor(extractor.type, _BACKBONES))
     network, hyperparams = _BACKBONES[extractor.type]
@@ -376,8 +381,7 @@ def _check_mnasfpn_levels(
 
 
 def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
-    """Returns a published architecture by its name, the one in a text-proto file, or that of an
-    architecture string; checked.
+    """Returns the architecture of a name, a text-proto file or an architecture string; checked.
 
     Raises:
       ConfigError: there is none of that name, or it has problems.
@@ -421,7 +425,7 @@ def _checked(loaded: architecture_pb2.Architecture, where: str) -> architecture_
 
 
 def architecture_names() -> list[str]:
-    """The published architectures, sorted."""
+    """Returns the published architectures, sorted."""
     return sorted(path.stem for path in _architectures().glob("*.textproto"))
 
 

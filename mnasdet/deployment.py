@@ -1,4 +1,4 @@
-"""What is deployed of a model, by its kind: TFLite files, and how they are read again."""
+"""Deploys a model by its kind: TFLite files, and how they are read again."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def export(
     """Writes a task's TFLite file with its description, which is returned.
 
     Args:
-      nms, nms_score_threshold, nms_type: as of `exportable`.
+      nms, nms_score_threshold, nms_type: see `exportable`.
       kind: further arguments of `tflite.export.export`.
     """
     content = exportable(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
@@ -123,6 +123,8 @@ def deploy(
         described = export(
             task, folder, images=images, labels=labels, graph_name=graph_name, **kind
         )
+        # Suppression with a threshold of its own may cost accuracy, so its file is judged where
+        # that is quick.
         if kind and accuracy.is_quick(pipeline):
             described["accuracy"] = compare(task, pipeline, graphs[form], others=(), **kind)
             exporting.write_description(folder, described)

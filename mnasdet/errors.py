@@ -107,7 +107,7 @@ _FOREIGN = (
 )
 
 
-# What TensorFlow tells its authors: in which node of which graph it was.
+# The part of an error in which TensorFlow tells its authors the node and the graph.
 _INTERNAL = re.compile(r"^\{\{.*?\}\} ?|;? *\[Op:\w*\].*$")
 
 # The lines of such an error that come before what happened.
@@ -150,8 +150,9 @@ def naming(work: str) -> Iterator[None]:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The allowed names for a message, nearest first: "one of a, b, c"."""
+    """Returns the allowed names for a message, nearest first: "one of a, b, c"."""
     names = list(allowed)
     name = name[:_COMPARED_CHARACTERS]
+    # The cutoff of 0 ranks all names; the default one drops those that are not alike at all.
     close = difflib.get_close_matches(name, names, n=len(names), cutoff=0.0)
     return "one of " + ", ".join(close + [other for other in names if other not in close])

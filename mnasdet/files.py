@@ -66,7 +66,7 @@ def fill(path: str | os.PathLike, content: bytes) -> None:
     try:
         with open(path, "xb") as file:
             file.write(content)
-    except OSError as error:  # That of a full disk names no file.
+    except OSError as error:  # The error of a full disk names no file.
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
@@ -123,7 +123,7 @@ def _sync(path: str) -> None:
 def sync_folder(folder: str | os.PathLike, names: Iterable[str] = ()) -> None:
     """Waits until the disk has a folder's list of files, and the files `names` in it.
 
-    Without it a power cut may leave a name with nothing behind it.
+    Without it a power cut may leave a name without its content.
     """
     for name in names:
         _sync(os.path.join(folder, name))
@@ -242,7 +242,7 @@ def matching(pattern: str) -> list[str]:
     while parts and os.path.exists(os.path.join(place, parts[0])):
         place = os.path.join(place, parts.pop(0))
     found = glob.glob(os.path.join(glob.escape(place), *parts))
-    # What was written to x[1].record is asked for as x[1].record*.
+    # A file that was written to x[1].record is asked for as x[1].record*.
     literal = [part.replace("[", "[[]") for part in parts]
     return sorted(found or glob.glob(os.path.join(glob.escape(place), *literal)))
 

@@ -36,7 +36,7 @@ def lines(there: Message, here: Message, path: str = "") -> Iterator[str]:
 
 
 def _entries(message: Message, field: FieldDescriptor) -> list[Any]:
-    """The values of a field: of a plain one its default, too; of a message only where it is set."""
+    """Returns a field's values: a plain one's default, too; a message only where it is set."""
     value = getattr(message, field.name)
     if field.is_repeated:
         return list(value)
@@ -50,7 +50,7 @@ def _presence(field: FieldDescriptor, entries: list[Any]) -> str:
 
 
 def _text(field: FieldDescriptor, entries: list[Any]) -> str:
-    """The entries as a config has them."""
+    """Returns the entries as a config has them."""
     texts = []
     for entry in entries:
         out = io.StringIO()

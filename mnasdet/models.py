@@ -34,6 +34,7 @@ def network_of(
 
 
 def build(blueprint: Blueprint) -> Task:
+    # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
     """Returns the detector or classifier of a blueprint, with fresh weights."""
     if blueprint.kind == "classification":
         from mnasdet.classifiers import classifier

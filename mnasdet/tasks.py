@@ -1,4 +1,4 @@
-"""What training, evaluation and search need of a detector or a classifier."""
+"""The interfaces that training, evaluation and search need of a detector or a classifier."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class Loss(NamedTuple):
-    """A loss of some examples. Losses of parts of a batch are added, both members, and divided
-    once: so no task needs to know how a batch is split over replicas.
+    """A loss of some examples.
+
+    Losses of parts of a batch are added, both members, and divided once: so no task needs to know
+    how a batch is split over replicas.
 
     Attributes:
       total: the sum over the examples.

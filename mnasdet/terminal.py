@@ -19,9 +19,9 @@ from mnasdet import passwords
 # The package and, in the source tree, the commands beside it.
 _OUR_FOLDERS = (Path(mnasdet.__file__).parent, Path(mnasdet.__file__).parents[1] / "scripts")
 
-# What makes a terminal do something other than show letters: control characters but tab and line
-# feed, such as those that begin a colour, a title or a movement of the cursor; the marks that turn
-# the order of letters around; and halves of surrogate pairs, which no encoding has.
+# Characters that make a terminal do something other than show letters. They are control characters
+# but tab and line feed, such as those that begin a colour, a title or a movement of the cursor; the
+# marks that turn the order of letters around; and halves of surrogate pairs, which no encoding has.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -126,7 +126,7 @@ class _PrintableText(io.TextIOWrapper):
 
 
 class _MaskedText(_PrintableText):
-    """Standard error: errors, logs and tracebacks, whoever they are from, without passwords."""
+    """Standard error: errors, logs and tracebacks of all packages, without passwords."""
 
     def write(self, text: str) -> int:
         super().write(passwords.masked(text))

@@ -77,7 +77,7 @@ def decode(content: bytes, kind: str) -> str:
         name = encoding.upper()
         remedy = "save it as UTF-8" if encoding == "utf-8" else "declare its encoding or save it so"
         raise ValueError(f"is not {name} ({byte}): {remedy}") from None
-    except UnicodeError:  # Of codecs for other uses, such as "idna".
+    except UnicodeError:  # Codecs for other uses, such as "idna", raise it.
         raise ValueError(f"is not {encoding.upper()}: save it as UTF-8") from None
 
 

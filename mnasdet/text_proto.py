@@ -34,7 +34,7 @@ _QUOTED_CHARACTERS = 80
 # a label map of 100,000 classes 7 MB.
 MAX_BYTES = 16_000_000
 
-# Of longer texts the first problem is told alone, which is what protobuf finds.
+# Longer texts get only the first problem, which is protobuf's own.
 _MAX_EXAMINED = 1_000_000
 
 # Protobuf's time for a string grows with the square of the backslashes in a row.
@@ -57,7 +57,7 @@ def read(
     message_class: type[MessageT],
     error: type[UserError] = ConfigError,
 ) -> MessageT:
-    """The message in a text-proto file; raises `error` with one line."""
+    """Reads the message in a text-proto file; raises `error` with one line."""
     return parse(read_text(path, error), message_class, str(path), error)
 
 
@@ -209,7 +209,7 @@ def _report(faults: list[Fault], text: str, name: str) -> str:
 def _placed(problem: str, line: int, column: int, text: str, name: str) -> str:
     # Before it is cut: half of a URL would not be known as one.
     whole = passwords.masked(text.split("\n")[line - 1])
-    # Of a long line, the part around the column.
+    # Only the part of a long line around the column.
     start = column - _QUOTED_CHARACTERS // 2 if column > _QUOTED_CHARACTERS else 0
     quoted = whole[start:].strip()[:_QUOTED_CHARACTERS]
     return f'{name}:{line}:{column}: {problem}  in "{quoted}"'

@@ -161,8 +161,10 @@ def _heading(cost: str) -> str:
 
 
 def _subject():
-    """Returns the Architecture, (height, width) if one is known, and the number of classes that the
-    flags name."""
+    """Returns the Architecture, the image size and the number of classes that the flags name.
+
+    The size is (height, width), or None where the architecture has none.
+    """
     from mnasdet import config
     from mnasdet.architectures import default_input_size
 
@@ -214,7 +216,7 @@ def _checked_size(architecture, image_size) -> tuple[int, int]:
 
 
 def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
-    """The costs of one image, total and by part; `image_size` is (height, width)."""
+    """Returns the costs of one image, total and by part; `image_size` is (height, width)."""
     from mnasdet import models
     from mnasdet.architecture_string.conversion import to_string
     from mnasdet.networks.cost import cost_sheet

@@ -1,6 +1,6 @@
 """Checks a pipeline config and the data it names: all problems at once, or "ok" and what it builds.
 
-Of the records it looks at all where they are few, and else at the first ones of each file.
+It looks at all records where they are few, and else at the first ones of each file.
 
   python scripts/check_config.py \\
     --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config \\
@@ -69,6 +69,7 @@ def _checkpoint_problems(train_config) -> list[str]:
         return []
     from mnasdet.training import checkpoints, foreign_checkpoints
 
+    # Ahead of the search for our own, which would only find no checkpoint there.
     if foreign := foreign_checkpoints.describe(path):
         return [f"train_config.fine_tune_checkpoint: {path}: {foreign}"]
     try:
@@ -80,12 +81,13 @@ def _checkpoint_problems(train_config) -> list[str]:
 
 def _text(value: Any) -> str:
     if isinstance(value, int):
+        # Cardinalities of search spaces have dozens of digits.
         return f"{value:,}" if value < 1e15 else f"{value:.4g}"
     return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def summarize(pipeline) -> dict[str, Any]:
-    """What the config builds and how it is trained and searched."""
+    """Returns what the config builds, and how it is trained and searched."""
     from mnasdet import config, models
     from mnasdet.architecture_string.conversion import to_string
     from mnasdet.networks.cost import cost_sheet
@@ -119,7 +121,7 @@ def summarize(pipeline) -> dict[str, Any]:
 
 
 def schedule(learning_rate) -> str:
-    """The learning rate's course in one line."""
+    """Returns the learning rate's course in one line."""
     rate = getattr(learning_rate, learning_rate.WhichOneof("learning_rate"))
     match rate.DESCRIPTOR.name:
         case "CosineDecayLearningRate":

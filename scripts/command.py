@@ -126,8 +126,10 @@ def define_record_flags() -> None:
 def load_pipeline(
     readers: Collection[str] = ("train_input_reader", "eval_input_reader"), **others: Any
 ):
-    """The pipeline config that the flags name, checked for a command that uses `readers`; `others`
-    goes in place of what it says, as in `config.load`."""
+    """Loads the pipeline config that the flags name, checked for a command that uses `readers`.
+
+    `others` replaces what it says, as in `config.load`.
+    """
     from mnasdet import config
 
     return config.load(
@@ -148,8 +150,9 @@ def default_num_classes(architecture) -> int:
 def write_records(
     images, total: int, names: Mapping[int, str], remarks: Sequence[str] = ()
 ) -> None:
-    """Writes TFRecords and a label map as the flags of `define_record_flags` say, and prints what
-    became of the images.
+    """Writes TFRecords and a label map, and prints what became of the images.
+
+    The flags of `define_record_flags` decide how.
 
     Args:
       images: AnnotatedImages, `total` of them.
@@ -303,6 +306,7 @@ def _check_flags(argv: list[str]) -> None:
         f"no flag {word}; " + (f"did you mean --{similar}?" if similar else "--help lists them")
         for word, similar in misspelt.items()
     ]
+    # A misspelt flag leaves its value over, which is no argument of its own then.
     if not problems:
         problems = [f"unexpected argument {word!r}: every option is a --flag" for word in unknown]
     missing = [
@@ -329,6 +333,7 @@ def _value_problem(name: str) -> str:
         return (
             f"--{name} is empty{'' if name in _required else '; leave it out or give it a value'}"
         )
+    # absl takes the next flag for the value of one that has none.
     if str(flag.value).startswith("--"):
         return f"--{name} has no value; {flag.value} comes after it"
     largest = 2 ** (63 if name in _WIDE else 31) - 1
@@ -342,6 +347,7 @@ def _value_problem(name: str) -> str:
 def _similar_flag(word: str) -> str:
     """Returns the name of the flag that an unknown one was probably meant to be, or ""."""
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    # absl takes --noNAME for a switch that is off.
     names = [*FLAGS, *(f"no{known}" for known in FLAGS if FLAGS[known].boolean)]
     similar = difflib.get_close_matches(name, names, n=1)
     return (similar or [known for known in names if name and name in known] or [""])[0]
@@ -351,11 +357,13 @@ def _guarded(action: Callable[[], int | None]) -> int:
     """Returns the exit status of an action; prints the errors that the user can mend."""
     try:
         status = action() or 0
+        # A full disk or a closed pipe must not pass for success.
         terminal.check_output()
         return status
     except UserError as error:
         _print_error(str(error))
     except OSError as error:
+        # The number of an open file may stand in place of a name, which tells nobody anything.
         place = f"{os.fspath(error.filename)}: " if isinstance(error.filename, str) else ""
         _print_error(f"{place}{error.strerror or error}")
     except KeyboardInterrupt as interrupt:

@@ -28,7 +28,7 @@ flags.DEFINE_string("pipeline_config_path", None, "Text-proto pipeline config to
 flags.DEFINE_integer("seed", 0, "Seed of the sample.", lower_bound=0)
 command.define_format_flag()
 
-# What the papers searched over, as near as there is one published.
+# The papers searched over these, as near as they are published.
 _USUAL_BASES = {
     "nas_fpn": "resnet50_nas_fpn_7_256",
     "mnasnet": "mobilenet_v2_ssdlite",
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _subject() -> tuple[Any, Any]:
-    """The SearchSpaceConfig and the base Architecture that the flags name."""
+    """Returns the SearchSpaceConfig and the base Architecture that the flags name."""
     from mnasdet import config
     from mnasdet.errors import ConfigError, nearest
     from mnasdet.protos import search_pb2
@@ -80,7 +80,7 @@ def _subject() -> tuple[Any, Any]:
 
 
 def _description(name: str, space: Any) -> dict[str, Any]:
-    """JSON; the cardinality also as a string, since many readers know only doubles."""
+    """Returns JSON; the cardinality also as a string: many readers know doubles alone."""
     import numpy as np
 
     tokens = space.sample(np.random.default_rng(FLAGS.seed))

@@ -94,6 +94,7 @@ def pictures() -> list[Path]:
                 f"--output_dir: {FLAGS.output_dir} holds {file}, which is to be looked at; results "
                 "would stand among the pictures, or in their place: choose another folder"
             )
+    # A picture may be named by itself and by its folder.
     return list(dict.fromkeys(found))
 
 
@@ -132,8 +133,10 @@ def load():
 
 
 def own_pipeline():
-    """Loads the config that --pipeline_config_path names, or that of the model's folder; None where
-    a TFLite file has none."""
+    """Loads the config that --pipeline_config_path names, or that of the model's folder.
+
+    None stands for a TFLite file without one.
+    """
     from mnasdet import config
 
     path = FLAGS.pipeline_config_path or beside_model("pipeline.config")
@@ -151,6 +154,7 @@ def beside_model(name: str) -> Path | None:
     """Finds a file in the folder of the model or the one above it: best/ lies in a run's folder."""
     model = Path(FLAGS.checkpoint_dir or FLAGS.tflite_path)
     folder = model if model.is_dir() else model.parent
+    # Resolved, as a relative folder may have no name for the one above it.
     for place in (folder, folder.resolve().parent):
         if (place / name).is_file():
             return place / name
@@ -167,7 +171,7 @@ def checkpoint_detector(pipeline):
 
 
 def class_names(pipeline) -> dict[int, str]:
-    """Returns those of --label_map, the model's folder, the TFLite file or the config."""
+    """Returns the names of --label_map, the model's folder, the TFLite file or the config."""
     from mnasdet import config
     from mnasdet.data import input_pipeline, label_map
 
@@ -221,6 +225,7 @@ def detect_in(file: Path, detector, resizer, names, taken: set[str]) -> dict:
     if FLAGS.format == "text":
         line = f"{file}: {', '.join(texts) or f'nothing from a score of {FLAGS.score_threshold:g}'}"
         if not texts and len(every.scores):
+            # Without a box, the user has to know whether the threshold or the model is to blame.
             line += f" on; the best is {every.scores[0]:.2f}"
         print(line)
     height, width = image.shape[:2]

@@ -57,7 +57,7 @@ def define() -> None:
 
 
 def define_repeats() -> None:
-    """The flags of `repeats_spec`: how often one graph is timed."""
+    """Defines the flags of `repeats_spec`: how often one graph is timed."""
     flags.DEFINE_integer("num_runs", 50, "Runs of an execution that count.", lower_bound=1)
     flags.DEFINE_integer(
         "warmup_runs",

@@ -56,6 +56,7 @@ def main() -> None:
         print_exits(evaluate_exits(pipeline))
         return
 
+    # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
     from mnasdet import config, deployment, models
     from mnasdet.evaluation import baseline
     from mnasdet.evaluation.evaluate import evaluate_pipeline
@@ -75,8 +76,7 @@ def main() -> None:
 
 
 def evaluate_exits(pipeline) -> list[dict[str, Any]]:
-    """Returns the metrics of every exit, with the median latency_ms of its TFLite graph on this
-    host."""
+    """Returns the metrics of every exit, with its median latency_ms on this host."""
     from mnasdet.architectures import num_exits
     from mnasdet.evaluation.evaluate import evaluate_pipeline
     from mnasdet.evaluation.metric_text import display_name
@@ -92,6 +92,7 @@ def evaluate_exits(pipeline) -> list[dict[str, Any]]:
         with tempfile.NamedTemporaryFile(suffix=".tflite") as graph:
             quantization = "int8" if is_quantized(task.model) else "none"
             graph.write(convert(task.model, quantization))
+            # Another process reads the file.
             graph.flush()
             with opened(DeviceSpec()) as device:
                 latency_ms = device.benchmark(graph.name)["median_ms"]

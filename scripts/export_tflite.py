@@ -95,9 +95,11 @@ def main() -> None:
     check_flags()
     compares = FLAGS.compare or FLAGS.max_drop is not None
     calibrates = compares or FLAGS.quantization in ("int8", "int16x8")
+    # Nothing else looks at training pictures: without calibration, a config may name none.
     trained_on = ("train_input_reader",) if calibrates and FLAGS.calibration_set == "train" else ()
     pipeline = command.load_pipeline(readers=("eval_input_reader", *trained_on))
 
+    # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
     from mnasdet import deployment
     from mnasdet.data import input_pipeline
     from mnasdet.evaluation import metric_text
@@ -119,6 +121,7 @@ def main() -> None:
         "nms_type": FLAGS.nms_type,
         "calibration_images": None,
     }
+    # Quantisation-aware training has learnt the ranges: there is nothing to calibrate.
     if is_quantized(task.model):
         if FLAGS.layer_errors:
             raise UserError("--layer_errors: a detector trained with graph_rewriter rounds itself")
@@ -144,6 +147,7 @@ def main() -> None:
         command.print_json(description)
     else:
         print_description(description, metric_text.display_name(task.objective))
+    # Last: the files and their figures are there even where the drop is refused.
     if FLAGS.max_drop is not None:
         check_drop(description["accuracy"], metric_text.display_name(task.objective))
 

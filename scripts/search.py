@@ -68,13 +68,14 @@ def main() -> None:
 
 
 def apply_flags(pipeline) -> None:
-    """The flags that stand in for fields of the config."""
+    """Puts the flags in the place of the config's fields."""
     search_config = pipeline.search_config
     if FLAGS.num_trials:
         search_config.num_trials = FLAGS.num_trials
     if FLAGS.seed is not None:
         search_config.seed = FLAGS.seed
     if FLAGS.executor:
+        # The fields of an executor that the config has already are kept.
         getattr(search_config.executor, FLAGS.executor).SetInParent()
 
 
@@ -170,7 +171,7 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
 
 
 def search(pipeline, space, store, model_dir: Path):
-    """All trials, finished."""
+    """Runs the search and returns all trials, finished."""
     from mnasdet.networks.memory import keep_loaded
     from mnasdet.reporting.progress import TrialProgress, last_training
     from mnasdet.search import attempts, axes, latency, limits, reward

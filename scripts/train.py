@@ -46,6 +46,7 @@ def main() -> None:
         change=apply_flags,
     )
 
+    # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
     from mnasdet.training import runtime, trainer
 
     runtime.use_threads()

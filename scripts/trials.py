@@ -98,8 +98,9 @@ def list_trials() -> Result:
 
 
 def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
-    """Best first; trials without the value at the end, by number."""
+    """Sorts the best first; trials without the value come last, by number."""
     value = row[FLAGS.sort]
+    # More is better for these two alone.
     sign = -1 if FLAGS.sort in ("reward", "accuracy") else 1
     return value is None, sign * (value or 0), row["number"]
 
@@ -245,6 +246,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
     from mnasdet.search import axes
 
     searches = result["searches"]
+    # Columns are told apart by what differs.
     heading = "store" if searches[0]["search_name"] == searches[1]["search_name"] else "search_name"
     counts = ["trials", "complete", "failed", "rejected", "duplicates", "architectures"]
     rows = [[name, *(str(search[name]) for search in searches)] for name in counts]
@@ -260,6 +262,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
         ("costs", {own.unit for own in weighed}),
         ("accuracies", {own.accuracy for own in weighed}),
     ):
+        # Milliseconds times mAP and multiply-adds times mAP are no areas of one kind.
         if len(names) > 1:
             print(f"{what} are in {' and in '.join(sorted(names))}: hypervolumes do not compare")
             return
@@ -281,7 +284,7 @@ _ACTIONS: dict[str, Callable[[], Result]] = {
 
 
 def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[Any]:
-    """The search that two flags name; the name may be left out where there is only one."""
+    """Opens the search that two flags name; a single one needs no name."""
     from mnasdet.search.trials import trial_store
 
     location, name = _location(FLAGS[store_flag].value), FLAGS[name_flag].value
@@ -292,11 +295,13 @@ def _open(store_flag: str = "store", name_flag: str = "search_name") -> closing[
             held = f"several searches; set --{name_flag} to one of {', '.join(names)}"
             raise UserError(f"--{store_flag} holds {held if names else 'no search yet'}")
         name = names[0]
+    # Never created: a mistyped name must not leave an empty search.
     return closing(trial_store.TrialStore(location, name, create=False))
 
 
 def _location(store: str) -> str:
-    """A folder stands for the file in it."""
+    """Returns where the trials are: a folder stands for the file in it."""
+    # A URL is no path, even if a folder of that name exists.
     is_folder = "://" not in store and Path(store).is_dir()
     return str(Path(store) / "trials.db") if is_folder else store
 

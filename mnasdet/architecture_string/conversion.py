@@ -5,10 +5,10 @@
 The parts, separated by "/", are the backbone; then the feature pyramid, the box predictor and,
 where they are not the pyramid's usual ones, the anchors; or a classifier in place of those; and
 `net` for what belongs to all parts. A part is its kind and its options, joined by "_": a key and
-its numbers, or a key alone. Blocks stand behind the options, separated by ".". Those of a pyramid
+its numbers, or a key alone. Blocks stand after the options, separated by ".". Those of a pyramid
 are their level and in brackets what they merge: C3, C4, … come in, B0, B1, … are the blocks before.
-A MnasFPN's have F and the kernel size behind, and "se" for squeeze and excite; a NAS-FPN's "gp" for
-global pooling.
+A MnasFPN's have F and the kernel size after that, and "se" for squeeze and excite; a NAS-FPN's
+have "gp" for global pooling.
 
 What the string leaves out is not structure: name and source; how layers start, are normalised,
 regularised and activated. Those are the published ones of each kind.
@@ -36,8 +36,9 @@ from mnasdet.protos import architecture_pb2
 
 
 def to_string(architecture: architecture_pb2.Architecture) -> str:
-    """The line that `from_string` makes the same structure of."""
+    """Returns the line that `from_string` makes the same structure of."""
     parts = [_write_part(architecture, field) for field in ORDER]
+    # Anchors are left out where they are the usual ones: most lines would else be twice as long.
     usual = architecture_pb2.Architecture()
     usual.CopyFrom(architecture)
     _set_usual_anchors(usual)
@@ -60,12 +61,14 @@ def _write_part(architecture: architecture_pb2.Architecture, field: str) -> str:
 
 
 def from_string(text: str) -> architecture_pb2.Architecture:
-    """The architecture that a line stands for.
+    """Returns the architecture that a line stands for.
 
     Raises:
       ConfigError: with the place in the line that cannot be read, and what is allowed there.
     """
     architecture = architecture_pb2.Architecture()
+    # Parts come in one order, so that a word means one thing: `c48` is the pyramid's wherever it
+    # is.
     allowed = {name: kind for name, kind in KINDS.items() if _place(kind) == 0}
     for piece in split((text, 0), "/"):
         name, rest = read_kind(piece, allowed)
@@ -93,12 +96,12 @@ def _read_blocks(message: Any, blocks: Blocks, pieces: Sequence[Piece]) -> None:
 
 
 def _without_blocks(piece: Piece, kind: Kind) -> tuple[Piece, list[Piece]]:
-    """The options before the blocks, and the blocks."""
+    """Splits a part into the options before the blocks, and the blocks."""
     text, start = piece
     match = re.search(f"(?:^|_)(?={kind.blocks.start})", text) if kind.blocks else None
     if not match:
         return piece, []
-    # A "." in a number has a digit behind it.
+    # A "." in a number has a digit after it.
     blocks = split((text[match.end() :], start + match.end()), r"\.(?=\D|$)")
     return (text[: match.start()], start), list(blocks)
 
@@ -108,7 +111,7 @@ def _place(kind: Kind) -> int:
 
 
 def _part(architecture: architecture_pb2.Architecture, field: str) -> tuple[Any, dict[str, Kind]]:
-    """A part's message, if there is one, and the kinds that write it."""
+    """Returns a part's message, if there is one, and the kinds that write it."""
     if not field:
         return architecture, {"net": KINDS["net"]}
     part: Any = getattr(architecture, field)
@@ -123,8 +126,10 @@ def _part(architecture: architecture_pb2.Architecture, field: str) -> tuple[Any,
 
 
 def _usual(kind: Kind, message: Message, architecture: architecture_pb2.Architecture) -> Any:
-    """What a message of a kind is where no option says otherwise; anchors have the pyramid's
-    levels."""
+    """Returns a message of a kind as it is where no option says otherwise.
+
+    Anchors have the pyramid's levels.
+    """
     usual: Any = parse(kind.usual, message)
     pyramid, _ = _part(architecture, "feature_pyramid")
     if kind is KINDS["multiscale"] and hasattr(pyramid, "min_level"):
@@ -133,7 +138,7 @@ def _usual(kind: Kind, message: Message, architecture: architecture_pb2.Architec
 
 
 def _set_usual_anchors(architecture: architecture_pb2.Architecture) -> None:
-    """The anchors that are usual for the pyramid; none without one."""
+    """Sets the anchors that are usual for the pyramid; none without one."""
     architecture.ClearField("anchor_generator")
     pyramid, kinds = _part(architecture, "feature_pyramid")
     if pyramid is None:

@@ -1,4 +1,4 @@
-"""What the architecture string is made of: parts and blocks with options, and pieces of text."""
+"""The grammar of the architecture string: parts and blocks with options, and pieces of text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 
 from mnasdet.errors import ConfigError, shown
 
-# A piece of the string and the place where it starts.
+# A piece of the string and the place where it starts, for the messages.
 Piece = tuple[str, int]
 
 
 @dataclass(frozen=True)
 class Option:
-    """A word behind a kind.
+    """A word after a kind.
 
     Attributes:
       key: its letters.
@@ -39,7 +39,7 @@ class Kind:
       options: in their order.
       usual: text proto of what holds where no option says otherwise.
       needs: a field and the value that it has in messages of this kind.
-      blocks: how the blocks behind the options are written and read.
+      blocks: how the blocks after the options are written and read.
       anchors: text proto of a pyramid's usual anchor generator.
     """
 
@@ -67,8 +67,12 @@ class Blocks:
 
 
 def options(numbers: str, **flags: tuple[str, int]) -> tuple[Option, ...]:
-    """Options from "key=field" for those with numbers, "!" behind what is always written; then
-    those without, by their keys, with a field and the value that they set."""
+    """Returns options from words such as "key=field".
+
+    Args:
+      numbers: the options with numbers; "!" after what is always written.
+      flags: the options without, by their keys, with a field and the value that they set.
+    """
     words = [word.partition("=") for word in numbers.split()]
     return (
         *(Option(key, field.rstrip("!"), always=field.endswith("!")) for key, _, field in words),
@@ -77,7 +81,7 @@ def options(numbers: str, **flags: tuple[str, int]) -> tuple[Option, ...]:
 
 
 def split(piece: Piece, separator: str) -> Iterator[Piece]:
-    """The pieces between the places that a pattern matches."""
+    """Yields the pieces between the places that a pattern matches."""
     text, start = piece
     end = 0
     for match in re.finditer(separator, text):

@@ -14,6 +14,9 @@ from mnasdet.protos import architecture_pb2
 
 _LEVELS = "from=min_level to=max_level"
 _SQUARE_AND_OBLONG = "aspect_ratios: [1.0, 2.0, 0.5]"
+# The predictors' hyper-parameters of the OD API's mobile configs and of RetinaNet, which the string
+# leaves out. 4.6 and 4.595 are log(99): a prior of 0.01 for every class (Lin et al., 2017, section
+# 3.3).
 _MOBILE = """
   class_prediction_bias_init: -4.6
   conv_hyperparams {
@@ -143,5 +146,5 @@ KINDS = {
     ),
 }
 
-# In which order the parts stand.
+# The order of the parts in a string.
 ORDER = ("backbone", "feature_pyramid", "classifier", "box_predictor", "anchor_generator", "")

@@ -14,7 +14,7 @@ _NasFpn = architecture_pb2.NasFpn
 
 
 def live_blocks(proto: architecture_pb2.MnasFpn) -> list[int]:
-    """Places in `proto.block` of the blocks that an output needs, ascending."""
+    """Returns the places in `proto.block` of the blocks that an output needs, ascending."""
     num_inputs = proto.max_level - proto.min_level + 1
     stack = list(range(len(proto.block)))[-num_inputs:]
     live: set[int] = set()
@@ -28,18 +28,22 @@ def live_blocks(proto: architecture_pb2.MnasFpn) -> list[int]:
 
 
 def feature_names(proto: architecture_pb2.MnasFpn) -> dict[int, str]:
-    """What a block's `input` indices mean: C3, C4, … come in, B0, B1, … are the live blocks."""
+    """Returns the names of features, by the index that a block's `input` has of them.
+
+    C3, C4, … come in, B0, B1, … are the live blocks.
+    """
     return _names(proto, live_blocks(proto))
 
 
 def _names(proto: Any, places: Sequence[int]) -> dict[int, str]:
     num_inputs = proto.max_level - proto.min_level + 1
     names = {index: f"C{proto.min_level + index}" for index in range(num_inputs)}
+    # Numbered among the live ones, so that two cells that build one network have one string.
     return names | {num_inputs + place: f"B{i}" for i, place in enumerate(places)}
 
 
 def write_mnasfpn(proto: architecture_pb2.MnasFpn) -> list[str]:
-    """The blocks that an output needs; the others are not built."""
+    """Writes the blocks that an output needs; the others are not built."""
     names = feature_names(proto)
     return [
         f"L{block.level}({'+'.join(names[index] for index in block.input)})"
@@ -63,7 +67,7 @@ def read_mnasfpn(proto: architecture_pb2.MnasFpn, piece: Piece) -> None:
 
 
 def write_nas_fpn(proto: architecture_pb2.NasFpn) -> list[str]:
-    """All cells: what no other uses goes into an output."""
+    """Writes all cells: a cell that no other uses goes into an output."""
     names = _names(proto, range(len(proto.cell)))
     return [
         f"L{cell.level}({'+'.join(names[index] for index in cell.input)})"
@@ -84,7 +88,7 @@ def read_nas_fpn(proto: architecture_pb2.NasFpn, piece: Piece) -> None:
 
 
 def _inputs(proto: Any, num_blocks: int, piece: Piece) -> list[int]:
-    """The indices of the features that "C3+B0" names."""
+    """Returns the indices of the features that "C3+B0" names."""
     num_inputs = proto.max_level - proto.min_level + 1
     indices = []
     for name in split(piece, r"\+"):

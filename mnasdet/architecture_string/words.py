@@ -16,7 +16,7 @@ from mnasdet.protos import architecture_pb2
 
 
 def kind_of(message: Any, kinds: dict[str, Kind]) -> str:
-    """The name of the first kind that a message may be of."""
+    """Returns the name of the first kind that a message may be of."""
     return next(
         name
         for name, kind in kinds.items()
@@ -25,8 +25,9 @@ def kind_of(message: Any, kinds: dict[str, Kind]) -> str:
 
 
 def read_kind(piece: Piece, kinds: dict[str, Kind]) -> tuple[str, Piece]:
-    """The kind that a piece starts with, and what follows it."""
+    """Returns the kind that a piece starts with, and the rest of the piece."""
     text, start = piece
+    # The longest name first: `ssd_anchors` begins with the kind `ssd`.
     for name in sorted(kinds, key=len, reverse=True):
         if text == name or text.startswith(f"{name}_"):
             return name, (text[len(name) + 1 :], start + len(name) + 1)
@@ -34,12 +35,12 @@ def read_kind(piece: Piece, kinds: dict[str, Kind]) -> tuple[str, Piece]:
 
 
 def parse(text: str, like: Message) -> Any:
-    """The message of a text proto, of the type of another."""
+    """Parses a text proto into a message of the type of another."""
     return text_format.Parse(text, type(like)())
 
 
 def write_options(message: Any, usual: Any, options: Sequence[Option]) -> list[str]:
-    """A word for each option that says other than what is usual, or that is always written."""
+    """Writes a word for each option that is not as usual, or that is always written."""
     words = []
     for option in options:
         value = getattr(message, option.field)
@@ -59,9 +60,10 @@ def write_options(message: Any, usual: Any, options: Sequence[Option]) -> list[s
 
 
 def _number(value: float) -> str:
-    """The shortest decimal of a float32."""
+    """Returns the shortest decimal of a float32."""
     if isinstance(value, int):
         return str(value)
+    # Six digits are not enough for every float32, and nine print 0.35 as 0.349999994.
     for digits in range(1, 9):
         text = f"{value:.{digits}g}"
         if struct.pack("f", float(text)) == struct.pack("f", value):
@@ -70,7 +72,7 @@ def _number(value: float) -> str:
 
 
 def read_options(message: Any, piece: Piece, options: Sequence[Option]) -> None:
-    """Sets what the words say.
+    """Sets the fields that the words name.
 
     Raises:
       ConfigError: for a word that is no option, or is one again.
@@ -78,6 +80,8 @@ def read_options(message: Any, piece: Piece, options: Sequence[Option]) -> None:
     by_key = {option.key: option for option in options}
     seen = set()
     for word in split(piece, "_") if piece[0] else ():
+        # An "x" between digits is a size and an "e" before a sign an exponent; elsewhere both are
+        # letters.
         match = re.fullmatch(r"([a-z]*)((?:[\d.,-]|e[-+]|(?<=\d)x(?=\d))*)", word[0])
         option = by_key.get(match[1]) if match else None
         if match is None or option is None or (option.value is None) != bool(match[2]):

@@ -81,7 +81,7 @@ def amoebanet_d(
     min_depth: int = 8,
     hyperparams: Hyperparams = PUBLISHED,
 ) -> BackboneFeatures:
-    """AmoebaNet-D (N, F). Its levels 2 to 5 have 3/4, 4, 8 and 16 times F channels.
+    """Builds AmoebaNet-D (N, F). Its levels 2 to 5 have 3/4, 4, 8 and 16 times F channels.
 
     The stem and two reduction cells of F/4 and F/2 filters lead to stride 8; there are three
     groups of normal cells, with a reduction cell before the second and the third. Dropped paths,
@@ -96,6 +96,7 @@ def amoebanet_d(
     """
 
     def width(channels: int, divisor: int = 8) -> int:
+        # A quarter of a quarter of F has to be whole, so F is rounded to 16 and not to 8.
         if depth_multiplier == 1.0:
             return channels
         return round_channels(channels * depth_multiplier, max(min_depth, divisor), divisor)
@@ -108,17 +109,19 @@ def amoebanet_d(
         with b.scope(name):
             previous, x = x, _apply(b, x, previous, cell, cell_filters, hyperparams)
         levels[level] = x
+    # Cells end linear and start with a ReLU, so a reader outside of a cell needs one.
     return BackboneFeatures(levels, b.activation(x, "relu", name="relu"))
 
 
 def _plan(num_cells: int, filters: int) -> Iterator[tuple[str, _Cell, int]]:
-    """The cells in order: name, kind, filters."""
+    """Yields the cells in order: name, kind, filters."""
     yield "stem_cell_1", _REDUCTION, filters // 4
     yield "stem_cell_2", _REDUCTION, filters // 2
     for group in range(_GROUPS):
         scaled = filters * 2**group
         if group > 0:
             yield f"reduction_cell_{group}", _REDUCTION, scaled
+        # Rounded in every group, so that an N that 3 does not divide still gives N cells.
         for index in range(num_cells * group // _GROUPS, num_cells * (group + 1) // _GROUPS):
             yield f"cell_{index + 1}", _NORMAL, scaled
 
@@ -131,7 +134,7 @@ def _apply(
     filters: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    """A cell's output. The first cell of all has no previous output and takes its input twice."""
+    """Returns a cell's output. The first cell has no previous one and takes its input twice."""
     states = [
         _relu_conv_bn(b, x, filters, 1, hyperparams, name="input"),
         x if previous is None else _matched(b, previous, x.size, filters, hyperparams),
@@ -157,7 +160,7 @@ def _apply(
 def _matched(
     b: Builder, previous: Node, size: tuple[int, int], filters: int, hyperparams: Hyperparams
 ) -> Node:
-    """The previous output in size and width of the cell's input.
+    """Returns the previous output in size and width of the cell's input.
 
     The original halves the size by two 1x1 convolutions on every second pixel, the second shifted
     by one. An average of 2x2 pixels before one convolution has as many weights and
@@ -180,7 +183,7 @@ def _operation(
     hyperparams: Hyperparams,
     name: str,
 ) -> Node:
-    """What an addition does to one of its inputs; `filters` wide."""
+    """Applies one operation of an addition to its input; the result has `filters` channels."""
     match operation:
         case "identity":
             return x
@@ -193,6 +196,7 @@ def _operation(
     kind, size = operation[: len("max_pool")], int(operation[-1])
     pool = {"max_pool": b.max_pool, "avg_pool": b.avg_pool}[kind]
     x = pool(x, size, strides=strides, name=f"{name}/{kind}")
+    # A pool keeps the width of its input; states are added, so they need one width.
     return x if x.channels == filters else conv_bn(b, x, filters, 1, hyperparams, name=name)
 
 
@@ -205,8 +209,10 @@ def _bottleneck(
     hyperparams: Hyperparams,
     name: str,
 ) -> Node:
-    """Convolutions between 1x1 convolutions to a quarter of the filters and back; the first of
-    them strides."""
+    """Adds convolutions between 1x1 convolutions to a quarter of the filters and back.
+
+    The first of the convolutions between them strides.
+    """
     with b.scope(name):
         x = _relu_conv_bn(b, x, filters // 4, 1, hyperparams, name="reduce")
         for index, kernel_size in enumerate(kernel_sizes, start=1):
@@ -245,7 +251,7 @@ def from_proto(
     min_depth: int = 8,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
-    """`amoebanet_d` as an Architecture describes it."""
+    """Builds `amoebanet_d` as an Architecture describes it."""
     return amoebanet_d(
         b,
         image,

@@ -39,7 +39,7 @@ def backbone_features(
       classifies: whether a classifier reads the last feature, and not a detector.
     """
     name = proto.WhichOneof("backbone_oneof")
-    # Of the others, no layer depends on it.
+    # No layer of the other backbones depends on it.
     arguments = {"classifies": classifies} if name == "mobilenet_v2" else {}
     with b.scope("backbone"):
         return _BACKBONES[name](

@@ -60,19 +60,22 @@ def mnasnet(
     min_depth: int = 8,
     hyperparams: Hyperparams = PUBLISHED,
 ) -> BackboneFeatures:
-    """MnasNet. Its levels are the linear outputs of the last layer of each stride (levels 2 to 5
-    of A1: 24, 40, 112 and 320 channels).
+    """Builds MnasNet.
+
+    Its levels are the linear outputs of the last layer of each stride. Levels 2 to 5 of A1 have
+    24, 40, 112 and 320 channels.
 
     Args:
       image: (height, width, 3).
       blocks: four of them with stride 2.
       stem_channels: of the 3x3 convolution before the blocks.
-      last_channels: of the 1x1 convolution behind them, which no multiplier scales.
+      last_channels: of the 1x1 convolution after them, which no multiplier scales.
       depth_multiplier: factor on the widths of stem and blocks, rounded by `round_channels`;
         widths as given for 1.
       min_depth: the least of the scaled widths.
     """
 
+    # Published widths are used as printed: rounding would change those that are no multiples of 8.
     def width(channels: int) -> int:
         if depth_multiplier == 1.0:
             return channels
@@ -89,6 +92,8 @@ def mnasnet(
             with b.scope(f"block_{index}/layer_{repeat + 1}"):
                 expanded = _expand(b, x, block, hyperparams)
                 if strides == 2 and level == MAX_LEVEL:
+                    # SSDLite's first feature: the last expansion at stride 16, before the depthwise
+                    # convolution takes it to 32.
                     expansion = expanded
                 y = _transform(b, x, expanded, block, width(block.channels), strides, hyperparams)
                 x = _skip(b, x, y, block.skip, strides, hyperparams)
@@ -115,7 +120,7 @@ def _transform(
     strides: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    """The layer behind its expansion and without its skip."""
+    """Builds the layer after its expansion and without its skip."""
     if block.op == "conv":
         y = conv_bn(
             b,
@@ -138,14 +143,15 @@ def _transform(
             name="depthwise",
         )
     if block.se_ratio:
-        # A share of the layer's input, not of what is squeezed.
+        # A quarter of the layer's input, as in the public code; MobileNetV3 takes it from the
+        # expanded width.
         squeezed = max(1, int(block.se_ratio * x.channels))
         y = squeeze_excite(b, y, squeezed, hyperparams, name="squeeze_excite")
     return y if block.op == "conv" else conv_bn(b, y, channels, 1, hyperparams, name="project")
 
 
 def _skip(b: Builder, x: Node, y: Node, skip: str, strides: int, hyperparams: Hyperparams) -> Node:
-    """`y` and, as `skip` says, the layer's input `x`."""
+    """Adds the layer's input `x` to `y` as `skip` says."""
     fits = strides == 1 and x.channels == y.channels
     if skip == "none" or (skip == "identity" and not fits):
         return y
@@ -166,7 +172,7 @@ def from_proto(
     min_depth: int = 8,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
-    """`mnasnet` as an Architecture describes it."""
+    """Builds `mnasnet` as an Architecture describes it."""
     return mnasnet(
         b,
         image,

@@ -19,7 +19,8 @@ _STAGES = [
     (6, 320, 1, 1),
 ]
 
-# What the OD API's MobileNetV2 + MnasFPN extractor carries; slim's L2 of 4e-5 halved for Keras.
+# The hyper-parameters of the OD API's MobileNetV2 + MnasFPN extractor; slim's L2 of 4e-5 halved for
+# Keras.
 MNASFPN_EXTRACTOR = Hyperparams(
     kernel=Kernel(HE_NORMAL, 2e-5),
     depthwise_kernel=Kernel(Initializer("truncated_normal", 0.536), 2e-5),
@@ -37,8 +38,10 @@ def mobilenet_v2(
     classifies: bool = False,
     hyperparams: Hyperparams = MNASFPN_EXTRACTOR,
 ) -> BackboneFeatures:
-    """MobileNetV2 (Sandler et al., 2018). Its levels are the linear outputs of the last bottleneck
-    of each stride (levels 2 to 5: 24, 32, 96 and 320 channels).
+    """Builds MobileNetV2 (Sandler et al., 2018).
+
+    Its levels are the linear outputs of the last bottleneck of each stride. Levels 2 to 5 have 24,
+    32, 96 and 320 channels.
 
     Args:
       image: (height, width, 3).
@@ -62,6 +65,8 @@ def mobilenet_v2(
             level += strides == 2
             with b.scope(f"layer_{index}"):
                 expanded = _expand(b, x, ratio, hyperparams)
+                # SSDLite's first feature (section 6.2): the expansion before the depthwise
+                # convolution to stride 32.
                 if strides == 2 and level == 5:
                     expansion = expanded
                 x = _project(b, x, expanded, width(channels), strides, hyperparams)
@@ -84,7 +89,7 @@ def _expand(b: Builder, x: Node, ratio: int, hyperparams: Hyperparams) -> Node:
 def _project(
     b: Builder, x: Node, expanded: Node, channels: int, strides: int, hyperparams: Hyperparams
 ) -> Node:
-    """3x3 depthwise, linear 1x1 projection, and the bottleneck's input added where it fits."""
+    """Adds a 3x3 depthwise, a linear 1x1 projection, and the bottleneck's input where it fits."""
     y = depthwise_conv_bn(
         b, expanded, 3, hyperparams, strides=strides, activation="relu6", name="depthwise"
     )
@@ -102,7 +107,7 @@ def from_proto(
     classifies: bool = False,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
-    """`mobilenet_v2` as an Architecture describes it."""
+    """Builds `mobilenet_v2` as an Architecture describes it."""
     return mobilenet_v2(
         b,
         image,

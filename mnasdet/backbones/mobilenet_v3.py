@@ -84,8 +84,10 @@ def mobilenet_v3(
     min_depth: int = 8,
     hyperparams: Hyperparams = PUBLISHED,
 ) -> BackboneFeatures:
-    """MobileNetV3. Its levels are the linear outputs of the last bottleneck of each stride (levels
-    2 to 5: 24, 40, 112 and 160 channels; of the small one 16, 24, 48 and 96).
+    """Builds MobileNetV3.
+
+    Its levels are the linear outputs of the last bottleneck of each stride. Levels 2 to 5 have 24,
+    40, 112 and 160 channels; of the small one 16, 24, 48 and 96.
 
     Args:
       image: (height, width, 3).
@@ -99,6 +101,8 @@ def mobilenet_v3(
     bottlenecks, last_channels = _SIZES[size]
 
     def width(channels: int, level: int) -> int:
+        # Section 6.3 halves C5 because its channels are redundant for the 90 classes of COCO; the
+        # expansion that makes it is at stride 16 and stays.
         if halved and level == MAX_LEVEL:
             channels //= 2
         return round_channels(channels * depth_multiplier, min_depth)
@@ -110,6 +114,8 @@ def mobilenet_v3(
     for bottleneck in bottlenecks:
         index += 1
         level += bottleneck.strides == 2
+        # The table gives expanded widths; a scaled network expands the rounded input by the same
+        # ratio, as slim does.
         ratio = bottleneck.expanded_channels / table_channels
         with b.scope(f"layer_{index}"):
             expanded = _expand(b, x, ratio, bottleneck.activation, hyperparams)
@@ -146,8 +152,11 @@ def _project(
     channels: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    """Depthwise convolution, squeeze and excitation with a hard gate (section 5.3), linear 1x1
-    projection, and the bottleneck's input added where it fits."""
+    """Adds a bottleneck's layers after its expansion.
+
+    They are a depthwise convolution, squeeze and excitation with a hard gate (section 5.3) and a
+    linear 1x1 projection. The bottleneck's input is added where it fits.
+    """
     y = depthwise_conv_bn(
         b,
         expanded,
@@ -158,6 +167,7 @@ def _project(
         name="depthwise",
     )
     if bottleneck.squeeze_excite:
+        # Rounded to 8, unlike MnasNet's.
         squeezed = round_channels(expanded.channels / 4)
         y = squeeze_excite(b, y, squeezed, hyperparams, gate="hard_sigmoid", name="squeeze_excite")
     y = conv_bn(b, y, channels, 1, hyperparams, name="project")
@@ -174,7 +184,7 @@ def from_proto(
     min_depth: int = 8,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
-    """`mobilenet_v3` as an Architecture describes it."""
+    """Builds `mobilenet_v3` as an Architecture describes it."""
     return mobilenet_v3(
         b,
         image,

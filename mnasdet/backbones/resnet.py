@@ -36,9 +36,10 @@ def resnet(
     min_depth: int = 8,
     hyperparams: Hyperparams = TPU_DETECTION,
 ) -> BackboneFeatures:
-    """ResNet, or with more than one group ResNeXt. Its levels are the outputs of the last block of
-    each stride (levels 2 to 5: 256, 512, 1024 and 2048 channels, a quarter of it with basic
-    blocks).
+    """Builds ResNet, or with more than one group ResNeXt.
+
+    Its levels are the outputs of the last block of each stride. Levels 2 to 5 have 256, 512, 1024
+    and 2048 channels, with basic blocks a quarter of that.
 
     A bottleneck strides in its 3x3 convolution, not in the first 1x1 as the paper says: so do
     tensorflow/tpu and tf-models, and the counts that are usually cited.
@@ -56,6 +57,8 @@ def resnet(
     def width(channels: int, divisor: int = 8) -> int:
         if depth_multiplier == 1.0:
             return channels
+        # A group's channels have to be whole, so the width of a grouped convolution is a multiple
+        # of both.
         return round_channels(channels * depth_multiplier, max(min_depth, divisor), divisor)
 
     x = conv_bn(b, image, width(64), 7, hyperparams, strides=2, activation="relu", name="stem")
@@ -79,7 +82,7 @@ def resnet(
 
 
 def _stages(depth: int, groups: int, width_per_group: int) -> tuple[int, ...]:
-    """Blocks of every stage."""
+    """Returns the blocks of every stage."""
     allowed = sorted(_BASIC | _BOTTLENECK)
     if depth not in allowed:
         raise ValueError(f"depth is {depth}; one of {allowed} is allowed")
@@ -121,7 +124,7 @@ def _bottleneck(
 
 
 def _shortcut(b: Builder, x: Node, channels: int, strides: int, hyperparams: Hyperparams) -> Node:
-    """The block's input, projected where the shape changes (option B of section 3.3)."""
+    """Returns the block's input, projected where the shape changes (option B of section 3.3)."""
     if strides == 1 and x.channels == channels:
         return x
     return conv_bn(b, x, channels, 1, hyperparams, strides=strides, name="shortcut")
@@ -136,7 +139,7 @@ def from_proto(
     min_depth: int = 8,
     hyperparams: Hyperparams | None = None,
 ) -> BackboneFeatures:
-    """`resnet` as an Architecture describes it."""
+    """Builds `resnet` as an Architecture describes it."""
     return resnet(
         b,
         image,

@@ -1,4 +1,4 @@
-"""What an architecture has to fulfil beyond its syntax."""
+"""The rules that an architecture has to fulfil beyond its syntax."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from mnasdet.architectures import (
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
-# The finest level that a pyramid may start from.
+# The finest level that a pyramid may start from: all backbones here give levels 2 to 5.
 _FINEST = 2
 
 # ResNets with basic blocks and with bottlenecks.
 _BASIC_DEPTHS = (10, 18, 34)
 _BOTTLENECK_DEPTHS = (50, 101, 152)
 
-# The stem of AmoebaNet-D has a quarter of F filters, and its bottlenecks a quarter of those.
+# The stem of AmoebaNet-D has a quarter of F filters, and its bottlenecks a quarter of those: below
+# 16 a bottleneck would have no filters at all.
 _AMOEBANET_MIN_FILTERS = 16
 
 _BOX_CODE_SIZE = 4
@@ -161,7 +162,9 @@ def _check_classifier(root: Section) -> None:
     classifier.at_least("hidden_channels", 0)
     classifier.at_most("hidden_channels", MAX_CHANNELS)
     dropout = classifier.message.dropout
+    # dropout is the share that is dropped: at 1 the classifier would see nothing but zeros.
     classifier.require(0 <= dropout < 1, "dropout", "0 to less than 1 is allowed")
+    # A classifier ends in its dense layer, so the parts of a detector would be dropped in silence.
     for name in ("feature_pyramid", "box_predictor", "anchor_generator"):
         if root.message.HasField(name):
             root.report(name, "has no effect beside classifier; remove one of them")
@@ -190,15 +193,19 @@ def _check_pyramid(pyramid: Section) -> None:
     name = "block" if kind == "MnasFpn" else "cell"
     allowed = levels_of(message)
     merges = _parts(pyramid, name)
+    # Features are numbered on from the inputs, one a level: a merge may take any before it.
     for index, merge in enumerate(merges, start=len(allowed)):
         check(merge, index)
         merge.require(merge.message.level in allowed, "level", f"one of {list(allowed)} is allowed")
+    # Each merge is several layers in every repeat. A config of a few lines could ask for millions.
     inputs = sum(len(merge.message.input) for merge in merges)
     merged = min(message.repeats, MAX_REPEATS) * inputs
     if merged > _MAX_MERGED:
         pyramid.report(
             name, f"merges {merged} features in all repeats; at most {_MAX_MERGED} are allowed"
         )
+    # The last merges are the outputs, one a level, so that the next repeat can take them in place
+    # of the backbone's features (Ghiasi et al., 2019, section 3.1).
     outputs = [merge.message.level for merge in merges[-len(allowed) :]] if allowed else []
     if sorted(outputs) != list(allowed):
         pyramid.report(
@@ -230,11 +237,13 @@ def _check_merging_cell(cell: Section, num_features: int) -> None:
 
 def _checked_inputs(merge: Section, num_features: int) -> list[int]:
     inputs = list(merge.message.input)
+    # With more inputs than features one of them comes twice, which has a message of its own below.
     for index in dict.fromkeys(inputs[: num_features + 1]):
         if not 0 <= index < num_features:
             merge.report(
                 "input", f"is {index}; 0 to {num_features - 1} is allowed, the features before it"
             )
+    # Added to itself a feature is only doubled, which the normalisation takes out again.
     if len(set(inputs)) < len(inputs):
         merge.report("input", f"is {inputs}; each feature at most once")
     return inputs
@@ -242,6 +251,7 @@ def _checked_inputs(merge: Section, num_features: int) -> list[int]:
 
 def _check_drop_block(pyramid: Section) -> None:
     kept = pyramid.message.drop_block_keep_probability
+    # A keep probability of 0 would drop the whole feature in every step.
     pyramid.require(
         0 < kept <= 1, "drop_block_keep_probability", "more than 0 and at most 1 is allowed"
     )
@@ -264,6 +274,7 @@ def _check_predictor(predictor: Section) -> None:
 
 def _check_convolutional(predictor: Section) -> None:
     message = predictor.message
+    # 0 is the OD API's default: a max_depth of 0 leaves the layers out.
     for name in ("min_depth", "max_depth"):
         predictor.at_least(name, 0)
         predictor.at_most(name, MAX_CHANNELS)
@@ -275,6 +286,7 @@ def _check_convolutional(predictor: Section) -> None:
     # A depthwise 1x1 convolution only scales each channel; a config with both is a slip.
     if message.use_depthwise and message.kernel_size == 1:
         predictor.report("kernel_size", "is 1; use_depthwise needs at least 3")
+    # The box coder is (ymin, xmin, ymax, xmax) without keypoints, so a box has four codes.
     predictor.only("box_code_size", _BOX_CODE_SIZE)
     # Suppression applies post_processing's score_converter: a sigmoid here would be a second one.
     predictor.only("apply_sigmoid_to_scores", False)
@@ -285,7 +297,7 @@ def _check_convolutional(predictor: Section) -> None:
 def _check_same_on_all_levels(
     predictor: Section, architecture: architecture_pb2.Architecture
 ) -> None:
-    """A predictor that all levels share needs the same channels and anchors on all of them."""
+    """Reports what differs between levels: a predictor that they share needs it to be the same."""
     if predictor.message.DESCRIPTOR.name != "WeightSharedConvolutionalBoxPredictor":
         return
     if architecture.feature_pyramid.HasField("ssd_layers"):
@@ -306,6 +318,7 @@ def _check_same_on_all_levels(
 
 def _check_kernel_size(section: Section) -> None:
     size = section.message.kernel_size
+    # An even kernel has no centre: SAME padding would move the feature by half a pixel.
     section.require(size > 0 and size % 2 == 1, "kernel_size", "only odd sizes are allowed")
     section.at_most("kernel_size", MAX_KERNEL_SIZE)
 
@@ -325,10 +338,12 @@ def _check_anchors(anchors: Section, levels_of_features: range) -> None:
         return
     anchors.positive("anchor_scale")
     anchors.at_most("anchor_scale", _MAX_ANCHOR_SIZE)
+    # An empty list stands for the default ratios.
     num_ratios = len(message.aspect_ratios) or NUM_ASPECT_RATIOS
     anchors.counts(max(_MAX_ANCHORS // num_ratios, 1), "scales_per_octave")
     # Boxes are coded relative to the image throughout.
     anchors.only("normalize_coordinates", True)
+    # Without a pyramid nothing says which levels there are; that problem has a message of its own.
     if levels_of_features:
         for name, level in (
             ("min_level", levels_of_features[0]),
@@ -361,6 +376,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
         anchors.ordered("min_scale", "max_scale")
     for name in ("scales", "height_stride", "width_stride", "height_offset", "width_offset"):
         values = getattr(message, name)
+        # A scale of 0 would make anchors empty, a stride of 0 would put them all on one point.
         least = 0 if name.endswith("_offset") else 1e-9
         most = _MAX_ANCHOR_SIZE if name == "scales" else MAX_IMAGE_SIZE
         if values and len(values) != message.num_layers:
@@ -371,6 +387,7 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
             )
         elif any(value > most for value in values):
             anchors.report(name, f"is {_numbers(values)}; at most {most}")
+    # The OD API zips the two lists, so that a value without a partner is lost in silence.
     for height, width in (("height_stride", "width_stride"), ("height_offset", "width_offset")):
         if len(getattr(message, height)) != len(getattr(message, width)):
             anchors.report(height, f"and {width} go together; give both or none")
@@ -389,6 +406,7 @@ def _check_hyperparams_of(part: Section) -> None:
 def check_hyperparams(hyperparams: Section) -> None:
     """Checks the hyper-parameters of convolutions."""
     message = hyperparams.message
+    # FC belongs to the second stage of the OD API's two-stage detectors, which is not built here.
     hyperparams.require(message.op == type(message).CONV, "op", "only CONV is supported")
     if message.HasField("regularizer") and (
         l2 := hyperparams.selected("regularizer", "regularizer_oneof")
@@ -405,6 +423,8 @@ def check_hyperparams(hyperparams: Section) -> None:
     match name := message.WhichOneof("normalizer_oneof"):
         case "batch_norm" | "sync_batch_norm":
             batch_norm = hyperparams.child(name)
+            # Normalisation divides by the square root of the variance, which may be 0, plus
+            # epsilon.
             batch_norm.within("decay", 0, 1)
             batch_norm.positive("epsilon")
             batch_norm.require(

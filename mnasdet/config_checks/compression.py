@@ -1,4 +1,4 @@
-"""What has to hold for quantisation, pruning and weight clustering in training."""
+"""The rules for quantisation, pruning and weight clustering in training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from mnasdet.config_checks.architecture import stated_hyperparams
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
+# One cluster would make all weights of a kernel the same.
 _MIN_CLUSTERS = 2
 # The values of an int8 kernel; every weight is compared with every cluster in training.
 _MAX_CLUSTERS = 256

@@ -1,4 +1,4 @@
-"""What a pipeline config has to fulfil beyond its syntax.
+"""The rules that a pipeline config has to fulfil beyond its syntax.
 
 Each check names the field by its path, the value met and what is allowed. All run, so that all
 problems show at once.
@@ -112,12 +112,16 @@ def _check_reader(reader: Section, flag: str, settings: Section) -> None:
     if reader.path == "train_input_reader":
         reader.only("num_epochs", 0)
     else:
+        # 0 is the OD API's "without end"; an evaluation is one pass, for a second one finds the
+        # same.
         reader.within("num_epochs", 0, 1)
+    # No network here reads them: decoding them would cost time, and promise what is not learnt.
     for name in ("load_instance_masks", "load_multiclass_scores"):
         reader.only(name, False)
     for name in ("num_keypoints", "num_additional_channels"):
         reader.only(name, 0)
     if reader.message.shuffle:
+        # tf.data refuses a buffer of 0 as well, without the name of the field.
         reader.at_least("shuffle_buffer_size", 1)
     source = reader.message.WhichOneof("input_reader")
     if source == "digits_input_reader":

@@ -1,4 +1,4 @@
-"""What a search config has to fulfil beyond its syntax."""
+"""The rules that a search config has to fulfil beyond its syntax."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ _MOST = {
 # Values of one list. The papers have at most ten.
 _MAX_CHOICES = 256
 
+# 0 in one of these fields means no limit.
 _LIMITS = ("max_params", "max_multiply_adds", "max_latency_ms", "max_file_size")
 
 # Trials that are proposed at once, or that a controller holds.
@@ -55,7 +56,7 @@ _COUNTS = {
 # Seeds of NumPy's RandomState, which Optuna draws from, have 32 bits; trials count on from here.
 _MAX_SEED = 2**31 - 1
 
-# Of executors and measurements. No machine has as many cores; no trial takes a year.
+# Upper bounds for executors and measurements. No machine has as many cores; no trial takes a year.
 _MAX_THREADS = 4096
 _MAX_SECONDS = 365 * 24 * 3600
 _MAX_RUNS = 1_000_000
@@ -94,7 +95,7 @@ def check_search(search: Section) -> None:
 
 
 def _check_space(space: Section) -> None:
-    """Lists that are left out are the papers'."""
+    """Checks a search space. Lists that are left out are the papers'."""
     _check_choices(space, "depth_multipliers", allowed="different positive values are allowed")
     _check_choices(space, "image_sizes")
     _check_inputs(space)
@@ -135,11 +136,13 @@ def _check_mnasfpn(space: Section) -> None:
     _check_choices(space, "kernel_sizes", odd=True)
     space.at_least("num_internal_blocks", 0)
     space.at_most("num_internal_blocks", _MAX_INTERNAL)
+    # A block merges at least two features: single inputs would leave nothing to merge.
     space.at_least("max_inputs", 2)
     space.at_most("max_inputs", _MAX_INTERNAL)
 
 
 def _check_mnasnet(space: Section) -> None:
+    # The first operation and the first skip are 0, and a depth offset may be negative.
     for name in ("ops", "skips", "depth_offsets"):
         _check_choices(space, name, above=-math.inf, allowed="different values are allowed")
     for name in ("expansions", "searched_blocks"):
@@ -147,6 +150,7 @@ def _check_mnasnet(space: Section) -> None:
     _check_choices(space, "kernel_sizes", odd=True)
     _check_choices(space, "width_factors", allowed="different positive values are allowed")
     ratios = space.message.se_ratios
+    # The same value twice would be sampled twice as often and count every architecture twice.
     if any(not 0 <= ratio <= 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
         space.report("se_ratios", f"is {_shown(ratios)}; different values of 0 to 1 are allowed")
 
@@ -159,7 +163,7 @@ def _check_choices(
     odd: bool = False,
     allowed: str = "different values of at least 1 are allowed",
 ) -> None:
-    """Different values, each of them greater than `above`."""
+    """Reports choices that are not different values, each of them greater than `above`."""
     choices = list(getattr(space.message, name))
     if not all(choice > above for choice in choices) or len(set(choices)) < len(choices):
         space.report(name, f"is {_shown(choices)}; {allowed}")
@@ -184,11 +188,13 @@ def _check_controller(controller: Section) -> None:
     match kind:
         case "PpoConfig":
             controller.positive("learning_rate", "clip_range")
+            # A bonus below 0 would reward a controller for deciding early.
             controller.at_least("entropy_bonus", 0)
             controller.within("baseline_decay", 0, 1)
         case "Nsga2Config" | "RegularizedEvolutionConfig":
             controller.within("crossover_probability", 0, 1)
         case "LocalSearchConfig":
+            # At 0 nothing would be believed, so that no climb would ever move.
             controller.positive("believed_gain")
             controller.within("believed_gain", 0, 1)
 
@@ -203,8 +209,9 @@ def _check_reward(reward: Section) -> None:
 
 
 def _check_objectives(search: Section, reward: Section) -> None:
-    """Only a limit keeps a controller that sees nothing but accuracy from slow networks; a config
-    that wants just that says so by the reward `accuracy`."""
+    """Reports rewards by accuracy alone that no limit keeps from slow networks. A config that wants
+    just that says so by the reward `accuracy`.
+    """
     kind = reward.message.DESCRIPTOR.name
     several = kind == "MultiObjectiveReward"
     controller = search.message.controller.WhichOneof("controller_oneof")
@@ -225,6 +232,7 @@ def _check_objectives(search: Section, reward: Section) -> None:
 
 def _check_latency(source: Section) -> None:
     kind = source.message.DESCRIPTOR.name
+    # Multiply-adds are counted on the graph: there is no device and no thread to set.
     if kind == "MultiplyAddsSource":
         return
     source.counts(_MAX_THREADS, "num_threads")
@@ -234,6 +242,7 @@ def _check_latency(source: Section) -> None:
         return
     source.counts(_MAX_RUNS, "num_runs")
     taskset = source.message.taskset
+    # A mask without cores would fail on the phone only, in the middle of a search.
     source.require(
         not taskset or bool(re.fullmatch("(0x)?0*[1-9a-fA-F][0-9a-fA-F]*", taskset)),
         "taskset",
@@ -250,6 +259,7 @@ def _check_latency(source: Section) -> None:
 
 def _check_store(store: Section) -> None:
     url = store.message.url
+    # SQLAlchemy's own message for a path in place of a URL does not name the field.
     store.require(
         not url or "://" in url,
         "url",
@@ -261,6 +271,7 @@ def _check_executor(search: Section) -> None:
     executor = search.child("executor")
     executor.counts(_MAX_RETRIES, "max_retries", minimum=0)
     name = executor.message.WhichOneof("executor_oneof")
+    # Children in the search's own process have no workers to configure.
     if name not in ("worker_processes", "ray"):
         return
     workers = executor.child(name)
@@ -272,6 +283,7 @@ def _check_executor(search: Section) -> None:
     if name == "ray":
         workers.at_least("cpus_per_worker", 0)
         workers.at_least("gpus_per_worker", 0)
+    # No more proposals are open at a time: further workers would only hold memory.
     pending = search.message.max_pending_trials
     workers.require(
         workers.message.num_workers <= pending,

@@ -1,4 +1,4 @@
-"""What a pipeline config has to fulfil where its model is a one-stage detector."""
+"""The rules that a pipeline config has to fulfil where its model is a one-stage detector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from mnasdet.config_checks.image_resizer import check_resizer
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
-# What a feature extractor says of the architecture, unless that is given.
+# The fields of a feature extractor that describe the architecture. They count only where none is
+# given.
 ARCHITECTURE_FIELDS = (
     "type",
     "depth_multiplier",
@@ -33,10 +34,10 @@ _OTHER_METRICS = {
     "lvis": "all classes of an image are taken as verified, which LVIS does not do",
 }
 
-# Of one image. EfficientDet-D7 has 441,936.
+# For one image. EfficientDet-D7 has 441,936; every anchor costs a row of scores for all classes.
 _MAX_ANCHORS = 4_000_000
 
-# Of one image. COCO counts 100, LVIS 300.
+# For one image. COCO counts 100, LVIS 300.
 _MAX_DETECTIONS = 10_000
 
 # SSD has two features of the backbone and at most four extra layers.
@@ -94,10 +95,13 @@ def _check_ssd(
             resizer.problems.append(f"{resizer.path} cuts off boxes; it is for classifiers")
     _check_extractor(ssd.child("feature_extractor"), architecture_field)
     if coder := ssd.selected("box_coder", "box_coder_oneof"):
+        # The coder multiplies by these scales: 0 would lose the box, less than 0 turn it inside
+        # out.
         coder.positive("y_scale", "x_scale", "height_scale", "width_scale")
     if matcher := ssd.selected("matcher", "matcher_oneof"):
         matcher.within("matched_threshold", 0, 1)
         matcher.within("unmatched_threshold", 0, 1)
+        # Between the two thresholds an anchor is ignored: it is neither an object nor background.
         matcher.ordered("unmatched_threshold", "matched_threshold")
     ssd.selected("similarity_calculator", "region_similarity")
     ssd.within("negative_class_weight", 0, 1)
@@ -130,7 +134,7 @@ def _check_num_anchors(
 
 
 def _check_padding(extractor: Section, image_size: tuple[int, int]) -> None:
-    """Padding to a multiple is supported where there is nothing to pad."""
+    """Reports padding to a multiple where there is something to pad: it is not implemented."""
     extractor.at_least("pad_to_multiple", 1)
     height, width = image_size
     multiple = max(extractor.message.pad_to_multiple, 1)
@@ -161,6 +165,7 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
     )
     # A network whose input is not what `input_pipeline.preprocess` makes would be wrong in silence.
     extractor.only("replace_preprocessor_with_placeholder", False)
+    # The OD API's flag means "take conv_hyperparams in place of the backbone's own".
     if message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")
 
@@ -168,6 +173,7 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
 def _check_loss(loss: Section) -> None:
     localization = loss.selected("localization_loss", "localization_loss")
     if localization and localization.message.DESCRIPTOR.name == "WeightedSmoothL1LocalizationLoss":
+        # At delta the loss turns from a square into a line; at 0 or less there is no such place.
         localization.positive("delta")
     if classification := loss.selected("classification_loss", "classification_loss"):
         match classification.message.DESCRIPTOR.name:
@@ -182,6 +188,7 @@ def _check_loss(loss: Section) -> None:
     loss.at_least("localization_weight", 0)
     if loss.message.HasField("hard_example_miner"):
         miner = loss.child("hard_example_miner")
+        # 0 means no limit in each of these fields.
         for name in (
             "num_hard_examples",
             "max_negatives_per_positive",
@@ -218,6 +225,8 @@ def _chosen_classification(ssd: Section) -> str | None:
 
 
 def _check_softmax(ssd: Section) -> None:
+    # With zeros as the background's target its cross entropy would be 0 whatever is predicted: a
+    # softmax would never learn to find nothing.
     if _chosen_classification(ssd) == "weighted_softmax":
         ssd.require(
             not ssd.message.encode_background_as_zeros,

@@ -1,4 +1,4 @@
-"""What a training config has to fulfil beyond its syntax."""
+"""The rules that a training config has to fulfil beyond its syntax."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def check_train(train: Section, starts: bool = True) -> None:
     endless = "" if message.HasField("num_steps") else "; it is missing, and training has to end"
     train.require(message.num_steps >= 1, "num_steps", f"at least 1 is allowed{endless}")
     train.at_least("parallel_parts", 1)
+    # Each part has batch statistics of its own, so all have to be of one size.
     train.require(
         train.message.batch_size % max(train.message.parallel_parts, 1) == 0,
         "parallel_parts",
         f"a divisor of batch_size, {train.message.batch_size}, is needed",
     )
+    # 0 leaves gradients as they are.
     train.at_least("gradient_clipping_by_norm", 0)
     train.at_least("bias_grad_multiplier", 0)
     # A box here has one class; with either field one box of a record may stand for several.
@@ -47,6 +49,8 @@ def check_train(train: Section, starts: bool = True) -> None:
         for pattern in getattr(message, name):
             try:
                 re.compile(pattern)
+            # A pattern can fail by more than re.error: a large count overflows, deep nesting
+            # recurses.
             except (re.error, OverflowError, RecursionError) as error:
                 train.report(name, f'is "{pattern}", no regular expression: {error}')
     steps = train.children("data_augmentation_options")
@@ -67,6 +71,7 @@ def _check_length(section: Section, name: str) -> None:
 def _check_fine_tuning(train: Section, starts: bool) -> None:
     message = train.message
     if message.fine_tune_checkpoint and starts:
+        # A TensorFlow checkpoint is the prefix of its files; no file has the bare name.
         path = message.fine_tune_checkpoint
         check_exists(train, "fine_tune_checkpoint", [path, f"{path}.index"])
     kind = message.fine_tune_checkpoint_type
@@ -75,6 +80,7 @@ def _check_fine_tuning(train: Section, starts: bool) -> None:
             "fine_tune_checkpoint_type",
             f'is "{kind}"; {nearest(kind, _CHECKPOINT_TYPES)} is allowed',
         )
+    # The OD API's older flag means the type "detection", so the two would contradict each other.
     if message.from_detection_checkpoint and kind == "classification":
         train.report(
             "from_detection_checkpoint",
@@ -122,6 +128,7 @@ def _check_cosine(rate: Section, num_steps: int) -> None:
     message = rate.message
     rate.positive("learning_rate_base")
     rate.at_least("warmup_learning_rate", 0)
+    # Without a warm-up its rate is never used, whatever it is.
     if message.warmup_steps:
         rate.ordered("warmup_learning_rate", "learning_rate_base")
     rate.ordered("warmup_steps", "total_steps")
@@ -216,6 +223,7 @@ def _check_augmentation(augmentation: Section) -> None:
     for name in _SHARES:
         if name in fields:
             augmentation.within(name, 0, 1)
+    # A factor, a ratio or a size of 0 would leave nothing of an image.
     for low, high in _RANGES:
         if low in fields:
             augmentation.positive(low, high)
@@ -234,6 +242,8 @@ def _check_augmentation(augmentation: Section) -> None:
             augmentation.at_most(name, most)
     if "operations" in fields:
         _check_length(augmentation, "operations")
+        # Each operation is a whole crop, of which one is drawn for an image (Liu et al., 2016,
+        # section 2.2).
         for operation in augmentation.children("operations")[:_MAX_STEPS]:
             _check_augmentation(operation)
     if "aspect_ratio" in fields:
@@ -241,6 +251,7 @@ def _check_augmentation(augmentation: Section) -> None:
     _check_padding(augmentation)
     match augmentation.message.DESCRIPTOR.name:
         case "RandomAdjustHue":
+            # Hues lie on a circle of length 1: half of it to either side reaches every colour.
             augmentation.within("max_delta", 0, 0.5)
         case "RandomDistortColor":
             augmentation.within("color_ordering", 0, 1)
@@ -273,6 +284,8 @@ def _check_padding(augmentation: Section) -> None:
         if low in fields:
             augmentation.at_least(low, 0)
             augmentation.at_least(high, 0)
+            # 0 stands for a size that is taken from the image, with which nothing can be compared
+            # yet.
             if getattr(message, high):
                 augmentation.ordered(low, high)
 
@@ -285,6 +298,7 @@ def _check_size_ratios(augmentation: Section) -> None:
             augmentation.report(
                 name, f"has {len(getattr(message, name))} values; height and width are needed"
             )
+    # Absent values are the OD API's defaults, so a ratio may conflict with one that nobody wrote.
     low = list(message.min_padded_size_ratio) or [1.0, 1.0]
     high = list(message.max_padded_size_ratio) or [2.0, 2.0]
     if not all(smallest <= largest for smallest, largest in zip(low, high, strict=False)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mnasdet.errors import nearest
 
-# A message lists at most as many classes.
+# A message lists at most as many classes: a line of a thousand names hides its beginning.
 LISTED_CLASSES = 20
 
 # To look for the nearest of more takes seconds.
@@ -62,12 +62,12 @@ class AnnotatedImage:
 
     @property
     def num_objects(self) -> int:
-        """All objects of the annotation, good and bad."""
+        """Counts all objects of the annotation, good and bad."""
         return len(self.objects) + len(self.problems) + self.unread_objects
 
 
 def expected(name: str, names: Iterable[str]) -> str:
-    """The classes for a message, nearest first: all, or the nearest of many."""
+    """Returns the classes for a message, nearest first: all, or the nearest of many."""
     names = list(names)
     if len(names) <= LISTED_CLASSES:
         return nearest(name, names)

@@ -49,7 +49,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         image = AnnotatedImage(
             f"{path}: image id {shown(item.get('id'))} ({shown(_filename(item))})", _filename(item)
         )
-        # Of pictures that share an id nobody knows whose the boxes are: they are counted once.
+        # Nobody knows whose the boxes of pictures with a shared id are: they are counted once.
         annotations = by_image.pop(image_id, [])
         if ids[image_id] > 1:
             image.fault = f"{ids[image_id]} images have this id; whose the boxes are is unknown"
@@ -57,6 +57,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         else:
             _read_image(image, item, annotations, names, shift)
         images.append(image)
+    # Objects without a picture would else vanish without being counted as lost.
     for image_id, annotations in by_image.items():
         fault = f"{len(annotations)} annotations are of an image that is not in 'images'"
         if image_id is None:
@@ -81,6 +82,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
         several = error.msg == "Extra data"
         reason = "several JSON values (JSON Lines?); COCO's is one object" if several else error.msg
         raise DataError(f"{path}:{error.lineno}:{error.colno}: no JSON: {reason}") from None
+    # A nest of brackets within the allowed size may be deeper than Python recurses.
     except RecursionError:
         raise DataError(f"{path}: no COCO detection file: is nested too deeply") from None
     for key in ("images", "annotations", "categories"):
@@ -129,7 +131,7 @@ def _other_format(content: Any) -> str:
 def _categories(
     categories: list[dict], path: str | os.PathLike[str], remarks: list[str]
 ) -> tuple[dict[int, str], int]:
-    """Class id to name, and what is added to the file's ids."""
+    """Returns class id to name, and what is added to the file's ids."""
     found = [_category(category, path) for category in categories]
     above = {values.text(category.get("supercategory")) for category in categories}
     kept = []
@@ -179,7 +181,7 @@ def _category(category: dict, path: str | os.PathLike[str]) -> tuple[int, str]:
 
 
 def _filename(image: dict) -> str:
-    """The name of the picture; that in its address for LVIS, which has no other."""
+    """Returns the name of the picture; for LVIS, which has no other, the one in its address."""
     return values.text(image.get("file_name")) or values.text(image.get("coco_url"))
 
 
@@ -223,7 +225,7 @@ def _object(where: str, annotation: dict, names: Mapping[int, str], shift: int) 
 
 
 def _box(annotation: dict) -> tuple[tuple[float, float, float, float], tuple[str, ...]]:
-    """(ymin, xmin, ymax, xmax), and what to say of how it was found."""
+    """Returns (ymin, xmin, ymax, xmax), and a note of how it was found."""
     bbox = annotation.get("bbox")
     if not bbox and (points := _polygon_points(annotation.get("segmentation"))):
         return around_points(points[::2], points[1::2]), (FROM_POLYGON,)
@@ -251,7 +253,7 @@ def _degrees(rotation: Any) -> float:
 
 
 def _polygon_points(segmentation: Any) -> list[float]:
-    """The coordinates x, y, x, y ... of all polygons; none for a mask in another form."""
+    """Returns the coordinates x, y, x, y ... of all polygons; none for a mask in another form."""
     if not isinstance(segmentation, list) or not segmentation:
         return []
     parts = segmentation if isinstance(segmentation[0], list) else [segmentation]

@@ -43,8 +43,11 @@ def random_adjust_saturation(
 
 
 def random_distort_color(example: Example, seed: tf.Tensor, *, color_ordering: int = 0) -> Example:
-    """Brightness, then saturation, hue and contrast (ordering 0) or contrast, saturation and hue
-    (1), by margins of its own."""
+    """Changes brightness, saturation, hue and contrast, by margins of its own.
+
+    Brightness comes first; then saturation, hue and contrast (`color_ordering` 0) or contrast,
+    saturation and hue (1).
+    """
     seeds = tf.random.experimental.stateless_split(seed, 4)
 
     def distort(pixels: tf.Tensor) -> tf.Tensor:
@@ -68,7 +71,7 @@ def random_pixel_value_scale(
 
 
 def random_rgb_to_gray(example: Example, seed: tf.Tensor, *, probability: float) -> Example:
-    """With the probability the luminance in place of all three channels."""
+    """Puts the luminance in place of all three channels, with the probability."""
     return _sometimes(
         example,
         tf.random.stateless_uniform([], seed) < probability,
@@ -84,8 +87,10 @@ def random_jpeg_quality(
     min_jpeg_quality: int,
     max_jpeg_quality: int,
 ) -> Example:
-    """Compresses the image as a JPEG does at a random quality of 0 to 100, or with the probability
-    `random_coef` leaves it."""
+    """Compresses the image as a JPEG does at a random quality of 0 to 100.
+
+    With the probability `random_coef` the image stays as it is.
+    """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     quality = tf.random.stateless_uniform(
         [], seeds[1], min_jpeg_quality, max_jpeg_quality + 1, tf.int32
@@ -135,9 +140,10 @@ def random_patch_gaussian(
     min_gaussian_stddev: float,
     max_gaussian_stddev: float,
 ) -> Example:
-    """Noise in a square around a random pixel (Lopes et al., "Improving Robustness Without
-    Sacrificing Accuracy with Patch Gaussian Augmentation", 2019), or with the probability
-    `random_coef` none.
+    """Adds noise in a square around a random pixel, or none with the probability `random_coef`.
+
+    Lopes et al., "Improving Robustness Without Sacrificing Accuracy with Patch Gaussian
+    Augmentation", 2019.
 
     Args:
       min_patch_size, max_patch_size: side of the square in pixels.
@@ -151,6 +157,7 @@ def random_patch_gaussian(
     end = tf.minimum(begin + side, size)
     begin = tf.maximum(begin, 0)
     deviation = min_gaussian_stddev + draws[3] * (max_gaussian_stddev - min_gaussian_stddev)
+    # Noise of deviation 0 in place of a branch: both sides of a tf.cond have to be traced.
     deviation = tf.where(draws[4] < random_coef, 0.0, 255.0 * deviation)
     noise = deviation * tf.random.stateless_normal(tf.concat([end - begin, [3]], 0), seeds[1])
     margins = tf.concat([tf.stack([begin, size - end], axis=1), [[0, 0]]], 0)
@@ -163,14 +170,15 @@ def _floor(values: tf.Tensor) -> tf.Tensor:
 
 
 def _spans(length: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """[spans, length] float32: 1 from each begin to before each end."""
+    """Returns [spans, length] float32: 1 from each begin to before each end."""
     places = tf.range(length)
     return tf.cast((places >= begins[:, None]) & (places < ends[:, None]), tf.float32)
 
 
 def _recolor(example: Example, change: Callable[[tf.Tensor], tf.Tensor]) -> Example:
-    """`change` acts on float32 values from 0 to 255 and stays among them."""
+    """Applies `change`, which acts on float32 values from 0 to 255 and stays among them."""
     pixels = change(tf.cast(example["image"], tf.float32))
+    # Rounded, not cut: a cut would make every step darken the image by half a level.
     return {**example, "image": tf.cast(tf.round(pixels), tf.uint8)}
 
 
@@ -185,7 +193,7 @@ def _contrast(pixels: tf.Tensor, seed: tf.Tensor, lowest: float, highest: float)
 
 
 def _hue(pixels: tf.Tensor, seed: tf.Tensor, max_delta: float) -> tf.Tensor:
-    """Hue and saturation are the same at any scale of the values."""
+    """Turns the hue, which like the saturation is the same at any scale of the values."""
     delta = tf.random.stateless_uniform([], seed, -max_delta, max_delta)
     return tf.clip_by_value(tf.image.adjust_hue(pixels, delta), 0.0, 255.0)
 

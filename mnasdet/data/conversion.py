@@ -27,7 +27,7 @@ _DEFAULT_MAX_BOXES = 100
 
 @dataclass
 class Summary:
-    """What a conversion wrote and left out.
+    """The record files that a conversion wrote, and what it left out.
 
     Attributes:
       paths: the record files.
@@ -64,6 +64,7 @@ class Summary:
             lost += [image.fault] * others
         self.skipped_boxes += len(lost)
         for problem in lost:
+            # Numbers and names left out, so that a thousand boxes with one fault are one cause.
             cause = re.sub(r"'[^']*'|\d[\d.]*", "_", problem)
             self.causes[cause] += 1
             self.examples.setdefault(cause, f"{image.name}: {problem}")
@@ -122,6 +123,7 @@ def convert(
     """
     if not Path(images_dir).is_dir():
         raise DataError(f"{images_dir}: the folder of the images does not exist")
+    # Ahead of the pictures: writing them takes hours, and this may end it.
     _check_label_map_output(label_map_output, names)
     writer = records.ShardedWriter(output_path, num_shards)
     summary = Summary(writer.paths, remarks=remarks)
@@ -140,6 +142,7 @@ def convert(
             summary.boxes += len(record.boxes)
             summary.empty_images += not len(record.boxes)
             summary.most_boxes = max(summary.most_boxes, len(record.boxes))
+        # Within the `with`: where too much is lost, the records are dropped.
         _check_losses(summary, max_lost_share)
         if not summary.images:
             raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
@@ -148,7 +151,7 @@ def convert(
 
 
 def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, str]) -> None:
-    """Two splits with different ids for one class would train without a word."""
+    """Checks that two splits do not train with different ids for one class, without a word."""
     if Path(path).exists() and label_maps.load(path) != dict(names):
         raise DataError(
             f"{path}: exists and differs from the label map of these annotations; delete it or "
@@ -165,12 +168,13 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
             f"{summary.skipped_boxes} of {annotated} boxes would be lost, {count} of them as this "
             f"one: {summary.examples[cause]}"
         )
+    # Corners that are read as widths reach far outside, but a part of each box is still inside.
     elif summary.notes[records.CUT_FAR] > max_lost_share * summary.boxes:
         message = (
             f"{summary.notes[records.CUT_FAR]} of {summary.boxes} boxes reach far outside of their "
             "images; COCO's bbox is [x, y, width, height], Pascal VOC's are two corners"
         )
-    # Of an annotation that cannot be read nobody knows the boxes.
+    # If an annotation cannot be read, nobody knows its boxes: its image is counted.
     elif summary.skipped_images > max_lost_share * images:
         message = (
             f"{summary.skipped_images} of {images} images would be left out, the first for this: "
@@ -243,7 +247,7 @@ def _record(
     drawn_on: str,
     summary: Summary,
 ) -> records.Record | None:
-    """The record of an image; None with `image.fault` set where there can be none."""
+    """Makes the record of an image; None with `image.fault` set where there can be none."""
     try:
         picture = pictures.load(folder / image.filename)
         if picture.orientation != 1:
@@ -276,7 +280,7 @@ def _record(
         image.fault = "none of its boxes is left"
         image.objects.clear()
         return None
-    # Those with a problem are counted there.
+    # Objects with a problem are counted there.
     image.objects[:] = objects
     if picture.converted:
         notes[f"images converted from {picture.converted}"] += 1
@@ -300,7 +304,7 @@ def _record(
 
 
 def _sorted_corners(box: Sequence[float], notes: Counter[str]) -> Sequence[float]:
-    """A box that was dragged from the lower right has its corners exchanged in some tools."""
+    """Sorts the corners of a box, which some tools exchange when it is dragged from below."""
     ymin, xmin, ymax, xmax = box
     if (ymin <= ymax and xmin <= xmax) or not np.isfinite(box).all():
         return box
@@ -309,7 +313,7 @@ def _sorted_corners(box: Sequence[float], notes: Counter[str]) -> Sequence[float
 
 
 def _check_pixels(box: Sequence[float], picture: pictures.Picture) -> None:
-    """Boxes that are shares of the image would all be in its first pixel."""
+    """Refuses boxes that are shares of the image: all of them would be in its first pixel."""
     if max(box) <= 1.0 and min(picture.height, picture.width) > 2:
         raise ValueError(f"{[round(side, 4) for side in box]} is a share of the image, not pixels")
 
@@ -317,7 +321,7 @@ def _check_pixels(box: Sequence[float], picture: pictures.Picture) -> None:
 def _oriented(
     image: AnnotatedImage, picture: pictures.Picture, drawn_on: str, summary: Summary
 ) -> pictures.Picture:
-    """The picture as its boxes were drawn, where EXIF's orientation makes two of it."""
+    """Returns the picture as its boxes were drawn, where EXIF's orientation makes two of it."""
     stored = (picture.height, picture.width)
     if drawn_on == "auto":
         drawn_on = _drawn_on(image, stored, picture.upright_size)
@@ -332,7 +336,7 @@ def _oriented(
 
 
 def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int, int]) -> str:
-    """Which of the two sizes the boxes of an image fit: "upright" or "stored".
+    """Returns which of the two sizes the boxes of an image fit: "upright" or "stored".
 
     Tools for annotation show pictures upright, and most state that size. A stated size that is the
     stored one is not trusted without a box that fits one size alone.
@@ -340,6 +344,7 @@ def _drawn_on(image: AnnotatedImage, stored: tuple[int, int], upright: tuple[int
     if stored == upright or not image.objects or image.size not in (None, stored):
         return "upright"
     fits_stored, fits_upright = (
+        # One pixel of tolerance: tools round and count from 0 or 1.
         all(item.box[2] <= size[0] + 1 and item.box[3] <= size[1] + 1 for item in image.objects)
         for size in (stored, upright)
     )

@@ -37,7 +37,7 @@ class CropOperation:
 
     @classmethod
     def from_proto(cls, proto: Any, name: str) -> CropOperation:
-        """Raises ConfigError, with the name of the proto's field, for ranges that are none.
+        """Reads an operation. Raises ConfigError, with the proto's field, for impossible ranges.
 
         Args:
           proto: RandomCropImage, RandomCropPadImage or an operation of one of the SSD crops.
@@ -60,7 +60,8 @@ SSD_CROP_OPERATIONS = tuple(
     for overlap in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 )
 
-# Of the second crop of ssd_random_crop_fixed_aspect_ratio; random_crop_to_aspect_ratio's default.
+# The OD API's threshold of the second crop of ssd_random_crop_fixed_aspect_ratio;
+# random_crop_to_aspect_ratio has the same default.
 _OVERLAP_THRESH = 0.3
 
 
@@ -85,7 +86,7 @@ def ssd_random_crop_fixed_aspect_ratio(
     operations: Sequence[CropOperation] = SSD_CROP_OPERATIONS,
     aspect_ratio: float = 1.0,
 ) -> Example:
-    """`ssd_random_crop` to windows of one shape; an image left whole is cropped to it as well."""
+    """Crops as `ssd_random_crop` to one shape; an image left whole is cropped to it as well."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     shape = (aspect_ratio, aspect_ratio)
     operations = [
@@ -104,13 +105,14 @@ def random_crop_to_aspect_ratio(
     size = tf.shape(example["image"])[:2]
     height, width = tf.unstack(tf.cast(size, tf.float32))
     window = tf.minimum([height, width], [width / aspect_ratio, height * aspect_ratio])
+    # A very flat image may leave less than half a pixel.
     window = tf.maximum(tf.cast(tf.round(window), tf.int32), 1)
     begin = uniform_ints(seed, tf.zeros_like(size), size - window)
     return crop(example, begin, window, overlap_thresh)
 
 
 class _Window:
-    """Draws a window. A branch of switch_case."""
+    """Draws a window, as a branch of switch_case."""
 
     def __init__(self, example: Example, seed: tf.Tensor, operation: CropOperation):
         self._example, self._seed, self._operation = example, seed, operation
@@ -138,9 +140,11 @@ def crop_by(
     windows = [_Window(example, seeds[0], operation) for operation in operations]
 
     def cropped() -> Example:
+        # switch_case traces every branch; with one operation there is nothing to choose.
         begin, size = windows[0]() if len(windows) == 1 else tf.switch_case(index, windows)
         return crop(example, begin, size, overlap_thresh)
 
+    # Without such a probability no branch is needed.
     if not any(random_coefs):
         return cropped()
     untouched = tf.random.stateless_uniform([], seeds[1]) < tf.constant(random_coefs)[index]
@@ -171,14 +175,16 @@ def crop(
 
 
 def choice(seed: tf.Tensor, count: int) -> tf.Tensor | int:
-    """One of 0 to `count` - 1."""
+    """Draws one of 0 to `count` - 1."""
+    # A Python number for a single choice: the graph then needs no switch.
     return tf.random.stateless_uniform([], seed, 0, count, tf.int32) if count > 1 else 0
 
 
 def uniform_ints(seed: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """[2] int32, each between its low and its high, both included."""
+    """Draws [2] int32, each between its low and its high, both included."""
     draws = tf.random.stateless_uniform([2], seed)
     steps = tf.floor(draws * tf.cast(high - low + 1, tf.float32))
+    # A draw just below 1 may round up to the number of steps.
     return tf.minimum(low + tf.cast(steps, tf.int32), high)
 
 
@@ -188,6 +194,7 @@ def _areas(boxes: tf.Tensor) -> tf.Tensor:
 
 def at_least_a_pixel(boxes: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     sides = (boxes[:, 2:] - boxes[:, :2]) * tf.cast(size, tf.float32)
+    # Below 1 for rounding: a pixel that is whole counts.
     return tf.reduce_all(sides >= 0.999, axis=1)
 
 

@@ -56,12 +56,15 @@ def random_downscale_to_target_pixels(
     min_target_pixels: int,
     max_target_pixels: int,
 ) -> Example:
-    """Scales an image of more pixels than a random number down to about that number, or with the
-    probability `random_coef` leaves it."""
+    """Scales an image of more pixels than a random number down to about that number.
+
+    With the probability `random_coef` the image stays as it is.
+    """
     draws = tf.random.stateless_uniform([2], seed)
     target = min_target_pixels + draws[1] * (max_target_pixels - min_target_pixels)
     image = example["image"]
     size = tf.cast(tf.shape(image)[:2], tf.float32)
+    # Both sides by the root, so that the number of pixels is scaled by the ratio.
     ratio = tf.sqrt(target / tf.reduce_prod(size))
     smaller = tf.maximum(tf.cast(size * ratio, tf.int32), 1)
     image = tf.cond(
@@ -79,8 +82,10 @@ def random_self_concat_image(
     concat_vertical_probability: float,
     concat_horizontal_probability: float,
 ) -> Example:
-    """Puts the image with its boxes below itself, and what results beside itself, each with its
-    probability."""
+    """Puts the image with its boxes below itself, and the result beside itself.
+
+    Each happens with its probability.
+    """
     draws = tf.random.stateless_uniform([2], seed)
     probabilities = (concat_vertical_probability, concat_horizontal_probability)
     for axis, probability in enumerate(probabilities):
@@ -98,6 +103,7 @@ def random_jitter_boxes(example: Example, seed: tf.Tensor, *, ratio: float) -> E
     sides = boxes[:, 2:] - boxes[:, :2]
     shares = tf.random.stateless_uniform(tf.shape(boxes), seed, -ratio, ratio)
     boxes = tf.clip_by_value(boxes + shares * tf.tile(sides, [1, 2]), 0.0, 1.0)
+    # A box may lose its size where two sides cross or leave the image.
     return keep_boxes({**example, "boxes": boxes}, tf.reduce_all(boxes[:, :2] < boxes[:, 2:], 1))
 
 
@@ -108,12 +114,13 @@ def keep_boxes(example: Example, mask: tf.Tensor) -> Example:
 
 
 def resize_uint8(image: tf.Tensor, size) -> tf.Tensor:
-    """Bilinear, to `size` (height, width)."""
+    """Resizes bilinearly to `size`, (height, width)."""
+    # Rounded, not cut: a cut would darken the image by half a level.
     return tf.cast(tf.round(tf.image.resize(image, size)), tf.uint8)
 
 
 def _twice(example: Example, axis: int) -> Example:
-    """The example and itself behind it along an axis of the image."""
+    """Puts the example twice along an axis of the image."""
     shift = tf.tile(0.5 * tf.one_hot(axis, 2), [2])
     boxes = example["boxes"] * (1.0 - shift)
     return {
@@ -131,7 +138,7 @@ def _sometimes(
     turn: Callable[[tf.Tensor], tf.Tensor],
     turned_boxes: tf.Tensor,
 ) -> Example:
-    """With the probability the turned image with its boxes."""
+    """Returns the turned image with its boxes, with the probability."""
     image, boxes = example["image"], example["boxes"]
     image, boxes = tf.cond(
         tf.random.stateless_uniform([], seed) < probability,

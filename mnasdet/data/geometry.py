@@ -20,6 +20,7 @@ def around_turned_box(box: Sides, radians: float) -> Sides:
     """Returns the box around a box that is turned about its centre."""
     ymin, xmin, ymax, xmax = box
     center_y, center_x = (ymin + ymax) / 2, (xmin + xmax) / 2
+    # Absolute: the box around a turned one is the same, whichever way it is turned.
     cosine, sine = abs(math.cos(radians)), abs(math.sin(radians))
     width, height = xmax - xmin, ymax - ymin
     half_width = (width * cosine + height * sine) / 2

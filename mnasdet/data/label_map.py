@@ -81,16 +81,17 @@ def to_text(names: Mapping[int, str]) -> str:
     proto = string_int_label_map_pb2.StringIntLabelMap()
     for class_id, name in sorted(names.items()):
         proto.item.add(name=name, id=class_id)
+    # Without as_utf8, names of other scripts would be octal escapes.
     return text_format.MessageToString(proto, as_utf8=True)
 
 
 def ids_of(names: Mapping[int, str]) -> dict[str, int]:
-    """The label map turned round: name to class id."""
+    """Turns a label map round: name to class id."""
     return {name: class_id for class_id, name in names.items()}
 
 
 def _items(path: str | os.PathLike[str]) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
-    """The items of a label map, without the one that may name the background."""
+    """Reads the items of a label map, without the one that may name the background."""
     text = text_proto.read_text(path, DataError)
     if text.lstrip().startswith(("{", "[")):
         raise DataError(f"{path}: is JSON, not a label map; {_EXPECTED}")

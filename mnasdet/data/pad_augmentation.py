@@ -40,7 +40,8 @@ class PadOperation:
 
     @classmethod
     def from_proto(cls, proto: Any, name: str) -> PadOperation:
-        """Raises ConfigError, with the name of the proto's field, for a wrong number of values.
+        """Reads an operation. Raises ConfigError, with the proto's field, for a wrong number of
+        values.
 
         Args:
           proto: RandomCropPadImage or an operation of SSDRandomCropPad.
@@ -77,11 +78,14 @@ def ssd_random_crop_pad(
     seed: tf.Tensor,
     operations: Sequence[tuple[CropOperation, PadOperation]] = SSD_CROP_PAD_OPERATIONS,
 ) -> Example:
-    """Crops by one of the operations, drawn uniformly, then puts the crop at a random place of a
-    canvas. The operations have either all a colour or none."""
+    """Crops by one of the operations, drawn uniformly, and puts the crop on a canvas.
+
+    Its place on the canvas is random. The operations have either all a colour or none.
+    """
     seeds = tf.random.experimental.stateless_split(seed, 4)
     index = choice(seeds[0], len(operations))
     crops, pads = zip(*operations, strict=True)
+    # The size before the crop: the ratios are relative to that, as in the OD API.
     size = tf.cast(tf.shape(example["image"])[:2], tf.float32)
     smallest = size * tf.constant([pad.min_size_ratio for pad in pads])[index]
     largest = size * tf.constant([pad.max_size_ratio for pad in pads])[index]
@@ -128,7 +132,7 @@ def random_absolute_pad_image(
     max_width_padding: int = 0,
     pad_color: Sequence[float] = (),
 ) -> Example:
-    """Puts the image at a random place of a canvas at most so many pixels larger.
+    """Puts the image at a random place of a canvas that is larger by some pixels.
 
     Args:
       pad_color: (red, green, blue), 0 to 255; empty: the image's mean.
@@ -149,7 +153,7 @@ def random_square_crop_by_scale(
     scale_max: float,
     num_scales: int,
 ) -> Example:
-    """A square window around a random pixel (Zhou et al., "Objects as Points", 2019).
+    """Crops to a square window around a random pixel (Zhou et al., "Objects as Points", 2019).
 
     Its side is the image's longer one times one of `num_scales` scales; what of it is outside the
     image is black. Its centre is at least `max_border` pixels inside the image, halved until there
@@ -172,7 +176,7 @@ def random_square_crop_by_scale(
 def random_scale_crop_and_pad_to_square(
     example: Example, seed: tf.Tensor, *, output_size: int, scale_min: float, scale_max: float
 ) -> Example:
-    """Scale jitter (Tan et al., "EfficientDet", 2020, section 5.1).
+    """Jitters the scale (Tan et al., "EfficientDet", 2020, section 5.1).
 
     The longer side becomes `output_size` times a random scale; what is too large is cropped at a
     random place, what is too small is padded with black to the right and below.
@@ -199,8 +203,10 @@ def _pad_between(
     largest: tf.Tensor,
     color: tf.Tensor | None,
 ) -> Example:
-    """Puts the image at a random place of a canvas between the two sizes, and never smaller than
-    itself; without a colour its mean."""
+    """Puts the image at a random place of a canvas between the two sizes.
+
+    The canvas is never smaller than the image; without a colour it has the image's mean.
+    """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     image = example["image"]
     if color is None:
@@ -234,7 +240,7 @@ def _put(
 
 
 def _halved_to_fit(border: int, size: tf.Tensor) -> tf.Tensor:
-    """`border` halved, for each size, until it is at most half of it."""
+    """Halves `border`, for each size, until it is at most half of it."""
     halved = tf.constant([border / 2**times for times in range(border.bit_length() + 1)])
     too_large = 2.0 * halved[:, None] > tf.cast(size, tf.float32)
     return border // 2 ** tf.reduce_sum(tf.cast(too_large, tf.int32), axis=0)

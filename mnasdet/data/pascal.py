@@ -27,7 +27,7 @@ from mnasdet.errors import DataError, shown
 _BY_DISPLAY_NAME = "boxes whose class is a display_name of the label map"
 # To look for the nearest of a thousand names takes 30 ms.
 _MAX_SUGGESTIONS = 100
-# What may follow a name in ImageSets/Main: whether the image shows a class.
+# The flag that may follow a name in ImageSets/Main: whether the image shows a class.
 _FLAG = re.compile(r"\s+-?[01]$")
 _OTHER_FORMATS = {".json": "create_coco_tf_record", ".txt": "create_yolo_tf_record"}
 
@@ -38,7 +38,7 @@ class _UnknownClass(ValueError):
 
 @dataclass
 class _Classes:
-    """The ids of the classes by their names, and what is said of names that are none.
+    """The ids of the classes by their names, and the answers for unknown names.
 
     Attributes:
       display_ids: by further names, which count where `ids` has none.
@@ -61,7 +61,7 @@ class _Classes:
 def annotation_files(
     annotations_dir: str | os.PathLike[str], image_set: str | os.PathLike[str] | None = None
 ) -> list[Path]:
-    """The XML files that an image set names, in its order; without one all, sorted.
+    """Returns the XML files that an image set names, in its order; without one all, sorted.
 
     Args:
       image_set: a file of ImageSets/Main: one name a line, and possibly a flag after it.
@@ -79,6 +79,7 @@ def annotation_files(
         return files
     lines = text_files.read_text(image_set, DataError, "image set").splitlines()
     named = [_annotation_file(folder, line.strip()) for line in lines if line.strip()]
+    # A file that the set names twice is one image.
     return list(dict.fromkeys(named))
 
 
@@ -90,13 +91,15 @@ def _other_format(folder: Path) -> str:
 
 
 def _annotation_file(folder: Path, line: str) -> Path:
-    """The XML file that a line of an image set means.
+    """Returns the XML file that a line of an image set means.
 
     Names may have blanks, or be those of pictures or paths.
     """
+    # The line as it is comes first: a name may end in a blank and a 1.
     names = [line, _FLAG.sub("", line), line.split()[0]]
     names += [re.split(r"[\\/]", name)[-1] for name in names[:2]]
     for name in names:
+        # An image set may come from others: ".." must not lead out of the folder.
         for stem in (name, without_ending(name), name.removesuffix(".xml")):
             if stem and ".." not in stem and (folder / f"{stem}.xml").is_file():
                 return folder / f"{stem}.xml"
@@ -104,7 +107,7 @@ def _annotation_file(folder: Path, line: str) -> Path:
 
 
 def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
-    """Ids from 1 for the classes of *all* the folder's annotations, in alphabetical order.
+    """Returns ids from 1 for the classes of *all* the folder's annotations, by the alphabet.
 
     All, so that every split of a data set gets the same ids.
     """
@@ -164,7 +167,7 @@ def read(
 
 
 def _root(file: Path) -> ElementTree.Element:
-    """The root of an XML file, in whatever encoding, its tags without namespaces.
+    """Reads the root of an XML file, in whatever encoding, its tags without namespaces.
 
     Raises:
       ValueError: when it is no XML.
@@ -178,6 +181,7 @@ def _root(file: Path) -> ElementTree.Element:
     except ElementTree.ParseError as error:
         raise ValueError(f"no XML: {error}") from None
     except ValueError as error:
+        # The file is named once, by the image.
         raise ValueError(str(error).removeprefix(f"{file}: ")) from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -210,6 +214,7 @@ def _image(file: Path, root: ElementTree.Element, classes: _Classes) -> Annotate
 
 def _object(name: str, item: ElementTree.Element, classes: _Classes) -> AnnotatedObject:
     class_name = _text(item, "name")
+    # The names come first: a display_name that is another class's name means that class.
     class_id = classes.ids.get(class_name) or classes.display_ids.get(class_name)
     if class_id is None:
         allowed = classes.expected(class_name)
@@ -226,7 +231,7 @@ def _object(name: str, item: ElementTree.Element, classes: _Classes) -> Annotate
 
 
 def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:
-    """The box of an object, and what to say of how it was found."""
+    """Returns the box of an object, and a note of how it was found."""
     upright, turned, polygon = item.find("bndbox"), item.find("robndbox"), item.find("polygon")
     if upright is not None and _text(upright, "xmin"):
         ymin, xmin, ymax, xmax = (
@@ -240,6 +245,7 @@ def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:
         x, y, width, height, radians = (
             _number(turned, tag) for tag in ("cx", "cy", "w", "h", "angle")
         )
+        # Degrees would make plausible boxes of another shape.
         if abs(radians) > 2 * math.pi:
             raise ValueError(f"<angle> is {radians:g}, expected radians")
         box = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
@@ -250,7 +256,7 @@ def _box(item: ElementTree.Element) -> tuple[Sides, tuple[str, ...]]:
 
 
 def _around_polygon(polygon: ElementTree.Element) -> Sides:
-    """The box around <x1>, <y1>, <x2> ... or around LabelMe's <pt><x>, <y>."""
+    """Returns the box around <x1>, <y1>, <x2> ... or around LabelMe's <pt><x>, <y>."""
     points: dict[str, list[float]] = {"x": [], "y": []}
     for element in polygon.iter():
         if re.fullmatch(r"[xy][0-9]*", element.tag):
@@ -261,7 +267,7 @@ def _around_polygon(polygon: ElementTree.Element) -> Sides:
 
 
 def _rotation(item: ElementTree.Element) -> float:
-    """The angle in radians of a box that is turned about its centre, as CVAT exports it."""
+    """Returns the angle in radians of a box that is turned about its centre, as CVAT exports it."""
     for attribute in item.iter("attribute"):
         if _text(attribute, "name") == "rotation" and _text(attribute, "value"):
             return math.radians(_number(attribute, "value") % 360)

@@ -60,7 +60,8 @@ class Picture:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """The (height, width) that a viewer shows."""
+        """Returns the (height, width) that a viewer shows."""
+        # Orientations 5 to 8 exchange the sides.
         sideways = self.orientation >= 5
         return (self.width, self.height) if sideways else (self.height, self.width)
 
@@ -96,6 +97,7 @@ class Folder:
             raise ValueError(
                 f"{shown(name)!r} leads out of {self.path}; give the folder as --images_dir"
             )
+        # From the longest path to the bare name: folders of another machine stand in front.
         for start in range(len(parts)):
             if found := self._files().get(_folded("/".join(parts[start:]))):
                 return self._only(found, name), True
@@ -145,7 +147,10 @@ class Folder:
         return f"; did you mean {names[close[0]]!r}?" if close else ""
 
     def _files(self) -> dict[str, list[str]]:
-        """The files by their folded paths with and without their endings, and by "*/" and name."""
+        """Returns the files by their folded paths and by "*/" and their names.
+
+        Both are there with and without the ending.
+        """
         if self._by_name is None:
             by_name = defaultdict(list)
             for name in self._walk():
@@ -253,7 +258,7 @@ def _opened(encoded: bytes) -> Image.Image:
 
 
 def _format(image: Image.Image) -> str:
-    # MPO is a JPEG with more pictures behind it, as phones write it.
+    # MPO is a JPEG with more pictures after it, as phones write it.
     return (image.format or "").lower().replace("mpo", "jpeg")
 
 
@@ -266,7 +271,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _damage(encoded: bytes, kind: str) -> str:
-    """What the bytes of a JPEG or PNG let suspect; "" when they look whole."""
+    """Returns what the bytes of a JPEG or PNG suggest is wrong; "" when they look whole."""
     # A thumbnail has an end mark of its own: that of the image follows the last scan's start.
     scan = encoded.rfind(b"\xff\xda") if kind == "jpeg" else 0
     end = encoded.rfind(b"\xff\xd9" if kind == "jpeg" else _PNG_END)
@@ -282,7 +287,7 @@ def _damaged(kind: str) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The first frame in 8 bits of red, green and blue, or of grey."""
+    """Returns the first frame in 8 bits of red, green and blue, or of grey."""
     try:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
@@ -299,6 +304,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 def _encode(image: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
+    # The pixels are upright now: a viewer that obeyed the old tag would turn them again.
     image.info.pop("exif", None)
     options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "jpeg" else {}
     image.save(file, kind.upper(), **options)
@@ -310,4 +316,5 @@ def _is_inside(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
+    # macOS writes file names in another Unicode form than annotations have.
     return unicodedata.normalize("NFC", name).casefold()

@@ -83,6 +83,7 @@ def _read_first_records(
             _read(first, resizer)
         except DataError as error:
             message = str(error)
+            # The user knows the files, not their copies.
             for copy, file in copies.items():
                 message = message.replace(copy, file)
             raise DataError(message) from None
@@ -109,6 +110,7 @@ def _different_names(
 ) -> list[str]:
     """Reports an id of two names, which would be trained as one class and judged as another."""
     trained, judged = input_pipeline.label_map(train), input_pipeline.label_map(evaluation)
+    # An id of one map alone is no contradiction: a split may lack a class.
     for class_id in trained.keys() & judged.keys():
         if trained[class_id] != judged[class_id]:
             return [

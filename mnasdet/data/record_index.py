@@ -31,7 +31,7 @@ _iterate = inspect.unwrap(tf.compat.v1.io.tf_record_iterator)
 
 @dataclass(frozen=True)
 class RecordIndex:
-    """What `check_records` found.
+    """The result of `check_records`.
 
     Attributes:
       files: the record files.
@@ -80,6 +80,7 @@ def check_records(
                     record, faults = _checked(serialized, record_format, label_map, ids, notes)
                 except ValueError as error:
                     record, faults = None, [str(error)]
+                # Without the encoded image: all records of a data set are kept at once.
                 checked.append(replace(record, encoded=b"") if record else None)
                 problems += [where + fault for fault in faults]
         except tf.errors.OpError as error:
@@ -101,7 +102,7 @@ def _checked(
     ids: Mapping[str, int],
     notes: Counter[str],
 ) -> tuple[Any | None, list[str]]:
-    """Returns what is good of a record, and what is wrong with the rest.
+    """Returns the good part of a record, and the faults of the rest.
 
     ValueError says which image it is and what is wrong with all of it.
     """
@@ -133,7 +134,7 @@ def num_whole_records(file: str, most: int | None = None) -> int | None:
     if not (os.path.isfile(file) and os.access(file, os.R_OK)):
         return None
     size, position = os.path.getsize(file), 0
-    # Without a buffer: of a record, nothing but the header is looked at.
+    # Without a buffer: only the header of a record is looked at.
     with open(file, "rb", buffering=0) as opened:
         for number in itertools.islice(itertools.count(), most):
             header = opened.read(_HEADER_BYTES)

@@ -32,6 +32,7 @@ def number(value: Any) -> float:
     Raises:
       ValueError: for anything else, with the value alone as its message.
     """
+    # Not all that float() takes: "1_0" and "infinity" are no coordinates.
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -18,7 +18,7 @@ from mnasdet.errors import DataError, shown
 
 # Coordinates are shares of the image. Above this they are pixels.
 _LARGEST_SHARE = 2.0
-# Texts that lie among the labels and are none.
+# Texts among the labels that are not labels.
 _OTHER_TEXTS = {"classes", "labels", "train", "val", "test", "readme", "readme.roboflow"}
 _EXPECTED = "expected class x_center y_center width height, or class and the points of a polygon"
 
@@ -58,6 +58,7 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
             raise DataError(f"{path}: class {shown(number)}: {shown(value)!r}: no name, or twice")
         try:
             values.check_name(name)
+        # One above YOLO's number: 0 is the background here.
         except ValueError as problem:
             raise DataError(f"{path}: class {number}: {shown(name)!r}: {problem}") from None
         names[number + 1] = name
@@ -66,7 +67,7 @@ def classes(path: str | os.PathLike[str]) -> tuple[dict[int, str], int]:
 
 
 def _name(value: Any) -> str:
-    """The name that YAML reads as a string, a number, a flag or a date; "" for anything else.
+    """Returns the name that YAML reads as a string, a number, a flag or a date; "" for others.
 
     The text of lists is not asked for: with aliases, a few lines of YAML are gigabytes of it.
     """
@@ -74,7 +75,7 @@ def _name(value: Any) -> str:
 
 
 def _keypoint_values(shape: Any, path: str | os.PathLike[str]) -> int:
-    """The numbers of all keypoints after a box, of kpt_shape: [keypoints, 2 or 3]."""
+    """Returns the numbers of all keypoints after a box, of kpt_shape: [keypoints, 2 or 3]."""
     if shape is None:
         return 0
     try:
@@ -87,6 +88,7 @@ def _keypoint_values(shape: Any, path: str | os.PathLike[str]) -> int:
 def labels_folder(images_dir: str | os.PathLike[str]) -> Path:
     """Returns where YOLO looks for the labels of a folder of images: "labels" for "images"."""
     images = Path(images_dir).absolute()
+    # The last folder of that name counts, as in YOLO's own code: others may lie above the data.
     parts = list(images.parts)
     for position in reversed(range(len(parts))):
         if parts[position] == "images":
@@ -127,9 +129,11 @@ def read(
         else:
             missing += 1
         images.append(image)
+    # Only here: a.jpg and a.png may have one label file.
     unused -= {without_ending(picture) for picture in pictures}
     if missing == len(pictures):
         raise DataError(f"{labels_dir}: has no txt file for any of {len(pictures)} pictures")
+    # Labels without a picture would else vanish without being counted as lost.
     images += [_without_picture(Path(labels_dir, f"{stem}.txt")) for stem in sorted(unused)]
     return images, [f"{missing} images have no txt file"] if missing else []
 
@@ -184,8 +188,10 @@ def _object(
     if class_id not in names:
         raise ValueError(f"class {class_id - 1} is not in the classes 0 to {max(names) - 1}")
     if keypoint_values:
+        # Keypoints follow the box, so they are cut from the end.
         numbers = numbers[: len(numbers) - keypoint_values]
     box, notes = _box(numbers)
+    # Not above 1: boxes may reach a little beyond the edge, and are cut there.
     if max(box) > _LARGEST_SHARE:
         raise ValueError(f"{shown(' '.join(words))} are pixels; expected shares of the image")
     return AnnotatedObject(name, class_id, box, notes=notes)

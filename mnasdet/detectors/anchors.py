@@ -22,8 +22,9 @@ def multiscale_anchors(
     aspect_ratios: Sequence[float],
     scales_per_octave: int,
 ) -> np.ndarray:
-    """A grid of anchors for every level (Lin et al., "Focal Loss for Dense Object Detection",
-    2017, section 4).
+    """Returns a grid of anchors for every level.
+
+    Lin et al., "Focal Loss for Dense Object Detection", 2017, section 4.
 
     Args:
       image_size: (height, width) in pixels.
@@ -63,8 +64,10 @@ def ssd_anchors(
     strides: Sequence[tuple[float, float]] = (),
     offsets: Sequence[tuple[float, float]] = (),
 ) -> np.ndarray:
-    """A grid of anchors for every feature (Liu et al., "SSD: Single Shot MultiBox Detector", 2016,
-    section 2.2; variants of the OD API). They may reach beyond the image, as there.
+    """Returns a grid of anchors for every feature.
+
+    Liu et al., "SSD: Single Shot MultiBox Detector", 2016, section 2.2, with the OD API's variants.
+    Anchors may reach beyond the image, as there.
 
     Args:
       image_size: (height, width) in pixels.
@@ -74,7 +77,7 @@ def ssd_anchors(
       scales: in place of those, one a feature.
       aspect_ratios: width over height.
       interpolated_scale_aspect_ratio: of one anchor more, whose scale is the geometric mean of the
-        feature's and the next, 1 behind the last; 0: none.
+        feature's and the next, 1 after the last; 0: none.
       reduce_boxes_in_lowest_layer: only three anchors on the finest feature.
       base_anchor_size: (height, width) at scale 1, over the image's shorter side.
       strides: (y, x) in pixels, one a feature; the image's size over the feature's by default.
@@ -108,14 +111,16 @@ def _ssd_specs(
     interpolated_scale_aspect_ratio: float,
     reduce_boxes_in_lowest_layer: bool,
 ) -> list[_Specs]:
-    """The anchors at a location of every feature."""
+    """Returns the anchors at a location of every feature."""
     layers: list[_Specs] = []
+    # The scale after the last feature's is 1: an anchor as large as the image.
     for scale, next_scale in zip(scales, [*scales[1:], 1.0], strict=True):
         specs = [(scale, ratio) for ratio in aspect_ratios]
         if interpolated_scale_aspect_ratio > 0:
             specs.append((math.sqrt(scale * next_scale), interpolated_scale_aspect_ratio))
         layers.append(specs)
     if reduce_boxes_in_lowest_layer:
+        # The finest feature has most places; the OD API gives it fewer anchors, one of scale 0.1.
         layers[0] = [(0.1, 1.0), (scales[0], 2.0), (scales[0], 0.5)]
     return layers
 
@@ -127,9 +132,10 @@ def _grid(
     base: tuple[float, float],
     specs: _Specs,
 ) -> np.ndarray:
-    """[rows * columns * specs, 4] corners in pixels, of anchors `base` high and wide at scale 1."""
+    """Returns [rows * columns * specs, 4] corners in pixels; `base` is the size at scale 1."""
     rows, columns = size
     scales, ratios = np.asarray(specs, np.float64).T
+    # An aspect changes the sides and keeps the area.
     half_heights = base[0] * scales / np.sqrt(ratios) / 2
     half_widths = base[1] * scales * np.sqrt(ratios) / 2
     y = (np.arange(rows) * stride[0] + offset[0])[:, None, None]
@@ -145,7 +151,7 @@ def from_proto(
     image_size: Sequence[int],
     feature_sizes: Sequence[tuple[int, int]],
 ) -> np.ndarray:
-    """The anchors that an Architecture describes: [anchors, 4] (ymin, xmin, ymax, xmax)."""
+    """Returns the anchors that an Architecture describes: [anchors, 4] (ymin, xmin, ymax, xmax)."""
     if proto.HasField("ssd_anchor_generator"):
         return _ssd_from_proto(proto.ssd_anchor_generator, image_size, feature_sizes)
     generator = proto.multiscale_anchor_generator

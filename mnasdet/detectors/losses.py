@@ -26,16 +26,18 @@ Sampler = Callable[[tf.Tensor], tf.Tensor]
 
 
 def sigmoid_cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Cross entropy of independent classes; targets are 0 or 1."""
+    """Computes the cross entropy of independent classes; targets are 0 or 1."""
+    # softplus(-x) is -log(sigmoid(x)), and finite for every x.
     return tf.reduce_sum(tf.nn.softplus(logits * (1 - 2 * targets)), axis=-1)
 
 
 def bootstrapped_sigmoid(
     logits: tf.Tensor, targets: tf.Tensor, alpha: float, hard: bool = False
 ) -> tf.Tensor:
-    """Cross entropy against a mixture of label and prediction (Reed et al., "Training Deep Neural
-    Networks on Noisy Labels with Bootstrapping", 2014). Like the OD API's, its gradient goes
-    through the target, too.
+    """Computes the cross entropy against a mixture of label and prediction.
+
+    Reed et al., "Training Deep Neural Networks on Noisy Labels with Bootstrapping", 2014. Like the
+    OD API's, its gradient goes through the target, too.
 
     Args:
       alpha: share of the label.
@@ -49,7 +51,8 @@ def bootstrapped_sigmoid(
 def sigmoid_focal_loss(
     logits: tf.Tensor, targets: tf.Tensor, alpha: float | None = 0.25, gamma: float = 2.0
 ) -> tf.Tensor:
-    """Focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017, equation 5).
+    """Computes the focal loss (Lin et al., "Focal Loss for Dense Object Detection", 2017, equation
+    5).
 
     Args:
       targets: 0 or 1.
@@ -79,7 +82,7 @@ def sigmoid_focal_loss(
 def softmax_cross_entropy(
     logits: tf.Tensor, targets: tf.Tensor, logit_scale: float = 1.0
 ) -> tf.Tensor:
-    """Cross entropy of classes that exclude one another, the background one of them.
+    """Computes the cross entropy of classes that exclude one another, the background one of them.
 
     Args:
       targets: a distribution, or all zeros for no loss.
@@ -89,25 +92,27 @@ def softmax_cross_entropy(
 
 
 def smooth_l1(codes: tf.Tensor, targets: tf.Tensor, delta: float = 1.0) -> tf.Tensor:
-    """Huber's loss: x^2 / 2 up to delta, then delta * (|x| - delta / 2)."""
+    """Computes Huber's loss: x^2 / 2 up to delta, then delta * (|x| - delta / 2)."""
     size = tf.abs(codes - targets)
     quadratic = tf.minimum(size, delta)
     return tf.reduce_sum(quadratic * (size - quadratic / 2), axis=-1)
 
 
 def l1(codes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Absolute differences."""
+    """Sums absolute differences."""
     return tf.reduce_sum(tf.abs(codes - targets), axis=-1)
 
 
 def l2(codes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Half the squares of the differences."""
+    """Sums half the squares of the differences."""
     return tf.reduce_sum(tf.square(codes - targets), axis=-1) / 2
 
 
 def random_negatives(class_targets: tf.Tensor, positive_fraction: float) -> tf.Tensor:
-    """Factors that keep all positive anchors and as many random negative ones of the same image as
-    make `positive_fraction` of positives. An image without objects keeps none.
+    """Keeps all positive anchors and some random negative ones of the same image.
+
+    The negatives are as many as make `positive_fraction` of positives. An image without objects
+    keeps none.
 
     Args:
       class_targets: [batch, anchors] int32.
@@ -118,6 +123,7 @@ def random_negatives(class_targets: tf.Tensor, positive_fraction: float) -> tf.T
     positive, negative = class_targets > BACKGROUND, class_targets == BACKGROUND
     ratio = (1 - positive_fraction) / positive_fraction
     wanted = tf.floor(ratio * _count(positive, keepdims=True))
+    # Other anchors draw lots above 1, so that negatives alone have the first ranks.
     lots = tf.random.uniform(tf.shape(class_targets)) + tf.cast(~negative, tf.float32)
     rank = tf.cast(tf.argsort(tf.argsort(lots)), tf.float32)
     return tf.cast(positive | (negative & (rank < wanted)), tf.float32)
@@ -126,7 +132,7 @@ def random_negatives(class_targets: tf.Tensor, positive_fraction: float) -> tf.T
 def expected_sampling(
     class_targets: tf.Tensor, negatives_per_positive: float, min_negatives: float
 ) -> tf.Tensor:
-    """Factors that stand for a random sample of the negative anchors: its expectation.
+    """Returns factors that stand for a random sample of the negative anchors: its expectation.
 
     The background of an image with P positives of N anchors weighs ratio * P / (N - P), without
     positives `min_negatives` / N (the OD API's expected_classification_loss_under_sampling).
@@ -143,7 +149,7 @@ def expected_sampling(
 
 
 def _count(mask: tf.Tensor, keepdims: bool = False) -> tf.Tensor:
-    """True values along the last axis, as float32."""
+    """Counts true values along the last axis, as float32."""
     return tf.reduce_sum(tf.cast(mask, tf.float32), axis=-1, keepdims=keepdims)
 
 
@@ -163,7 +169,7 @@ class HardExampleMiner:
         is left to be paid for.
       localization_weight, classification_weight: of the two losses in the order.
       max_negatives_per_positive: 0: no limit.
-      min_negatives: an image may always have so many.
+      min_negatives: the negatives that every image may have.
       box_scales: of the box coder.
     """
 
@@ -183,7 +189,7 @@ class HardExampleMiner:
         box_encodings: tf.Tensor,
         class_targets: tf.Tensor,
     ) -> tf.Tensor:
-        """Which anchors are picked: [batch, anchors], 0 or 1.
+        """Returns which anchors are picked: [batch, anchors], 0 or 1.
 
         Args:
           localization, classification: losses, [batch, anchors].
@@ -202,7 +208,8 @@ class HardExampleMiner:
         return tf.stop_gradient(picked)
 
     def _pick(self, losses: tf.Tensor, boxes: tf.Tensor, class_targets: tf.Tensor) -> tf.Tensor:
-        """[anchors], 0 or 1, of one image."""
+        """Returns the picks of one image: [anchors], 0 or 1."""
+        # Losses are at least 0: -1 is below the threshold of -0.5 that suppression has.
         losses = tf.where(class_targets == IGNORED, -1.0, losses)
         positive = class_targets > BACKGROUND
         order = self._hardest(losses, boxes, self._limit(losses, positive))
@@ -215,7 +222,7 @@ class HardExampleMiner:
         return tf.scatter_nd(order[:, None], tf.cast(picked, tf.float32), tf.shape(losses))
 
     def _hardest(self, losses: tf.Tensor, boxes: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
-        """At most `limit` anchors, the largest loss first, without those that overlap too much."""
+        """Returns at most `limit` anchors, largest loss first, without those that overlap."""
         if self.iou_threshold < 1:
             return tf.image.non_max_suppression(
                 boxes, losses, limit, self.iou_threshold, score_threshold=-0.5
@@ -226,9 +233,9 @@ class HardExampleMiner:
         ]
 
     def _limit(self, losses: tf.Tensor, positive: tf.Tensor) -> tf.Tensor:
-        """So many picks decide everything.
+        """Returns the number of picks that decide everything.
 
-        Suppression costs the square of the picks. Behind the last positive anchor come negatives
+        Suppression costs the square of the picks. After the last positive anchor come negatives
         alone, and no more of them count than all positives allow: once the network has learned to
         tell the background, those are few.
         """
@@ -241,7 +248,7 @@ class HardExampleMiner:
         return tf.cast(limit, tf.int32)
 
     def _allowed(self, positives: tf.Tensor) -> tf.Tensor:
-        """Negatives beside so many positives."""
+        """Returns the negatives that are allowed beside a number of positives."""
         return tf.maximum(self.max_negatives_per_positive * positives, float(self.min_negatives))
 
 
@@ -295,6 +302,7 @@ class DetectionLoss:
         if self.miner:
             picked = self.miner(localization, classification, box_encodings, class_targets)
             localization, classification = localization * picked, classification * picked
+        # The anchors of the whole batch, and not image by image: so does the OD API.
         normalizer = tf.reduce_sum(positive) if self.normalize_by_matches else tf.constant(0.0)
         code_size = box_encodings.shape[-1] if self.normalize_by_code_size else 1
         return (
@@ -303,13 +311,13 @@ class DetectionLoss:
         )
 
     def _slots(self, class_targets: tf.Tensor) -> tf.Tensor:
-        """The slot of each target's one; -1 for a vector of zeros."""
+        """Returns the slot of each target's one; -1 for a vector of zeros."""
         if self.background_as_zeros:
             return tf.where(class_targets > BACKGROUND, class_targets, -1)
         return class_targets
 
     def _weights(self, class_targets: tf.Tensor) -> tf.Tensor:
-        """Factors [batch, anchors] on the classification losses."""
+        """Returns factors [batch, anchors] on the classification losses."""
         weights = tf.where(class_targets > BACKGROUND, 1.0, self.negative_weight)
         weights = tf.where(class_targets == IGNORED, 0.0, weights)
         for sampler in self.samplers:
@@ -318,7 +326,7 @@ class DetectionLoss:
 
 
 def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> DetectionLoss:
-    """As the `loss` message and the ssd message's weights and normalisations say.
+    """Builds the loss that the `loss` message and the ssd message's weights describe.
 
     Args:
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised.

@@ -25,7 +25,7 @@ RawPredictions = Mapping[str, Node]
 
 @dataclass(frozen=True)
 class DetectionNetwork:
-    """What a detector computes of an image.
+    """The predictions of a detector for an image.
 
     Attributes:
       predictions: what detects.
@@ -39,7 +39,7 @@ class DetectionNetwork:
 
     @property
     def deployed(self) -> Network:
-        """The graph without what only training needs."""
+        """Returns the graph without the parts that only training needs."""
         return Network({"detector": Graph(self.predictions)})
 
 
@@ -59,6 +59,7 @@ def detection_network(
     }
     backbone = backbone_features(b, b.input((*image_size, 3)), architecture.backbone, **scale)
     repeats = pyramid_features(b, backbone, architecture.feature_pyramid, **scale)
+    # Exits cost a predictor each, so only those that learn or detect are built.
     exits = list(range(1, len(repeats) + 1))
     if architecture.exit or not architecture.deep_supervision:
         exits = [architecture.exit or exits[-1]]

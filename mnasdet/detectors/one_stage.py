@@ -48,23 +48,25 @@ class Detector:
 
     @property
     def compiles(self) -> bool:
-        """Whether XLA can compile the losses: not the miner's, whose picks are not of a fixed
-        number."""
+        """Returns whether XLA can compile the losses; the miner's picks have no fixed number."""
         return not self.blueprint.settings.loss.HasField("hard_example_miner")
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Returns (height, width) in pixels."""
         return self.blueprint.image_size
 
     @property
     def num_classes(self) -> int:
-        """The classes without the background."""
+        """Returns the number of classes without the background."""
         return self.blueprint.num_classes
 
     def targets(self, example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns image [height, width, 3], class_targets [anchors] and box_targets [anchors, 4],
-        as of `TargetAssigner`."""
+        """Returns the image and the targets of `TargetAssigner` for an example.
+
+        Returns:
+          image [height, width, 3], class_targets [anchors] and box_targets [anchors, 4].
+        """
         # A crowd is no object that a box could find.
         single = ~example["is_crowd"]
         assigner = targets.from_config(self.blueprint.settings, self.anchors)
@@ -72,8 +74,11 @@ class Detector:
         return {"image": example["image"], "class_targets": classes, "box_targets": boxes}
 
     def losses(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Loss]:
-        """Returns the localization and the classification loss; with deep supervision the means
-        over all exits."""
+        """Returns the localization and the classification loss.
+
+        With deep supervision they are the means over all exits, so that the learning rates of the
+        plain detector hold.
+        """
         loss = losses.from_config(self.blueprint.settings, self.anchors)
         raw = self.model(batch["image"], training=True)
         exits = [
@@ -96,8 +101,11 @@ class Detector:
         return self.post_processing(raw[BOX_ENCODINGS], raw[CLASS_LOGITS], self.anchors)
 
     def predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the detections of `PostProcessing` in images [batch, height, width, 3], float32
-        in [-1, 1]."""
+        """Returns the detections of `PostProcessing` in images.
+
+        Args:
+          images: [batch, height, width, 3], float32 in [-1, 1].
+        """
         return self.post_process(self.model(images, training=False))
 
     def evaluator(self, categories: Mapping[int, str]) -> DetectionEvaluator:
@@ -111,6 +119,7 @@ class Detector:
     ) -> tf.Tensor:
         """Draws the boxes that were found (green) and those that are there (red)."""
         shown = predictions["detection_scores"][..., None] >= settings.min_score_threshold
+        # A box of no size is not drawn; TensorFlow's op takes no mask.
         found = tf.where(shown, predictions["detection_boxes"], 0.0)
         found = found[:, : settings.max_num_boxes_to_visualize]
         images = (batch["image"] + 1) / 2

@@ -47,7 +47,7 @@ class PostProcessing:
     def __call__(
         self, box_encodings: tf.Tensor, class_logits: tf.Tensor, anchors: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Detections, best first, padded with zeros. All of them have an area inside the image.
+        """Returns detections, best first, padded with zeros. All have an area inside the image.
 
         Args:
           box_encodings: [batch, anchors, 4].
@@ -77,8 +77,11 @@ class PostProcessing:
     def prepare(
         self, box_encodings: tf.Tensor, class_logits: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What comes before the suppression: box encodings within their limits, and scores of all
-        slots, [batch, anchors, 1 + classes]."""
+        """Prepares raw predictions for the suppression.
+
+        Returns:
+          Box encodings within their limits, and scores of all slots, [batch, anchors, 1 + classes].
+        """
         if self.box_clip_range:
             box_encodings = tf.clip_by_value(box_encodings, *self.box_clip_range)
         if self.logit_scale != 1.0:
@@ -87,6 +90,7 @@ class PostProcessing:
 
     def _suppress_per_class(self, boxes: tf.Tensor, scores: tf.Tensor) -> _Kept:
         return tf.image.combined_non_max_suppression(
+            # An axis of length 1: one box for all classes of an anchor.
             boxes[:, :, None, :],
             scores,
             max_output_size_per_class=self.max_detections_per_class,
@@ -99,6 +103,7 @@ class PostProcessing:
     def _suppress_all(self, boxes: tf.Tensor, scores: tf.Tensor) -> _Kept:
         def suppress(image: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             return tf.image.non_max_suppression_padded(
+                # combined_non_max_suppression has no mode in which classes suppress one another.
                 *image,
                 max_output_size=self.max_detections,
                 iou_threshold=self.iou_threshold,
@@ -112,6 +117,7 @@ class PostProcessing:
         )
         classes = tf.cast(tf.argmax(scores, axis=-1), tf.float32)
         kept = [tf.gather(x, indices, batch_dims=1) for x in (boxes, best, classes)]
+        # Clipped after the suppression, as combined_non_max_suppression does.
         return tf.clip_by_value(kept[0], 0.0, 1.0), kept[1], kept[2], count
 
 
@@ -124,7 +130,7 @@ def _has_area(boxes: tf.Tensor) -> tf.Tensor:
 def from_config(
     ssd: ssd_pb2.Ssd, box_predictor: box_predictor_pb2.BoxPredictor | None = None
 ) -> PostProcessing:
-    """As the `post_processing` and `box_coder` messages say, and the box predictor's clip range.
+    """Builds the post-processing of the `post_processing` and `box_coder` messages.
 
     Args:
       box_predictor: the architecture's, where `ssd` has none.

@@ -1,4 +1,4 @@
-"""Training targets: which anchor shall say what."""
+"""Training targets: which class and box each anchor shall predict."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TargetAssigner:
     box_scales: Sequence[float] = box_coder.DEFAULT_SCALES
 
     def __call__(self, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Targets of one image.
+        """Returns the targets of one image.
 
         Args:
           boxes: [boxes, 4], normalised; there may be none.
@@ -47,8 +47,8 @@ class TargetAssigner:
           class targets [anchors] int32: a class, `BACKGROUND` or `IGNORED`;
           box targets [anchors, 4], encoded; of meaning for positive anchors only.
         """
-        # A box of no size stands behind the others: no anchor overlaps it, so that an image
-        # without boxes needs no case of its own.
+        # A box of no size stands after the others: no anchor overlaps it, so that an image without
+        # boxes needs no case of its own.
         nothing = tf.shape(boxes)[0]
         boxes = tf.concat([boxes, tf.zeros([1, 4])], axis=0)
         classes = tf.concat([classes, [BACKGROUND]], axis=0)
@@ -57,6 +57,7 @@ class TargetAssigner:
         best_overlap = tf.reduce_max(overlap, axis=0)
         match = tf.where(best_overlap >= self.matched_threshold, best, nothing)
         if self.force_match:
+            # Without its last row: the box of no size must not claim an anchor.
             match = _force(match, tf.argmax(overlap[:-1], axis=1, output_type=tf.int32))
         targets = tf.gather(classes, match)
         ignored = (best_overlap < self.unmatched_threshold) != self.negatives_lower
@@ -68,6 +69,7 @@ class TargetAssigner:
 
 def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
     """Gives each box its anchor; where two want the same one, the first box has it."""
+    # A scatter with minimum, because writes of a plain scatter to one place have no order.
     unwanted = tf.fill(tf.shape(match), match.dtype.max)
     boxes = tf.range(tf.size(anchors_of_boxes))
     wanted_by = tf.tensor_scatter_nd_min(unwanted, anchors_of_boxes[:, None], boxes)
@@ -75,7 +77,7 @@ def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
 
 
 def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of [n, 4] and [m, 4] (ymin, xmin, ymax, xmax): [n, m].
+    """Returns [n, m]: intersection over union of [n, 4] and [m, 4] (ymin, xmin, ymax, xmax).
 
     Coordinate by coordinate: with the two of a corner in one tensor it takes four times as long.
     """
@@ -89,7 +91,7 @@ def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
 
 
 def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> TargetAssigner:
-    """As the `matcher` and `box_coder` messages say."""
+    """Builds the assigner of the `matcher` and `box_coder` messages."""
     matcher = ssd.matcher.argmax_matcher
     coder = ssd.box_coder.faster_rcnn_box_coder
     # Every overlap reaches 0: each anchor then has its best box.

@@ -9,6 +9,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Returns the intersections over unions, [n, m], of boxes [n, 4] and [m, 4]."""
     shared = _shared(a, b)
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (a, b)]
+    # Two boxes of no area share nothing: the bound keeps 0 / 0 from being NaN.
     return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-12)
 
 

@@ -40,7 +40,7 @@ class CocoEvaluator:
     """
 
     def __init__(self, categories: dict[int, str]):
-        """`categories`: id, from 1, to name."""
+        """Takes the classes, id from 1 to name."""
         self._categories = categories
         self.images: list[dict] = []
         self.annotations: list[dict] = []
@@ -48,7 +48,7 @@ class CocoEvaluator:
 
     @property
     def num_objects(self) -> int:
-        """The boxes that a detector could find: all but crowds."""
+        """Counts the boxes that a detector could find: all but crowds."""
         return sum(not annotation["iscrowd"] for annotation in self.annotations)
 
     def add(
@@ -80,6 +80,7 @@ class CocoEvaluator:
         for box, category, area, crowd in zip(
             _xywh(boxes, height, width), classes, areas, is_crowd, strict=True
         ):
+            # Ids from 1: pycocotools takes a match with the id 0 for none.
             self.annotations.append(
                 {
                     "id": len(self.annotations) + 1,
@@ -138,7 +139,7 @@ class CocoEvaluator:
             with _silence():
                 evaluation.accumulate()
             maps.append(mean_precision(evaluation.eval["precision"]))
-        # Of drawn images without any object.
+        # A draw of images without any object has no mAP.
         maps = [value for value in maps if value >= 0]
         return float(np.std(maps, ddof=1))
 
@@ -184,12 +185,12 @@ def mean_precision(precision: np.ndarray) -> float:
 
 
 def _silence() -> contextlib.redirect_stdout:
-    """pycocotools prints what it does."""
+    """Silences pycocotools, which prints what it does."""
     return contextlib.redirect_stdout(io.StringIO())
 
 
 def _xywh(boxes: np.ndarray, height: int, width: int) -> Sequence[list[float]]:
-    """COCO's (x, y, width, height) in pixels."""
+    """Returns COCO's (x, y, width, height) in pixels."""
     scaled = np.asarray(boxes, np.float64) * (height, width, height, width)
     ymin, xmin, ymax, xmax = scaled.T if len(scaled) else np.zeros((4, 0))
     return np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1).tolist()

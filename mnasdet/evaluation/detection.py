@@ -16,7 +16,7 @@ from mnasdet.evaluation.detection_evaluator import found_in_image
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture.
+    """The objects that were found in one picture.
 
     Attributes:
       boxes: [n, 4] (ymin, xmin, ymax, xmax) in pixels of the upright picture, best first.
@@ -28,7 +28,7 @@ class Detections:
     scores: np.ndarray
 
     def above(self, score: float) -> Detections:
-        """Returns those with at least a score."""
+        """Returns the detections with at least a score."""
         kept = self.scores >= score
         return Detections(self.boxes[kept], self.classes[kept], self.scores[kept])
 
@@ -59,8 +59,11 @@ def detect(
 
 
 def describe(found: Detections, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Returns the detections in COCO's format of results, with the names of the classes: `bbox` is
-    (x, y, width, height) in pixels."""
+    """Returns the detections in COCO's format of results, with the names of the classes.
+
+    `bbox` is (x, y, width, height) in pixels.
+    """
+    # Rounded ahead of the difference: x + width is then the rounded right edge.
     corners = found.boxes[:, [1, 0, 3, 2]].round(2)
     boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).round(2)
     return [

@@ -21,7 +21,7 @@ class DetectionEvaluator:
     """
 
     def __init__(self, categories: Mapping[int, str]):
-        """`categories`: id, from 1, to name."""
+        """Takes the classes, id from 1 to name."""
         self.coco = CocoEvaluator(dict(categories))
 
     def add(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def found_in_image(
 
     Args:
       found: the detections of `PostProcessing`, without the batch.
-      extent: of the image, as of `input_pipeline.preprocess`.
+      extent: of the image, from `input_pipeline.preprocess`.
 
     Returns:
       All boxes, normalised to the image itself, and a mask of those that count: what was found in
@@ -101,6 +101,7 @@ def of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
 
 def _unbatch(batch: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
     """Yields the examples of a batch, without their pixels."""
+    # Pixels are most of a batch, and the judges need none.
     arrays = {key: np.asarray(value) for key, value in batch.items() if key != "image"}
     for row in range(len(next(iter(arrays.values())))):
         yield {key: value[row] for key, value in arrays.items()}

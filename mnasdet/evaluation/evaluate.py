@@ -43,6 +43,7 @@ def first_images(
         and not augmented.
     """
     reader = input_reader_pb2.InputReader()
+    # A copy: the caller's config goes on to cache its images.
     reader.CopyFrom(pipeline.train_input_reader if training else pipeline.eval_input_reader[0])
     reader.cache_decoded_images = False  # Each is read once.
     batches = input_pipeline.evaluation_dataset(
@@ -65,8 +66,8 @@ def evaluate_pipeline(
 
     Args:
       predict: in place of `task.predict`: that of a file which was exported from it.
-      per_category, with_baseline: as of `Evaluator.metrics`; the first as eval_config says if left
-        out.
+      per_category, with_baseline: see `Evaluator.metrics`; if the first is left out, eval_config
+        decides it.
     """
     (reader,) = pipeline.eval_input_reader
     if per_category is None:

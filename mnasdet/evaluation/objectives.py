@@ -8,7 +8,7 @@ _OBJECTIVES = {
     "classification": "Classification/top_1",
 }
 
-# What searches of version 0.1 went by, which do not say so.
+# Searches of version 0.1 went by this one and do not say so.
 FIRST = _OBJECTIVES["ssd"]
 
 

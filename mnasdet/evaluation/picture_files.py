@@ -27,10 +27,12 @@ def read_picture(path: str | os.PathLike) -> np.ndarray:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode in _DEEP_MODES:
                 deep = np.asarray(upright)
+                # 257 is 65535 / 255: the largest of 16 bits becomes the largest of 8.
                 upright = Image.fromarray((deep // 257).astype(np.uint8))
             return np.array(upright.convert("RGB"))
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a picture that Pillow knows") from None
+    # Pillow raises any of these for a damaged file, depending on its format.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 

@@ -75,7 +75,7 @@ def fpn(
 
 
 def _lateral(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name: str) -> Node:
-    """1x1, with a bias and nothing behind it."""
+    """Adds a 1x1 convolution with a bias and nothing after it."""
     return b.conv2d(
         x,
         channels,
@@ -100,6 +100,8 @@ def _retinanet(
     }
     for level in range(backbone_max + 1, max_level + 1):
         x = levels[level - 1]
+        # P6 comes from P5 and not from C5, as in tensorflow/tpu; P7 comes from P6 after a ReLU (Lin
+        # et al., 2017, section 4).
         if level > backbone_max + 1:
             x = b.activation(x, hyperparams.activation, name=f"p{level}/{hyperparams.activation}")
         levels[level] = _conv3x3(b, x, 2, True, separable, hyperparams, f"p{level}")
@@ -119,6 +121,7 @@ def _object_detection_api(
         x = normalized(b, x, hyperparams, name)
         return b.activation(x, hyperparams.activation, name=f"{name}/{hyperparams.activation}")
 
+    # The coarsest level of the backbone has nothing added to it, so there is nothing to smooth.
     *finer, coarsest = levels
     smooth = [conv_bn(levels[level], 1, f"p{level}") for level in finer]
     outputs = [*smooth, levels[coarsest]]
@@ -160,11 +163,15 @@ def from_proto(
     min_depth: int = 16,
     hyperparams: Hyperparams | None = None,
 ) -> list[list[Node]]:
-    """`fpn` as an Architecture describes it. The multiplier's product is cut to an integer, not
-    rounded to a multiple of 8, as in the OD API."""
+    """Builds `fpn` as an Architecture describes it.
+
+    The multiplier's product is cut to an integer, not rounded to a multiple of 8, as in the OD API.
+    """
     variant = architecture_pb2.Fpn.Variant.Name(proto.variant).lower()
     backbone = features.from_level(proto.min_level)
     if variant == "object_detection_api":
+        # The OD API's extractor starts from the last 1x1 convolution, and not from the last
+        # bottleneck.
         backbone[-1] = features.last
     pyramid = fpn(
         b,

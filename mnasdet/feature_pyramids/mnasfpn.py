@@ -19,9 +19,11 @@ from mnasdet.networks.features import BackboneFeatures
 from mnasdet.networks.hyperparams import HE_NORMAL, BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.protos import architecture_pb2
 
+# √(2 / 9) / 0.88: He's deviation for a 3x3 depthwise kernel, made up for the cut at two deviations.
+# The OD API states the number, also for larger kernels.
 _SEPARABLE = Initializer("truncated_normal", 0.536)
 
-# What the OD API's extractor carries for the head; slim's L2 of 1e-4 halved for Keras.
+# The hyper-parameters of the OD API's extractor for the head; slim's L2 of 1e-4 halved for Keras.
 EXTRACTOR = Hyperparams(
     kernel=Kernel(HE_NORMAL, 5e-5),
     depthwise_kernel=Kernel(_SEPARABLE, 5e-5),
@@ -38,7 +40,7 @@ class Block:
         blocks in their order.
       level: of the merged feature, which has stride 2^level.
       expanded_channels: F, channels of the merged feature.
-      kernel_size: of the depthwise convolution behind the merge.
+      kernel_size: of the depthwise convolution after the merge.
       merge: "add", or "squeeze_excite" for two inputs.
     """
 
@@ -81,7 +83,7 @@ def mnasfpn(
       blocks: the cell; its last blocks, one a level, are its outputs.
       channels: C, of every output.
       repeats: how often the cell is applied, each time with its own weights.
-      size_dependent_ordering: down-sample before the 1x1 convolution instead of behind it (3.2).
+      size_dependent_ordering: down-sample before the 1x1 convolution instead of after it (3.2).
       cell_residual: add the cell's input to the output of the same shape (3.1).
       exits: takes the features after every repeat.
 
@@ -110,7 +112,7 @@ def mnasfpn(
 
 
 def _coarser(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name: str) -> Node:
-    """The next level, half the size. The OD API leaves this convolution without L2."""
+    """Makes the next level, half the size. The OD API leaves this convolution without L2."""
     x = b.max_pool(x, 3, strides=2, name=f"{name}/max_pool")
     kernel = replace(hyperparams.kernel, l2=0.0)
     x = b.conv2d(x, channels, 1, kernel=kernel, name=f"{name}/conv")
@@ -144,6 +146,8 @@ def _cell(
             x = separable_conv(b, x, channels, block.kernel_size, hyperparams, name="separable")
             features.append(normalized(b, x, hyperparams, "separable"))
         levels.append(block.level)
+    # Only where shapes agree: in the first cell the backbone's features have other widths, so that
+    # only the level made from the last one has a residual, as in the public code.
     outputs = dict(zip(levels[-len(inputs) :], features[-len(inputs) :], strict=True))
     return [
         b.add(outputs[level], x, name=f"residual_{level}")
@@ -181,15 +185,21 @@ def _resample(
     hyperparams: Hyperparams,
     name: str,
 ) -> Node:
-    """To the block's level and F channels; the convolution at the smaller of the two sizes."""
+    """Brings a feature to the block's level and F channels.
+
+    The 1x1 convolution runs at the smaller of the two sizes, where it is cheaper (section 3.2).
+    """
 
     def pool(x: Node) -> Node:
         if level >= block.level:
             return x
+        # 3x3 at every stride, as in the public code; the paper's cost model has k x k.
         return b.max_pool(x, 3, strides=2 ** (block.level - level), name=f"{name}/max_pool")
 
     if size_dependent_ordering:
         x = pool(x)
+    # Always a convolution, even where the widths agree: so does the public code (the paper says "as
+    # needed").
     x = conv_bn(b, x, block.expanded_channels, 1, hyperparams, name=name)
     if not size_dependent_ordering:
         x = pool(x)
@@ -205,8 +215,10 @@ def from_proto(
     min_depth: int = 16,
     hyperparams: Hyperparams | None = None,
 ) -> list[list[Node]]:
-    """`mnasfpn` as an Architecture describes it: the features after every repeat. The multiplier
-    scales C and every F."""
+    """Builds `mnasfpn` as an Architecture describes it: the features after every repeat.
+
+    The multiplier scales C and every F.
+    """
 
     def width(channels: int) -> int:
         if depth_multiplier == 1.0:

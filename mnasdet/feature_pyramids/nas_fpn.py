@@ -84,7 +84,7 @@ def nas_fpn(
     """
 
     def layer(x: Node) -> Node:
-        """What follows every merge: activation, 3x3 convolution, normalisation, DropBlock."""
+        """Adds the layers after a merge: activation, convolution, normalisation, DropBlock."""
         x = b.activation(x, hyperparams.activation, name=hyperparams.activation)
         x = _conv3x3(b, x, separable, hyperparams)
         x = normalized(b, x, hyperparams, "conv")
@@ -94,6 +94,7 @@ def nas_fpn(
         _project(b, x, channels, hyperparams, f"p{level}")
         for level, x in enumerate(features, start=min_level)
     ]
+    # Section 3.1: the levels above C5 are pooled, and have no weights.
     for level in range(min_level + len(features), max_level + 1):
         features.append(b.max_pool(features[-1], 2, strides=2, name=f"p{level}/max_pool"))
     for repeat in range(repeats):
@@ -105,7 +106,7 @@ def nas_fpn(
 
 
 def _project(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name: str) -> Node:
-    """To the pyramid's width, linear; a feature that has it stays as it is."""
+    """Brings a feature to the pyramid's width, linear; a feature that has it stays as it is."""
     if x.channels == channels:
         return x
     x = b.conv2d(
@@ -120,7 +121,7 @@ def _project(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name:
 
 
 def _conv3x3(b: Builder, x: Node, separable: bool, hyperparams: Hyperparams) -> Node:
-    """With a bias, although a normalisation follows: so in tensorflow/tpu."""
+    """Adds a 3x3 convolution with a bias before its normalisation, as tensorflow/tpu does."""
     if separable:
         return separable_conv(b, x, x.channels, 3, hyperparams, use_bias=True, name="conv")
     return b.conv2d(
@@ -150,7 +151,9 @@ def _pyramid_network(
             x = _merge(b, [(features[i], levels[i]) for i in cell.inputs], cell, sizes[cell.level])
             unused -= set(cell.inputs)
             if index >= first_output:
-                # Nothing is lost: an output takes in what is left over of its level.
+                # Nothing is lost: an output takes in the features of its level that no cell has
+                # used so far. The paper does not say when; tensorflow/tpu does it before the
+                # activation.
                 left_over = [i for i in sorted(unused) if levels[i] == cell.level]
                 for i in left_over:
                     x = b.add(x, features[i], name=f"left_over_{i}")
@@ -178,6 +181,7 @@ def _resample(
     b: Builder, x: Node, level: int, target: int, size: tuple[int, int], name: str
 ) -> Node:
     if level < target:
+        # The window is the stride, so that every pixel is in exactly one maximum.
         stride = 2 ** (target - level)
         return b.max_pool(x, stride, strides=stride, name=f"{name}/max_pool")
     return b.upsample(x, size, name=f"{name}/upsample")
@@ -192,7 +196,7 @@ def from_proto(
     min_depth: int = 16,
     hyperparams: Hyperparams | None = None,
 ) -> list[list[Node]]:
-    """`nas_fpn` as an Architecture describes it: the features after every repeat."""
+    """Builds `nas_fpn` as an Architecture describes it: the features after every repeat."""
     channels = proto.channels
     if depth_multiplier != 1.0:
         channels = round_channels(channels * depth_multiplier, min_depth)

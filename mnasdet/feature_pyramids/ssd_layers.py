@@ -33,8 +33,9 @@ def ssd_layers(
     min_depth: int = 16,
     hyperparams: Hyperparams = SSDLITE_CONFIG,
 ) -> list[Node]:
-    """Two features of a backbone, and extra layers behind them, each half the size of the one
-    before.
+    """Returns two features of a backbone and extra layers after them.
+
+    Each feature has half the size of the one before.
 
     Args:
       expansion: at stride 16, `last`: at stride 32; they are handed on as they are.
@@ -67,7 +68,7 @@ def ssd_layers(
 
 
 def _half(b: Builder, x: Node, channels: int, separable: bool, hyperparams: Hyperparams) -> Node:
-    """A 3x3 convolution of stride 2."""
+    """Adds a 3x3 convolution of stride 2."""
     activation = hyperparams.activation
     if not separable:
         return conv_bn(
@@ -86,10 +87,11 @@ def from_proto(
     min_depth: int = 16,
     hyperparams: Hyperparams | None = None,
 ) -> list[list[Node]]:
-    """`ssd_layers` as an Architecture describes it: one list, for there is nothing to repeat."""
+    """Builds `ssd_layers` as an Architecture describes it; nothing is repeated, so one list."""
     return [
         ssd_layers(
             b,
+            # Backbones without inverted bottlenecks have no expansion.
             features.expansion or features.levels[4],
             features.last,
             channels=proto.channels,

@@ -1,4 +1,4 @@
-"""Image classification behind a backbone."""
+"""Image classification on top of a backbone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def classifier(
     activation: str = "hard_swish",
     hyperparams: Hyperparams = DEFAULT,
 ) -> Node:
-    """Logits of the classes, (num_classes,), from the global average of a feature.
+    """Builds the logits of the classes, (num_classes,), from the global average of a feature.
 
     Args:
       x: (height, width, channels).
@@ -35,6 +35,8 @@ def classifier(
       activation: of the hidden layer; MobileNetV3's is hard_swish.
     """
 
+    # Convolutions on 1x1 pixels in place of dense layers: cost, latency tables and int8 rounding
+    # know them already.
     kernel = hyperparams.kernel
     x = b.global_avg_pool(x, name="mean")
     if hidden_channels:
@@ -56,7 +58,7 @@ def _narrowed(initializer: Initializer, num_classes: int) -> Initializer:
 def from_proto(
     b: Builder, x: Node, proto: architecture_pb2.Classifier, *, num_classes: int
 ) -> Node:
-    """`classifier` as an Architecture describes it."""
+    """Builds `classifier` as an Architecture describes it."""
     return classifier(
         b,
         x,

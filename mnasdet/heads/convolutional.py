@@ -36,7 +36,7 @@ def convolutional_predictor(
     class_bias: float = 0.0,
     hyperparams: Hyperparams = DEFAULT,
 ) -> tuple[Node, Node]:
-    """Box and class predictions of every feature, with weights of its own.
+    """Predicts boxes and classes from every feature, with weights of its own.
 
     Args:
       features: finest level first, of any channels.
@@ -73,10 +73,12 @@ def convolutional_predictor(
             name=f"{name}/{'pointwise' if separable else 'conv'}",
         )
 
+    # Dropout is for the class predictions alone, as in the OD API's class head.
     boxes, classes = [], []
     slots = num_classes + 1
     for level, (x, anchors) in enumerate(zip(features, anchors_per_location, strict=True)):
         with b.scope(f"feature_{level}"):
+            # The OD API's rule: as wide as the feature within the bounds.
             depth = max(min(x.channels, max_depth), min_depth)
             x = _layers(b, x, num_layers if depth else 0, depth, hyperparams)
             box = predict(x, anchors * BOX_CODE_SIZE, "box")
@@ -96,7 +98,7 @@ def _layers(b: Builder, x: Node, num_layers: int, depth: int, hyperparams: Hyper
 
 
 def _by_anchor(b: Builder, x: Node, values: int, name: str) -> Node:
-    """(height, width, anchors * values) to (height * width * anchors, values)."""
+    """Reshapes (height, width, anchors * values) to (height * width * anchors, values)."""
     height, width, channels = x.shape
     return b.reshape(x, (height * width * channels // values, values), name=name)
 
@@ -109,7 +111,7 @@ def from_proto(
     num_classes: int,
     anchors_per_location: Sequence[int],
 ) -> tuple[Node, Node]:
-    """`convolutional_predictor` as an Architecture describes it."""
+    """Builds `convolutional_predictor` as an Architecture describes it."""
     return convolutional_predictor(
         b,
         features,

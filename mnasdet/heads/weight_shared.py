@@ -13,6 +13,7 @@ from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
 
+# The OD API's MobileNetV2 FPNLite configs; slim's L2 of 4e-5 halved for Keras.
 DEFAULT = Hyperparams(
     kernel=Kernel(Initializer("normal", 0.01), 2e-5),
     depthwise_kernel=Kernel(Initializer("normal", 0.01)),
@@ -34,8 +35,11 @@ def weight_shared_predictor(
     class_bias: float = -4.6,
     hyperparams: Hyperparams = DEFAULT,
 ) -> tuple[Node, Node]:
-    """Box and class predictions of all levels. Kernels are shared by the levels, batch
-    normalisation is not.
+    """Predicts boxes and classes from all levels.
+
+    The levels share the kernels. Each has a batch normalisation of its own, for their statistics
+    differ.
+
 
     Args:
       features: finest level first, all with the same channels.
@@ -65,6 +69,7 @@ def weight_shared_predictor(
 
     def tower(x: Node, name: str, level: int) -> Node:
         for layer in range(num_layers):
+            # The normalisation has an offset of its own.
             use_bias = hyperparams.normalizer is None
             x = conv(x, channels, f"{name}/{layer}", hyperparams, use_bias=use_bias)
             x = normalized(b, x, hyperparams, f"{name}/{layer}/feature_{level}")
@@ -99,8 +104,10 @@ def from_proto(
     num_classes: int,
     anchors_per_location: Sequence[int],
 ) -> tuple[Node, Node]:
-    """`weight_shared_predictor` as an Architecture describes it; all levels have as many
-    anchors."""
+    """Builds `weight_shared_predictor` as an Architecture describes it.
+
+    All levels have as many anchors, which the config checks hold.
+    """
     return weight_shared_predictor(
         b,
         features,

@@ -66,6 +66,7 @@ class Backbone(GraphLayer):
         self.min_depth = int(min_depth)
         # A list would be wrapped by Keras.
         self._outputs = outputs if isinstance(outputs, str) else tuple(outputs)
+        # An empty list is refused as the name "" is: a layer gives something.
         for name in [outputs] if isinstance(outputs, str) else outputs or [""]:
             if name not in FEATURES:
                 raise LayerError(
@@ -84,6 +85,7 @@ class Backbone(GraphLayer):
         """
         resolved = parts.resolved(architecture)
         arguments = parts.scaled_fields(resolved, "backbone", cls.kind, cls.__name__)
+        # `kwargs` prevail over all that the architecture says.
         return cls(**(arguments | {"outputs": _read_features(resolved)} | kwargs))
 
     def network(self, b: Builder, inputs: list[Node]) -> Node | list[Node]:
@@ -97,6 +99,8 @@ class Backbone(GraphLayer):
         )
         nodes = {f"c{level}": node for level, node in features.levels.items()}
         nodes["last"] = features.last
+        # Only backbones with inverted bottlenecks have an expansion; SSDLite takes C4 of the
+        # others.
         nodes["expansion"] = features.expansion or features.levels[4]
         if isinstance(self._outputs, str):
             return nodes[self._outputs]
@@ -183,6 +187,7 @@ class MnasNet(Backbone):
         **kwargs: Any,
     ):
         if block is None:
+            # Read, not repeated here: the published network stands in one place.
             block = parts.fields(parts.resolved(_MNASNET_A1).backbone.mnasnet)["block"]
         fields = {
             "block": list(block),
@@ -242,5 +247,6 @@ def _read_features(architecture: architecture_pb2.Architecture) -> str | list[st
     message = getattr(pyramid, kind)
     names = [f"c{level}" for level in range(message.min_level, MAX_LEVEL + 1)]
     if kind == "fpn" and message.variant == architecture_pb2.Fpn.OBJECT_DETECTION_API:
+        # The OD API's pyramid starts from the last 1x1 convolution, RetinaNet's from C5.
         names[-1] = "last"
     return names

@@ -71,7 +71,7 @@ class FeaturePyramid(GraphLayer):
         resolved = parts.resolved(architecture)
         arguments = parts.scaled_fields(resolved, "feature_pyramid", cls.kind, cls.__name__)
         if resolved.exit and "repeats" in arguments:
-            # What comes after the exit is left out.
+            # The repeats after the exit would be built for nothing.
             arguments["repeats"] = resolved.exit
         return cls(**(arguments | kwargs))
 
@@ -96,6 +96,7 @@ class FeaturePyramid(GraphLayer):
     def _features(self, inputs: list[Node]) -> BackboneFeatures:
         """Returns the features that come in by their level."""
         message = getattr(self._message, self.kind)
+        # Fewer are fine: the pyramid makes the coarser levels itself.
         most = message.max_level - message.min_level + 1
         if len(inputs) > most:
             raise ValueError(
@@ -103,6 +104,7 @@ class FeaturePyramid(GraphLayer):
                 f"{message.min_level} to {message.max_level}"
             )
         for fine, coarse in itertools.pairwise(inputs):
+            # Rounded up, as strided convolutions with SAME padding do.
             half = tuple(-(-side // 2) for side in fine.size)
             if coarse.size != half:
                 raise ValueError(

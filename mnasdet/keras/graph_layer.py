@@ -49,6 +49,7 @@ class GraphLayer(tf_keras.layers.Layer):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensors = tf.nest.flatten(inputs)
+        # TensorFlow brings Keras 3 along, which is easily taken for tf_keras.
         if any(type(x).__module__.split(".")[0] == "keras" for x in tensors):
             raise LayerError(
                 f"{self._title()} takes tensors of tf_keras, not of Keras 3; make the model with "
@@ -98,6 +99,7 @@ class GraphLayer(tf_keras.layers.Layer):
         inputs = [b.input(shape, f"input_{place}") for place, shape in enumerate(shapes)]
         try:
             recorded = self.network(b, inputs)
+        # A network function says what does not fit; only the layer knows its own name.
         except ValueError as error:
             raise LayerError(f"{self._title()}: {error}") from None
         if isinstance(recorded, Node):
@@ -120,8 +122,10 @@ class GraphLayer(tf_keras.layers.Layer):
 
 
 def _shapes(input_shape: Any) -> list[tf.TensorShape]:
-    """Returns the shapes of all inputs, in the order of `tf.nest.flatten`; a loaded model has lists
-    of numbers for them."""
+    """Returns the shapes of all inputs, in the order of `tf.nest.flatten`.
+
+    A loaded model has lists of numbers for them.
+    """
     if isinstance(input_shape, dict):
         input_shape = [input_shape[key] for key in sorted(input_shape)]
     if isinstance(input_shape, tf.TensorShape) or isinstance(input_shape[-1], int):

@@ -109,6 +109,7 @@ class BoxPredictor(GraphLayer):
         own = parts.fields(getattr(self._message, self.kind))
         for name in _NOT_OF_THE_NETWORK:
             own.pop(name, None)
+        # Not in the message: these are the constructor's own arguments.
         own["num_classes"] = self.num_classes
         own["anchors_per_location"] = list(self._anchors) if self._is_list else self._anchors[0]
         return super().get_config() | own
@@ -210,6 +211,7 @@ class WeightSharedBoxPredictor(BoxPredictor):
         super().__init__(fields, num_classes, anchors_per_location, conv_hyperparams, **kwargs)
 
     def network(self, b: Builder, inputs: list[Node]) -> list[Node]:
+        # One kernel for all levels has one number of input channels.
         channels = [node.channels for node in inputs]
         if len(set(channels)) > 1:
             raise ValueError(f"features of {channels} channels come in; they have to be the same")

@@ -50,6 +50,7 @@ def checked(values: dict[str, Any], title: str) -> architecture_pb2.Architecture
     problems = [
         problem
         for problem in architecture_problems(architecture)
+        # The parts that are missing are no problem of this layer.
         if problem.split(" ")[0].split(".")[0] in values
     ]
     if problems:
@@ -80,7 +81,7 @@ def fields(message: Message) -> dict[str, Any]:
         if field.is_repeated:
             values[field.name] = []
         elif not field.message_type:
-            # What is set to its default counts as set.
+            # A field that is set to its default counts as set.
             setattr(whole, field.name, getattr(whole, field.name))
     return values | json_format.MessageToDict(whole, preserving_proto_field_name=True)
 
@@ -110,8 +111,10 @@ def part_fields(
 def scaled_fields(
     architecture: architecture_pb2.Architecture, part: str, kind: str, class_name: str
 ) -> dict[str, Any]:
-    """Returns `part_fields` and what an Architecture says of both backbone and pyramid: the factor
-    on their widths, the least width, their hyper-parameters."""
+    """Returns `part_fields` and the fields that backbone and pyramid share.
+
+    They are the factor on the widths, the least width and the hyper-parameters.
+    """
     values = part_fields(architecture, part, kind, class_name)
     message = getattr(architecture, part)
     # MobileNetV2 has a factor of its own beside the architecture's. Their product is not cut to the
@@ -159,6 +162,7 @@ def only(inputs: list[Node]) -> Node:
 
 def counted(name: str, value: Any, title: str) -> int:
     """Returns an argument that counts something, and has to be 1 or more."""
+    # bool is an int, and True would count as 1.
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise LayerError(f"{title}: {name} is {shown(value)}; a whole number from 1 on is allowed")
     return int(value)

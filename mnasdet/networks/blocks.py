@@ -9,7 +9,10 @@ from mnasdet.networks.hyperparams import GroupNorm, Hyperparams
 
 
 def round_channels(channels: float, minimum: int = 8, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, at least `minimum` and never below 90 % (slim's rule)."""
+    """Returns the nearest multiple of `divisor` by slim's rule.
+
+    It is at least `minimum` and never below 90 % of `channels`.
+    """
     rounded = max(minimum, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
@@ -44,13 +47,14 @@ def conv_bn(
     activation: str = "linear",
     name: str,
 ) -> Node:
-    """Convolution, normalisation (a bias without it), activation."""
+    """Adds a convolution, its normalisation (a bias without it) and an activation."""
     x = b.conv2d(
         x,
         filters,
         kernel_size,
         strides=strides,
         groups=groups,
+        # A normalisation has an offset of its own, which would make a bias redundant.
         use_bias=hyperparams.normalizer is None,
         kernel=hyperparams.kernel,
         name=f"{name}/conv",
@@ -69,7 +73,7 @@ def depthwise_conv_bn(
     activation: str = "linear",
     name: str,
 ) -> Node:
-    """Depthwise convolution, normalisation (a bias without it), activation."""
+    """Adds a depthwise convolution, its normalisation (a bias without it) and an activation."""
     x = b.depthwise_conv2d(
         x,
         kernel_size,
@@ -95,7 +99,7 @@ def separable_conv(
     name: str,
     shared: bool = False,
 ) -> Node:
-    """Depthwise, then 1x1 convolution, nothing between them."""
+    """Adds a depthwise and then a 1x1 convolution, nothing between them."""
     x = b.depthwise_conv2d(
         x,
         kernel_size,
@@ -143,6 +147,8 @@ def squeeze_excite(
                 filters,
                 1,
                 use_bias=True,
+                # Without normalisation nothing would undo a standardised kernel's scale, so these
+                # are plain.
                 kernel=hyperparams.unnormalized.kernel,
                 name=f"{part}/conv",
             )
@@ -151,8 +157,10 @@ def squeeze_excite(
 
 
 def global_pooling(b: Builder, features: Sequence[Node], levels: Sequence[int]) -> Node:
-    """Two features of one shape merged as NAS-FPN does (Ghiasi et al., 2019, figure 4): the one of
-    the coarser level, the first of two equals, gates the other by its global maximum and is added.
+    """Merges two features of one shape as NAS-FPN does (Ghiasi et al., 2019, figure 4).
+
+    The feature of the coarser level, the first of two equals, gates the other by its global
+    maximum and is added. The paper does not say which one gates: so does tensorflow/tpu.
     """
     fine, coarse = features if levels[1] > levels[0] else reversed(features)
     gate = b.global_max_pool(coarse, name="gate/global_max_pool")

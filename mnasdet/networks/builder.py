@@ -1,8 +1,8 @@
 """The Builder: networks as functions that record a graph, without TensorFlow.
 
-A network is one ordinary function over a `Builder`. What it returns, `Node`s, is read by
+A network is one ordinary function over a `Builder`. It returns `Node`s, which are read by
 `cost.py` (parameters, multiply-adds, the layer list) and by `keras_builder.py` (a tf_keras model).
-Only nodes that an output reaches are ever read: what is dead costs nothing.
+Only nodes that an output reaches are ever read: dead nodes cost nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Node:
       attrs: the layer's arguments.
     """
 
+    # Compared by identity (eq=False): two equal layers are two layers, and hashing a whole graph at
+    # every look-up would be slow.
     op: str
     name: str
     inputs: tuple[Node, ...]
@@ -42,7 +44,7 @@ class Node:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of a feature."""
+        """Returns (height, width) of a feature."""
         return self.shape[0], self.shape[1]
 
     def __repr__(self) -> str:
@@ -64,7 +66,7 @@ class Builder:
         self._scopes.pop()
 
     def input(self, shape: Sequence[int], name: str = "image") -> Node:
-        """A tensor from outside, (height, width, channels)."""
+        """Adds a tensor from outside, (height, width, channels)."""
         return Node("input", name, (), tuple(shape))
 
     def conv2d(
@@ -82,8 +84,12 @@ class Builder:
         name: str,
         shared: bool = False,
     ) -> Node:
-        """A convolution; `bias` is the first value of its bias, and `dilation` the distance in
-        pixels between neighbouring weights of the kernel, which needs strides of 1."""
+        """Adds a convolution.
+
+        Args:
+          bias: the first value of its bias.
+          dilation: pixels between neighbouring weights of the kernel; needs strides of 1.
+        """
         height, width, _ = x.shape
         return self._layer(
             "conv2d",
@@ -113,7 +119,7 @@ class Builder:
         name: str,
         shared: bool = False,
     ) -> Node:
-        """A depthwise convolution; `dilation` as of `conv2d`."""
+        """Adds a depthwise convolution; see `conv2d` for `dilation`."""
         height, width, channels = x.shape
         return self._layer(
             "depthwise_conv2d",
@@ -139,8 +145,12 @@ class Builder:
         synchronized: bool = False,
         name: str,
     ) -> Node:
-        """`momentum` is the share of the old average that a step keeps; `synchronized` takes the
-        statistics over all replicas."""
+        """Adds a batch normalisation.
+
+        Args:
+          momentum: the share of the old average that a step keeps.
+          synchronized: whether the statistics are taken over all replicas.
+        """
         return self._layer(
             "batch_norm",
             name,
@@ -166,8 +176,11 @@ class Builder:
         return self._layer("group_norm", name, (x,), x.shape, groups=groups, epsilon=epsilon)
 
     def activation(self, x: Node, function: str, *, name: str) -> Node:
-        """`function` is one of relu, relu6, swish, hard_swish, sigmoid, hard_sigmoid; "linear"
-        gives `x` back."""
+        """Adds an activation; "linear" gives `x` back.
+
+        Args:
+          function: relu, relu6, swish, hard_swish, sigmoid, hard_sigmoid or linear.
+        """
         if function == "linear":
             return x
         return self._layer("activation", name, (x,), x.shape, function=function)
@@ -195,38 +208,38 @@ class Builder:
         return self._layer("max_pool", name, (x,), shape, size=size, strides=strides)
 
     def avg_pool(self, x: Node, size: int, *, strides: int, name: str) -> Node:
-        """The padding does not count."""
+        """Adds an average pool; the padding does not count."""
         height, width, channels = x.shape
         shape = (*_strided(height, width, strides), channels)
         return self._layer("avg_pool", name, (x,), shape, size=size, strides=strides)
 
     def global_avg_pool(self, x: Node, *, name: str) -> Node:
-        """The mean over height and width: (1, 1, channels)."""
+        """Adds the mean over height and width: (1, 1, channels)."""
         return self._layer("global_avg_pool", name, (x,), (1, 1, x.channels))
 
     def global_max_pool(self, x: Node, *, name: str) -> Node:
-        """The maximum over height and width: (1, 1, channels)."""
+        """Adds the maximum over height and width: (1, 1, channels)."""
         return self._layer("global_max_pool", name, (x,), (1, 1, x.channels))
 
     def upsample(self, x: Node, size: tuple[int, int], *, name: str) -> Node:
-        """Nearest neighbour up to `size`, (height, width)."""
+        """Adds nearest neighbour resizing up to `size`, (height, width)."""
         if x.size == size:
             return x
         return self._layer("upsample", name, (x,), (*size, x.channels))
 
     def add(self, x: Node, y: Node, *, name: str) -> Node:
-        """Of two: TFLite adds many through AddN, which is slower."""
+        """Adds two features. For many, TFLite would take AddN, which is slower."""
         return self._elementwise("add", x, y, name)
 
     def multiply(self, x: Node, y: Node, *, name: str) -> Node:
-        """`y` may be (1, 1, channels)."""
+        """Multiplies two features; `y` may be (1, 1, channels)."""
         return self._elementwise("multiply", x, y, name)
 
     def reshape(self, x: Node, shape: Sequence[int], *, name: str) -> Node:
         return self._layer("reshape", name, (x,), tuple(shape))
 
     def concat(self, nodes: Sequence[Node], *, axis: int = 0, name: str) -> Node:
-        """Along an axis; 0 is the first behind the batch, -1 are the channels."""
+        """Joins along an axis; 0 is the first after the batch, -1 are the channels."""
         if len(nodes) == 1:
             return nodes[0]
         shape = list(nodes[0].shape)
@@ -248,6 +261,7 @@ class Builder:
         **attrs: Any,
     ) -> Node:
         name = "/".join([*self._scopes, name])
+        # Only channels: a shared layer runs at several sizes, but always with the same weights.
         signature = (op, tuple(attrs.items()), tuple([node.shape[-1] for node in inputs]), shared)
         if self._layers.setdefault(name, signature) is not signature and (
             not shared or self._layers[name] != signature
@@ -257,11 +271,13 @@ class Builder:
 
 
 def _strided(height: int, width: int, strides: int) -> tuple[int, int]:
+    # Rounded up, as SAME padding does.
     return -(-height // strides), -(-width // strides)
 
 
-# An argument that is new and has its default is no attribute: the canonical keys of networks
-# without it are in stored trials and latency tables, and stay as they are.
+# An argument that is newer than the first stored trials is no attribute while it has its default:
+# the canonical keys of networks without it are in stored trials and latency tables, and stay as
+# they are.
 
 
 def _kernel_attrs(kernel: Kernel) -> dict[str, Any]:
@@ -288,6 +304,7 @@ def reachable(outputs: Sequence[Node]) -> list[Node]:
 # A search asks twice for every graph: for its cost and for its key.
 @functools.lru_cache(maxsize=8)
 def _reachable(outputs: tuple[Node, ...]) -> tuple[Node, ...]:
+    # A stack of its own: a recursion would end at Python's limit in a network of a thousand layers.
     order: dict[Node, None] = {}
     # None: the inputs of the node that waits last have come.
     stack: list[Node | None] = [*reversed(outputs)]
@@ -307,7 +324,7 @@ _NOT_COMPUTED = ("synchronized",)
 
 
 def canonical_key(outputs: Sequence[Node]) -> str:
-    """A digest that two networks share when they are one network but for names and dead nodes.
+    """Returns a digest that two networks share when they are one but for names and dead nodes.
 
     Every node is labelled from what it computes (inputs of an addition in any order), then once
     more from what reads it, so that one layer read twice differs from two equal layers.
@@ -316,6 +333,7 @@ def canonical_key(outputs: Sequence[Node]) -> str:
     label: dict[Node, str] = {}
     for node in nodes:
         below = [label[node_in] for node_in in node.inputs]
+        # x + y and y + x are one network; of a concatenation the order matters.
         if node.op == "add":
             below.sort()
         values = tuple(node.attrs.values())
@@ -334,7 +352,7 @@ def canonical_key(outputs: Sequence[Node]) -> str:
 
 @functools.cache
 def _attrs_text(names: tuple[str, ...], values: tuple[Any, ...], types: tuple[type, ...]) -> str:
-    """Returns attributes as text; most nodes have what others have, too.
+    """Returns attributes as text; most nodes have those of some other node, which is kept.
 
     Args:
       types: they tell 1 from True.

@@ -16,7 +16,7 @@ _FLOAT_BYTES = 4
 
 
 class Cost(NamedTuple):
-    """What some layers cost for one image.
+    """The cost of some layers for one image.
 
     Attributes:
       params: weights, the moving averages of batch normalisation included.
@@ -48,23 +48,23 @@ class GraphSheet:
 
 @dataclass(frozen=True)
 class CostSheet:
-    """What the graphs of a network cost. A shared layer's weights count once."""
+    """The costs of a network's graphs. A shared layer's weights count once."""
 
     graphs: Sequence[GraphSheet]
 
     @property
     def runs(self) -> int:
-        """How many graphs are run for one image, each as often as it runs."""
+        """Returns how many graphs are run for one image, each as often as it runs."""
         return sum(graph.times for graph in self.graphs)
 
     @cached_property
     def total(self) -> Cost:
-        """The sum over the graphs: weights once, and work as often as the graph runs."""
+        """Sums up the graphs: weights once, and work as often as the graph runs."""
         return _sum(_repeated(_sum(graph.costs), graph.times) for graph in self.graphs)
 
     @property
     def parts(self) -> dict[str, Cost]:
-        """By the outermost scope: backbone, feature_pyramid, box_predictor."""
+        """Returns the costs by the outermost scope: backbone, feature_pyramid, box_predictor."""
         parts: dict[str, list[Cost]] = defaultdict(list)
         for graph in self.graphs:
             for node, cost in zip(graph.nodes, graph.costs, strict=True):
@@ -76,13 +76,14 @@ def cost_sheet(network: Network | Sequence[Node]) -> CostSheet:
     """Returns the costs of a network, or of the single graph that ends in some nodes."""
     if not isinstance(network, Network):
         network = Network({"": Graph({str(place): node for place, node in enumerate(network)})})
-    seen: set[str] = set()  # Of all graphs: layers of one name have the same weights.
+    seen: set[str] = set()  # Over all graphs: layers of one name have the same weights.
     return CostSheet([_graph_sheet(graph, seen) for graph in network])
 
 
 def _graph_sheet(graph: Graph, seen: set[str]) -> GraphSheet:
     nodes = [node for node in reachable(graph.nodes) if node.op != "input"]
     costs = []
+    # A layer that several levels share computes at each of them, but is stored once.
     for node in nodes:
         costs.append(_cost(node, count_weights=node.name not in seen))
         seen.add(node.name)
@@ -105,19 +106,23 @@ def _sum(costs: Iterable[Cost]) -> Cost:
 def _cost(node: Node, count_weights: bool) -> Cost:
     values = math.prod(node.shape)
     trainable = fixed = multiply_adds = 0
+    # Normalisations, activations and additions count no multiply-adds, as in MnasFPN's and
+    # MnasNet's tables; NAS-FPN prints twice our number as FLOPs.
     if node.op in ("conv2d", "depthwise_conv2d"):
         taps = _taps(node)
         multiply_adds = values * taps
         trainable = node.channels * (taps + node.attrs["use_bias"])
     elif node.op == "batch_norm":
         trainable = (node.attrs["center"] + node.attrs["scale"]) * node.channels
+        # The moving mean and variance: no gradient changes them, but a checkpoint and a phone hold
+        # them.
         fixed = 2 * node.channels
     elif node.op == "group_norm":
         trainable = 2 * node.channels
     for node_in in node.inputs:
         values += math.prod(node_in.shape)
     weights = trainable + fixed
-    # By position, which takes half the time.
+    # By position, which takes half the time. A search prices every proposal.
     return Cost(
         weights * count_weights,
         trainable * count_weights,
@@ -127,7 +132,7 @@ def _cost(node: Node, count_weights: bool) -> Cost:
 
 
 def _taps(node: Node) -> int:
-    """Weights of one output channel's kernel."""
+    """Returns the weights of one output channel's kernel."""
     size = node.attrs["kernel_size"]
     area = size**2 if isinstance(size, int) else math.prod(size)
     if node.op == "depthwise_conv2d":

@@ -1,6 +1,6 @@
 """Keras layers that round as TFLite's int8 kernels do, out of tfmot's parts.
 
-tfmot's own rewriting (quantize_model) refuses a batch normalisation behind a shared convolution and
+tfmot's own rewriting (quantize_model) refuses a batch normalisation after a shared convolution and
 layers that it does not know, so `keras_builder` puts its parts where `int8_rounding` says.
 """
 
@@ -27,19 +27,20 @@ from mnasdet.networks.int8_rounding import CONVOLUTIONS, fixed_range
 # steps, and an odd batch moves it little.
 _DECAY = 0.99
 
-# Of a range, so that there is a scale where all values are zero.
+# The narrowest range, so that there is a scale where all values are zero.
 _NARROWEST = 1e-3
 
-# Of a kernel's channel, likewise.
+# The smallest largest weight of a channel, for the same reason.
 _SMALLEST_WEIGHT = 1e-5
 
-# Read while a training step is traced, in whatever thread.
+# Read while a training step is traced, in whatever thread, so it is a global: Keras decides with
+# which arguments a layer is called.
 _observing = False
 
 
 @contextlib.contextmanager
 def observing() -> Iterator[None]:
-    """Training steps traced inside observe the ranges and round nothing."""
+    """Makes training steps that are traced inside observe the ranges and round nothing."""
     global _observing
     _observing = True
     try:
@@ -60,7 +61,7 @@ class MovingRange(quantizers.Quantizer):
 
     @staticmethod
     def _end(layer: tf_keras.layers.Layer, name: str) -> tf.Variable:
-        # Over replicas as the moving averages of a batch normalisation.
+        # Averaged over replicas, as the moving averages of a batch normalisation.
         return layer.add_weight(
             name,
             shape=(),
@@ -76,6 +77,8 @@ class MovingRange(quantizers.Quantizer):
             low, high = _moved(tf.stop_gradient(inputs), low, high)
             if _observing:
                 return inputs
+        # The gradient passes where a value is inside the range (straight-through); the ends get
+        # none.
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
 
     def get_config(self) -> dict[str, Any]:
@@ -83,11 +86,12 @@ class MovingRange(quantizers.Quantizer):
 
 
 def _moved(x: tf.Tensor, low: tf.Variable, high: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
-    """The range behind a batch, stored; zero is always in it."""
+    """Returns the range after a batch, and stores it; zero is always in it."""
     old_low, old_high = tf.convert_to_tensor(low), tf.convert_to_tensor(high)
     batch_low = tf.minimum(tf.reduce_min(x), 0.0)
     batch_high = tf.maximum(tf.reduce_max(x), batch_low + _NARROWEST)
     batch_high = tf.maximum(batch_high, 0.0)
+    # Equal ends are those of a new variable: the first batch counts whole.
     kept = tf.where(old_low == old_high, 0.0, _DECAY)
     new_low = kept * old_low + (1 - kept) * batch_low
     new_high = kept * old_high + (1 - kept) * batch_high
@@ -124,7 +128,7 @@ class KernelRange(quantizers.Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         if training and _observing:
             return inputs
-        # A depthwise kernel is (height, width, channels, 1).
+        # A depthwise kernel is (height, width, channels, 1): its channels are not in the last axis.
         *area, channels, multiplier = inputs.shape
         last = (*area, 1, channels) if multiplier == 1 else inputs.shape
         kernel = tf.reshape(inputs, last)
@@ -140,10 +144,10 @@ class KernelRange(quantizers.Quantizer):
 
 
 class KernelConfig(QuantizeConfig):
-    """Of a convolution, its kernel alone is rounded: its output is where its kernel's is."""
+    """Rounds only the kernel of a convolution; the layer after it rounds its output."""
 
     def __init__(self, attribute: str):
-        """`attribute`: "kernel" or "depthwise_kernel"."""
+        """Takes the name of the layer's kernel, "kernel" or "depthwise_kernel"."""
         self.attribute = attribute
 
     def get_weights_and_quantizers(self, layer):
@@ -166,8 +170,10 @@ class KernelConfig(QuantizeConfig):
 
 
 class LoneBatchNorm(tf_keras.layers.BatchNormalization):
-    """One behind no convolution of its own: a factor and an offset, which TFLite rounds in one
-    kernel as a 1x1 depthwise convolution."""
+    """A batch normalisation that follows no convolution of its own.
+
+    TFLite rounds it in one kernel as a 1x1 depthwise convolution, with a factor and an offset.
+    """
 
     def call(self, inputs, training=None):
         if training is not False:
@@ -177,11 +183,13 @@ class LoneBatchNorm(tf_keras.layers.BatchNormalization):
         offset = -self.moving_mean * factor
         offset = offset + self.beta if self.center else offset
         kernel = tf.reshape(factor, (1, 1, -1, 1))
+        # As a convolution, because the converter folds the offset into its int32 bias; a
+        # multiplication and an addition would be two kernels that round twice.
         return tf.nn.depthwise_conv2d(inputs, kernel, (1, 1, 1, 1), "SAME") + offset
 
 
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
-    """relu6(x + 3) / 6, rounded behind the first kernel of two."""
+    """Computes relu6(x + 3) / 6, rounded after the first kernel of two."""
     x = tf.nn.relu6(x + 3.0)
     if _observing:
         return x * (1 / 6)
@@ -191,8 +199,10 @@ def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
 def rounded_layer(
     node: Node, layer: tf_keras.layers.Layer, lone_batch_norm: bool
 ) -> tf_keras.layers.Layer:
-    """The layer with its weights, or what goes on inside it, rounded. Its variables keep their
-    names."""
+    """Returns the layer with its weights, or what goes on inside it, rounded.
+
+    The variables keep their names, so that a plain checkpoint can be loaded.
+    """
     if node.op in CONVOLUTIONS:
         attribute = "kernel" if node.op == "conv2d" else "depthwise_kernel"
         return QuantizeWrapperV2(layer, KernelConfig(attribute), name=layer.name)
@@ -204,7 +214,7 @@ def rounded_layer(
 
 
 def rounded_output(node: Node, name: str) -> tf_keras.layers.Layer:
-    """What rounds the output of a layer."""
+    """Returns the layer that rounds the output of another."""
     if known := fixed_range(node):
         return QuantizeLayer(KnownRange(*known), name=name)
     return QuantizeLayer(MovingRange(), name=name)

@@ -1,4 +1,4 @@
-"""What a backbone gives."""
+"""The features of a backbone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ MAX_LEVEL = 5
 
 @dataclass(frozen=True)
 class BackboneFeatures:
-    """The features that heads and pyramids start from. What nobody reads is never built.
+    """The features that heads and pyramids start from; unread ones are never built.
 
     Attributes:
       levels: the last feature of stride 2^level, by level; with linear bottlenecks it is linear.
-      last: what the classifier pools: behind the last 1x1 convolution where there is one.
+      last: what the classifier pools: after the last 1x1 convolution where there is one.
       expansion: SSDLite's first feature: at stride 16, the expanded input of the first bottleneck
         that strides to 32, before its depthwise convolution. None where there is no such layer;
         SSD then takes level 4.
@@ -27,5 +27,5 @@ class BackboneFeatures:
     expansion: Node | None = None
 
     def from_level(self, min_level: int) -> list[Node]:
-        """The levels from `min_level` on, finest first."""
+        """Returns the levels from `min_level` on, finest first."""
         return [self.levels[level] for level in sorted(self.levels) if level >= min_level]

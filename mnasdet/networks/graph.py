@@ -23,7 +23,7 @@ class Graph:
 
     @property
     def nodes(self) -> list[Node]:
-        """The outputs without their names, in order."""
+        """Returns the outputs without their names, in order."""
         return list(self.outputs.values())
 
     def key(self) -> str:
@@ -42,7 +42,7 @@ class Network:
 
     @property
     def outputs(self) -> list[Node]:
-        """The outputs of all graphs, in order."""
+        """Returns the outputs of all graphs, in order."""
         return [node for graph in self for node in graph.nodes]
 
     def key(self) -> str:
@@ -51,6 +51,7 @@ class Network:
         The key of a single graph that runs once is `canonical_key` of its outputs.
         """
         keys = [(graph.times, graph.key()) for graph in self]
+        # Stored trials and latency tables were keyed before a network could have several graphs.
         if len(keys) == 1 and keys[0][0] == 1:
             return keys[0][1]
         return hashlib.sha256(repr(sorted(keys)).encode()).hexdigest()[:32]

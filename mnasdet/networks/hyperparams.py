@@ -25,6 +25,7 @@ class Initializer:
     mode: str = "fan_in"
 
 
+# He et al., 2015; the defaults of slim's variance_scaling_initializer.
 HE_NORMAL = Initializer("truncated_normal")
 
 
@@ -92,8 +93,11 @@ class Hyperparams:
 
     @property
     def unnormalized(self) -> Hyperparams:
-        """The same for convolutions that no normalisation follows. Their kernels keep their own
-        mean and scale: nothing would take those of standardised kernels out again."""
+        """Returns the same for convolutions that no normalisation follows.
+
+        Their kernels keep their own mean and scale: nothing would take those of standardised
+        kernels out again.
+        """
         return replace(
             self,
             kernel=replace(self.kernel, standardized=False),
@@ -111,9 +115,10 @@ _ACTIVATIONS = {
 
 
 def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
-    """`Hyperparams` as a config has them. Slim's L2 has a half that Keras' has not."""
+    """Reads `Hyperparams` from a config. Slim's L2 has a half that Keras' has not."""
     initializer = _initializer(proto.initializer)
     l2 = proto.regularizer.l2_regularizer.weight / 2 if proto.HasField("regularizer") else 0.0
+    # The OD API leaves depthwise kernels without L2 unless told: they hold few weights.
     depthwise_l2 = l2 if proto.regularize_depthwise else 0.0
     return Hyperparams(
         kernel=Kernel(initializer, l2, proto.standardize_weights),
@@ -137,8 +142,10 @@ def _normalizer(proto: hyperparams_pb2.Hyperparams) -> BatchNorm | GroupNorm | N
 def configured(
     part: architecture_pb2.Backbone | architecture_pb2.FeaturePyramid,
 ) -> Hyperparams | None:
-    """Returns the hyper-parameters that a part of an Architecture states; None leaves those of its
-    publication."""
+    """Returns the hyper-parameters that a part of an Architecture states.
+
+    None leaves those of its publication.
+    """
     return from_proto(part.conv_hyperparams) if part.HasField("conv_hyperparams") else None
 
 
@@ -159,7 +166,7 @@ def _initializer(proto: hyperparams_pb2.Initializer) -> Initializer:
 def fans(
     kernel_size: int | tuple[int, int], channels_in: int, channels_out: int
 ) -> dict[str, float]:
-    """Weights into and out of one unit. A depthwise kernel has one channel in and one out."""
+    """Returns the weights into and out of one unit; a depthwise unit has one channel each way."""
     area = kernel_size**2 if isinstance(kernel_size, int) else math.prod(kernel_size)
     fan_in, fan_out = area * channels_in, area * channels_out
     return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
@@ -171,7 +178,7 @@ def stddev(
     channels_in: int,
     channels_out: int,
 ) -> float:
-    """The deviation that the initializer's weights shall have."""
+    """Returns the deviation that the initializer's weights shall have."""
     if initializer.stddev:
         return initializer.stddev
     return math.sqrt(

@@ -1,6 +1,6 @@
 """Where TFLite's int8 kernels round: read off the graph, without TensorFlow.
 
-A kernel computes in int32 and rounds what it gives out. A batch normalisation and a relu behind a
+A kernel computes in int32 and rounds what it gives out. A batch normalisation and a relu after a
 convolution belong to its kernel, however the convolution's weights are shared: each use of shared
 weights has a kernel of its own.
 """
@@ -14,7 +14,7 @@ from mnasdet.networks.builder import Node, reachable
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
-# What these give out is on the scale of what they take in.
+# Operations whose output is on the scale of their input: they only choose or move values.
 _KEEPING = (
     "max_pool",
     "avg_pool",
@@ -27,13 +27,14 @@ _KEEPING = (
 
 _FUSED_ACTIVATIONS = ("relu", "relu6")
 
-# What TFLite gives out on a scale of its own, or in a range that is known.
+# Activations whose output TFLite puts on a scale of its own, or whose range is known. A sigmoid's
+# scale is 1/256, so that it never reaches 1.
 FIXED_RANGES = {"sigmoid": (0.0, 255 / 256), "hard_sigmoid": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is rounded where.
+    """The places where a network rounds.
 
     Attributes:
       nodes: those whose output is rounded, in order.
@@ -45,12 +46,13 @@ class Rounding:
 
 
 def rounding(outputs: Sequence[Node]) -> Rounding:
-    """Where the network of `outputs` rounds."""
+    """Returns where the network of `outputs` rounds."""
     nodes = reachable(outputs)
     readers: dict[Node, list[Node | None]] = {node: [] for node in nodes}
     for node in nodes:
         for node_in in node.inputs:
             readers[node_in].append(node)
+    # None stands for the caller, who reads the value as it is: nothing can be fused with it.
     for node in outputs:
         readers[node].append(None)  # From outside.
 
@@ -66,6 +68,7 @@ def rounding(outputs: Sequence[Node]) -> Rounding:
         if concat.op == "concat":
             # Its inputs have to be on one scale: they are rounded once, when they are together.
             for node in concat.inputs:
+                # A pool or a reshape in between hands the scale on to the layer before it.
                 while only_reader(node) and node.op in _KEEPING:
                     (node,) = node.inputs
                 if only_reader(node) and not fixed_range(node):
@@ -81,14 +84,15 @@ def rounding(outputs: Sequence[Node]) -> Rounding:
 
 
 def fixed_range(node: Node) -> tuple[float, float] | None:
-    """The range of what a layer gives out, if it is known ahead."""
+    """Returns the range of a layer's output, if it is known ahead."""
     if node.op == "input":
+        # Pixels reach every network as x * 2/255 - 1.
         return -1.0, 1.0
     return FIXED_RANGES.get(node.attrs["function"]) if node.op == "activation" else None
 
 
 def _fuses(node: Node, reader: Node) -> bool:
-    """Whether one kernel does both."""
+    """Returns whether one kernel does both."""
     if reader.op == "batch_norm":
         return node.op in CONVOLUTIONS
     return (

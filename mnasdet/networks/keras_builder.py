@@ -40,6 +40,7 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
         for node in reachable(nodes)
         if node.op == "input"
     }
+    # One layer a name: nodes of one name are calls of one layer and share its weights.
     make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
     tensors = replay(nodes, inputs, _made(nodes, make), finish)
     return tf_keras.Model(
@@ -71,7 +72,7 @@ def replay(
     Args:
       inputs: the tensors of the graph's inputs, symbolic or not.
       made: the layers, by name; nodes of one name share one.
-      finish: what is put behind every tensor.
+      finish: what is put after every tensor.
 
     Returns:
       The tensors of `outputs`.
@@ -102,7 +103,7 @@ def _layer(node: Node, **arguments: Any) -> layers.Layer:
 def _quantized(
     outputs: Sequence[Node],
 ) -> tuple[Callable[[Node], layers.Layer], Callable[[Node, Any], Any]]:
-    """How a quantised model makes a layer, and what it puts behind it."""
+    """Returns how a quantised model makes a layer, and what it puts after it."""
     # tfmot takes seconds to load.
     from mnasdet.networks import fake_quantization
 
@@ -208,17 +209,22 @@ def _initializer(
     channels_in: int,
     channels_out: int,
 ):
-    """Keras' own variance scaling takes a depthwise kernel's channels for its fan, so the
-    deviation is worked out here."""
+    """Returns Keras' initialiser with the deviation that was asked for.
+
+    Keras' own variance scaling takes a depthwise kernel's channels for its fan, so the deviation is
+    worked out here.
+    """
     deviation = stddev(initializer, kernel_size, channels_in, channels_out)
     match initializer.distribution:
         case "normal":
             return tf_keras.initializers.RandomNormal(stddev=deviation)
         case "uniform":
+            # A uniform distribution within ±limit has the deviation limit / √3.
             limit = math.sqrt(3.0) * deviation
             return tf_keras.initializers.RandomUniform(-limit, limit)
     if not initializer.stddev:
-        # Cutting at two deviations narrows the distribution: make up for it, as Keras does.
+        # Cutting at two deviations narrows the distribution: make up for it, as Keras does. A
+        # deviation that a config states is meant before the cut, as in slim.
         deviation /= 0.87962566103423978
     return tf_keras.initializers.TruncatedNormal(stddev=deviation)
 

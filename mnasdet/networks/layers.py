@@ -21,6 +21,7 @@ class Upsample(tf_keras.layers.Layer):
     def call(self, x):
         height, width = x.shape[1:3]
         if self.size[0] % height or self.size[1] % width:
+            # Neighbours that are no whole blocks have no gradient as a pool; TensorFlow's own does.
             return tf.raw_ops.ResizeNearestNeighbor(images=x, size=self.size)
         block = (self.size[0] // height, self.size[1] // width)
         return _upsample(x, self.size, block)
@@ -33,6 +34,7 @@ def _upsample(x: tf.Tensor, size: tuple[int, int], block: tuple[int, int]) -> tf
     @tf.custom_gradient
     def upsample(x):
         def gradient(dy):
+            # An average times its number of values: TensorFlow has no pool that sums.
             return tf.nn.avg_pool2d(dy, block, block, "VALID") * float(block[0] * block[1])
 
         return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size), gradient
@@ -58,11 +60,14 @@ class DropBlock(tf_keras.layers.Layer):
         height, width = x.shape[1:3]
         side = min(self.block_size, height, width)
         seeds = (height - side + 1, width - side + 1)
+        # The chance that a block starts at a place, so that 1 - keep_probability of all units are
+        # dropped on average; fewer places can start a block than there are units (equation 1).
         rate = (1 - self.keep_probability) * height * width / side**2 / (seeds[0] * seeds[1])
         starts = tf.cast(tf.random.uniform((tf.shape(x)[0], *seeds, 1)) < rate, x.dtype)
-        # A block covers its start and what is behind it.
+        # A block covers its start and the pixels to the right of it and below.
         starts = tf.pad(starts, [[0, 0], [side - 1, side - 1], [side - 1, side - 1], [0, 0]])
         kept = 1 - tf.nn.max_pool2d(starts, side, 1, "VALID")
+        # A small feature may be dropped whole: 1e-3 keeps the division finite.
         return x * kept / tf.maximum(tf.reduce_mean(kept), 1e-3)
 
     def get_config(self):
@@ -117,20 +122,23 @@ def _standardized(kernel: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
-    """relu6(x + 3) / 6; tf_keras' own has another slope."""
+    """Computes relu6(x + 3) / 6; tf_keras' own has another slope."""
     return tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 def hard_swish(x: tf.Tensor) -> tf.Tensor:
-    """x * relu6(x + 3) / 6, in the order that the TFLite converter makes HARD_SWISH of."""
+    """Computes x * relu6(x + 3) / 6, in the order that the TFLite converter makes HARD_SWISH of."""
     return x * tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 def swish(x: tf.Tensor) -> tf.Tensor:
-    """x * sigmoid(x). TensorFlow's own has a gradient of its own, which the TFLite converter cannot
-    save: the graph would lose its signature."""
+    """Computes x * sigmoid(x).
+
+    TensorFlow's own has a gradient of its own, which the TFLite converter cannot save: the graph
+    would lose its signature.
+    """
     return x * tf.sigmoid(x)
 
 

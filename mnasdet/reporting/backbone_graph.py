@@ -20,7 +20,7 @@ _TOP, _BELOW = 56, 44
 _MARGIN = 10
 _MIDDLE = _TOP + _BOX_HEIGHT // 2
 
-# A layer behind the first of its block is a card behind the box; more than these are not shown.
+# A layer after the first of its block is a card behind the box; more than these are not shown.
 _MOST_CARDS = 5
 
 _OPS = {_MnasNet.MBCONV: "MBConv", _MnasNet.CONV: "Conv", _MnasNet.SEPARABLE: "SepConv"}
@@ -67,7 +67,7 @@ class _Layers:
 
     @property
     def cards(self) -> int:
-        """Behind the box."""
+        """Returns the number of cards behind the box."""
         return min(self.repeats, _MOST_CARDS) - 1
 
     @property
@@ -110,7 +110,7 @@ def svg(
 
 
 def caption(architecture: architecture_pb2.Architecture) -> str:
-    """What the drawing shows, in words."""
+    """Describes the drawing in words."""
     if not architecture.backbone.mnasnet.block:
         return ""
     return (
@@ -130,6 +130,8 @@ def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
 
     boxes = [_Layers("Conv", ("3×3", f"{width(proto.stem_channels)} channels"), 2)]
     taken = _levels_taken(architecture)
+    # A level's feature is its last output: that of the block before one that strides, or of the
+    # last.
     following = [*(block.stride for block in proto.block[1:]), 2]
     for block, next_stride in zip(proto.block, following, strict=True):
         stride = boxes[-1].stride * block.stride
@@ -151,8 +153,10 @@ def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
 
 
 def _levels_taken(architecture: architecture_pb2.Architecture) -> range:
-    """That the pyramid takes from linear outputs of blocks; the layer behind them is then not
-    built."""
+    """Returns the levels that the pyramid takes from linear outputs of blocks.
+
+    The layer after those is then not built.
+    """
     pyramid = architecture.feature_pyramid
     name = pyramid.WhichOneof("feature_pyramid_oneof")
     if name in ("mnasfpn", "nas_fpn") or (
@@ -203,6 +207,7 @@ def _arrow(x: float, y: float, length: float, down: bool = False) -> Markup:
 
 def _drawn(box: _Layers, left: int) -> Markup:
     parts = []
+    # From the back to the front: SVG draws in order.
     for card in range(box.cards, -1, -1):
         x, y = left + _CARD_STEP * card, _TOP - _CARD_STEP * card
         rect = Markup('<rect x="{}" y="{}" width="{}" height="{}" rx="4"/>')

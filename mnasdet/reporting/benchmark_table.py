@@ -1,4 +1,4 @@
-"""What a benchmark found, as a table in HTML: the handful that matters, the rest folded away."""
+"""The findings of a benchmark as a table in HTML: a few figures, the rest folded away."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _ms(value: float | None) -> str:
 
 
 def _conditions(benchmark: Mapping[str, Any]) -> str:
-    """The device, the runs and the date in a sentence."""
+    """Returns the device, the runs and the date in a sentence."""
     provenance = benchmark.get("provenance", {})
     device = " ".join(
         str(provenance[key])

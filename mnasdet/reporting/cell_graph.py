@@ -59,7 +59,7 @@ def svg(
 
 
 def caption(architecture: architecture_pb2.Architecture) -> str:
-    """What the drawing shows, in words."""
+    """Describes the drawing in words."""
     pyramid = _pyramid(architecture)
     if pyramid is None:
         return ""
@@ -76,7 +76,7 @@ def caption(architecture: architecture_pb2.Architecture) -> str:
 
 
 def _pyramid(architecture: architecture_pb2.Architecture) -> Any:
-    """The pyramid if it has a cell."""
+    """Returns the pyramid if it has a cell."""
     pyramid = architecture.feature_pyramid
     if pyramid.mnasfpn.block:
         return pyramid.mnasfpn
@@ -119,7 +119,7 @@ def _graph(
 
 
 def _merges(architecture: architecture_pb2.Architecture, pyramid: Any) -> list[_Merge]:
-    """In their order; the outputs, one a level, are the last."""
+    """Returns the merges in their order; the outputs, one a level, are the last."""
     if isinstance(pyramid, architecture_pb2.NasFpn):
         return _merging_cells(pyramid)
     num_inputs = pyramid.max_level - pyramid.min_level + 1
@@ -148,6 +148,8 @@ def _merging_cells(pyramid: architecture_pb2.NasFpn) -> list[_Merge]:
         unused -= set(cell.input)
         left_over: list[int] = []
         if place >= len(pyramid.cell) - num_inputs:
+            # Ghiasi et al., 2019, section 3.1: what no cell uses is summed into the output of its
+            # level.
             left_over = [i for i in sorted(unused) if levels[i] == cell.level]
             unused -= set(left_over)
         gated = cell.op == architecture_pb2.NasFpn.GLOBAL_POOLING
@@ -162,6 +164,7 @@ def _merging_cells(pyramid: architecture_pb2.NasFpn) -> list[_Merge]:
 
 
 def _width(architecture: architecture_pb2.Architecture, channels: int) -> int:
+    # Without a multiplier the widths are not rounded either.
     if architecture.depth_multiplier == 1.0:
         return channels
     return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
@@ -170,4 +173,5 @@ def _width(architecture: architecture_pb2.Architecture, channels: int) -> int:
 def _size(level: int, image_size: Sequence[int] | None) -> str:
     if image_size is None:
         return f"1/{2**level}"
+    # Rounded up, as SAME padding does.
     return "×".join(str(-(-side // 2**level)) for side in image_size)

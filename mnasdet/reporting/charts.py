@@ -138,6 +138,7 @@ def _frontier(
             **marks(members),
         )
     )
+    # The frontier goes on as far as there are trials: nothing slower is more accurate.
     largest = max(trial.cost or 0.0 for trial in complete)
     last = members[-1]
     _extend(figure, last.cost or 0.0, largest, last.accuracy or 0.0, _LINE, scatter)
@@ -208,6 +209,7 @@ def _entropy(trials: Sequence[Trial], space: SearchSpace, window: int) -> go.Fig
         )
     )
     page.count_trials(figure, trials[0].number, trials[-1].number)
+    # Fixed: the entropies of two searches compare at a glance. The rest is for the line's width.
     return figure.update_yaxes(range=[0, 1.02])
 
 
@@ -238,6 +240,7 @@ def _unique(trials: Sequence[Trial]) -> go.Figure:
         )
     )
     if len(trials) <= _MOST_SMALL:
+        # Plotly would put ticks between whole networks.
         figure.update_yaxes(dtick=1 if unique[-1] <= 6 else 2)
     return page.count_trials(figure, 1, len(trials))
 
@@ -249,6 +252,7 @@ def _hypervolume(complete: Sequence[Trial], axes: Axes) -> go.Figure:
     volumes = []
     for trial in complete:
         members.append((trial.accuracy or 0.0, trial.cost or 0.0))
+        # Dominated points never come back: dropped at once, each step is short.
         members = [members[index] for index in pareto.frontier(members)]
         volumes.append(pareto.hypervolume(members, reference))
     figure = page.figure("trial", f"{axes.accuracy} × {axes.unit}")

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mnasdet.reporting import labels
 
-# Of classes by their ids, in turn; all are dark enough for white letters.
+# Colours of classes by their ids, in turn; all are dark enough for white letters.
 _COLOURS = ("#d62728", "#1f77b4", "#2a7f2a", "#9467bd", "#b3590a", "#c2358f", "#117a8b", "#6b4c41")
 
-# Of the longer side of a picture, and the least in pixels.
+# Shares of the longer side of a picture, and the least in pixels.
 _LINE_SHARE, _LEAST_LINE = 1 / 45, 11
 _STROKE_SHARE, _LEAST_STROKE = 1 / 350, 2
 
@@ -38,6 +38,7 @@ def draw(
     sizes = [(right + 2 * pad, bottom + 2 * pad) for _, _, right, bottom in ends]
     corners = labels.places(boxes.tolist(), sizes, *drawn.size)
     colours = [_COLOURS[int(class_id) % len(_COLOURS)] for class_id in classes]
+    # The best is drawn last, on top. All labels come after all boxes: none is crossed out.
     for (top, left, bottom, right), colour in zip(boxes[::-1].tolist(), colours[::-1], strict=True):
         pen.rectangle((left, top, right, bottom), outline=colour, width=stroke)
     for (x, y), (wide, high), text, colour in zip(corners, sizes, texts, colours, strict=True):

@@ -40,6 +40,7 @@ def judge(
             batch, detections = _arrays(tensors), _arrays(predict(tensors["image"]))
             evaluator.add(batch, detections)
             of_batch = list(_examples(batch, detections, class_names))
+            # All of them, without pixels: the threshold is chosen on the whole set.
             examples += of_batch
             for row in np.flatnonzero(batch["num_boxes"])[: count - len(shown)]:
                 shown.append(_with_image(of_batch[row], batch, row))
@@ -86,7 +87,7 @@ def _with_image(example: Example, batch: Mapping[str, np.ndarray], row: int) -> 
 
 
 def _unpadded(image: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """The network's input, in [-1, 1], as uint8 and without what it is padded with."""
+    """Returns the network's input, in [-1, 1], as uint8 and without its padding."""
     height, width = np.round(extent * image.shape[:2]).astype(int)
     return np.clip((image[:height, :width] + 1) * 127.5, 0, 255).round().astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What a search was asked to do, in words: the reward, the data, the trainings, the command."""
+"""The settings of a search in words: the reward, the data, the trainings, the command."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def data_set(reader: input_reader_pb2.InputReader) -> str:
 
 def _count(files: Sequence[str]) -> tuple[int, int]:
     """Counts records and their boxes."""
+    # One side of the boxes is enough to count them; pictures are not decoded.
     features = {"image/object/bbox/xmin": tf.io.VarLenFeature(tf.float32)}
     batches = tf.data.TFRecordDataset(list(files)).batch(64)
     pictures = boxes = 0

@@ -1,4 +1,4 @@
-"""What a detector does on a whole evaluation set, for the report. Needs no TensorFlow."""
+"""The results of a detector on a whole evaluation set, for the report. Needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mnasdet.reporting.pictures import Example, Threshold
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a detector does on an evaluation set.
+    """The results of a detector on an evaluation set.
 
     Attributes:
       examples: the first pictures with something in them.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-# Of the height of a line: the mean width of semi-bold letters; those of East Asia are squares. And
-# what the outline of the text adds.
+# Shares of the height of a line: the mean width of semi-bold letters, that of East Asia's letters,
+# which are squares, and what the outline of the text adds.
 _LETTER, _WIDE_LETTER, _OUTLINE = 0.62, 1.0, 0.3
 
 

@@ -18,7 +18,7 @@ _LINE, _POINT = "#8b95a5", "#3b82f6"
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one trial, in milliseconds."""
+    """The latencies of one trial, in milliseconds."""
 
     trial: int
     predicted: float
@@ -26,7 +26,7 @@ class Latency:
 
     @property
     def error(self) -> float:
-        """By which share of the measured latency the predicted one is too high."""
+        """Returns by which share of the measured latency the predicted one is too high."""
         return self.predicted / self.measured - 1
 
 
@@ -79,8 +79,10 @@ def section(latencies: Sequence[Latency], note: str = "") -> Markup:
 
 
 def gist(latencies: Sequence[Latency]) -> str:
-    """Mean and largest error; and how many pairs are in their true order, which is what a search
-    goes by."""
+    """Tells mean and largest error, and how many pairs are in their true order.
+
+    The order is what a search goes by.
+    """
     mean = sum(abs(latency.error) for latency in latencies) / len(latencies)
     worst = max(latencies, key=lambda latency: abs(latency.error))
     text = (
@@ -99,6 +101,7 @@ def gist(latencies: Sequence[Latency]) -> str:
 def _scatter(latencies: Sequence[Latency]) -> go.Figure:
     predicted = [latency.predicted for latency in latencies]
     measured = [latency.measured for latency in latencies]
+    # The diagonal, where prediction and measurement agree.
     ends = [min(predicted + measured), max(predicted + measured)]
     figure = page.figure("predicted (ms)", "measured (ms)")
     figure.add_trace(
@@ -127,7 +130,7 @@ def _scatter(latencies: Sequence[Latency]) -> go.Figure:
 
 
 def _errors(latencies: Sequence[Latency]) -> go.Figure:
-    """Of every trial, the fastest first."""
+    """Draws the error of every trial, the fastest first."""
     ordered = sorted(latencies, key=lambda latency: latency.measured)
     figure = page.figure("trial, fastest first", "predicted - measured (% of measured)")
     figure.add_trace(
@@ -139,6 +142,7 @@ def _errors(latencies: Sequence[Latency]) -> go.Figure:
             hovertemplate=Markup("<b>trial %{x}</b>: %{y:+.1f} %<extra></extra>"),
         )
     )
+    # Plotly would take the trials' numbers for places on the axis.
     figure.update_xaxes(type="category")
     # As much room below zero as above: bars of one sign alone do not tell which it is.
     most = max(abs(100 * latency.error) for latency in ordered) or 1.0

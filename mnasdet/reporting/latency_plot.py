@@ -62,6 +62,7 @@ def _stacked(layers: Sequence[LayerLatency]) -> go.Figure:
             hovertemplate=_HOVER.replace("%{y", "%{x"),
         )
     )
+    # The bars have bases of their own; "stack" would add these up once more.
     figure.update_layout(barmode="overlay")
     return figure.update_yaxes(autorange="reversed")
 

@@ -68,7 +68,7 @@ class Edge:
 
     @property
     def rows(self) -> range:
-        """That it passes."""
+        """Returns the rows that the edge passes."""
         return range(self.source.row + 1, self.target.row)
 
 
@@ -148,7 +148,7 @@ def _choose_lanes(boxes: Sequence[Box], edges: Sequence[Edge]) -> None:
 
 
 def _paths(edges: Sequence[Edge], name: str) -> list[Markup]:
-    """The arrows. Those of one box start, or end, side by side in the order of their lanes."""
+    """Returns the arrows; at one box they lie side by side in the order of their lanes."""
     starts = _ports([(edge.source, _first_turn(edge), edge) for edge in edges])
     stops = _ports([(edge.target, _last_turn(edge), edge) for edge in edges])
     return [_path(edge, starts[edge], stops[edge], name) for edge in edges]
@@ -163,7 +163,7 @@ def _last_turn(edge: Edge) -> float:
 
 
 def _ports(ends: Sequence[tuple[Box, float, Edge]]) -> dict[Edge, float]:
-    """Where along its box every edge is attached."""
+    """Returns where along its box every edge is attached."""
     by_box: dict[int, list[tuple[Box, float, Edge]]] = {}
     for end in ends:
         by_box.setdefault(id(end[0]), []).append(end)
@@ -193,7 +193,7 @@ def _path(edge: Edge, start: float, stop: float, name: str) -> Markup:
 
 
 def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
-    """Leaves and arrives vertically."""
+    """Draws a curve that leaves and arrives vertically."""
     middle = (y + to_y) / 2
     return f"C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y:g}"
 

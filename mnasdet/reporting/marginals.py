@@ -17,7 +17,7 @@ from mnasdet.search_spaces.space import Choice, Decision, Tokens
 # Points in time; each window overlaps half of the next.
 _MOST_WINDOWS = 60
 
-# Of choices that are words; numbers go from dark to light.
+# Colours of choices that are words; numbers go from dark to light.
 _WORD_COLORS = ("#3b82f6", "#e08a1e", "#159a6b", "#b25fd1", "#d9534f", "#8b95a5")
 _SETTLED, _OPEN = "#2563eb", "rgba(139,149,165,0.12)"
 _SCALE = f"linear-gradient(90deg, {_OPEN}, {_SETTLED})"
@@ -78,13 +78,15 @@ def section(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> Markup:
 
 
 def kind_of(name: str) -> str:
-    """What decisions of all blocks or cells have in common: "block_4/merge" is a "merge",
-    "backbone/block_1/op" a "backbone/op"."""
+    """Returns the kind of a decision, which all blocks or cells share.
+
+    "block_4/merge" is a "merge", "backbone/block_1/op" a "backbone/op".
+    """
     return re.sub(r"(block|cell)_\d+/", "", name)
 
 
 def _kinds(decisions: Sequence[Decision]) -> dict[str, list[int]]:
-    """Indices of the decisions that have a choice, by their kinds."""
+    """Returns the indices of the decisions that have a choice, by their kinds."""
     kinds: dict[str, list[int]] = {}
     for index, decision in enumerate(decisions):
         if len(decision.choices) > 1:
@@ -93,6 +95,7 @@ def _kinds(decisions: Sequence[Decision]) -> dict[str, list[int]]:
 
 
 def _course(tokens: Sequence[Tokens], decisions: Sequence[Decision]) -> _Course:
+    # Twice as wide as the steps between windows: no proposal falls between two of them.
     window = max(proposals.window_of(len(tokens)), 2 * len(tokens) // _MOST_WINDOWS)
     count = min(_MOST_WINDOWS, len(tokens) - window + 1)
     last = np.linspace(window - 1, len(tokens) - 1, count).round().astype(int).tolist()
@@ -138,7 +141,7 @@ def _overview(
 
 
 def _told(course: _Course, decisions: Sequence[Decision], members: Sequence[int]) -> list[str]:
-    """Of every window: the most frequent choice, or of several decisions their mean entropy."""
+    """Tells the most frequent choice of every window, or several decisions' mean entropy."""
     if len(members) > 1:
         means = course.entropy[:, members].mean(axis=1)
         return [f"entropy {mean:.2f} on average of {len(members)}" for mean in means]
@@ -169,9 +172,11 @@ def _details(course: _Course, decisions: Sequence[Decision], members: Sequence[i
 
 
 def _palette(choices: Sequence[Choice]) -> dict[Choice, str]:
-    """A colour for every choice of a kind: numbers ascend, behind them words."""
+    """Returns a colour for every choice of a kind: numbers ascend, words come after them."""
     numbers = sorted({choice for choice in choices if not isinstance(choice, str)})
     words = dict.fromkeys(choice for choice in choices if isinstance(choice, str))
+    # Few numbers keep to the middle of the scale, whose ends are hard to see on light or dark
+    # ground.
     spread = min(0.42, 0.2 * (len(numbers) - 1))
     places = np.linspace(0.5 - spread, 0.5 + spread, len(numbers)).tolist()
     scale = colors.sample_colorscale("Viridis", places) if numbers else []

@@ -1,4 +1,4 @@
-"""What the pages of a report are put together of: one file that needs no network.
+"""The parts that pages of a report are put together of: one file that needs no network.
 
 Names, notes and errors come from files of others and would run as scripts if they were taken for
 HTML. So HTML is `Markup`, and `Markup.format` and `join` escape all that is not.
@@ -64,7 +64,7 @@ def note(text: str) -> Markup:
 
 
 def figure(x: str, y: str, legend: bool = False) -> go.Figure:
-    """An empty chart with the titles of its axes. The page brings the rest of the theme."""
+    """Returns an empty chart with the titles of its axes. The page brings the rest of the theme."""
     axis = {"zeroline": False, "automargin": True}
     return go.Figure(
         layout={
@@ -88,7 +88,7 @@ def count_trials(figure: go.Figure, first: int, last: int, room: float = 0.0) ->
     """
     if room:
         figure.update_xaxes(range=[first - room, last + room])
-    # Of more trials, plotly chooses whole numbers itself.
+    # Plotly itself chooses whole numbers for more trials.
     return figure.update_xaxes(dtick=1) if last - first <= _MOST_TICKS else figure
 
 
@@ -172,6 +172,7 @@ def _list(values: Mapping[str, Any]) -> Markup:
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    # Cardinalities of search spaces have dozens of digits, and may exceed a float.
     if isinstance(value, int) and abs(value) >= 10**15:
         return f"{Decimal(value):.3g}"
     return str(value)

@@ -1,4 +1,4 @@
-"""What a detector finds in pictures, beside what is there."""
+"""The objects that a detector finds in pictures, beside the true ones."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mnasdet.reporting import labels, page
 
 MOST_EXAMPLES = 6
 
-# Of one picture: its longest side in pixels is the first of these at which it fits the bytes, which
+# The longest side of one picture in pixels is the first of these at which it fits the bytes, which
 # are a third more as text.
 _SIDES = (640, 480, 320, 240)
 _MOST_BYTES = 180_000
 _JPEG_QUALITY = 85
 
-# Detections below it are left out, and only so many of an image are kept.
+# Detections below the score are left out; of an image the best ones alone are kept.
 _LEAST_SCORE = 0.05
 _MOST_DETECTIONS = 60
 
 # Labels of more boxes cover each other; they are tooltips then.
 _MOST_LABELS = 8
 
-# Of a label, in heights of its letters.
+# The height of a label's line, in heights of its letters.
 _LINE_HEIGHT = 1.25
 
 _STEPS = np.arange(1, 20) / 20
@@ -62,7 +62,7 @@ class Example:
 
     @property
     def is_object(self) -> np.ndarray:
-        """[m], whether a truth box is one that can be found: it is not a crowd."""
+        """Tells which of the [m] truth boxes are to be found: those of crowds are not."""
         if self.truth_is_crowd is None:
             return np.ones(len(self.truth_boxes), bool)
         return ~self.truth_is_crowd.astype(bool)
@@ -132,11 +132,13 @@ def _taken(example: Example) -> np.ndarray:
     if not len(example.truth_boxes):
         return taken
     overlap = iou(example.boxes, example.truth_boxes) * _same_class(example)
+    # A crowd is never taken: what is found in it counts for nothing.
     overlap[:, ~example.is_object] = 0.0
     for place in range(len(taken)):
         best = int(overlap[place].argmax())
         if overlap[place, best] >= _IOU:
             taken[place] = best
+            # A box is taken once: the next detection of it is wrong.
             overlap[:, best] = 0.0
     return taken
 
@@ -243,7 +245,7 @@ def _name(example: Example, class_id: int) -> str:
 def _label_corners(
     example: Example, boxes: np.ndarray, names: Sequence[str]
 ) -> list[tuple[float, float]]:
-    """Where labels stand: the left upper corners, in pixels, in the order of the boxes."""
+    """Returns the left upper corners of labels, in pixels, in the order of the boxes."""
     height, width = example.image.shape[:2]
     line = _line(example)
     sizes = [(labels.text_width(name, line), _LINE_HEIGHT * line) for name in names]
@@ -278,7 +280,7 @@ def _box(
 
 
 def _line(example: Example) -> float:
-    """The height of a line of text, in pixels of the image."""
+    """Returns the height of a line of text, in pixels of the image."""
     return max(example.image.shape[:2]) / 24
 
 

@@ -1,4 +1,4 @@
-"""What a running search tells: one line a trial, and TensorBoard."""
+"""The reports of a running search: one line a trial, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TrialProgress:
         self._pace = Pace(num_workers, clock)
         self._last_training = last_training
         self._num_workers = num_workers
-        # Of the children of this run, without their evaluation.
+        # Seconds of the children of this run, without their evaluation.
         self._train_seconds: list[float] = []
         self._replayed = self._finished = 0
         self._figures = RunningFigures(space)
@@ -76,6 +76,7 @@ class TrialProgress:
             self._print_replayed()
         self._figures.add(trial)
         self._finished += 1
+        # Duplicates and rejected trials take no time, and would make the others look fast.
         trained = trial.duplicate_of is None and trial.state is not TrialState.REJECTED
         self._pace.add(trained=trained)
         if trained and "train_seconds" in trial.metrics:
@@ -170,7 +171,7 @@ def _result(trial: Trial, axes: Axes) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """ "55s", "1m20s" or "2h05m"."""
+    """Returns a duration such as "55s", "1m20s" or "2h05m"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""What a controller proposes, seen from its trials alone: how open it still is, and to what."""
+"""The proposals of a controller, seen from its trials: how open it still is, and to what."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mnasdet.search_spaces.space import Decision, SearchSpace, Tokens
 WINDOW = 30
 LEAST_TRIALS = 4
 
-# Of `uniform_entropy`.
+# Windows that `uniform_entropy` averages over.
 _UNIFORM_WINDOWS = 20
 
 
@@ -41,13 +41,16 @@ class SlidingEntropy:
         self._count(tokens, 1)
 
     def by_decision(self) -> np.ndarray:
-        """[decisions], 0 where all proposals of the window agree to 1 where every choice is as
-        frequent; 0 also for what is no choice."""
+        """Returns the entropy of each decision, [decisions].
+
+        It is 0 where all proposals of the window agree, and where there is no choice; 1 where every
+        choice is as frequent.
+        """
         n = max(1, len(self._latest))
         return np.where(self._open, (np.log(n) - self._sums / n) / self._scale, 0.0)
 
     def mean(self) -> float:
-        """Over the decisions that have a choice."""
+        """Returns the mean over the decisions that have a choice."""
         return float(self.by_decision()[self._open].mean()) if self._open.any() else 0.0
 
     def shares(self) -> np.ndarray:
@@ -62,14 +65,14 @@ class SlidingEntropy:
 
 
 def window_of(num_trials: int) -> int:
-    """`WINDOW`, or half of few trials."""
+    """Returns `WINDOW`, or half of few trials."""
     return min(WINDOW, max(2, num_trials // 2))
 
 
 def entropies(
     proposals: Sequence[Tokens], decisions: Sequence[Decision], window: int
 ) -> list[float]:
-    """The mean entropy of the window that ends with each proposal, from the first full one on."""
+    """Returns the mean entropy of every full window, in the order of their last proposals."""
     sliding = SlidingEntropy(decisions, window)
     means = []
     for tokens in proposals:
@@ -79,8 +82,10 @@ def entropies(
 
 
 def uniform_entropy(space: SearchSpace, window: int) -> float:
-    """What `entropies` are on average when every architecture is as likely as any other: less than
-    1, as a window is a small sample and earlier decisions narrow later ones."""
+    """Returns the mean of `entropies` when every architecture is as likely as any other.
+
+    It is less than 1: a window is a small sample, and earlier decisions narrow later ones.
+    """
     rng = np.random.default_rng(0)
     sample = [space.sample(rng) for _ in range(_UNIFORM_WINDOWS * window)]
     return float(np.mean(entropies(sample, space.decisions, window)))

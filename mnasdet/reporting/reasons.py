@@ -41,7 +41,7 @@ def _item(group: Sequence[Trial]) -> Markup:
 
 
 def summary(reasons: Sequence[str]) -> str:
-    """One line of several that differ only in numbers: "1,024 to 2,048 params are over …"."""
+    """Returns one line for several with other numbers: "1,024 to 2,048 params are over …"."""
     numbers = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
     ranges = iter([_range(values) for values in numbers])
     return _NUMBER.sub(lambda match: next(ranges), reasons[0])

@@ -66,7 +66,7 @@ def write(
       measured_ms: latencies by trial number, of some trials.
       measured_note: what to know of them.
       judged: what the best model does on the evaluation set.
-      facts: names and values of what the search was asked to do, as of `facts.of_search`.
+      facts: names and values of the search's settings, from `facts.of_search`.
       noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
     """
     best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
@@ -110,7 +110,7 @@ def write(
 
 
 def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str]:
-    """Architecture strings by number, of very many trials only those that are looked at most."""
+    """Returns architecture strings by number; of very many trials, the most looked at alone."""
     rewarded = [trial for trial in trials if trial.reward is not None]
     rewarded.sort(key=lambda trial: -(trial.reward or 0.0))
     named = [*rewarded[:_MOST_STRINGS], *members, *trial_table.rows(trials)]
@@ -138,7 +138,7 @@ def _header(trials: Sequence[Trial], search: Mapping[str, Any], facts: Mapping[s
 
 
 def _dates(trials: Sequence[Trial]) -> str:
-    """From the first trial's start to the last one's end; "" while none is finished."""
+    """Returns the dates from the first start to the last end; "" while no trial is finished."""
     starts = [trial.started for trial in trials if trial.started]
     ends = [trial.finished for trial in trials if trial.finished]
     if not starts or not ends:

@@ -9,7 +9,7 @@ from mnasdet.search_spaces.space import SearchSpace
 
 
 class RunningFigures:
-    """Of all trials that were added. What one costs does not grow with their number.
+    """The figures of all trials added so far. What one costs does not grow with their number.
 
     Attributes:
       best: the trial with the highest reward, the first of equals; None without any.
@@ -17,7 +17,7 @@ class RunningFigures:
     """
 
     def __init__(self, space: SearchSpace | None = None) -> None:
-        """`space`: of the trials, for the entropy."""
+        """Takes the `space` of the trials, for the entropy."""
         self.best: Trial | None = None
         self.duplicates = self.failures = self.rejected = 0
         self._entropy = SlidingEntropy(space.decisions) if space else None

@@ -58,7 +58,7 @@ def table(
 
 
 def rows(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that the table shows."""
+    """Returns the trials that the table shows."""
     without = (TrialState.FAILED, TrialState.REJECTED)
     others = [trial for trial in trials if trial.state not in without]
     shown = sorted(others, key=_by_reward)[:MOST_ROWS]
@@ -86,7 +86,7 @@ def _row(trial: Trial, best: Trial | None, string: str) -> Markup:
 
 
 def _figures(trial: Trial) -> dict[str, tuple[float | None, str]]:
-    """Value and format of every column with numbers."""
+    """Returns value and format of every column with numbers."""
     metrics = trial.metrics
     return {
         "accuracy": (trial.accuracy, ".4f"),
@@ -106,6 +106,7 @@ def _millions(value: float | None) -> float | None:
 def _number(value: float | None, spec: str) -> Markup:
     if value is None:
         return Markup('<td data-value=""></td>')
+    # Sorted by more digits than are shown.
     return Markup('<td data-value="{:.9g}">{:{}}</td>').format(value, value, spec)
 
 

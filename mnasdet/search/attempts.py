@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _PAUSES = (1.0, 30.0, 60.0)
 DEFAULT_PAUSES = _PAUSES[:2]
 
-# So many children that failed every time are enough where none was ever trained.
+# Where no child was ever trained, this number of failed ones is proof enough.
 _MOST_GIVEN_UP = 5
 
 
@@ -75,7 +75,7 @@ class Attempts(Generic[_T]):
         self._running: dict[Future[Outcome], _Child[_T]] = {}
         self._waiting: list[_Child[_T]] = []
         self._given_up: list[_Child[_T]] = []
-        # Those of `_given_up` that the proof in training is about.
+        # The members of `_given_up` that the proof in training is about.
         self._accused: list[_Child[_T]] = []
         self._is_down = False
 
@@ -86,7 +86,7 @@ class Attempts(Generic[_T]):
 
     @property
     def num_active(self) -> int:
-        """The number of children that are in training or will be again."""
+        """Returns the number of children that are in training or will be again."""
         return len(self._running) + len(self._waiting)
 
     def start(self, label: _T, task: ChildTask) -> None:
@@ -107,6 +107,7 @@ class Attempts(Generic[_T]):
             self._retry_due()
             results += self._wait()
             self._seek_proof()
+        # Results come first: the search stores them before it ends.
         if not results and (self._is_down or len(self._given_up) >= _MOST_GIVEN_UP):
             self.fail()
         return results
@@ -136,6 +137,7 @@ class Attempts(Generic[_T]):
 
     def _wait(self) -> list[tuple[_T, Outcome]]:
         """Returns results, none if a retry is due first."""
+        # A retry that is due must not wait for a result.
         next_retry = min((child.retry_at for child in self._waiting), default=None)
         seconds = None if next_retry is None else max(next_retry - time.monotonic(), 0.0)
         if not self._running:
@@ -152,6 +154,7 @@ class Attempts(Generic[_T]):
                 self._put_aside(child, outcome)
             else:
                 results.append((child.label, outcome))
+                # A child that was trained shows that the environment works.
                 if outcome.error is None and self._proof is None:
                     self._proof = child.task
         return results
@@ -160,6 +163,7 @@ class Attempts(Generic[_T]):
         """Keeps a child that the environment failed: for a retry, or for judgement."""
         child.error, child.worker = outcome.error or "", outcome.worker
         child.failures += 1
+        # Once the environment is known to be down, pauses would only delay the end.
         if self._is_down or child.failures > len(self._pauses):
             self._given_up.append(child)
             return
@@ -178,6 +182,7 @@ class Attempts(Generic[_T]):
     def _seek_proof(self) -> None:
         """Trains a child that was trained before, where children wait for judgement."""
         if self._given_up and self._proof and not self._accused and not self._is_down:
+            # All at once: one proof is enough for every child that failed before it.
             self._accused, self._given_up = self._given_up, []
             self._submit(_Child(None, self._proof))
 
@@ -186,7 +191,7 @@ class Attempts(Generic[_T]):
         accused, self._accused = self._accused, []
         if proof.environmental:
             self._is_down = True
-            # What is in training ends; nothing is begun.
+            # Trainings go on to their ends; none is begun.
             self._given_up += [*accused, *self._waiting]
             self._waiting.clear()
             return []

@@ -24,18 +24,18 @@ class Axes:
 
     @property
     def accuracy(self) -> str:
-        """What people call the metric."""
+        """Returns the name that people have for the metric."""
         from mnasdet.evaluation import metric_text  # Loads pycocotools.
 
         return metric_text.display_name(self.objective)
 
     @property
     def cost(self) -> str:
-        """What people call the cost."""
+        """Returns the name that people have for the cost."""
         return "latency" if self.unit == "ms" else self.unit
 
 
-# Of a search that does not name them.
+# The axes of a search that does not name them.
 DEFAULT = Axes()
 
 

@@ -23,7 +23,7 @@ _NOT_MEMORY = [
 
 @dataclass(frozen=True)
 class ChildTask:
-    """What a worker needs to know: it pickles to two strings and two numbers.
+    """The task of a worker: it pickles to two strings and two numbers.
 
     Attributes:
       max_file_size: bytes that the float32 TFLite file may have; 0: no limit.
@@ -61,7 +61,7 @@ class Outcome:
 
     @property
     def accuracy(self) -> float:
-        """The metric that counts, 0 or more: pycocotools says -1 where there is nothing to find."""
+        """Returns the metric that counts, 0 or more: pycocotools says -1 for no boxes."""
         return max(self.metrics[self.objective], 0.0)
 
 
@@ -77,7 +77,7 @@ def trained(metrics: dict[str, float], objective: str) -> Outcome:
 
 
 def prepare(threads: int) -> None:
-    """Loads TensorFlow, with so many threads, ahead of a process's first child."""
+    """Loads TensorFlow, with a number of threads, ahead of a process's first child."""
     import tensorflow as tf
 
     from mnasdet.training import runtime, trainer  # noqa: F401
@@ -141,6 +141,7 @@ def _outcome(task: ChildTask) -> Outcome:
         # The config was checked before the search: the rest of it is the architecture.
         return Outcome(error=str(error))
     except MemoryError as error:
+        # The first line: TensorFlow's errors go on with the nodes of the graph.
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         return Outcome(error=f"out of memory: {first_line}")
     except tf.errors.OpError as error:

@@ -12,7 +12,7 @@ from mnasdet.search.trials.trial_store import Trial, TrialState
 
 
 def compare(searches: Sequence[Sequence[Trial]]) -> dict[str, Any]:
-    """What the searches have in common, and each of them by itself under "searches".
+    """Returns what the searches have in common, and each of them by itself under "searches".
 
     Hypervolumes are areas of accuracy x cost down to one common "reference" point, accuracy 0 and
     the largest cost of all complete trials. They and the rewards say something only
@@ -64,11 +64,11 @@ def _best_reward(trials: Sequence[Trial]) -> float | None:
 
 
 def _best_reward_after(trials: Sequence[Trial], step: int) -> float | None:
-    """Of the first `step` trials; None while there are fewer."""
+    """Returns the best reward of the first `step` trials; None while there are fewer."""
     return _best_reward(trials[:step]) if len(trials) >= step else None
 
 
 def _steps(num_trials: int) -> Iterator[int]:
-    """10, 20, 50, 100, 200, 500, ... up to `num_trials`."""
+    """Yields 10, 20, 50, 100, 200, 500, ... up to `num_trials`."""
     steps = (factor * 10**power for power in itertools.count(1) for factor in (1, 2, 5))
     return itertools.takewhile(lambda step: step <= num_trials, steps)

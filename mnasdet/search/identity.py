@@ -1,4 +1,4 @@
-"""What decides the trials of a search: compared when it goes on."""
+"""The facts that decide the trials of a search: compared when it goes on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Identity = Mapping[str, Any]
 
 _PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "ai-edge-litert", "numpy")
 
-# A file of records is known by its size and so many of its first bytes: a data set of many
+# A file of records is known by its size and this number of its first bytes: a data set of many
 # gigabytes is compared in a second.
 _HEAD_BYTES = 2**16
 
@@ -117,7 +117,7 @@ def _differing_values(
 def _data(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> Iterator[tuple[str, Sequence[str | Path]]]:
-    """The files that the trials depend on, by what they are for."""
+    """Yields the files that the trials depend on, by what they are for."""
     readers = {"training data": [pipeline.train_input_reader]}
     readers["evaluation data"] = list(pipeline.eval_input_reader)
     for use, ones in readers.items():
@@ -141,7 +141,7 @@ def _data(
 def _trainings(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> list[train_pb2.TrainConfig]:
-    """The trainings that decide the results of trials."""
+    """Returns the trainings that decide the results of trials."""
     trainings = [pipeline.train_config]
     if pipeline.search_config.HasField("pretrain_config"):
         trainings.append(pipeline.search_config.pretrain_config)
@@ -149,6 +149,7 @@ def _trainings(
 
 
 def _fingerprint(path: str | Path) -> list[Any]:
+    # Not by time or name: data that was copied is the same data.
     with tf.io.gfile.GFile(str(path), "rb") as file:
         head = file.read(_HEAD_BYTES)
         return [file.size(), hashlib.sha256(head).hexdigest()[:16]]

@@ -22,7 +22,7 @@ from mnasdet.tflite.latency import latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.network_latency import network_latency
 
-# Timed runs of each execution of a network.
+# Timed runs of each execution of a network: enough for a median, as a search measures hundreds.
 _NUM_RUNS = 10
 
 
@@ -104,6 +104,7 @@ class WholeNetworks:
 
     def __init__(self, spec: DeviceSpec):
         self._spec = spec
+        # A controller may propose a network again, and a phone takes seconds for each.
         self._known: dict[str, float] = {}
 
     def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
@@ -127,7 +128,7 @@ class WholeNetworks:
 
 
 def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
-    """As the `latency` message says; without one, by this machine's own table."""
+    """Opens the source of a `latency` message; without one, this machine's own table."""
     match proto.WhichOneof("latency_oneof"):
         case "multiply_adds":
             return MultiplyAdds()
@@ -140,10 +141,13 @@ def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
 
 
 def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
-    """The device on which whole networks are measured; this machine where the source itself
-    measures none."""
+    """Returns the device on which whole networks are measured.
+
+    It is this machine where the source itself measures none.
+    """
     name = proto.WhichOneof("latency_oneof")
     if name not in ("host", "adb"):
+        # As many threads as the table is for, so that prediction and measurement compare.
         options = Options(num_threads=proto.latency_table.num_threads, num_runs=_NUM_RUNS)
         return DeviceSpec(options=options)
     source = getattr(proto, name)
@@ -162,8 +166,9 @@ def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
 
 
 def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
-    """Returns what the figures of the source depend on beside the config, by name: the device, or
-    the table. They are compared when a search goes on.
+    """Returns what the source's figures depend on beside the config, by name.
+
+    That is the device, or the table. It is compared when a search goes on.
 
     Raises:
       UserError: the device cannot be reached.
@@ -172,10 +177,13 @@ def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
     if name == "multiply_adds":
         return {}
     if name != "host" and name != "adb" and proto.latency_table.path:
+        # By its content: a table may move with its search, and may be measured anew at its old
+        # place.
         content = Path(proto.latency_table.path).read_bytes()
         return {"table": hashlib.sha256(content).hexdigest()[:16]}
     spec = device_spec(proto)
     if spec.kind == "host" and not spec.binary:
+        # This machine is known without a process that times anything.
         found = host.provenance(spec)
     else:
         with opened(spec) as device:
@@ -184,11 +192,14 @@ def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
 
 
 def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
-    """What a reader of measured latencies has to know: that the search went by the table of a
-    phone, and measurements are of this machine. "" where both are of one device."""
+    """Returns a note for readers of measured latencies; "" where both are of one device.
+
+    It says that the search went by the table of a phone, and measurements are of this machine.
+    """
     if proto.WhichOneof("latency_oneof") != "latency_table" or not proto.latency_table.path:
         return ""
     table = LatencyTable.load(proto.latency_table.path).provenance
+    # A table of this machine is of the device that is measured on.
     if table.get("device") != "adb":
         return ""
     phone = " ".join(filter(None, (table.get("manufacturer"), table.get("model")))) or "a phone"

@@ -10,7 +10,7 @@ from mnasdet.protos import search_pb2
 
 @dataclass(frozen=True)
 class Limits:
-    """What no trained child exceeds; 0: no limit.
+    """The limits that no trained child exceeds; 0: no limit.
 
     Attributes:
       max_cost: by the search's latency source, in its `unit`.

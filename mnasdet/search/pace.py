@@ -17,7 +17,7 @@ class Pace:
     """
 
     def __init__(self, num_workers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds; the time elapsed starts now."""
+        """Takes `clock`, in seconds; the time elapsed starts now."""
         self._num_workers = num_workers
         self._clock = clock
         self._start = self._now = clock()

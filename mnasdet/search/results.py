@@ -49,9 +49,10 @@ def frontier(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The complete trial with the highest reward, the first of equals."""
+    """Returns the complete trial with the highest reward, the first of equals."""
     complete = [trial for trial in trials if trial.reward is not None]
     if not complete:
+        # Usually all of them failed for one reason.
         reasons = Counter(trial.error for trial in trials if trial.error).most_common(1)
         frequent = f"; most frequent reason: {reasons[0][0]}" if reasons else ""
         raise UserError(f"none of the {len(trials)} trials is complete{frequent}")
@@ -73,7 +74,7 @@ def search_name(model_dir: Path, settings: search_pb2.TrialStoreConfig) -> str:
     own = model_dir / TRIALS_FILE
     folder = model_dir.resolve().name
     if not settings.url and own.exists():
-        # What is wrong with the file, it says when it is opened.
+        # A file that is not sound says so when it is opened.
         with contextlib.suppress(UserError):
             held = [summary.name for summary in list_searches(own, folder)]
             if len(held) == 1:
@@ -157,6 +158,7 @@ def _check_pair(
 ) -> None:
     """Raises UserError where the folder tells of another search than the store holds."""
     path = model_dir / SEARCH_FILE
+    # A lost database would else be begun anew without a word, beside the results of the old one.
     if in_folder and not in_store and not store.trials():
         raise UserError(
             f"{path} tells of search {store.search_name!r}, and {store.location} has none of its "
@@ -215,7 +217,7 @@ def _accepted_changes(
         for line in identity.differing_versions(begun, found):
             logging.warning("results may differ from those of the trials so far: %s", line)
     began = f"search {store.search_name!r} began otherwise"
-    # Of another seed, space or controller the trials so far are not the first ones.
+    # With another seed, space or controller the trials so far are not the first ones.
     if fixed := [line for line in changes if line.startswith(_FIXED)]:
         raise UserError(f"{began}: {_list(fixed)}; undo that, or choose another --model_dir")
     if changes and not accept_changes:
@@ -239,6 +241,7 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
     """Returns what latency tables and searches of version 0.1.0 know a config by."""
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
+    # A search may go on for more trials, elsewhere, and be retrained otherwise.
     for field in ("num_trials", "executor", "retrain_config", "trial_store"):
         decisive.search_config.ClearField(field)
     return hashlib.sha256(decisive.SerializeToString(deterministic=True)).hexdigest()
@@ -247,8 +250,11 @@ def config_digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
 def write(
     model_dir: Path, trials: Sequence[Trial], measured_ms: Mapping[int, float]
 ) -> dict[str, Any]:
-    """pareto.json and architectures/ of the frontier, and search.json with the counts, which is
-    returned.
+    """Writes pareto.json and architectures/ of the frontier, and search.json with the counts.
+
+    Returns:
+      The content of search.json.
+
 
     Args:
       measured_ms: latencies by trial number, as far as they were measured.
@@ -259,6 +265,7 @@ def write(
     described_members = [_describe(trial, measured_ms.get(trial.number)) for trial in members]
     files.write_json(model_dir / _PARETO_FILE, described_members)
     folder = model_dir / "architectures"
+    # Members of an earlier frontier would stay among those of this one.
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
         files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)

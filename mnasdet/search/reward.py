@@ -9,12 +9,12 @@ from typing import TypeAlias
 from mnasdet.errors import ConfigError
 from mnasdet.protos import search_pb2
 
-# From the accuracy (0 to 1) and the cost, which is positive, in the latency source's unit.
+# Maps the accuracy (0 to 1) and the cost, which is positive, in the latency source's unit.
 Reward: TypeAlias = Callable[[float, float], float]
 
 
 def mnasfpn(accuracy: float, cost: float, *, exponent: float = -0.3) -> float:
-    """MnasFPN, equation 4; the exponent of section 4.2."""
+    """Computes MnasFPN's reward, equation 4; the exponent of section 4.2."""
     return accuracy * cost**exponent
 
 
@@ -26,28 +26,28 @@ def mnasnet(
     alpha: float = -0.07,
     beta: float = -0.07,
 ) -> float:
-    """MnasNet, equations 2 and 3: `alpha` up to the target, `beta` above it."""
+    """Computes MnasNet's reward, equations 2 and 3: `alpha` up to the target, `beta` above it."""
     exponent = alpha if cost <= target else beta
     return accuracy * (cost / target) ** exponent
 
 
 def tunas(accuracy: float, cost: float, *, target: float, beta: float = -0.07) -> float:
-    """TuNAS' absolute reward (Bender et al., 2020, section 3): too fast is as bad as too slow."""
+    """Computes TuNAS' absolute reward (Bender et al., 2020, section 3), best at the target."""
     return accuracy + beta * abs(cost / target - 1)
 
 
 def multi_objective(accuracy: float, cost: float) -> float:
-    """Accuracy alone: a controller of several objectives weighs the cost itself."""
+    """Returns the accuracy alone: a controller of several objectives weighs the cost itself."""
     return accuracy
 
 
 def accuracy(accuracy: float, cost: float) -> float:
-    """Accuracy alone, as NAS-FPN's search rewards it (Ghiasi et al., 2019, section 4.2)."""
+    """Returns the accuracy alone, as NAS-FPN's search does (Ghiasi et al., 2019, section 4.2)."""
     return accuracy
 
 
 def from_config(config: search_pb2.RewardConfig) -> Reward:
-    """Raises ConfigError for a config without reward, or a target latency that is not positive."""
+    """Returns a config's reward. Raises ConfigError where there is none, or no positive target."""
     name = config.WhichOneof("reward_oneof")
     if name == "mnasfpn":
         return partial(mnasfpn, exponent=config.mnasfpn.exponent)

@@ -15,7 +15,7 @@ from mnasdet.protos import pipeline_pb2
 _SETTINGS_FILE = "run.json"
 _CONFIG_FILE = "pipeline.config"
 
-# What decides the result, as JSON has it.
+# The settings that decide the result, as JSON has them.
 Settings = Mapping[str, Any]
 
 
@@ -26,7 +26,7 @@ def claimed(
     """Holds a folder for one run: no other process has it meanwhile.
 
     A new run writes run.json (the settings and a digest of the config) and pipeline.config. If an
-    error ends it before anything else is there, it leaves the folder as it was, for whoever mends a
+    error ends it before anything else is there, it leaves the folder as it was: the user mends a
     flag and tries again.
 
     Args:
@@ -52,7 +52,7 @@ def claimed(
 
 
 def _check(folder: Path, settings: Settings, resume: bool) -> bool:
-    """Whether the run is a new one."""
+    """Returns whether the run is a new one."""
     path = folder / _SETTINGS_FILE
     if not path.exists():
         if _content(folder):
@@ -82,13 +82,16 @@ def _give_back(folder: Path) -> None:
 
 
 def _content(folder: Path) -> set[str]:
-    """Without the lock, and what a process that was killed did not get to rename."""
+    """Returns the names in a folder, without the lock and what a killed process did not rename."""
     return {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
 
 
 def _digest(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """The executor decides nothing but who computes the result, and pipeline.config, with which
-    the run may go on, has no password."""
+    """Returns a digest of what decides the result.
+
+    The executor decides only where it is computed; and pipeline.config, with which the run may go
+    on, has no password.
+    """
     decisive = pipeline_pb2.TrainEvalPipelineConfig()
     decisive.CopyFrom(pipeline)
     config.remove_password(decisive)

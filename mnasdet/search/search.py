@@ -71,6 +71,7 @@ class Search:
 
     def _run(self, num_trials: int) -> list[Trial]:
         self._trials = {trial.number: trial for trial in self.store.trials(drop_damaged=True)}
+        # Two token lists may stand for one network: it is trained once.
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
             self._first_of_key.setdefault(trial.key, trial.number)
@@ -80,9 +81,14 @@ class Search:
             self._propose(range(min(self.max_pending, num_trials)))
             for number in range(num_trials):
                 self._finish_up_to(number)
+                # In the order of the trials, whichever child was done first: the controller's
+                # randomness depends on what it was told, and in which order.
                 self.controller.feedback([_result(self._trials[number])])
+                # One proposal for every result: `max_pending` trials are open at any time, so that
+                # the history of a search does not depend on which child was done first.
                 if number + self.max_pending < num_trials:
                     self._propose([number + self.max_pending])
+        # SIGTERM gives little time: the children in training are dropped. Ctrl-C lets them end.
         except Terminated:
             raise
         except KeyboardInterrupt:
@@ -141,6 +147,7 @@ class Search:
         """Returns the candidates with their costs, which equal networks share."""
         new: dict[str, Candidate] = {}
         for number, found in candidates.items():
+            # Of equal networks the first alone is measured, and later trained.
             if self._first_of_key.setdefault(found.key, number) == number:
                 new[found.key] = found
         if self.latency.has_to_measure(list(new.values())):
@@ -185,6 +192,7 @@ class Search:
         """Waits until trial `number` has a result; all before it have theirs."""
         trial = self._trials[number]
         if trial.duplicate_of is not None and not trial.is_finished:
+            # A duplicate comes after its original, which has a result by now.
             twin = self._trials[trial.duplicate_of]
             self._close(trial, **{name: getattr(twin, name) for name in _RESULT})
         while not self._trials[number].is_finished:
@@ -232,7 +240,7 @@ class Search:
         self.on_trial(finished)
 
 
-# What a duplicate takes over.
+# The fields that a duplicate takes over.
 _RESULT = ("state", "metrics", "accuracy", "cost", "reward", "error")
 
 

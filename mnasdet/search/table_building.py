@@ -27,7 +27,7 @@ from mnasdet.tflite.latency import calibration, latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
 
-# The space has been seen when so many random networks in a row bring no new layer.
+# The space has been seen when this number of random networks in a row bring no new layer.
 _FRUITLESS_SAMPLES = 300
 
 # Random networks from a seed, without end.
@@ -101,7 +101,7 @@ def build(
     with opened(spec) as device:
         path = path or latency_table.default_path(device.provenance())
         table_measurement.ensure(path, sheets, device, networks, progress=True)
-    table = LatencyTable.load(path)  # What it tells is what is written.
+    table = LatencyTable.load(path)  # The findings are those of the written table.
     if subject.config_sha256:
         _sign(table, subject.config_sha256)
     return _calibrate(table, fitted, held_out)

@@ -1,4 +1,4 @@
-"""Trainings one behind the other, or side by side where there are several workers."""
+"""Trainings one after the other, or side by side where there are several workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def num_workers(config: search_pb2.ExecutorConfig) -> int:
-    """How many trainings the executor of a config does at once."""
+    """Returns how many trainings the executor of a config does at once."""
     name = config.WhichOneof("executor_oneof")
     return getattr(config, name).num_workers if name in ("worker_processes", "ray") else 1
 
@@ -45,13 +45,16 @@ def outcomes(
         children.start(label, task)
         while children.num_active >= max_running:
             yield from children.finished()
+    # The retries of children that the environment failed come after the last task, too.
     while len(children):
         yield from children.finished() or children.fail()
 
 
 class QueueProgress:
-    """One line for every training that ends, with the time that the rest will take: "-" until
-    every worker has done a first training and one more is done."""
+    """Prints a line for every training that ends, with the time that the rest will take.
+
+    The time is "-" until every worker has done a first training and one more is done.
+    """
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class QueueProgress:
         self._done += 1
         self._work -= work
         self._pace.add(work)
+        # A sum of floats may not come down to exactly 0.
         left = self._work if self._done < self._num_trainings else 0.0
         remaining = self._pace.remaining(left)
         eta = "-" if remaining is None else _duration(remaining)
@@ -94,5 +98,5 @@ class QueueProgress:
 
 
 def _duration(seconds: float) -> str:
-    """ "1:02:03"."""
+    """Returns a duration such as "1:02:03"."""
     return str(datetime.timedelta(seconds=max(0, round(seconds))))

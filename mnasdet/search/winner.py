@@ -1,4 +1,4 @@
-"""What happens to the best architecture of a search: full training, export, benchmark."""
+"""The end of a search for its best architecture: full training, export, benchmark."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def retraining(
 
 
 def _forget_another(folder: Path, architecture: architecture_pb2.Architecture) -> None:
-    """A search that went on may have found a better one: its training starts anew."""
+    """Removes another architecture's training: a search that went on may have found a better."""
     own = folder / run_files.ARCHITECTURE_FILE
     if own.exists() and config.load_trained_architecture(own) != architecture:
         shutil.rmtree(folder)

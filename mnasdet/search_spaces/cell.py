@@ -1,4 +1,4 @@
-"""What the cells of MnasFPN and NAS-FPN choose alike: which features are merged, at which level."""
+"""The choices that cells of MnasFPN and NAS-FPN share: merged features and their levels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mnasdet.errors import ConfigError, UserError
 from mnasdet.protos import architecture_pb2
 from mnasdet.search_spaces.space import Choice, Decision, Table
 
-# In place of an input behind the second.
+# Stands for an input that is not there, in the places after the second.
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class Merge:
-    """What a block or merging cell does: `name` prefixes its decisions, `inputs` ascend."""
+    """A block or merging cell: `name` prefixes its decisions, `inputs` ascend."""
 
     name: str
     inputs: list[Any]
@@ -59,7 +59,7 @@ class Cell:
         return range(self._internal.stop, self._internal.stop + len(self.levels))
 
     def decisions(self, first: int, own: Callable[[str], list[Decision]]) -> list[Decision]:
-        """In their order.
+        """Returns the decisions in their order.
 
         Args:
           first: index of the first one in the space.
@@ -77,7 +77,8 @@ class Cell:
         return decisions
 
     def merges(self, values: Mapping[str, Any]) -> Iterator[Merge]:
-        """All of them, of the decisions' values."""
+        """Yields all merges of the decisions' values."""
+        # The last output has no decision: it takes the level that is left.
         levels_left = list(self.levels)
         for index in (*self._internal, *self._outputs):
             name = self._name(index)
@@ -90,7 +91,7 @@ class Cell:
     def read(
         self, merges: Sequence[Any], gated: Callable[[Any], bool], where: str
     ) -> Iterator[Merge]:
-        """The inverse of `merges` for those of an architecture, in their order.
+        """Inverts `merges` for those of an architecture, in their order.
 
         Args:
           merges: messages with `input` and `level`.
@@ -105,7 +106,9 @@ class Cell:
         levels = [*self.levels, *(merge.level for merge in merges)]
 
         def place(index: int) -> int:
-            """What is added comes behind the architecture's own internal merges."""
+            """Returns a feature's index in the space, where added merges follow the architecture's
+            own.
+            """
             return index + num_added * (index >= own_first_output)
 
         for index, merge in enumerate(merges, start=len(self.levels)):
@@ -114,7 +117,7 @@ class Cell:
             yield Merge(self._name(place(index)), [place(i) for i in inputs], merge.level)
 
     def values(self, merge: Merge) -> dict[str, Choice]:
-        """Of the decisions on inputs and level."""
+        """Returns the values of the decisions on a merge's inputs and level."""
         index = int(merge.name.rpartition("_")[2])
         values: dict[str, Choice] = {f"{merge.name}/level": merge.level}
         for place in self._input_places(index):
@@ -126,13 +129,13 @@ class Cell:
         return f"{self.kind}_{index}"
 
     def _input_places(self, index: int) -> range:
-        """There are only `index` features before the merge."""
+        """Returns the places of a merge's inputs; there are only `index` features before it."""
         return range(min(self.max_inputs, index))
 
     def _input_decisions(self, index: int, first: int) -> list[Decision]:
         decisions: list[Decision] = []
         for place in self._input_places(index):
-            # The first leaves one above it; those behind the second may be missing.
+            # The first leaves one above it; inputs after the second may be missing.
             above = range(place, index - 1 if place == 0 else index)
             choices = (NONE, *above) if place >= 2 else tuple(above)
             narrowed: tuple[tuple[int, Table], ...] = ()
@@ -143,7 +146,7 @@ class Cell:
         return decisions
 
     def _order_decisions(self, first: int) -> list[Decision]:
-        """The permutation of the output levels, without the last one, which is what is left."""
+        """Returns the permutation of the output levels without the last one, which is left over."""
         different = tuple(tuple(a != b for b in self.levels) for a in self.levels)
         return [
             Decision(
@@ -172,7 +175,9 @@ class Cell:
     def _ascending_inputs(
         self, merge: Any, levels: Sequence[int], gated: bool, where: str
     ) -> list[int]:
-        """A merge's inputs as tokens order them; `levels` are those of all features before it."""
+        """Returns a merge's inputs as tokens order them; `levels` are those of all features before
+        it.
+        """
         inputs = list(merge.input)
         distinct = set(inputs)
         if not (
@@ -185,13 +190,14 @@ class Cell:
                 f"{where}: input {inputs}; use {number} different ones of 0 to {len(levels) - 1}"
             )
         first, second, *_ = inputs
+        # Of different levels, the levels tell which gates, whatever the order; see the class.
         if gated and first > second and levels[first] == levels[second]:
             raise UserError(f"{where}: of two inputs of one level only the lower index can gate")
         return sorted(inputs)
 
 
 def levels_of(base: architecture_pb2.Architecture, space: str) -> tuple[int, ...]:
-    """The levels that a base predicts from, finest first. Raises ConfigError for less than two."""
+    """Returns the levels that a base predicts from, finest first; ConfigError for less than two."""
     levels = tuple(architecture_checks.levels(base))
     if not levels:
         raise ConfigError(
@@ -208,8 +214,10 @@ def levels_of(base: architecture_pb2.Architecture, space: str) -> tuple[int, ...
 def pyramid_of(
     architecture: architecture_pb2.Architecture, kind: str, levels: Sequence[int]
 ) -> Any:
-    """The architecture's feature pyramid, by its field in FeaturePyramid; in place of one of
-    another kind a new one with these levels."""
+    """Returns the architecture's feature pyramid, by its field in FeaturePyramid.
+
+    A pyramid of another kind is replaced by a new one with these levels.
+    """
     pyramid = getattr(architecture.feature_pyramid, kind)
     if not architecture.feature_pyramid.HasField(kind):
         pyramid.min_level, pyramid.max_level = levels[0], levels[-1]

@@ -11,14 +11,14 @@ from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2
 from mnasdet.search_spaces.space import Choice, Decision, SearchSpace
 
-# Fields of an Architecture that say nothing of the network.
+# Fields of an Architecture that describe its origin, and not its layers.
 _NOT_COMPARED = ("name", "source", "published_at")
 
 
 class Part(abc.ABC):
     """Decisions that belong together: on a backbone, on a cell, on one field.
 
-    What a part reads and writes beside its decisions' values is the same for all of them.
+    Apart from the values of its decisions, a part writes the same into every architecture.
 
     Attributes:
       fields: paths in the Architecture of all that the decisions choose, such as
@@ -29,7 +29,7 @@ class Part(abc.ABC):
 
     @abc.abstractmethod
     def decisions(self, first: int) -> list[Decision]:
-        """In their order; `first` is the index that the space gives the first one."""
+        """Returns the decisions in order; the first one has the index `first` in the space."""
 
     @abc.abstractmethod
     def write(
@@ -39,8 +39,10 @@ class Part(abc.ABC):
 
     @abc.abstractmethod
     def read(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
-        """The inverse of `write`, of an architecture that agrees with the space in all but the
-        parts' fields. Values need not be among the choices.
+        """Returns the values that `write` would make this architecture of.
+
+        The architecture agrees with the space in all but the parts' fields. Values need not be
+        among the choices.
 
         Raises UserError for what no values describe.
         """
@@ -61,6 +63,8 @@ class ComposedSpace(SearchSpace):
         for part in self._parts:
             decisions += part.decisions(first=len(decisions))
         super().__init__(decisions)
+        # The first allowed choices always decode, so the space can be checked by one example before
+        # any trial.
         tokens: list[int] = []
         for index in range(len(decisions)):
             tokens.append(self.allowed(index, tokens)[0])
@@ -89,11 +93,11 @@ class ComposedSpace(SearchSpace):
 def difference(
     expected: Message, other: Message, left_out: Collection[str] = (), path: str = ""
 ) -> str:
-    """The first field that differs, "path is value, but expected value"; or "".
+    """Returns the first field that differs, "path is value, but expected value"; or "".
 
     Args:
       left_out: paths of fields that do not matter.
-      path: of both messages, with the "." behind it.
+      path: of both messages, with the "." after it.
     """
     for field in expected.DESCRIPTOR.fields:
         name = path + field.name

@@ -17,7 +17,7 @@ from mnasdet.search_spaces.space import SearchSpace
 
 
 def names() -> list[str]:
-    """Of all search spaces: their fields in SearchSpaceConfig."""
+    """Returns the names of all search spaces: their fields in SearchSpaceConfig."""
     oneof = search_pb2.SearchSpaceConfig.DESCRIPTOR.oneofs_by_name["search_space_oneof"]
     return [field.name for field in oneof.fields]
 
@@ -25,7 +25,7 @@ def names() -> list[str]:
 def from_config(
     config: search_pb2.SearchSpaceConfig, base: architecture_pb2.Architecture
 ) -> SearchSpace:
-    """The space, over a `base` that gives what it does not choose.
+    """Returns the space, over a `base` that gives what it does not choose.
 
     Raises ConfigError for a config without a space, for choices that no network can have, and for
     a base that the space's networks do not fit.

@@ -18,7 +18,7 @@ CHANNELS = (16, 32, 48, 64, 80, 96)
 EXPANDED_CHANNELS = (16, 32, 64, 96, 128, 256, 512)
 KERNEL_SIZES = (3, 5, 7)
 
-# How often a sampled cell is repeated in the search is not published.
+# Chen et al. do not say how often a sampled cell is repeated in the search.
 REPEATS = 3
 
 _MERGES = ("add", "squeeze_excite")
@@ -75,6 +75,7 @@ class MnasFpnPart(Part):
             "kernel_size": tuple(kernel_sizes),
         }
         levels = levels_of(base, space)
+        # Unread blocks are discarded (Chen et al., 2019, section 3.1), so fewer blocks fill up.
         self._cell = Cell(
             "block", levels, num_internal_blocks, levels, max_inputs=max_inputs or 2, fills=True
         )
@@ -104,8 +105,11 @@ class MnasFpnPart(Part):
             )
 
     def read(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
-        """A cell with fewer internal blocks is filled up behind its own with the first choice of
-        everything; no output needs those blocks, so the network stays the same."""
+        """Returns the decisions' values for a cell.
+
+        A cell with fewer internal blocks is filled up after its own with the first choice of
+        everything; no output needs those blocks, so the network stays the same.
+        """
         where = f"architecture {architecture.name!r}"
         pyramid = architecture.feature_pyramid.mnasfpn
         values = {**self._first_choices, "channels": pyramid.channels}
@@ -128,8 +132,10 @@ def from_config(
     base: architecture_pb2.Architecture,
     space: str = "mnasfpn",
 ) -> list[Part]:
-    """The parts of the `space` "mnasfpn", "no_expand", "conn_search" or "joint". Lists that the
-    config leaves empty are the paper's."""
+    """Returns the parts of the `space` "mnasfpn", "no_expand", "conn_search" or "joint".
+
+    Lists that the config leaves empty are the paper's.
+    """
     cell = MnasFpnPart(
         base,
         channels=config.channels or CHANNELS,

@@ -37,7 +37,7 @@ _MOBILENET_V2 = (
 
 _MnasNet = architecture_pb2.MnasNet
 
-# What is decided of a block.
+# The fields of a block that are decided.
 _FIELDS = ("op", "kernel_size", "se_ratio", "skip", "channels", "repeats")
 
 
@@ -124,6 +124,8 @@ class MnasNetPart(Part):
             block = architecture.backbone.mnasnet.block[number - 1]
             own = {field: values[f"{_name(number)}/{field}"] for field in _FIELDS}
             op, _, expansion = own["op"].partition("_")
+            # Cleared, so that an operation without expansion is equal to one that was never given
+            # any.
             block.ClearField("expansion")
             if expansion:
                 block.expansion = int(expansion)
@@ -146,6 +148,7 @@ class MnasNetPart(Part):
 
     def _block_widths(self, number: int, factors: Sequence[float]) -> tuple[int, ...]:
         own = self._reference.block[number - 1].channels
+        # A factor of 1 keeps the published width, also where it is no multiple of 8.
         widths = [own if factor == 1 else _round(own * factor) for factor in factors]
         return tuple(dict.fromkeys(widths))
 
@@ -165,8 +168,10 @@ def from_config(
     base: architecture_pb2.Architecture,
     space: str = "mnasnet",
 ) -> list[Part]:
-    """The part of the `space` "mnasnet" or "joint". Lists that the config leaves empty are the
-    paper's."""
+    """Returns the part of the `space` "mnasnet" or "joint".
+
+    Lists that the config leaves empty are the paper's.
+    """
     part = MnasNetPart(
         base,
         ops=[_MnasNet.Op.Name(op).lower() for op in config.ops] or OPS,
@@ -183,7 +188,7 @@ def from_config(
 
 
 def _reference(base: architecture_pb2.Architecture, space: str) -> architecture_pb2.MnasNet:
-    """The base's backbone as a MnasNet."""
+    """Returns the base's backbone as a MnasNet."""
     reference = _MnasNet()
     name = base.backbone.WhichOneof("backbone_oneof")
     if name == "mnasnet":
@@ -196,7 +201,7 @@ def _reference(base: architecture_pb2.Architecture, space: str) -> architecture_
     mobilenet = base.backbone.mobilenet_v2
 
     def width(channels: int) -> int:
-        """A MnasNet has no multiplier of its own beside the architecture's."""
+        """Returns a scaled width: a MnasNet has no multiplier beside the architecture's."""
         if mobilenet.depth_multiplier == 1:
             return channels
         return _round(channels * mobilenet.depth_multiplier, base.min_depth)
@@ -211,18 +216,18 @@ def _reference(base: architecture_pb2.Architecture, space: str) -> architecture_
 
 
 def _round(channels: float, minimum: int = 8) -> int:
-    """slim's rule, as everywhere: the nearest multiple of 8, never below 90 %."""
+    """Rounds by slim's rule, as everywhere: the nearest multiple of 8, never below 90 %."""
     rounded = max(minimum, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def _name(number: int) -> str:
-    """Of a block, counted from 1, in the names of its decisions."""
+    """Returns the name of a block, counted from 1, in the names of its decisions."""
     return f"backbone/block_{number}"
 
 
 def _op_names(ops: Sequence[str], expansions: Sequence[int]) -> Iterator[str]:
-    """A choice for every operation, and for every expansion of mbconv."""
+    """Yields a choice for every operation, and for every expansion of mbconv."""
     for op in ops:
         if op == "mbconv":
             yield from (_op_name(_MnasNet.Block(expansion=e)) for e in expansions)
@@ -232,6 +237,8 @@ def _op_names(ops: Sequence[str], expansions: Sequence[int]) -> Iterator[str]:
 
 def _op_name(block: architecture_pb2.MnasNet.Block) -> str:
     if block.op == _MnasNet.MBCONV:
+        # An inverted bottleneck without expansion is a separable convolution: one name for one
+        # network.
         return f"mbconv_{block.expansion}" if block.expansion != 1 else "separable"
     return _MnasNet.Op.Name(block.op).lower()
 

@@ -13,7 +13,7 @@ from mnasdet.search_spaces.composed import Part
 from mnasdet.search_spaces.scale import repeats_part
 from mnasdet.search_spaces.space import Choice, Decision
 
-# Of the proxy task, section 4.2: a pyramid of 256 channels stacked 3 times.
+# The proxy task of section 4.2: a pyramid of 256 channels stacked 3 times.
 CHANNELS = (256,)
 REPEATS = 3
 
@@ -99,8 +99,10 @@ def from_config(
     base: architecture_pb2.Architecture,
     space: str = "nas_fpn",
 ) -> list[Part]:
-    """The parts of the `space` "nas_fpn" or "nas_fpnlite_s". What the config leaves out is the
-    papers'."""
+    """Returns the parts of the `space` "nas_fpn" or "nas_fpnlite_s".
+
+    What the config leaves out is the papers'.
+    """
     lite = space == "nas_fpnlite_s"
     num_internal_cells = LITE_NUM_INTERNAL_CELLS if lite else NUM_INTERNAL_CELLS
     if config.HasField("num_internal_cells"):

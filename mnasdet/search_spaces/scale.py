@@ -23,6 +23,7 @@ class FieldPart(Part):
         """
         *self._message, self._name = path.split(".")
         self._values = tuple(values)
+        # A single value is no decision: every token list would have the same token in it.
         if len(self._values) > 1:
             self.fields = (path,)
 
@@ -44,19 +45,20 @@ class FieldPart(Part):
 def repeats_part(
     base: architecture_pb2.Architecture, space: str, pyramid: str, repeats: int | Sequence[int]
 ) -> Part:
-    """How often a pyramid's cell is repeated.
+    """Returns the part that chooses how often a pyramid's cell is repeated.
 
     Args:
       space: whose choices these are, for errors.
       pyramid: its field in FeaturePyramid.
       repeats: one number, or those to choose from.
 
-    Raises ConfigError for less than one, and where the base's `exit` lies behind the last repeat.
+    Raises ConfigError for less than one, and where the base's `exit` comes after the last repeat.
     """
     if isinstance(repeats, int):
         check_at_least(space, "repeats", repeats, 1)
         repeats = (repeats,)
     check_positive(space, "repeats", repeats)
+    # A trial cut at an exit that it does not reach could not be built.
     if base.exit > min(repeats):
         raise ConfigError(
             f"{space} search space: repeats is {list(repeats)}; use {base.exit} or more, as the "
@@ -101,7 +103,7 @@ def scale_parts(
     image_sizes: Sequence[int] = (),
     inputs: Sequence[tuple[int, int]] = (),
 ) -> list[Part]:
-    """Returns the scale of a whole network; what is left out stays as in the base.
+    """Returns the parts that scale a whole network; what is left out stays as in the base.
 
     Args:
       space: whose choices these are, for errors.

@@ -1,4 +1,4 @@
-"""What a search chooses from: an ordered list of categorical decisions."""
+"""The choices of a search: an ordered list of categorical decisions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from mnasdet.errors import UserError
 from mnasdet.protos import architecture_pb2
 
-# The published spaces have dozens behind a decision, and the eight levels 3 to 10 have 20,160; each
-# further level has eight times as many.
+# The published spaces have dozens of states after a decision, and the eight levels 3 to 10 have
+# 20,160; each further level has eight times as many.
 _MAX_STATES = 50_000
 
 Choice: TypeAlias = int | float | str
@@ -23,7 +23,7 @@ Choice: TypeAlias = int | float | str
 # The index of what was chosen, one for every decision.
 Tokens: TypeAlias = tuple[int, ...]
 
-# Per choice of an earlier decision: which choices of the later one it leaves.
+# For each choice of an earlier decision: which choices of the later one it leaves.
 Table: TypeAlias = tuple[tuple[bool, ...], ...]
 
 
@@ -53,7 +53,8 @@ class SearchSpace(abc.ABC):
     def __init__(self, decisions: Sequence[Decision]) -> None:
         """Raises ValueError where tokens exist that leave a decision without a choice."""
         self.decisions = tuple(decisions)
-        # needed[i]: the decisions before i that narrow i or one behind it.
+        # needed[i]: the decisions before i that narrow i or a later one. A state is their tokens
+        # alone, so that the counts stay few where most decisions are free.
         self._needed = [
             sorted(
                 {
@@ -71,21 +72,21 @@ class SearchSpace(abc.ABC):
 
     @abc.abstractmethod
     def _decode(self, values: Mapping[str, Choice]) -> architecture_pb2.Architecture:
-        """The architecture of the chosen values, by the decisions' names."""
+        """Returns the architecture of the chosen values, by the decisions' names."""
 
     @abc.abstractmethod
     def _encode(self, architecture: architecture_pb2.Architecture) -> Mapping[str, Choice]:
-        """The inverse of `_decode`; raises UserError for what the space does not hold."""
+        """Inverts `_decode`; raises UserError for an architecture that the space does not hold."""
 
     def decode(self, tokens: Sequence[int]) -> architecture_pb2.Architecture:
-        """Raises UserError for tokens that are none of this space."""
+        """Returns the architecture of tokens. Raises UserError for tokens of another space."""
         self.validate(tokens)
         return self._decode(
             {d.name: d.choices[token] for d, token in zip(self.decisions, tokens, strict=True)}
         )
 
     def encode(self, architecture: architecture_pb2.Architecture) -> Tokens:
-        """Tokens that decode to this network. Raises UserError where the space has none."""
+        """Returns tokens that decode to this network. Raises UserError where the space has none."""
         values = self._encode(architecture)
         tokens: list[int] = []
         for index, decision in enumerate(self.decisions):
@@ -100,7 +101,7 @@ class SearchSpace(abc.ABC):
         return tuple(tokens)
 
     def allowed(self, index: int, earlier: Sequence[int]) -> tuple[int, ...]:
-        """The tokens that decision `index` may have behind the tokens `earlier`."""
+        """Returns the tokens that decision `index` may have after the tokens `earlier`."""
         decision = self.decisions[index]
         rows = [table[earlier[i]] for i, table in decision.narrowed_by]
         return tuple(c for c in range(len(decision.choices)) if all(row[c] for row in rows))
@@ -122,8 +123,10 @@ class SearchSpace(abc.ABC):
             )
 
     def sample(self, rng: np.random.Generator) -> Tokens:
-        """One of all token lists, each as likely as any other."""
+        """Draws one of all token lists, each as likely as any other."""
         tokens: list[int] = []
+        # Drawing decision by decision alone would favour lists with few choices left. Each choice
+        # is weighed by the number of lists that go on from it.
         for index, x in enumerate(rng.random(len(self.decisions))):
             state = (index, tuple(tokens[i] for i in self._needed[index]))
             if state not in self._cumulative:
@@ -139,6 +142,8 @@ class SearchSpace(abc.ABC):
         """
         self.validate(tokens)
         others = {
+            # Only a choice of another value counts as a mutation: a child like its parent teaches
+            # nothing.
             index: [choice for choice in self.allowed(index, tokens) if choice != token]
             for index, token in enumerate(tokens)
         }
@@ -151,8 +156,9 @@ class SearchSpace(abc.ABC):
     def change(
         self, tokens: Sequence[int], index: int, choice: int, rng: np.random.Generator
     ) -> Tokens:
-        """Sets decision `index` to `choice`; a later one that this no longer allows becomes a
-        random allowed one.
+        """Sets decision `index` to `choice`.
+
+        A later decision that this no longer allows becomes a random allowed one.
 
         Raises UserError for tokens of another space, and where the earlier tokens forbid it.
         """
@@ -170,7 +176,7 @@ class SearchSpace(abc.ABC):
         return tuple(changed)
 
     def cross(self, a: Sequence[int], b: Sequence[int], rng: np.random.Generator) -> Tokens:
-        """Uniform crossover: every decision as in `a` or `b`, each as likely.
+        """Crosses uniformly: every decision is as in `a` or `b`, each as likely.
 
         Where the earlier tokens do not allow the one, it is the other's; where they allow neither,
         a random allowed one. Raises UserError for tokens of another space.
@@ -187,11 +193,11 @@ class SearchSpace(abc.ABC):
         return tuple(crossed)
 
     def cardinality(self) -> int:
-        """How many token lists there are, exactly."""
+        """Returns how many token lists there are, exactly."""
         return self._cardinality
 
     def _count(self) -> int:
-        """Returns the cardinality, and fills in the ways to go on behind each choice."""
+        """Returns the cardinality, and fills in the ways to go on after each choice."""
         # Forwards the states that can be reached, then backwards their counts: calls inside one
         # another would be deeper than Python goes where there are hundreds of decisions.
         following: list[dict[Tokens, list[Tokens | None]]] = []
@@ -219,7 +225,7 @@ class SearchSpace(abc.ABC):
         return counts[()]
 
     def _following(self, index: int, needed: Tokens) -> list[Tokens | None]:
-        """Returns the state behind each choice of decision `index`; None where it is not allowed.
+        """Returns the state after each choice of decision `index`; None where it is not allowed.
 
         Args:
           needed: the tokens of `self._needed[index]`.

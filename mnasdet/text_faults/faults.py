@@ -31,7 +31,7 @@ _EXTRACTOR = ("SsdFeatureExtractor", "type")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong at a token. A cause explains all others, which are then not worth saying."""
+    """A fault at a token. A cause explains all others, which are then not worth telling."""
 
     token: Token
     problem: str

@@ -1,4 +1,4 @@
-"""What the TF Object Detection API has and mnasdet has not, and what to do about each."""
+"""The parts of the TF Object Detection API that mnasdet has not, and what to do about each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _FIELDS = {
         "remove it: post_processing's score_converter makes the scores",
     ),
     f"{_SHARED_PREDICTOR}.box_encodings_clip_range": ("limits the codes of boxes", _DIFFERS),
-    # Of the model.
+    # Fields of the model.
     "use_confidences_as_targets": ("targets from confidences", _DIFFERS),
     "implicit_example_weight": ("the weight of unconfirmed negatives", _DIFFERS),
     "return_raw_detections_during_predict": ("raw boxes in the output", _NO_EFFECT),
@@ -95,7 +95,7 @@ _FIELDS = {
     "weighted_logits_softmax": ("a softmax on soft labels", f"{_DIFFERS}; use weighted_softmax"),
     "penalty_reduced_logistic_focal_loss": ("CenterNet's loss", "use weighted_sigmoid_focal"),
     "weighted_dice_classification_loss": ("a loss of masks", "use weighted_sigmoid_focal"),
-    # Of the training.
+    # Fields of the training.
     "run_fine_tune_checkpoint_dummy_computation": ("builds the model early", _NO_EFFECT),
     "summarize_gradients": ("gradients for TensorBoard", _NO_EFFECT),
     # One of its sample configs has these three, but no version of it reads them.
@@ -124,7 +124,7 @@ _FIELDS = {
     "adjust_gamma": ("brightens images", f"{_LEAVE_OUT} random_adjust_brightness"),
     "jitter_mode": ("how boxes move", _DIFFERS),
     "clip_boxes": ("whether cut boxes end at the image's edge", "remove it: here they always do"),
-    # Of reading records.
+    # Fields of the input readers.
     "drop_remainder": ("incomplete batches", _NO_EFFECT),
     "load_context_features": ("features of other images", "remove it: they are not used"),
     "load_context_image_ids": ("ids of other images", _NO_EFFECT),
@@ -140,7 +140,7 @@ _FIELDS = {
     "external_input_reader": ("a reader in other code", "use tf_record_input_reader"),
     "sample_from_datasets_weights": ("mixes several data sets", _DIFFERS),
     "expand_labels_hierarchy": ("labels of parent classes", "expand them in the records"),
-    # Of evaluation.
+    # Fields of the evaluation.
     "visualization_export_dir": ("a folder for pictures", _NO_EFFECT),
     "eval_master": ("the address of a server", _NO_EFFECT),
     "export_path": ("a file of detections", _NO_EFFECT),

@@ -54,5 +54,5 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def is_field(token: Token, following: Token | None) -> bool:
-    """Whether a token is a field's name, by the token that follows it."""
+    """Tells whether a token is a field's name, by the token that follows it."""
     return token.kind == "word" and following is not None and following.text in (":", "{", "<")

@@ -20,10 +20,10 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
 from mnasdet.tflite.convert import is_quantized
 
-# What is compared in every case, but of a detector that was trained for int8 alone.
+# The quantisations that are always compared, except where training was for int8 alone.
 COMPARED = ("none", "fp16", "int8")
 
-# So many pictures are evaluated in seconds, though nobody asked for it.
+# So few pictures are evaluated in seconds, so it is done unasked.
 _FEW_IMAGES = 200
 
 
@@ -43,8 +43,9 @@ def compare(
     quantization: str = "none",
     others: Sequence[str] = COMPARED,
 ) -> dict[str, dict[str, Any]]:
-    """Evaluates the Keras model, a TFLite file that was exported from it, and files that differ
-    from that one by the quantisation alone. Keras has the config's own post-processing.
+    """Evaluates the Keras model, a TFLite file of it, and files of other quantisations.
+
+    The files differ by the quantisation alone; Keras has the config's own post-processing.
 
     Args:
       graph: the file, and its quantization.
@@ -63,6 +64,7 @@ def compare(
     if is_quantized(task.model):
         others = ()
     with tempfile.TemporaryDirectory() as folder:
+        # The file's own quantisation may be among the others; it is evaluated once.
         for other in dict.fromkeys((*others, quantization)):
             path = Path(graph)
             if other != quantization:
@@ -81,8 +83,10 @@ def compare(
 def _evaluated(
     what: str, objective: str, predict: Predict, evaluate: Callable[[Predict], float]
 ) -> float:
-    """Returns the objective, and says before and meanwhile what is being done: it may take
-    minutes."""
+    """Returns the objective of a model.
+
+    Tells before and meanwhile what is being done: it may take minutes.
+    """
     logging.info("evaluating %s", what)
     with tqdm(desc=f"evaluating {what}", unit="image", delay=2, disable=None) as bar:
 

@@ -17,7 +17,7 @@ from mnasdet.tflite import graph_file, shared_biases
 
 QUANTIZATIONS = ("none", "fp16", "dynamic", "int8", "int16x8")
 
-# Activations, too: these need to know their ranges.
+# Activations are quantised as well here, so these need to know their ranges.
 FULL_QUANTIZATIONS = ("int8", "int16x8")
 
 INPUT_TYPES = ("float32", "uint8")
@@ -30,8 +30,9 @@ def convert(
     calibration_images: np.ndarray | None = None,
     input_type: str = "float32",
 ) -> bytes:
-    """A TFLite graph of batch 1 with one signature, "serving_default", and outputs in the order of
-    their names, which are those of the signature.
+    """Returns a TFLite graph of batch 1 with one signature, "serving_default".
+
+    Its outputs are in the order of their names, which are those of the signature.
 
     Args:
       model: of one input, a picture in [-1, 1] where `input_type` is uint8, and a dictionary of
@@ -57,6 +58,7 @@ def convert(
     if input_type == "uint8" and quantization == "int16x8":
         raise UserError("quantization int16x8 takes images as float32; input_type is uint8")
     (image,) = model.inputs
+    # An int8 input already has a scale: the normalisation is free there.
     normalises = input_type == "uint8" and quantization != "int8"
     spec = tf.TensorSpec(
         (1, *image.shape[1:]), tf.uint8 if normalises else image.dtype, name=image.name
@@ -91,7 +93,7 @@ def convert(
 
 
 def _calibrate(converter, quantization: str, images: np.ndarray | None) -> None:
-    """Has the converter find the ranges of all activations, and refuse what stays in float32."""
+    """Makes the converter find the ranges of all activations, and refuse float32 operations."""
     if images is None or not len(images):
         raise UserError(
             f"quantization {quantization} needs calibration images, or a detector that was trained "
@@ -116,20 +118,22 @@ def _take_pixels(graph: graph_file.schema.ModelT) -> None:
     subgraph = graph.subgraphs[0]
     tensor = subgraph.tensors[subgraph.inputs[0]]
     tensor.type = graph_file.schema.TensorType.UINT8
-    # -1 lies between two integers: of the two zero points the one that the converter takes.
+    # -1 lies between two integers; the converter takes this one of the two zero points.
     tensor.quantization = graph_file.quantization(scale=2.0 / 255.0, zero_point=127)
 
 
 def is_quantized(model: tf_keras.Model) -> bool:
-    """Whether the model rounds to int8 itself, as `keras_model(…, quantized=True)` does."""
+    """Returns whether the model rounds to int8 itself, as `keras_model(…, quantized=True)` does."""
     # By the name of tfmot's class: tfmot takes seconds to load.
     return any(type(part).__name__ == "QuantizeLayer" for part in model.submodules)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps off standard error what the converter's C++ code writes there past every log level;
-    errors come as exceptions."""
+    """Keeps the messages of the converter's C++ code off standard error.
+
+    It writes them past every log level; errors come as exceptions.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nothing:

@@ -54,6 +54,7 @@ class DetectorFile:
 
     @property
     def background(self) -> str | None:
+        # Suppression gives the class's own number from 0; raw scores have the background in slot 0.
         return None if self.nms else "background"
 
     def finish(self, graph: schema.ModelT) -> None:
@@ -81,6 +82,7 @@ class DetectorFile:
     def files(self) -> dict[str, bytes]:
         if self.nms:
             return {}
+        # Raw encodings are relative to the anchors; suppression has them inside the graph.
         anchors = io.BytesIO()
         np.save(anchors, self.detector.anchors)
         return {ANCHORS_FILE: anchors.getvalue()}

@@ -1,4 +1,4 @@
-"""What a kind of model has to say to be exported as a TFLite file."""
+"""The interface of a kind of model that can be exported as a TFLite file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Exportable(Protocol):
     def background(self) -> str | None: ...
 
     def finish(self, graph: schema.ModelT) -> None:
-        """Puts behind the network what the file computes in addition."""
+        """Appends to the network the operations that the file computes in addition."""
         ...
 
     def metadata(self, *, input_type: str, labels: bool) -> metadata.Model:

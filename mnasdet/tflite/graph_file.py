@@ -14,7 +14,8 @@ IDENTIFIER = b"TFL3"
 
 _MIN_RUNTIME_VERSION = b"min_runtime_version"
 
-# Of weights, as the TFLite schema wants them; Python's generated code does not know of it.
+# The alignment of weights that the TFLite schema wants; Python's generated code does not know of
+# it.
 _ALIGNMENT = 16
 
 # The oldest that a zip file can have: equal graphs are equal files.
@@ -22,6 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class _AlignedBuffer(schema.BufferT):
+    # Buffers that are mapped from a file are read where they lie, by aligned instructions.
     def Pack(self, builder):
         if self.data is not None:
             builder.Prep(_ALIGNMENT, len(self.data))
@@ -29,8 +31,11 @@ class _AlignedBuffer(schema.BufferT):
 
 
 class _Builder(flatbuffers.Builder):
-    """Stores equal vectors of int64, zero points, once. Nearly all of them are zeros, one for every
-    channel of weights and of biases: a seventh of an int8 file of MnasFPN."""
+    """Stores equal vectors of int64, zero points, once.
+
+    Nearly all of them are zeros, one for every channel of weights and of biases: a seventh of an
+    int8 file of MnasFPN.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -46,12 +51,12 @@ class _Builder(flatbuffers.Builder):
 
 
 def read(graph: bytes) -> schema.ModelT:
-    """The file's own tables; files that are appended to it are left out."""
+    """Reads the file's own tables; files that are appended to it are left out."""
     return schema.ModelT.InitFromPackedBuf(bytearray(graph))
 
 
 def write(model: schema.ModelT, files: Mapping[str, bytes] | None = None) -> bytes:
-    """The TFLite file of a model.
+    """Returns the TFLite file of a model.
 
     Args:
       files: by name, appended as a zip file, where readers of TFLite metadata look for them.
@@ -76,7 +81,7 @@ def _aligned(data: np.ndarray | None) -> _AlignedBuffer:
 
 
 def quantization(scale: float, zero_point: int) -> schema.QuantizationParametersT:
-    """Of a whole tensor."""
+    """Returns the quantisation of a whole tensor."""
     parameters = schema.QuantizationParametersT()
     parameters.scale, parameters.zeroPoint = [scale], [zero_point]
     return parameters
@@ -100,7 +105,7 @@ def sign(model: schema.ModelT, input_name: str, output_names: Sequence[str]) -> 
 
 
 def outputs(model: schema.ModelT) -> dict[str, int]:
-    """The tensor of each output, by its name in the signature."""
+    """Returns the tensor of each output, by its name in the signature."""
     return {_text(entry.name): entry.tensorIndex for entry in model.signatureDefs[0].outputs}
 
 
@@ -124,7 +129,7 @@ def set_outputs(
 
 
 def append(model: schema.ModelT, tail: schema.ModelT) -> list[int]:
-    """Puts the operations of `tail` behind those of `model`, whose outputs its inputs are by name.
+    """Appends the operations of `tail` to those of `model`, whose outputs its inputs are by name.
 
     Returns:
       The tensors, now of `model`, that are the outputs of the last operation.
@@ -153,13 +158,13 @@ def append(model: schema.ModelT, tail: schema.ModelT) -> list[int]:
 
 
 def add_buffer(model: schema.ModelT, data: bytes) -> int:
-    """The number of a new buffer."""
+    """Adds a buffer and returns its number."""
     model.buffers.append(_aligned(np.frombuffer(bytes(data), np.uint8)))
     return len(model.buffers) - 1
 
 
 def runtime_version(model: schema.ModelT) -> str:
-    """Of TFLite, the least that executes the model, such as 2.3.0."""
+    """Returns the oldest TFLite that executes the model, such as 2.3.0."""
     return bytes(_runtime_buffer(model).data).rstrip(b"\0").decode()
 
 
@@ -169,7 +174,7 @@ def _runtime_buffer(model: schema.ModelT) -> schema.BufferT:
 
 
 def _version(version: str) -> list[int]:
-    # That of a custom operation is empty.
+    # The version of a custom operation is empty.
     return [int(number) for number in version.split(".") if number]
 
 

@@ -18,7 +18,7 @@ from mnasdet.errors import UserError
 from mnasdet.tflite import metadata
 from mnasdet.tflite.devices.provenance import sha256
 
-# What `export` writes beside a graph of raw predictions.
+# The file that `export` writes beside a graph of raw predictions.
 ANCHORS_FILE = "anchors.npy"
 
 GRAPH_FILE = "detect.tflite"
@@ -31,14 +31,14 @@ DESCRIPTION_FILES = {
     NMS_GRAPH_FILE: "export_nms.json",
 }
 
-# What a graph with non-maximum suppression gives, in the order of TFLite_Detection_PostProcess.
+# The outputs of a graph with non-maximum suppression, in the order of TFLite_Detection_PostProcess.
 NMS_OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 _IDENTIFIER = b"TFL3"
 
 
 def read_graph(path: str | os.PathLike) -> bytes:
-    """The bytes of a TFLite file; raises UserError for anything else."""
+    """Reads the bytes of a TFLite file; raises UserError for anything else."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; a TFLite graph is needed")
@@ -81,7 +81,7 @@ def check_exported(graph_path: Path, path: Path, content: bytes) -> None:
 
 
 def load(graph: bytes, num_threads: int, name: str) -> Interpreter:
-    """An interpreter ready to run; `name` stands in the message where `graph` is broken."""
+    """Returns an interpreter ready to run; `name` stands in the message where `graph` is broken."""
     try:
         interpreter = Interpreter(model_content=graph, num_threads=num_threads)
         interpreter.allocate_tensors()
@@ -101,7 +101,7 @@ class TfliteModel:
     """
 
     def __init__(self, graph: str | os.PathLike | bytes, num_threads: int = 1) -> None:
-        """`graph` is a file or its bytes. Raises UserError where it is no such graph."""
+        """Loads a graph from a file or its bytes. Raises UserError where it is no such graph."""
         self._name = "TFLite graph" if isinstance(graph, bytes) else os.fspath(graph)
         content = graph if isinstance(graph, bytes) else read_graph(graph)
         self._interpreter = load(content, num_threads, self._name)
@@ -131,7 +131,7 @@ class TfliteModel:
             )
 
     def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Raw predictions, or detections, by name, [batch, ...] each.
+        """Returns raw predictions, or detections, by name, [batch, ...] each.
 
         Args:
           images: [batch, height, width, 3] float32 in [-1, 1]; a graph that takes uint8 gets the
@@ -150,7 +150,7 @@ class TfliteModel:
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as uint8."""
+    """Converts images in [-1, 1] to uint8."""
     return np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
@@ -186,8 +186,11 @@ def labels(path: str | os.PathLike) -> dict[int, str]:
 
 
 def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """TFLite counts classes from 0, and leaves boxes as they are and what is behind the last
-    detection undefined."""
+    """Returns TFLite's detections as the Keras detector gives them.
+
+    TFLite counts classes from 0, leaves boxes unclipped, and the values after the last detection
+    undefined.
+    """
     counts = found["num_detections"].astype(np.int32)
     valid = np.arange(found["detection_scores"].shape[1]) < counts[:, None]
     boxes = np.clip(found["detection_boxes"], 0.0, 1.0)
@@ -210,6 +213,7 @@ def _from_raw(
     content = anchors_path.read_bytes()
     check_exported(graph_path, anchors_path, content)
     try:
+        # A pickle may run code, and these files come from elsewhere.
         anchors = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, SyntaxError) as error:
         reason = str(error).splitlines()[0]

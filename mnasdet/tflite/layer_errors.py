@@ -1,4 +1,4 @@
-"""Which layers of a quantised graph are furthest from float32."""
+"""The layers of a quantised graph that are furthest from float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Sums = dict[str, np.ndarray]
 def worst_layers(
     float_graph: bytes, quantised_graph: bytes, images: np.ndarray, count: int = 5
 ) -> list[dict[str, str | float]]:
-    """The outputs of layers with the largest errors, worst first.
+    """Returns the outputs of layers with the largest errors, worst first.
 
     Errors of earlier layers are in those of later ones.
 
@@ -33,6 +33,7 @@ def worst_layers(
     for image in images:
         quantised_values = dict(quantised.run(image))
         for name, values in exact.run(image):
+            # Fused and inserted operations have tensors that only one of the graphs has.
             if name in quantised_values and values.shape == quantised_values[name].shape:
                 error = quantised_values[name] - values
                 sums[name] += [
@@ -45,7 +46,7 @@ def worst_layers(
 
 def _relative(squared_error: float, total: float, squares: float, size: float) -> float:
     variance = squares / size - (total / size) ** 2
-    # What is the same everywhere has no scale of its own.
+    # Values that are the same everywhere have no scale of their own.
     return float(np.sqrt(squared_error / size / variance)) if variance > 0 else 0.0
 
 
@@ -66,7 +67,7 @@ class _Layers:
         self._outputs = [details[index] for op in operations for index in op["outputs"]]
 
     def run(self, image: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """The name and the values of every tensor that is computed from an image."""
+        """Yields the name and the values of every tensor that is computed from an image."""
         self._interpreter.set_tensor(self._input["index"], image[None])
         self._interpreter.invoke()
         for detail in self._outputs:

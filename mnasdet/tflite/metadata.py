@@ -1,7 +1,7 @@
 """TFLite metadata: what Android's Task library and MediaPipe read from a model file.
 
 A flatbuffer of the public schema, metadata_schema.fbs of tflite-support, in a buffer of the model;
-the label map is a file in a zip file behind the model. The numbers of fields and of members of
+the label map is a file in a zip file after the model. The numbers of fields and of members of
 unions below are that schema's. The writers that exist need another protobuf (tflite-support) or
 OpenCV and a sound library (mediapipe).
 """
@@ -29,7 +29,7 @@ _MIN_PARSER_VERSION = "1.0.0"
 # enum AssociatedFileType: what the places along an axis are; what the values are.
 AXIS_LABELS, VALUE_LABELS = 2, 3
 
-# Of class ids that the label map leaves out.
+# The line of class ids that the label map leaves out: the places of the others have to stay.
 _NO_LABEL = "???"
 
 _RGB = 1  # enum ColorSpaceType
@@ -77,15 +77,17 @@ class Model:
 
 
 def attach(model: schema.ModelT, description: Model) -> None:
-    """Puts the metadata into a model that has none; `label_file` has to be appended to its file
-    where a tensor has labels."""
+    """Puts the metadata into a model that has none.
+
+    Where a tensor has labels, `label_file` has to be appended to the model's file.
+    """
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME, graph_file.add_buffer(model, encode(description))
     model.metadata.append(entry)
 
 
 def label_file(names: Mapping[int, str], background: str | None = None) -> bytes:
-    """A line for every class from 1 on.
+    """Returns a line for every class from 1 on.
 
     Args:
       names: by class id.
@@ -103,6 +105,7 @@ def read_labels(path: str | os.PathLike, background: bool) -> dict[int, str]:
     Args:
       background: the first line is the background's.
     """
+    # Files that belong to a TFLite file are a zip archive at its end.
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as archive:
@@ -114,7 +117,7 @@ def read_labels(path: str | os.PathLike, background: bool) -> dict[int, str]:
 
 
 def encode(model: Model) -> bytes:
-    """The metadata's flatbuffer."""
+    """Returns the metadata's flatbuffer."""
     b = Builder(1024)
     subgraph = _table(
         b, 7, {2: _vector(b, model.inputs, _tensor), 3: _vector(b, model.outputs, _tensor)}
@@ -135,7 +138,7 @@ def encode(model: Model) -> bytes:
 
 
 def image(height: int, width: int) -> tuple[int, _Table]:
-    """Content: an RGB image."""
+    """Describes a tensor as an RGB image."""
 
     def write(b: Builder) -> int:
         size = _table(b, 2, {}, lambda: _uint32(b, {0: width, 1: height}))
@@ -156,14 +159,14 @@ def image_tensor(image_size: tuple[int, int], input_type: str) -> Tensor:
         "image",
         "RGB pixels, " + ("0 to 255." if pixels else "normalised to -1 to 1."),
         content=image(*image_size),
-        # Of a quantised input, too, those of the network in float32.
+        # A quantised input, too, has the numbers of the network in float32.
         normalization=(_MEAN, _STD),
         limits=(0.0, 255.0) if pixels else (-1.0, 1.0),
     )
 
 
 def bounding_box() -> tuple[int, _Table]:
-    """Content: (ymin, xmin, ymax, xmax), normalised."""
+    """Describes a tensor as boxes (ymin, xmin, ymax, xmax), normalised."""
 
     def write(b: Builder) -> int:
         # The places of left, top, right, bottom.
@@ -221,8 +224,12 @@ def _associated_file(b: Builder, kind: int) -> int:
 def _table(
     b: Builder, size: int, offsets: Mapping[int, int], scalars: Callable[[], None] | None = None
 ) -> int:
-    """A table of `size` fields: places of strings, vectors and tables by field, and what `scalars`
-    adds."""
+    """Adds a table of `size` fields, and returns its place.
+
+    Args:
+      offsets: the places of strings, vectors and tables, by field.
+      scalars: adds the other fields.
+    """
     b.StartObject(size)
     for slot, offset in offsets.items():
         b.PrependUOffsetTRelativeSlot(slot, offset, 0)
@@ -245,8 +252,9 @@ def _offsets(b: Builder, offsets: Sequence[int]) -> int:
 
 
 def _numbers(b: Builder, values: Sequence, prepend: Callable) -> int:
-    """A vector of numbers of four bytes."""
+    """Adds a vector of numbers of four bytes, and returns its place."""
     b.StartVector(4, len(values), 4)
+    # Flatbuffers are written from the end.
     for value in reversed(values):
         prepend(value)
     return b.EndVector()

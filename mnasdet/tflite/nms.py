@@ -1,14 +1,14 @@
-"""TFLite's own post-processing, TFLite_Detection_PostProcess, behind a detector's raw predictions.
+"""TFLite's own post-processing, TFLite_Detection_PostProcess, after a detector's raw predictions.
 
 As the OD API's export has it: an operation that TensorFlow lacks stands in the graph as an empty
-function that says what it implements. It becomes a graph of its own here, which is put behind the
+function that says what it implements. It becomes a graph of its own here, which is put after the
 network's: whatever that is quantised to, scores and boxes stay float32. As one graph, int8 would
 leave 256 different scores.
 
 The operation's time grows with the scores above its threshold, and a config's threshold, which is
 for COCO's metrics, lets nearly all of them through. So a file gets a threshold of its own, and the
 operation only the locations with the best scores. With 90 classes, 6885 anchors and the config's
-1e-8 it took 260 ms behind a network of 8 ms.
+1e-8 it took 260 ms after a network of 8 ms.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def describe(post_processing: PostProcessing, num_anchors: int) -> dict[str, int
 
 
 def _shortest(number: float) -> float:
+    # Through its own digits: float(np.float32(0.6)) is 0.6000000238418579.
     """Returns 0.6 for the float32 nearest to it, as which a config has it."""
     return float(str(np.float32(number)))
 
@@ -115,7 +116,7 @@ def _graph(
     num_classes: int,
     attributes: dict[str, int | float | bool],
 ) -> bytes:
-    """A TFLite graph of float32: raw predictions to detections."""
+    """Returns a TFLite graph of float32: raw predictions to detections."""
     count = post_processing.max_detections
     candidates = num_candidates(post_processing, len(anchors))
 
@@ -147,7 +148,7 @@ def _graph(
 
 
 def centres_and_sizes(anchors: np.ndarray) -> np.ndarray:
-    """[anchors, 4] (y, x, height, width) of corners, as the operation takes them."""
+    """Returns [anchors, 4] (y, x, height, width) of corners, as the operation takes them."""
     low, high = anchors[:, :2], anchors[:, 2:]
     return np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
 
@@ -170,7 +171,7 @@ def _attributes(post_processing: PostProcessing, num_classes: int) -> dict[str, 
 
 
 def _signature(attributes: dict[str, int | float | bool]) -> str:
-    """A NameAttrList in text format."""
+    """Returns a NameAttrList in text format."""
     words = [f'name: "{OPERATION}"']
     for key, value in attributes.items():
         kind = {bool: "b", int: "i", float: "f"}[type(value)]

@@ -29,6 +29,7 @@ def separate(model: schema.ModelT) -> None:
         if code in _WITH_BIAS and len(operator.inputs) > 2 and operator.inputs[2] >= 0:
             image, weights, bias = (subgraph.tensors[index] for index in operator.inputs[:3])
             scale = image.quantization.scale * weights.quantization.scale
+            # A bias that only one operation uses fits already, but for rounding.
             if not np.allclose(bias.quantization.scale, scale, rtol=1e-3, atol=0):
                 subgraph.tensors.append(_rescaled(model, bias, scale))
                 inputs = list(operator.inputs)

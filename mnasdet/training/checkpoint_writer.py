@@ -25,6 +25,7 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, step: int, max_to_keep: 
     """
     prefix = folder / f"{checkpoints.NAME}-{step}"
     files.make_folder(folder)
+    # Ahead of writing: a killed process may have left as much as a checkpoint has on a full disk.
     _remove_unfinished(folder)
     try:
         _write(checkpoint, prefix)

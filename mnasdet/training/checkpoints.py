@@ -37,13 +37,13 @@ _TFMOT_COUNTER = "/optimizer_step"
 
 
 def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
-    """All weights, "backbone/layer_1/conv/kernel" and so on."""
+    """Returns all weights, "backbone/layer_1/conv/kernel" and so on."""
     names = {variable.name.removesuffix(":0"): variable for variable in model.variables}
     return {name: v for name, v in names.items() if not name.endswith(_TFMOT_COUNTER)}
 
 
 def _key(root: str, name: str) -> str:
-    """Where tf.train.Checkpoint keeps entry `name` of a dictionary: it escapes dots and slashes."""
+    """Returns the key of an entry in tf.train.Checkpoint, which escapes dots and slashes."""
     return f"{root}/{_escaped(name)}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -81,7 +81,7 @@ def find(path: str | Path) -> str:
 
 
 def all_in(folder: Path) -> list[str]:
-    """The checkpoints of a folder by their step, oldest first, sound or not.
+    """Returns the checkpoints of a folder by their step, oldest first, sound or not.
 
     By the files and not by TensorFlow's `checkpoint` file, which an ill-timed end leaves empty.
     """
@@ -151,9 +151,11 @@ class Fit(NamedTuple):
 
 def _fit(model: tf_keras.Model, reader: Any, parts: Collection[str] = ()) -> Fit:
     shapes = reader.get_variable_to_shape_map()
+    # The averages, where they are kept, are the weights that were evaluated.
     root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
     fit = Fit([], [])
     for name, variable in variables_by_name(model).items():
+        # A part is the outermost scope of a name: backbone, feature_pyramid, box_predictor.
         if parts and name.partition("/")[0] not in parts:
             continue
         key = _key(root, name)
@@ -210,6 +212,7 @@ def load_weights(
     elif not fit.fitting and fit.problems:
         raise _misfit(model, prefix, fit)
     try:
+        # All values before the first assignment: a damaged file leaves the model as it was.
         values = [_value(reader, key) for _, key in fit.fitting]
     except CheckpointError as error:
         raise CheckpointError(f"{prefix}: {shown(str(error), prefix)}") from None
@@ -247,8 +250,10 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
 def load_blueprint(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, checkpoint_dir: str | Path
 ) -> Blueprint:
-    """Returns what the checkpoints of a folder were trained as: with the folder's own
-    architecture.textproto, or, where there is none, as the config says."""
+    """Returns what the checkpoints of a folder were trained as.
+
+    That is the folder's own architecture.textproto, or, where there is none, what the config says.
+    """
     own = Path(find(checkpoint_dir)).parent / run_files.ARCHITECTURE_FILE
     if own.exists():
         return config.resolve(pipeline, config.load_trained_architecture(own))

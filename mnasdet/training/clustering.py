@@ -51,14 +51,16 @@ class Clusters:
         self.apply()
 
     def trained(self, variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-        """What an optimizer updates in place of `variables`."""
+        """Returns the variables that an optimizer updates in place of `variables`."""
         clustered = {kernel.ref() for kernel in self._kernels.values()}
         others = [variable for variable in variables if variable.ref() not in clustered]
         return [*others, *self.originals.values(), *self.centroids.values()]
 
     def updates(self, updates: Sequence[Update]) -> list[Update]:
-        """The gradients of what is `trained` from those of the network's variables: a value has the
-        mean of its weights' gradients, an original that of its weight."""
+        """Returns the gradients of the `trained` variables from those of the network's variables.
+
+        A value has the mean of its weights' gradients, an original that of its weight.
+        """
         gradients = {variable.ref(): gradient for variable, gradient in updates}
         of_values, of_originals = [], []
         for name, kernel in self._kernels.items():
@@ -75,15 +77,17 @@ class Clusters:
         return [*others, *of_originals, *of_values]
 
     def apply(self) -> None:
-        """To be called behind every update: gives the kernels their values."""
+        """Gives the kernels their values; to be called after every update."""
         for name, kernel in self._kernels.items():
             values = self.centroids[name]
             kernel.assign(tf.gather(values, _nearest(self.originals[name], values)))
 
 
 def _nearest(weights: tf.Variable, values: tf.Variable) -> tf.Tensor:
-    """The index of the value nearest to each weight. tfmot's own takes memory for the distance of
-    every weight from every value."""
+    """Returns the index of the value nearest to each weight.
+
+    tfmot's own takes memory for the distance of every weight from every value.
+    """
     order = tf.argsort(values)
     ascending = tf.gather(values, order)
     limits = (ascending[1:] + ascending[:-1]) / 2

@@ -34,6 +34,7 @@ def stop_request() -> Iterator[StopRequest]:
 
     def take_down(number: int, frame: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
+        # The second signal is for those who do not want to wait for the end of the step.
         restore()
 
     def restore() -> None:

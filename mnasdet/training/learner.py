@@ -98,7 +98,7 @@ class Learner:
 
     @property
     def step(self) -> int:
-        """How many updates were made."""
+        """Returns how many updates were made."""
         return int(self._step.numpy())
 
     def _traced(self, task: Task, jit_compile: bool) -> Callable:
@@ -112,7 +112,7 @@ class Learner:
     def _compression(
         self, train_config: train_pb2.TrainConfig
     ) -> tuple[pruning.Pruner | None, clustering.Clusters | None]:
-        """What makes the kernels sparse or of few values, if anything shall."""
+        """Returns the parts that make kernels sparse or of few values, where the config asks."""
         pruner = clusters = None
         # tfmot takes seconds to load.
         if train_config.HasField("pruning"):
@@ -127,7 +127,7 @@ class Learner:
         return pruner, clusters
 
     def _observing(self, delay: int, observe: Callable, update: Callable) -> Callable:
-        """`observe`, which is traced to round nothing, for `delay` steps, then `update`."""
+        """Makes a step that is `observe`, traced to round nothing, `delay` times, then `update`."""
         from mnasdet.networks.fake_quantization import observing
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -164,8 +164,10 @@ class Learner:
         return values | {"learning_rate": learning_rate}
 
     def fault(self) -> str:
-        """Returns which step gave a loss, or which variable has a value, that is NaN or infinite;
-        empty if none. To be called before anything is evaluated or saved."""
+        """Returns which step gave a loss, or which variable has a value, that is NaN or infinite.
+
+        It is empty if none did. It has to be called before anything is evaluated or saved.
+        """
         if bad_step := int(self._bad_step.numpy()):
             return f"the loss became NaN or infinite at step {bad_step}"
         variables = [*checkpoints.variables_by_name(self.model).values(), *self._averages.values()]
@@ -191,6 +193,7 @@ class Learner:
             shares["Loss/regularization_loss"] = regularization
             total = tf.add_n(list(shares.values()))
         gradients = distribution.summed(tape.gradient(total, self._variables))
+        # 0 stands for 1, as in the OD API.
         if self._bias_multiplier:
             gradients = [
                 gradient * self._bias_multiplier if _is_bias(variable) else gradient
@@ -201,6 +204,7 @@ class Learner:
         updates = list(zip(self._variables, gradients, strict=True))
         if self._clusters:
             updates = self._clusters.updates(updates)
+        # The gradients are summed over replicas already.
         self._optimizer.apply_gradients(
             [(gradient, variable) for variable, gradient in updates],
             experimental_aggregate_gradients=False,
@@ -220,7 +224,7 @@ class Learner:
         return {name: distribution.joined([part[name] for part in parts]) for name in parts[0]}
 
     def average(self, step: int) -> None:
-        """Moves the averages of the weights, where they are kept, behind update number `step`.
+        """Moves the averages of the weights, where they are kept, after update number `step`.
 
         Past the first hundred updates they move at every tenth by ten times as much: small
         operations on every weight cost a twentieth of a step.
@@ -256,7 +260,7 @@ def _counter(name: str) -> tf.Variable:
 def trained_variables(
     model: tf_keras.Model, update: Sequence[str] = (), freeze: Sequence[str] = ()
 ) -> list[tf.Variable]:
-    """The variables that training changes.
+    """Returns the variables that training changes.
 
     Args:
       update: regular expressions; only variables in whose names one is found are trained. Empty:
@@ -290,7 +294,7 @@ def trained_variables(
 
 
 def _is_bias(variable: tf.Variable) -> bool:
-    """Of a convolution: offsets of batch normalisation are none in the OD API's sense."""
+    """Tells whether a variable is a convolution's bias, and not a normalisation's offset."""
     return variable.name.removesuffix(":0").endswith("/bias")
 
 

@@ -17,12 +17,13 @@ Optimizer: TypeAlias = tf_keras.optimizers.legacy.Optimizer
 
 
 def sgd(momentum: float = 0.9) -> Optimizer:
-    """Stochastic gradient descent; `momentum` is the share of an update that the next one keeps."""
+    """Returns gradient descent; `momentum` is the share of an update that the next one keeps."""
+    # The caller sets the rate before every step: a schedule in the optimizer would be a second one.
     return tf_keras.optimizers.legacy.SGD(learning_rate=0.0, momentum=momentum)
 
 
 def adam(epsilon: float = 1e-8) -> Optimizer:
-    """Adam (Kingma and Ba, 2014) with the usual decays; `epsilon` is added to the root."""
+    """Returns Adam (Kingma and Ba, 2014) with the usual decays; `epsilon` is added to the root."""
     return tf_keras.optimizers.legacy.Adam(learning_rate=0.0, epsilon=epsilon)
 
 
@@ -34,9 +35,9 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
     """
 
     def __init__(self, decay: float = 0.9, momentum: float = 0.9, epsilon: float = 1.0):
-        """`decay`: share of the old mean square that a step keeps."""
+        """Takes `decay`, the share of the old mean square that a step keeps."""
         super().__init__(learning_rate=0.0, rho=decay, momentum=momentum, epsilon=epsilon)
-        # Takes the fused operation even if there is none.
+        # Takes the fused operation even for a momentum of 0.
         self._momentum = True
 
     def _create_slots(self, var_list):
@@ -46,7 +47,7 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
 
 
 def from_config(proto: optimizer_pb2.Optimizer) -> tuple[Optimizer, schedules.Schedule]:
-    """The optimizer that an `optimizer` message describes, and its learning rate."""
+    """Returns the optimizer that an `optimizer` message describes, and its learning rate."""
     name = proto.WhichOneof("optimizer")
     match name:
         case "rms_prop_optimizer":

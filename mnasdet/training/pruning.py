@@ -15,7 +15,7 @@ _KERNEL = "/kernel"
 
 
 def kernels(variables: Sequence[tf.Variable]) -> dict[str, tf.Variable]:
-    """Those of convolutions, by name. Depthwise ones hold few weights, and are sensitive."""
+    """Returns the kernels of convolutions by name, without the few, sensitive depthwise weights."""
     names = {variable.name.removesuffix(":0"): variable for variable in variables}
     return {name: v for name, v in names.items() if name.endswith(_KERNEL)}
 
@@ -66,12 +66,15 @@ class Pruner:
         )
 
     def apply(self, averages: Mapping[str, tf.Variable]) -> None:
-        """Chooses weights, if it is time, and zeroes the others, also in the moving averages where
-        such are kept. It is called after every update."""
+        """Chooses weights, if it is time, and zeroes the others. To be called after every update.
+
+        Weights become zero in the moving averages as well, where such are kept.
+        """
         is_time, _ = self._schedule(self._step)
         for name, mask in self.masks.items():
             kernel = self._kernels[name]
             weights, kept = tf.convert_to_tensor(kernel), tf.convert_to_tensor(mask)
+            # Between two choices the mask is only applied: updates would else bring weights back.
             kept = tf.cond(
                 is_time, lambda w=weights: self._pruning._update_mask(w)[1], lambda k=kept: k
             )
@@ -84,7 +87,7 @@ class Pruner:
 def from_config(
     proto: train_pb2.Pruning, variables: Sequence[tf.Variable], step: tf.Variable
 ) -> Pruner:
-    """The `Pruner` that a `pruning` message describes."""
+    """Builds the `Pruner` that a `pruning` message describes."""
     return Pruner(
         variables,
         step,

@@ -82,8 +82,9 @@ def check_same(
 
 
 def check_usable(folder: Path, blueprint: Blueprint, labels: Mapping[int, str]) -> None:
-    """Checks that a config may evaluate or export the checkpoints of a folder, and warns where it
-    has another image size than they were trained at.
+    """Checks that a config may evaluate or export the checkpoints of a folder.
+
+    Warns where it has another image size than they were trained at.
 
     Raises:
       CheckpointError: they were trained for other classes.
@@ -97,6 +98,7 @@ def check_usable(folder: Path, blueprint: Blueprint, labels: Mapping[int, str]) 
     if trained is None:
         return
     size = config.resolve(trained, _architecture(folder)).image_size
+    # A warning and no error: the layers fit any size, and testing at another one is common.
     if size != blueprint.image_size:
         sizes = ["x".join(map(str, one)) for one in (size, blueprint.image_size)]
         logging.warning("%s was trained at %s; the config has %s", folder, *sizes)
@@ -106,6 +108,7 @@ def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
     path = folder / LABEL_MAP_FILE
     if not path.exists():
         return
+    # Through both maps: a class that only one of them has is a difference, too.
     held = label_maps.load(path)
     for class_id in sorted(held.keys() | labels.keys()):
         there, here = (names.get(class_id, "no class") for names in (held, labels))
@@ -119,7 +122,7 @@ def _architecture(folder: Path) -> architecture_pb2.Architecture | None:
 
 
 def _config(folder: Path) -> pipeline_pb2.TrainEvalPipelineConfig | None:
-    """The config that trained, where the folder has one that can be read."""
+    """Returns the config that trained, where the folder has one that can be read."""
     path = folder / CONFIG_FILE
     if not path.exists():
         return None
@@ -143,8 +146,10 @@ def _layers(architecture: architecture_pb2.Architecture) -> architecture_pb2.Arc
 def _decisive(
     blueprint: Blueprint, pipeline: pipeline_pb2.TrainEvalPipelineConfig
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the fields of a config that decide, beside the architecture's layers, which variables
-    a training has and what its outputs mean."""
+    """Returns the fields of a config that decide what a training is, beside the layers.
+
+    They decide which variables it has and what its outputs mean.
+    """
     kept = pipeline_pb2.TrainEvalPipelineConfig()
     settings = getattr(kept.model, blueprint.kind)
     for name in _DECISIVE:

@@ -17,7 +17,7 @@ _OF_NVIDIA = (Path("/dev/nvidia0"), Path("/proc/driver/nvidia"))
 
 
 def use_threads(threads: int = 0) -> None:
-    """Gives TensorFlow so many threads; 0: one a core. To be called before it does anything.
+    """Gives TensorFlow a number of threads; 0: one a core. To be called before it does anything.
 
     A training step has about two operations to run at any time, the gradients for a layer's input
     and for its kernel, so the threads are split between two operations. On two cores that is a

@@ -27,7 +27,7 @@ def exponential_decay(
     minimum: float = 0.0,
     warmup_steps: int = 0,
 ) -> Schedule:
-    """`initial` * `factor` ^ (steps / `decay_steps`), the steps counted after burn-in or warm-up.
+    """Decays as `initial` * `factor` ^ (steps / `decay_steps`), counted after burn-in or warm-up.
 
     Args:
       staircase: whole exponents only.
@@ -53,11 +53,12 @@ def exponential_decay(
 def manual_steps(
     initial: float, steps: Sequence[int], rates: Sequence[float], warmup: bool = False
 ) -> Schedule:
-    """`initial` up to steps[0], then rates[i] from steps[i] on.
+    """Gives `initial` up to steps[0], then rates[i] from steps[i] on.
 
     With `warmup`, the rate goes linearly from `initial` to rates[0] up to steps[0].
     """
 
+    # In TensorFlow and not in Python: the step is a variable of the graph that is traced once.
     def schedule(step: tf.Tensor) -> tf.Tensor:
         passed = tf.reduce_sum(tf.cast(step >= tf.constant(steps, step.dtype), tf.int32))
         rate = tf.gather(tf.constant([initial, *rates], tf.float32), passed)
@@ -76,12 +77,13 @@ def cosine_decay(
     warmup_steps: int = 0,
     hold_steps: int = 0,
 ) -> Schedule:
-    """Linear from `warmup_rate` to `base`, `hold_steps` of `base`, then half a cosine to 0."""
+    """Rises linearly from `warmup_rate` to `base`, holds it, then falls by half a cosine to 0."""
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         start = warmup_steps + hold_steps
         progress = (step - start) / max(total_steps - start, 1)
+        # Half a period, without restarts (Loshchilov and Hutter, 2017).
         rate = base * (1 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0))) / 2
         if warmup_steps:
             warmup = warmup_rate + (base - warmup_rate) / warmup_steps * step
@@ -92,7 +94,7 @@ def cosine_decay(
 
 
 def from_config(proto: optimizer_pb2.LearningRate) -> Schedule:
-    """As a `learning_rate` message says."""
+    """Builds the schedule of a `learning_rate` message."""
     match proto.WhichOneof("learning_rate"):
         case "constant_learning_rate":
             return constant(proto.constant_learning_rate.learning_rate)

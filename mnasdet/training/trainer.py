@@ -88,6 +88,7 @@ def _train(
     train_config = pipeline.train_config
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
     if model_dir and checkpoints.all_in(model_dir):
+        # Weights of another network would load without an error where names and shapes agree.
         # Before a network is built: that takes seconds, and this one may not be wanted.
         run_files.check_same(model_dir, blueprint, pipeline, labels)
     with distribution.strategy().scope():
@@ -105,8 +106,11 @@ def _train(
             for folder in (model_dir, model_dir / BEST):
                 run_files.write(folder, blueprint, pipeline, labels)
         start = learner.step
+        # A resumed run sees the images in another order than the run it continues: with the same
+        # seed it would learn the first ones twice.
         batches = iter(training_set(task, pipeline, seed + start))
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
+    # Without a folder nothing could be saved, so a signal ends the training at once.
     stopping = stop_request() if model_dir else contextlib.nullcontext(StopRequest())
     with input_pipeline.naming_damaged_images(*readers), stopping as request:
         for step in range(start + 1, train_config.num_steps + 1):
@@ -117,7 +121,7 @@ def _train(
 
 
 def quantization_delay(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
-    """The steps before training rounds to int8; 0 where it never does, or from the first step."""
+    """Returns the steps before training rounds to int8; 0 where it never does, or always."""
     if not pipeline.HasField("graph_rewriter"):
         return 0
     return pipeline.graph_rewriter.quantization.delay
@@ -194,6 +198,7 @@ class _Run:
         if step == 1 or step % _LOG_EVERY == 0 or last:
             self._log(step, {name: float(value) for name, value in values.items()})
         if last:
+            # The last step is evaluated and saved by `finish`.
             return
         if _due(step, self._config.eval_every_n_steps):
             self._evaluate(step)
@@ -208,7 +213,8 @@ class _Run:
 
     def finish(self) -> dict[str, float]:
         step = self._learner.step
-        # A search's children are compared with one another; what is kept, with no detector at all.
+        # With a folder also against the best constant boxes: children of a search are compared with
+        # one another, a training that is kept with no other detector at all.
         self._evaluate(step, with_baseline=self._model_dir is not None)
         self._save(step)
         return self._metrics
@@ -234,8 +240,10 @@ class _Run:
         self._summaries.scalars(step, values | ({"images_per_second": speed} if pace else {}))
 
     def _check_sound(self) -> None:
-        """Raises DivergedError where the loss or a weight is NaN or infinite: such weights must not
-        be evaluated, and not be saved in the place of sound ones."""
+        """Raises DivergedError where the loss or a weight is NaN or infinite.
+
+        Such weights must not be evaluated, and not be saved in the place of sound ones.
+        """
         if not (fault := self._learner.fault()):
             return
         advice = "a lower learning rate, a longer warm-up or gradient clipping may help"
@@ -265,6 +273,7 @@ class _Run:
         name = metric_text.display_name(objective)
         logging.info("step %d  %s %.4f", step, name, self._metrics[objective])
         self._summaries.scalars(step, self._metrics)
+        # Neither evaluation nor saving counts as training, or speed and ETA would jump.
         self._restart_clock(step)
 
     def _save_is_due(self, step: int) -> bool:
@@ -302,7 +311,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _read_best(path: Path) -> dict[str, float]:
-    """The metrics of the best checkpoint so far; none where the file is missing or damaged."""
+    """Returns the best metrics so far; none where the file is missing or damaged."""
     if not path.exists():
         return {}
     try:

@@ -1,4 +1,4 @@
-"""What proposes architectures and learns from their results."""
+"""The interface of controllers, which propose architectures and learn from their results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mnasdet.search_spaces.space import Tokens
 
 
 class Result(NamedTuple):
-    """What came of a proposal.
+    """The result of a proposal.
 
     Attributes:
       reward: None where the trial failed or was rejected.
@@ -25,16 +25,19 @@ class Result(NamedTuple):
 
 
 class Controller(Protocol):
-    """Deterministic: the same seed, proposals and feedback in the same order give the same again,
-    so that replaying a search's history restores its controller."""
+    """Proposes architectures and learns from their results.
+
+    It is deterministic: the same seed, proposals and feedback in the same order give the same
+    again, so that replaying a search's history restores its controller.
+    """
 
     def propose(self, n: int) -> list[Tokens]:
-        """The next `n` token lists of the space, repetitions possible."""
+        """Returns the next `n` token lists of the space, repetitions possible."""
 
     def feedback(self, results: Sequence[Result]) -> None:
         """Learns from finished trials, in the order in which they were proposed."""
 
 
 def generator(seed: int, number: int) -> np.random.Generator:
-    """The randomness of proposal `number`: it does not matter how many are asked for at once."""
+    """Returns the randomness of proposal `number`, however many are asked for at once."""
     return np.random.default_rng((seed, number))

@@ -1,4 +1,4 @@
-"""What the evolutionary controllers have in common."""
+"""The part that the evolutionary controllers share."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ class Evolution(abc.ABC):
 
     def _propose(self, number: int) -> Tokens:
         rng = generator(self._seed, number)
+        # There may be no parent yet: results are late, or all trials so far failed.
         if number < self._population_size or not self._population:
             return self._space.sample(rng)
         child = self._parent(rng)
         if rng.random() < self._crossover_probability:
             child = self._space.cross(child, self._parent(rng), rng)
+        # Mutated always: a cross of two equal parents would be a copy of them.
         return self._space.mutate(child, rng)
 
     @abc.abstractmethod
     def _parent(self, rng: np.random.Generator) -> Tokens:
-        """A member of the population, which is not empty."""
+        """Returns a member of the population, which is not empty."""

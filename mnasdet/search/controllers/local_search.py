@@ -72,7 +72,7 @@ class LocalSearch:
         return self._space.sample(rng)
 
     def _is_over(self) -> bool:
-        """Everything of this climb was tried, and every result is known."""
+        """Returns whether everything of this climb was tried, and every result is known."""
         tried = self._started >= self._num_starts and not self._neighbours
         return tried and self._climb not in self._pending
 
@@ -84,6 +84,7 @@ class LocalSearch:
                 continue
             reward = result.reward
             beaten = self._best[climb].reward if climb in self._best else None
+            # A gain that is believed in part only: a lucky training would otherwise end the climb.
             if beaten is not None:
                 if reward <= beaten:
                     continue
@@ -93,7 +94,7 @@ class LocalSearch:
                 self._look_around()
 
     def _look_around(self) -> None:
-        """All neighbours of the best one so far, in a random order."""
+        """Lists all neighbours of the best one so far, in a random order."""
         self._neighbours = []
         if best := self._best.get(self._climb):
             tokens = best.tokens
@@ -103,7 +104,7 @@ class LocalSearch:
                 for choice in self._space.allowed(index, tokens)
                 if choice != tokens[index]
             ]
-            # No proposal has a negative number.
+            # No proposal has so large a number, so this randomness is not that of any.
             generator(self._seed, 2**32 + self._num_known).shuffle(self._neighbours)
 
 

@@ -29,24 +29,26 @@ class Nsga2(Evolution):
         population_size: int = 50,
         crossover_probability: float = 0.9,
     ) -> None:
-        """As of `Evolution`."""
+        """Takes the arguments of `Evolution`."""
         super().__init__(
             space,
             seed=seed,
             population_size=population_size,
             crossover_probability=crossover_probability,
         )
-        # Of each member: the fronts before its own, and how far its neighbours on it are.
+        # For each member: the fronts before its own, and how far its neighbours on it are.
         self._ranks = self._distances = np.zeros(0)
 
     def _parent(self, rng: np.random.Generator) -> Tokens:
-        """The better of two: on an earlier front or, on the same, in a thinner crowd."""
+        """Returns the better of two: on an earlier front or, on the same, in a thinner crowd."""
         a, b = rng.integers(len(self._population), size=2)
         better = min(a, b, key=lambda i: (self._ranks[i], -self._distances[i]))
         return self._population[better].tokens
 
     def feedback(self, results: Sequence[Result]) -> None:
         for result in results:
+            # Equal members would be each other's neighbours without any distance, and both be taken
+            # for crowded.
             known = any(result.tokens == member.tokens for member in self._population)
             if result.objectives is not None and not known:
                 self._population.append(result)
@@ -62,7 +64,7 @@ class Nsga2(Evolution):
 
 
 def ranks(points: np.ndarray) -> np.ndarray:
-    """How many fronts lie before the own one of each point (section III-A).
+    """Returns how many fronts lie before the own one of each point (section III-A).
 
     Args:
       points: [points, objectives], each objective the more the better.
@@ -80,8 +82,11 @@ def ranks(points: np.ndarray) -> np.ndarray:
 
 
 def crowding_distances(points: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """How far apart each point's neighbours on its front are, summed over the objectives in shares
-    of the front's extent; infinite at the ends of a front (section III-B)."""
+    """Returns how far apart each point's neighbours on its front are (section III-B).
+
+    Distances are summed over the objectives, in shares of the front's extent. They are infinite at
+    the ends of a front.
+    """
     distances = np.zeros(len(points))
     for rank in np.unique(ranks):
         front = np.flatnonzero(ranks == rank)

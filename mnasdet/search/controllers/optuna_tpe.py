@@ -33,6 +33,7 @@ class OptunaTpe:
         self._space = space
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=num_startup_trials)
+        # In memory: a search that goes on replays its history, so that nothing has to be stored.
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._pending: deque[Any] = deque()
 
@@ -45,8 +46,8 @@ class OptunaTpe:
         tokens: list[int] = []
         for index, decision in enumerate(self._space.decisions):
             allowed = self._space.allowed(index, tokens)
-            # A parameter of Optuna's has the same choices always: what others narrow is one
-            # parameter for every set of choices that they leave.
+            # A parameter of Optuna's always has the same choices. A decision that others narrow is
+            # one parameter for every set of choices that they leave.
             narrowed = len(allowed) < len(decision.choices)
             name = f"{decision.name} of {allowed}" if narrowed else decision.name
             tokens.append(trial.suggest_categorical(name, allowed))

@@ -14,7 +14,9 @@ from mnasdet.protos import search_pb2
 from mnasdet.search.controllers.controller import Result, generator
 from mnasdet.search_spaces.space import Decision, SearchSpace, Tokens
 
+# Uniform first weights, as the NASNet controller's.
 _INITIAL_RANGE = 0.1
+# A logit so low that its softmax is 0 and its gradient finite, which -inf would not be.
 _MASKED = -1e9
 
 
@@ -49,8 +51,11 @@ class Policy(tf.Module):
         self.softmax_bias = tf.Variable(tf.zeros([length, width]), name="softmax_bias")
 
     def sample(self, noise: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tokens, (B, T), and the log probability of each, (T, B), for Gumbel noise, (B, T, V): the
-        greatest of logit + noise is a draw from the softmax."""
+        """Samples by Gumbel noise, (B, T, V): the greatest logit + noise is a draw from a softmax.
+
+        Returns:
+          Tokens, (B, T), and the log probability of each, (T, B).
+        """
         batch = tf.shape(noise)[0]
         noises = tf.unstack(noise, axis=1)
         embeddings = tf.unstack(self.embedding)
@@ -68,7 +73,7 @@ class Policy(tf.Module):
         return tf.stack(tokens, axis=1), tf.gather(log_probs, tf.stack(tokens), batch_dims=2)
 
     def log_probs(self, tokens: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """For tokens, (B, T): the log probability of each, and each decision's entropy; (T, B)."""
+        """Returns the log probabilities of tokens, (B, T), and the decisions' entropies; (T, B)."""
         by_decision = tf.unstack(tokens, axis=1)
         # Products with one-hot rows instead of gathers: their gradients sum in a fixed order.
         one_hot = tf.one_hot(by_decision, self._exists.shape[1])
@@ -87,13 +92,13 @@ class Policy(tf.Module):
         return tf.reduce_sum(one_hot * log_probs, axis=2), entropy
 
     def _lstm(self, x: tf.Tensor, h: tf.Tensor, c: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step; `x` is the input, already multiplied by the kernel: (B, 4H)."""
+        """Takes one step; `x` is the input, already multiplied by the kernel: (B, 4H)."""
         i, f, g, o = tf.split(x + h @ self.recurrent_kernel + self.bias, 4, axis=1)
         c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
         return tf.sigmoid(o) * tf.tanh(c), c
 
     def _mask(self, t: int, tokens: Sequence[tf.Tensor]) -> tf.Tensor:
-        """What tokens, (B,) each, of earlier decisions leave of decision `t`: (B, V) or (V,)."""
+        """Returns the choices that tokens, (B,) each, leave of decision `t`: (B, V) or (V,)."""
         mask = self._exists[t]
         for earlier, table in self._decisions[t].narrowed_by:
             rows = np.array(table)
@@ -105,7 +110,7 @@ class Policy(tf.Module):
 def surrogate(
     log_probs: tf.Tensor, old_log_probs: tf.Tensor, advantages: tf.Tensor, clip_range: float
 ) -> tf.Tensor:
-    """PPO's clipped objective, to be maximised (Schulman et al., 2017, equation 7).
+    """Computes PPO's clipped objective, to be maximised (Schulman et al., 2017, equation 7).
 
     Args:
       log_probs: of each decision, (T, B), by the policy; `old_log_probs` by the one that sampled.
@@ -195,14 +200,17 @@ class Ppo:
     def _learn(self) -> None:
         """Learns from a full batch and begins the next."""
         batch, self._batch = self._batch, []
+        # They were sampled by the policy as it was.
         self._ahead.clear()
         log_probs = [self._log_probs.popleft() for _ in batch]
         completed = [result.reward for result in batch if result.reward is not None]
         if not completed:
             return
         mean = float(np.mean(completed))
+        # The first batch is its own baseline: a baseline of 0 would reward every choice in it.
         if self._baseline is None:
             self._baseline = mean
+        # A failed trial must not be worth more than a bad one, and has no number of its own.
         worst = min(completed)
         rewards = [worst if result.reward is None else result.reward for result in batch]
         self._update(

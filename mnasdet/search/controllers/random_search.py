@@ -10,10 +10,10 @@ from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 
 class RandomSearch:
-    """Every architecture of the space is as likely as any other. A `Controller`."""
+    """Draws every architecture of the space with the same probability. A `Controller`."""
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
-        """`seed` is not negative."""
+        """Takes a `seed` that is not negative."""
         self._space = space
         self._seed = seed
         self._num_proposed = 0

@@ -32,7 +32,7 @@ class RegularizedEvolution(Evolution):
         crossover_probability: float = 1.0,
     ) -> None:
         """Args:
-        seed, crossover_probability: as of `Evolution`.
+        seed, crossover_probability: those of `Evolution`.
         population_size: P, the latest architectures; as many random ones come first.
         tournament_size: S, drawn with replacement; the best of them is a parent.
         """

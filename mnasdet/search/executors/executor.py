@@ -1,4 +1,4 @@
-"""What every executor does."""
+"""The interface of executors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ class Executor(Protocol):
     """Trains children."""
 
     def submit(self, task: ChildTask) -> Future[Outcome]:
-        """Starts the child, soon. The future ends in an outcome, whatever happens to the child;
-        an exception in it is a bug of ours, or a UserError that stops the search."""
+        """Starts the child, soon.
+
+        The future ends in an outcome, whatever happens to the child; an exception in it is a bug
+        of ours, or a UserError that stops the search.
+        """
         ...
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from mnasdet.search.executors.worker_processes import WorkerProcesses
 
 
 def from_config(config: search_pb2.ExecutorConfig) -> Executor:
-    """Without one, this process. Raises UserError if Ray is named and cannot be used."""
+    """Returns the executor; without one, this process. UserError if Ray cannot be used."""
     name = config.WhichOneof("executor_oneof")
     if name == "worker_processes":
         workers = config.worker_processes

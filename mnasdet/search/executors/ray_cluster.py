@@ -49,7 +49,7 @@ class RayCluster(WorkerPool):
           address: of a running cluster, or "auto"; empty: one of this machine alone.
           cpus_per_worker, gpus_per_worker: what Ray reserves for each.
           threads_per_worker: 0: one for every reserved CPU.
-          max_trial_seconds, max_memory_mb, prepare: as of `Settings`.
+          max_trial_seconds, max_memory_mb, prepare: those of `Settings`.
           run_child: found by its name on the nodes, which have mnasdet installed.
 
         Raises:
@@ -62,7 +62,7 @@ class RayCluster(WorkerPool):
             threads=threads_per_worker or max(1, int(cpus_per_worker)),
             max_trial_seconds=max_trial_seconds,
             max_memory_mb=max_memory_mb,
-            # Those of others; with a share of them, Ray says which.
+            # Without a share of them, the GPUs are others'; with one, Ray says which.
             environment={} if gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""},
         )
         self._ray = _import_ray(address)
@@ -107,7 +107,7 @@ class RayCluster(WorkerPool):
             )
 
     def _describe_need(self) -> str:
-        """What a worker asks for and what there is, for a message."""
+        """Tells what a worker asks for and what there is, for a message."""
         nodes = [
             f"{node['NodeManagerAddress']}: {_amounts(node['Resources'])}"
             for node in _live_nodes(self._ray)
@@ -171,7 +171,7 @@ class _Watchdog:
         self._process = WarmProcess(settings)
 
     def wait_until_ready(self) -> str:
-        """The name of the process and its node."""
+        """Returns the name of the process and its node."""
         import ray
 
         self._process.wait_until_ready()
@@ -186,7 +186,7 @@ class _Watchdog:
 
 
 def _import_ray(address: str) -> Any:
-    """Ray, with settings that it reads when it is imported; those of the environment prevail."""
+    """Imports Ray, with settings that it reads then; those of the environment prevail."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # As it will be in Ray's next version; says so at length if it is not set.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -230,7 +230,7 @@ def _live_nodes(ray: Any) -> list[dict[str, Any]]:
 
 
 def _room(node: dict[str, Any], resources: dict[str, float]) -> float:
-    """How many workers fit on a node."""
+    """Returns how many workers fit on a node."""
     has = node["Resources"]
     return min(
         # A tenth fits ten times into one.
@@ -248,12 +248,12 @@ def _amounts(resources: dict[str, float]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why an actor is lost, without Ray's long advice."""
+    """Returns why an actor is lost, without Ray's long advice."""
     reason = _last_line(error).split(". ")[0]
     return f"{reason} (node out of memory)" if "NODE_OUT_OF_MEMORY" in str(error) else reason
 
 
 def _last_line(error: Exception) -> str:
-    """Ray's messages end with what matters."""
+    """Returns the last line: Ray's messages end with what matters."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

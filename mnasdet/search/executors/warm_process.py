@@ -67,7 +67,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Bug:
-    """What a child raised, with the worker's traceback."""
+    """An exception that a child raised, with the worker's traceback."""
 
     error: BaseException
     traceback: str
@@ -136,14 +136,15 @@ class WarmProcess:
         return outcome
 
     def is_fit(self) -> bool:
-        """Whether it lives, and its memory has not grown too much from child to child."""
+        """Returns whether it lives, and its memory has not grown too much from child to child."""
         return self._process.poll() is None and self.growth_mb <= MAX_GROWTH_MB
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        # Whatever the child has started is of the same group. macOS says PermissionError of a
+        # The child may have started others, which are of the same group. macOS says PermissionError
+        # of a
         # process that has ended already.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -152,7 +153,7 @@ class WarmProcess:
         self._process.stdin.close()  # type: ignore[union-attr]
 
     def resident_mb(self) -> float:
-        """Resident memory of the process and its children; 0 if it is dead.
+        """Returns the resident memory of the process and its children; 0 if it is dead.
 
         Pages that they share count more than once.
         """
@@ -162,7 +163,7 @@ class WarmProcess:
         return 0.0
 
     def _exchange(self, message: Any, max_seconds: float, max_memory_mb: int = 0) -> Any:
-        """The process's answer. Raises WorkerLost, _LimitExceeded."""
+        """Returns the process's answer. Raises WorkerLost, _LimitExceeded."""
         end = time.monotonic() + max_seconds if max_seconds else float("inf")
         try:
             self._pipe.send(message)
@@ -185,13 +186,13 @@ class WarmProcess:
         self.growth_mb = used - self._memory_at_first_mb
 
     def _death(self) -> str:
-        """How it died; it may be a moment before the system says."""
+        """Returns how it died; it may be a moment before the system says."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self._process.wait(_SECONDS_TO_DIE)
             if status >= 0:
                 return f"exit status {status}"
             name = signal.Signals(-status).name
-            # The kernel's way to end what takes too much; whoever else did it does not say either.
+            # So the kernel ends what takes too much memory; another sender does not say either.
             return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
         return "closed its pipe"
 

@@ -18,7 +18,7 @@ from mnasdet.search.child import ChildTask, Outcome
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Bug, Settings
 
-# Of Linux's prctl: the signal that a process gets when its parent ends.
+# The option of Linux's prctl for the signal that a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
 

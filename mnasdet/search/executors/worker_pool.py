@@ -1,4 +1,4 @@
-"""What executors with workers share: who trains what, and what follows if a worker is lost."""
+"""The part that executors with workers share: who trains what, and what follows a lost worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Worker(Protocol):
 
     @property
     def name(self) -> str:
-        """The process, and its machine if there are several."""
+        """Returns the process, and its machine if there are several."""
         ...
 
     def wait_until_ready(self) -> None:
@@ -41,7 +41,7 @@ class Worker(Protocol):
         ...
 
     def is_fit(self) -> bool:
-        """Whether it lives and can take another child."""
+        """Returns whether it lives and can take another child."""
         ...
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class WorkerPool(abc.ABC):
                 job.future.set_result(Outcome(error=_INTERRUPTED, environmental=True))
 
     def _serve(self, index: int) -> None:
-        """One worker's thread: child after child, in worker after worker."""
+        """Serves in one worker's thread: child after child, in worker after worker."""
         worker: Worker | None = None
         tried = 0.0
         while not self._closing:
@@ -121,7 +121,7 @@ class WorkerPool(abc.ABC):
                 # It died while it waited for work; the child has not met it.
                 self._jobs.put((job.number, job))
             elif worker is None and time.monotonic() - tried > _SECONDS_TO_TRUST_TROUBLE:
-                self._jobs.put((job.number, job))  # What was wrong then may be mended by now.
+                self._jobs.put((job.number, job))  # The fault may be mended by now.
             elif worker is None:
                 assert trouble is not None
                 self._end_in_trouble(job, trouble, "")
@@ -130,7 +130,7 @@ class WorkerPool(abc.ABC):
         self._drop(worker)
 
     def _new_worker(self, index: int) -> tuple[Worker | None, Exception | None]:
-        """A worker that is ready, or why there is none."""
+        """Returns a worker that is ready, or why there is none."""
         worker: Worker | None = None
         try:
             worker = self._start_worker(index)
@@ -173,5 +173,5 @@ class WorkerPool(abc.ABC):
 
 
 def _is_wanted(job: _Job) -> bool:
-    """False if it was cancelled; from now on it cannot be."""
+    """Returns False for a cancelled job; from now on it cannot be cancelled."""
     return job.future.running() or job.future.set_running_or_notify_cancel()

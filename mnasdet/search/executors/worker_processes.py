@@ -33,7 +33,7 @@ class WorkerProcesses(WorkerPool):
         """
         Args:
           threads_per_worker: 0 shares out the cores.
-          max_trial_seconds, max_memory_mb, prepare: as of `Settings`.
+          max_trial_seconds, max_memory_mb, prepare: those of `Settings`.
           visible_devices: CUDA_VISIBLE_DEVICES of the workers, in turns; empty: as it is here.
           run_child: found by its name in the processes, so neither a lambda nor of __main__.
         """

@@ -1,4 +1,4 @@
-"""What the frontier of a search really takes, beside what the search went by."""
+"""The measured latency of a search's frontier, beside what the search went by."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mnasdet.search.trials.trial_store import Trial
 from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.latency.network_latency import network_latency
 
-# Of every network, with the others' in between: a machine's restless second shall not decide.
+# Turns of every network, with the others' in between: a machine's restless second must not decide.
 _TURNS = 5
 
 
@@ -23,8 +23,10 @@ def measure(
     members: Sequence[Trial],
     known: Mapping[int, float],
 ) -> dict[int, float]:
-    """Milliseconds of whole networks as float32 TFLite files, by trial number, of the fastest of
-    five turns: on the device that the search measures on, or else on this machine.
+    """Measures whole networks as float32 TFLite files.
+
+    It does so on the device that the search measures on, or else on this machine.
+
 
     Args:
       known: what was measured already.

@@ -61,7 +61,7 @@ def best_within(
     """Returns for each budget the most accurate frontier member within it, without repetition.
 
     "The top models at 166 ms, 173 ms and 180 ms simulated latency" leaves open on which side: here
-    a latency is a budget, as it is for whoever has a device. On a frontier the most accurate
+    a latency is a budget, as it is for the owner of a device. On a frontier the most accurate
     member within it is the one that costs most.
 
     Args:
@@ -80,6 +80,7 @@ def best_within(
                 f"fastest takes {least:.4g} {unit}"
             )
         pick = max(within, key=_cost)
+        # Two budgets may have the same best: it is trained once.
         if pick in picks:
             logging.warning("within %g %s the best is trial %d again", budget, unit, pick.number)
         else:
@@ -88,8 +89,10 @@ def best_within(
 
 
 def spread(frontier: Sequence[Trial], max_picks: int) -> list[Trial]:
-    """At most so many members, evenly spread from the fastest to the most accurate; a single one is
-    the most accurate."""
+    """Returns at most so many members, evenly spread from the fastest to the most accurate.
+
+    A single one is the most accurate.
+    """
     if max_picks == 1:
         return [frontier[-1]]
     places = np.linspace(0, len(frontier) - 1, min(max_picks, len(frontier)))
@@ -103,7 +106,7 @@ def variants(
     depth_multipliers: Sequence[float],
     latency: LatencySource,
 ) -> list[Variant]:
-    """Every pick at every scale; of those that are one network the first.
+    """Returns every pick at every scale; of those that are one network the first.
 
     Args:
       repeats, depth_multipliers: in place of the architectures' own; empty: those.
@@ -119,6 +122,7 @@ def variants(
             if first is not found:
                 names = (found.architecture.name, first.architecture.name)
                 logging.warning("%s is the same network as %s", *names)
+    # All at once: a source that measures opens its device once.
     costs = latency.costs([found for _, found in scaled.values()])
     return [
         _variant(trial, found, cost)
@@ -127,7 +131,7 @@ def variants(
 
 
 def _or_own(scales: Sequence[_T]) -> list[_T | None]:
-    """None stands for the architecture's own."""
+    """Returns the scales, or None for the architecture's own."""
     return list(scales) or [None]
 
 
@@ -144,6 +148,7 @@ def _scaled(
     if depth_multiplier is not None:
         architecture.depth_multiplier = depth_multiplier
     architecture.name = _name(trial.number, *_scale(architecture))
+    # A scale may break what held for the trial, such as an exit after the last repeat.
     if problems := architecture_problems(architecture):
         raise UserError(f"{architecture.name}: {'; '.join(problems)}")
     return architecture
@@ -179,7 +184,7 @@ def _pyramid(architecture: architecture_pb2.Architecture):
 
 
 def _name(trial: int, repeats: int | None, depth_multiplier: float) -> str:
-    """ "trial_00012_r4_d0.7"."""
+    """Returns a name such as "trial_00012_r4_d0.7"."""
     middle = "" if repeats is None else f"_r{repeats}"
     return f"trial_{trial:05d}{middle}_d{depth_multiplier:g}"
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from mnasdet.protos import train_pb2
 
-_LARGEST = 2**32 - 1  # Of a uint32.
+_LARGEST = 2**32 - 1  # The field is a uint32.
 
 
 def stretched(train_config: train_pb2.TrainConfig, num_steps: int) -> train_pb2.TrainConfig:
-    """The recipe for `num_steps`, with every step of its learning rate's schedule moved by the same
-    factor: warm-up, drops and the end of a cosine stay at their share of the training."""
+    """Returns the recipe for `num_steps`.
+
+    All steps of its learning rate's schedule move by the same factor: warm-up, drops and the end of
+    a cosine stay at their share of the training.
+    """
     longer = train_pb2.TrainConfig()
     longer.CopyFrom(train_config)
     longer.num_steps = num_steps
@@ -30,5 +33,5 @@ def stretched(train_config: train_pb2.TrainConfig, num_steps: int) -> train_pb2.
 
 
 def _scale(message, field: str, factor: float) -> None:
-    """Defaults count as well."""
+    """Scales a field, also one that has its default."""
     setattr(message, field, min(round(getattr(message, field) * factor), _LARGEST))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the (accuracy, latency) points that no other dominates, fastest first.
+    """Returns the indices of the points that no other dominates, fastest first.
 
     A point is dominated by one that is no worse in both and better in one. Of equal points the
     first stands for all.
@@ -19,8 +19,11 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def hypervolume(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
-    """The area that `points` dominate down to `reference`, the worst (accuracy, latency) that
-    counts; a point that is not better than it in both adds nothing."""
+    """Returns the area that `points` dominate down to `reference`.
+
+    That is the worst (accuracy, latency) that counts; a point that is not better than it in both
+    adds nothing.
+    """
     worst_accuracy, worst_latency = reference
     counted = [p for p in points if p[0] > worst_accuracy and p[1] < worst_latency]
     area = 0.0

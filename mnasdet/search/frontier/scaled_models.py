@@ -55,7 +55,8 @@ def _deploy(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> dic
 
 
 def executor_from_config(config: search_pb2.ExecutorConfig) -> WorkerProcesses:
-    """As many worker processes as the search's own executor has workers; all on this machine.
+    """Starts as many worker processes as the search's own executor has workers; all on this
+    machine.
 
     A limit on the time of a child is none on that of a full training.
     """
@@ -110,7 +111,7 @@ class ScaledModels:
 
     @classmethod
     def load(cls, folder: Path, pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> ScaledModels:
-        """What an earlier run wrote."""
+        """Loads the models that an earlier run wrote."""
         entries = files.read_json(
             folder / RESULTS_FILE,
             "list of models",
@@ -124,7 +125,7 @@ class ScaledModels:
         return list(self._models.values())
 
     def forget_failures(self) -> None:
-        """Failed trainings are to be tried again."""
+        """Makes failed trainings be tried again."""
         for model in self.models:
             if model.error is not None:
                 self._change(model.name, error=None)
@@ -141,7 +142,7 @@ class ScaledModels:
 
         Args:
           on_model: is told of every model that finishes.
-          pauses: as of `outcomes`.
+          pauses: those of `outcomes`.
 
         Raises:
           EnvironmentFailedError: as `outcomes`.
@@ -194,7 +195,7 @@ class ScaledModels:
         files.write_json(self._folder / RESULTS_FILE, content)
 
 
-# What fields were called in the files of version 0.1.
+# The names of fields in the files of version 0.1.
 _OLD_NAMES = {"mAP": "accuracy", "proxy_mAP": "proxy_accuracy", "latency_ms": "cost"}
 
 

@@ -65,6 +65,7 @@ def run(
     runtime.use_threads()
     runtime.log_devices()
     full = _full_training(pipeline, search_dir, num_train_steps)
+    # The search's own: its store and its latency source are not those of another config.
     searched = config.load(search_dir / "pipeline.config", readers=())
     if (folder / RESULTS_FILE).exists():
         scaled = ScaledModels.load(folder, full)
@@ -85,6 +86,7 @@ def _full_training(
     full.CopyFrom(pipeline)
     search_config = full.search_config
     if search_config.HasField("retrain_config"):
+        # Moved: `winner.retraining` would put it in once more, over the steps of the flag.
         full.train_config.CopyFrom(search_config.retrain_config)
         search_config.ClearField("retrain_config")
     if num_steps:

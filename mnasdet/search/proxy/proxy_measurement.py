@@ -27,10 +27,11 @@ from mnasdet.search_spaces.space import SearchSpace
 
 LONG = "long"
 
-# Between the seeds of two architectures: more than one will ever be trained with.
+# The distance between the seeds of two architectures: more than one will ever be trained with.
 _SEEDS = 1000
 
-# So many draws in a row without a new network within the limits: the space has no more.
+# After this number of draws in a row without a new network within the limits, the space has
+# no more.
 _FRUITLESS_DRAWS = 1000
 
 
@@ -42,7 +43,7 @@ def sample(
     limits: Limits | None = None,
     latency: LatencySource | None = None,
 ) -> list[Trial]:
-    """Random different networks, as trials that are still to come.
+    """Draws random different networks, as trials that are still to come.
 
     The first ones do not depend on `count`.
 
@@ -110,6 +111,8 @@ class Series:
                 f"{database}: {name} holds other architectures: the config, the seed or the "
                 "program has changed; use another --model_dir"
             )
+        # A run that was interrupted goes on with what it holds; more architectures may be asked
+        # for.
         self._store.add([trial for trial in wanted if trial.number not in held])
         self.trials = [held.get(trial.number, trial) for trial in wanted]
 
@@ -134,7 +137,7 @@ class Series:
 
     @property
     def accuracies(self) -> list[float]:
-        """The accuracy of every architecture; NaN where there is none."""
+        """Returns the accuracy of every architecture; NaN where there is none."""
         return [_accuracy(trial) for trial in self.trials]
 
     def close(self) -> None:
@@ -154,7 +157,7 @@ def run(
     Args:
       max_running: the executor's workers. No more, so that a trial's time is that of its training.
       on_trial: is told of every trial that finishes.
-      pauses: as of `outcomes`.
+      pauses: those of `outcomes`.
 
     Raises:
       EnvironmentFailedError: as `outcomes`.
@@ -175,7 +178,7 @@ def unfinished(series: Sequence[Series]) -> list[tuple[Series, int]]:
 
 
 def by_architecture(proxies: Sequence[Series], long: Series) -> list[dict[str, Any]]:
-    """What came of each, as JSON has it."""
+    """Returns the results of each architecture, as JSON has them."""
     return [
         {
             "architecture": trial.number,
@@ -195,7 +198,7 @@ def by_architecture(proxies: Sequence[Series], long: Series) -> list[dict[str, A
 
 
 def median_seconds(series: Iterable[Series]) -> float | None:
-    """Of a training with its evaluation."""
+    """Returns the median time of a training with its evaluation."""
     complete = [t for one in series for t in one.trials if t.state is TrialState.COMPLETE]
     return statistics.median(trial.seconds or 0.0 for trial in complete) if complete else None
 

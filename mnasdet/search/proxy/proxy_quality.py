@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-# Of the intervals of the rank correlations, and of telling two architectures apart.
+# The confidence of the intervals of the rank correlations, and of telling two architectures apart.
 CONFIDENCE = 0.9
 _SURE = 0.95
 
@@ -37,7 +37,7 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Noise:
-    """What the seed does to one architecture's accuracy.
+    """The effect of the seed on one architecture's accuracy.
 
     Attributes:
       std: standard deviation over the seeds of one architecture, pooled over all of them.
@@ -57,19 +57,23 @@ class Noise:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> Correlation:
-    """Spearman's rank correlation of two values for each architecture; equal values share a
-    rank."""
+    """Returns Spearman's rank correlation of two values for each architecture.
+
+    Equal values share a rank.
+    """
     return _correlation(x, y, lambda a, b: stats.spearmanr(a, b).statistic)
 
 
 def kendall(x: np.ndarray, y: np.ndarray) -> Correlation:
-    """Kendall's tau-b: of two pairs of architectures, how many more have the same order than the
-    opposite one."""
+    """Returns Kendall's tau-b.
+
+    It tells of the pairs of architectures how many more have the same order than the opposite one.
+    """
     return _correlation(x, y, lambda a, b: stats.kendalltau(a, b).statistic)
 
 
 def _correlation(x: np.ndarray, y: np.ndarray, statistic: Callable[..., float]) -> Correlation:
-    """NaN in `x` or `y` leaves an architecture out."""
+    """Correlates two values for each architecture; NaN in one leaves the architecture out."""
     complete = np.isfinite(x) & np.isfinite(y)
     x, y = x[complete], y[complete]
     if len(x) < MIN_ARCHITECTURES:
@@ -93,7 +97,7 @@ def _correlation(x: np.ndarray, y: np.ndarray, statistic: Callable[..., float]) 
 def _bootstrap(
     x: np.ndarray, y: np.ndarray, statistic: Callable[..., float]
 ) -> tuple[float, float]:
-    """The percentile interval over resampled architectures.
+    """Returns the percentile interval over resampled architectures.
 
     Not BCa, which has no interval for 15 to 34 % of samples of six, and measured on normal ones of
     ten and twenty is no nearer to the nominal coverage (both 88 to 98 %).
@@ -114,13 +118,14 @@ def _bootstrap(
             method="percentile",
             rng=np.random.default_rng(0),
         ).bootstrap_distribution
+    # nanquantile leaves out the resamples that have no order.
     tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(resampled, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def noise(accuracies: np.ndarray) -> Noise:
-    """One-way analysis of variance with architectures as random effects.
+    """Analyses the variance one way, with architectures as random effects.
 
     Args:
       accuracies: [architectures, seeds]; NaN for a training that failed.
@@ -133,7 +138,7 @@ def noise(accuracies: np.ndarray) -> Noise:
         return Noise(note="no architecture was trained with two seeds: the noise is unknown")
     within = sum(float(((row - row.mean()) ** 2).sum()) for row in rows) / freedom
     std = math.sqrt(within)
-    # Of the difference of two accuracies, the variance is twice that of one.
+    # The variance of the difference of two accuracies is twice that of one.
     difference = float(stats.t.ppf((1 + _SURE) / 2, freedom)) * math.sqrt(2) * std
     share, note = _intraclass_correlation(rows, counts, within)
     return Noise(std, freedom, share, difference, note)
@@ -142,8 +147,10 @@ def noise(accuracies: np.ndarray) -> Noise:
 def _intraclass_correlation(
     rows: list[np.ndarray], counts: np.ndarray, within: float
 ) -> tuple[float | None, str]:
-    """ICC(1) of Shrout and Fleiss, 1979, with the mean count of unequal rows (Donner, 1986); or
-    None and why."""
+    """Returns ICC(1) of Shrout and Fleiss, 1979, or None and why.
+
+    Unequal rows count by their mean count (Donner, 1986).
+    """
     if len(rows) < 2:
         return None, "one architecture alone: the share of the signal is unknown"
     means = np.array([row.mean() for row in rows])
@@ -179,9 +186,12 @@ def verdict(measured: Noise, proxy_means: np.ndarray, metric: str) -> str:
 
 
 def means(accuracies: np.ndarray) -> np.ndarray:
-    """[architectures, seeds] to [architectures], over the trainings that did not fail; NaN where
-    all did."""
+    """Averages [architectures, seeds] to [architectures], without trainings that failed.
+
+    NaN stands where all failed.
+    """
     with warnings.catch_warnings():
+        # numpy warns of every row that is all NaN, which is what a failed architecture is.
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.nanmean(accuracies, axis=1)
 

@@ -96,6 +96,8 @@ def _train(series: Sequence[Series], settings: search_pb2.SearchConfig, weighed:
 
     def work(one: Series, number: int) -> float:
         steps = one.pipeline.train_config.num_steps
+        # Steps and multiply-adds: a long training of a large network takes many times a short
+        # one's.
         return steps * one.trials[number].metrics["multiply_adds"]
 
     left = proxy_measurement.unfinished(series)

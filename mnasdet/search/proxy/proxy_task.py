@@ -10,9 +10,12 @@ from mnasdet.protos import pipeline_pb2
 def prepare(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """The pipeline of the children: the config's, started from weights that are trained into
-    `folder` first if `pretrain_config` says so. Interrupted, that training goes on. The best
-    architecture's own training starts from them as well, unless it has its own."""
+    """Returns the pipeline of the children.
+
+    It is the config's, started from weights that are trained into `folder` first if
+    `pretrain_config` says so. Interrupted, that training goes on. The best architecture's own
+    training starts from them as well, unless it has its own.
+    """
     search_config = pipeline.search_config
     if not search_config.HasField("pretrain_config"):
         return pipeline

@@ -29,9 +29,9 @@ _UNTIL_EXPIRED = 60.0
 class Lease:
     """The right to write the trials of a search.
 
-    A lease is a row of the database with a token that grows by one with every holder. Whoever holds
-    it renews it in every transaction that writes, and every few seconds in between. A holder that
-    was frozen for a minute may find that another process has taken over: the token has changed, and
+    A lease is a row of the database with a token that grows by one with every holder. Its
+    holder renews it in every transaction that writes, and every few seconds in between. A holder
+    that was frozen for a minute may find that another process has taken over: the token has changed, and
     its transaction fails before it changed a trial.
     """
 
@@ -107,7 +107,7 @@ class Lease:
 
 
 def _now(connection: sa.Connection) -> float:
-    """Seconds since 1970 by the clock that all holders share: the server's."""
+    """Returns seconds since 1970 by the clock that all holders share: the server's."""
     if connection.dialect.name == "postgresql":
         clock = sa.func.extract("epoch", sa.func.clock_timestamp())
         return float(connection.execute(sa.select(clock)).scalar_one())
@@ -152,5 +152,5 @@ def _machine() -> str:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether the process is known to have ended: one of another machine never is."""
+    """Returns whether the process is known to have ended: one of another machine never is."""
     return owner["machine"] == _machine() and not psutil.pid_exists(owner["pid"])

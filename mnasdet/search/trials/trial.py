@@ -72,24 +72,24 @@ class Trial:
 
     @property
     def seconds(self) -> float | None:
-        """From start to end; None for what was not trained or still is."""
+        """Returns the seconds from start to end; None for a trial without an end or a training."""
         if self.started is None or self.finished is None:
             return None
         return (self.finished - self.started).total_seconds()
 
 
 def now() -> datetime.datetime:
-    """UTC, without a zone: SQLite keeps none."""
+    """Returns UTC, without a zone: SQLite keeps none."""
     return datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None)
 
 
 def fields(trial: Trial) -> dict[str, Any]:
-    """All of a trial by name; `dataclasses.asdict` copies deeply, which is slow."""
+    """Returns all of a trial by name; `dataclasses.asdict` copies deeply, which is slow."""
     return {field.name: getattr(trial, field.name) for field in dataclasses.fields(trial)}
 
 
 def to_row(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a trial as numbers, text and times that SQLite and PostgreSQL keep alike.
+    """Converts fields of a trial to numbers, text and times that both databases keep alike.
 
     A metric that is NaN or infinite becomes null, which is what JSON has for it, and NaN when it is
     read: one such figure is no reason to lose a trained child. Accuracy, cost and reward have to be
@@ -105,7 +105,7 @@ def to_row(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """The fields that `to_row` made columns of."""
+    """Returns the fields that `to_row` made columns of."""
     return {
         name: value if value is None else _FROM_COLUMN.get(name, _unchanged)(value)
         for name, value in row.items()
@@ -121,6 +121,7 @@ def checksum(row: Mapping[Any, Any]) -> str:
     Args:
       row: all columns but the checksum, in any order.
     """
+    # Sorted: databases give the columns in an order of their own. `default` is for times.
     content = json.dumps(sorted(row.items()), default=str)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
@@ -130,8 +131,11 @@ def _unchanged(value: Any) -> Any:
 
 
 def _text(value: str) -> str:
-    """PostgreSQL keeps no NUL, and neither database half a surrogate pair; a child's error may
-    have both."""
+    """Returns a text that both databases keep.
+
+    PostgreSQL keeps no NUL, and neither database half a surrogate pair; a child's error may have
+    both.
+    """
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 

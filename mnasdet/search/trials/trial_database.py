@@ -38,8 +38,8 @@ _PASSING = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
 _PASSWORD_PLACES = "~/.pgpass (host:port:database:user:password, mode 0600) or PGPASSWORD"
 
-# What to do about errors, by a part of their text: only Python 3.11 has SQLite's codes, and what
-# libpq itself says has none.
+# Remedies for errors, by a part of their text: only Python 3.11 has SQLite's codes, and libpq's own
+# complaints have none.
 _ADVICE = {
     "no password supplied": f"a password comes from {_PASSWORD_PLACES}",
     "password authentication failed": f"see which one {_PASSWORD_PLACES} has, if not the URL",
@@ -86,11 +86,12 @@ class TrialDatabase:
             self._begin = {"read": limit, "write": limits}
 
     def read(self, work: Callable[[sa.Connection], _T]) -> _T:
-        """What `work` returns in a transaction of its own, which must only read."""
+        """Does work in a transaction of its own, which must only read, and returns its result."""
         return self._transact(work, [self._begin["read"]])
 
     def write(self, work: Callable[[sa.Connection], _T], durable: bool = True) -> _T:
-        """What `work` returns in a transaction of its own. It may be called more than once.
+        """Does work in a transaction of its own, and returns its result. It may be done more than
+        once.
 
         Args:
           durable: whether the transaction survives a power cut, which costs a few milliseconds of
@@ -108,7 +109,7 @@ class TrialDatabase:
         self._engine.dispose()
 
     def problem(self, text: str) -> UserError:
-        """An error about this database: one line, without its password."""
+        """Returns an error about this database: one line, without its password."""
         for secret in self._secrets:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
         return UserError(f"{self.name}: cannot be used as a trial store: {' '.join(text.split())}")
@@ -159,7 +160,7 @@ class TrialDatabase:
             timer.cancel()
 
     def _is_passing(self, error: sa.exc.DBAPIError) -> bool:
-        """Whether another attempt may go well."""
+        """Returns whether another attempt may go well."""
         if self._engine.dialect.name == "sqlite":
             return "is locked" in str(error.orig)
         state = getattr(error.orig, "sqlstate", None)
@@ -199,7 +200,7 @@ def _cut(driver: Any) -> None:
 
 
 def _parse(location: str | Path) -> sa.URL:
-    """The URL of a location, with the driver that mnasdet installs.
+    """Returns the URL of a location, with the driver that mnasdet installs.
 
     Raises:
       UserError: it is no URL, or one of another database than SQLite and PostgreSQL.
@@ -211,7 +212,7 @@ def _parse(location: str | Path) -> sa.URL:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         url = None
-    # Of a password with an @, the rest would be the host, and shown.
+    # A password with an @ that is not escaped would put its rest into the host, which is shown.
     if url is None or "@" in (url.host or ""):
         raise UserError(
             f"{_without_password(text)}: is no database URL; use a file or "
@@ -229,7 +230,7 @@ def _parse(location: str | Path) -> sa.URL:
 
 
 def _without_password(text: str) -> str:
-    """A URL that may be ill-formed: of several @ the last ends the password."""
+    """Hides the password of a URL that may be ill-formed: of several @ the last ends it."""
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", text))
 
 
@@ -239,7 +240,7 @@ def _query_passwords(url: sa.URL) -> list[str]:
 
 
 def shown(location: str | Path) -> str:
-    """A file or a URL as it may be printed: without a password."""
+    """Returns a file or a URL as it may be printed: without a password."""
     if "://" not in str(location):
         return str(location)
     url = _parse(location)
@@ -249,7 +250,7 @@ def shown(location: str | Path) -> str:
 
 
 def _readable(url: sa.URL) -> sa.URL:
-    """A URL under which a file can at least be read.
+    """Returns a URL under which a file can at least be read.
 
     SQLite writes beside a database even to read it. Where it may not, and nobody has it open,
     "immutable" lets it read all the same.

@@ -51,8 +51,10 @@ def write(path: str | Path, store: TrialStore) -> int:
 
 
 def to_dict(trial: Trial) -> dict[str, Any]:
-    """All fields as JSON has them, times in ISO format, a metric that is no number as None; and
-    the seconds from start to end."""
+    """Returns all fields as JSON has them, and the seconds from start to end.
+
+    Times are in ISO format; a metric that is no number is None.
+    """
     return {
         "number": trial.number,
         "state": trial.state.value,
@@ -84,7 +86,7 @@ def summary(trial: Trial) -> dict[str, Any]:
 
 
 def structure(architecture: str) -> str | None:
-    """A text proto as an architecture string; None for what this mnasdet cannot read."""
+    """Returns a text proto as an architecture string; None if this mnasdet cannot read it."""
     try:
         parsed = from_trial(architecture)
     except text_format.ParseError:

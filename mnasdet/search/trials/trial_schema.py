@@ -30,7 +30,7 @@ SEARCHES = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
     sa.Column("created", sa.DateTime, nullable=False),
     sa.Column("description", sa.Text),  # JSON
-    sa.Column("checksum", sa.Text),  # As of `trial.checksum`, of the other columns.
+    sa.Column("checksum", sa.Text),  # `trial.checksum` of the other columns.
 )
 
 TRIALS = sa.Table(
@@ -54,7 +54,7 @@ TRIALS = sa.Table(
     sa.Column("finished", sa.DateTime),
     sa.Column("note", sa.Text),
     sa.Column("told_failed", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("checksum", sa.Text),  # As of `trial.checksum`, of the other columns.
+    sa.Column("checksum", sa.Text),  # `trial.checksum` of the other columns.
 )
 
 # Who works on a search: `lease`.
@@ -67,7 +67,7 @@ LEASES = sa.Table(
     sa.Column("heartbeat", sa.Float(53), nullable=False),  # Seconds since 1970.
 )
 
-# What `trials` had in version 1, which held one search and no table beside it.
+# The columns that `trials` had in version 1, which held one search and no table beside it.
 _VERSION_1_COLUMNS = (
     "number",
     "tokens",
@@ -85,14 +85,14 @@ _VERSION_1_COLUMNS = (
     "finished",
 )
 
-# What came with version 3, which has a table `leases` as well.
+# The columns that came with version 3, which has a table `leases` as well.
 _VERSION_3_COLUMNS = {"searches": {"checksum"}, "trials": {"checksum", "told_failed"}}
 
 # `trials` has these since version 4, and had `_OLD_COST` before.
 _VERSION_4_COLUMNS = {"accuracy", "cost"}
 _OLD_COST = "latency_ms"
 
-# Any constant; taken by whoever makes or changes tables on a PostgreSQL server.
+# Any constant; every process that makes or changes tables on a PostgreSQL server takes it.
 _ADVISORY_LOCK = 0x6D6E6173
 
 
@@ -101,7 +101,7 @@ class UnknownSchemaError(Exception):
 
 
 def find_version(connection: sa.Connection) -> int:
-    """The version of the tables in a database, at most `VERSION`; 0 where there are none yet.
+    """Returns the version of a database's tables, at most `VERSION`; 0 where there are none yet.
 
     Raises:
       UnknownSchemaError: they are of a later version, or have our names but are none of ours.
@@ -149,7 +149,7 @@ def _columns_of(version: int) -> dict[str, set[str]]:
 
 
 def lock(connection: sa.Connection) -> None:
-    """Until the transaction ends: two programs that start at once both find nothing and make it.
+    """Locks until the transaction ends: two programs that start at once would both make the tables.
 
     SQLite's transactions that write have the whole file to themselves.
     """
@@ -193,7 +193,7 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
 
 
 def add_search(connection: sa.Connection, name: str) -> int:
-    """The id of a search, made if missing."""
+    """Returns the id of a search, which is made if missing."""
     lock(connection)
     search_id = find_search(connection, name)
     if search_id is not None:

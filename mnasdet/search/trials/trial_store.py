@@ -24,7 +24,7 @@ __all__ = ["SearchSummary", "Trial", "TrialState", "TrialStore", "list_searches"
 
 _T = TypeVar("_T")
 
-# What a damaged row raises where it is turned into a trial.
+# The exceptions of a damaged row where it is turned into a trial.
 _DAMAGE = (sa.exc.DBAPIError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
@@ -93,7 +93,7 @@ class TrialStore:
 
     @property
     def location(self) -> str:
-        """The file, or the URL without its password."""
+        """Returns the file, or the URL without its password."""
         return self._database.name
 
     def _open_search(self, create: bool) -> int:
@@ -325,10 +325,10 @@ def _reason(error: Exception) -> str:
 def list_searches(
     location: str | Path, unnamed: str = "search", timeout_seconds: float = 10.0
 ) -> list[SearchSummary]:
-    """The searches of a database, oldest first.
+    """Returns the searches of a database, oldest first.
 
     Args:
-      location: as of `TrialStore`.
+      location: that of `TrialStore`.
       unnamed: the name that the search of a version 1 file gets.
 
     Raises:
@@ -349,6 +349,7 @@ def _prepare(database: TrialDatabase, search_name: str, create: bool) -> None:
         found = database.read(trial_schema.find_version)
         if found == 0 and not create:
             raise database.problem("holds no trials")
+        # Ahead of the migration, which would write into a damaged file.
         if fault := database.read(trial_schema.find_damage):
             raise database.problem(f"is damaged: {fault}; put a copy of it in its place")
         if found < trial_schema.VERSION:
@@ -375,6 +376,7 @@ def _summaries(connection: sa.Connection) -> list[SearchSummary]:
     by_id: dict[int, SearchSummary] = {}
     for search_id, name, created, state, count, duplicates, reward in connection.execute(query):
         summary = by_id.get(search_id) or SearchSummary(name, created, {}, 0, None)
+        # A damaged row: listing the others is worth more than an error.
         if state is not None and state not in TrialState.__members__:
             logging.warning("search %r has %d trials of no known state", name, count)
             continue

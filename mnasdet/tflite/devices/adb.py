@@ -22,13 +22,14 @@ from absl import logging
 from mnasdet.errors import UserError, nearest
 from mnasdet.tflite.devices import locks
 
-# An answer that takes longer is none: of adb itself and of the commands that only look.
+# An answer that takes longer is none: for adb itself and for commands that only look.
 _ANSWER_SECONDS = 30.0
 # After the loss of a device: how often, and how long until it is back.
 _RETRIES = 2
 _RECONNECT_SECONDS = 30.0
 _POLL_SECONDS = 0.2
 
+# The device's own refusals: to connect again would not help.
 _REFUSED = re.compile("No space left|Read-only file|Permission denied|Is a directory")
 _STATUS = "mnasdet-status="
 _REMEDIES = {
@@ -73,8 +74,12 @@ class Device:
         return self._persistently(run)
 
     def push(self, sources: Sequence[Path], target: str, timeout_seconds: float) -> None:
-        """Copies a file to `target`, a path on the device, or several into the folder `target`;
-        raises as `shell`, and UserError where the device cannot take it."""
+        """Copies a file to `target`, a path on the device, or several into the folder `target`.
+
+        Raises:
+          UserError: the device cannot take it, or as `shell`.
+          DeviceLost: as `shell`.
+        """
         names = ", ".join(source.name for source in sources)
 
         def run() -> None:
@@ -90,7 +95,7 @@ class Device:
         self._persistently(run)
 
     def properties(self) -> dict[str, str]:
-        """What `getprop` lists, by name."""
+        """Returns what `getprop` lists, by name."""
         return dict(re.findall(r"^\[(.+?)\]: \[(.*?)\]\r?$", self.shell("getprop")[1], re.M))
 
     def _persistently(self, call: Callable[[], T]) -> T:
@@ -130,7 +135,7 @@ class Device:
 
 
 def find(serials: Sequence[str] = ()) -> list[Device]:
-    """The devices of these serial numbers; without any, the only one that is connected.
+    """Returns the devices of these serial numbers; without any, the only one that is connected.
 
     Raises:
       UserError: adb is missing; none, or several to choose from; one that cannot be used.
@@ -157,7 +162,7 @@ def find(serials: Sequence[str] = ()) -> list[Device]:
 
 @contextmanager
 def borrowed(devices: Sequence[Device], timeout_seconds: float = 3600.0) -> Iterator[Device]:
-    """One of the devices, for this thread alone among all processes of this user.
+    """Yields one of the devices, for this thread alone among all processes of this user.
 
     It is the first that is free, waited for if need be.
 
@@ -170,7 +175,7 @@ def borrowed(devices: Sequence[Device], timeout_seconds: float = 3600.0) -> Iter
 
 
 def _states() -> dict[str, str]:
-    """Serial number to state, "device" where it can be used."""
+    """Returns serial number to state, "device" where it can be used."""
     done = _adb("devices")
     if done.returncode:
         raise UserError(f"adb devices: {_complaint(done.stderr)}")
@@ -201,6 +206,6 @@ def _adb(
 
 
 def _complaint(output: str) -> str:
-    """The line of what adb printed that says what went wrong, or the last one."""
+    """Returns the line of adb's output that says what went wrong, or the last one."""
     lines = output.strip().splitlines() or ["nothing"]
     return repr(next((line for line in lines if "error:" in line), lines[-1])[:300])

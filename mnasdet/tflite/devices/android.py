@@ -31,7 +31,7 @@ from mnasdet.tflite.interpreter import read_graph
 _BINARY = "benchmark_model"
 _GRAPH = "graph.tflite"
 _STATUS = "mnasdet-execution="
-# The shell first, or it would begin the next one.
+# The shell is killed first: it would begin the next execution.
 _KILL = "for p in session pid; do kill -9 $(cat $p 2>/dev/null) 2>/dev/null; done"
 
 # The thermal zones of the processor's cores, by the names that the makers of chips give them;
@@ -54,8 +54,9 @@ dumpsys battery
 
 @contextmanager
 def opened(spec: DeviceSpec) -> Iterator[Phone]:
-    """An Android device for this process alone, with the binary on it; in the end it is left as it
-    was.
+    """Yields an Android device for this process alone, with the binary on it.
+
+    In the end the device is left as it was.
 
     Raises:
       UserError: as `adb.find`; the binary is missing; the device does not take it or is lost.
@@ -116,7 +117,7 @@ class Phone:
         return timed(self, self._spec, graph, lambda: _condition(self._device), execute)
 
     def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
-        """All in one session of the device's shell."""
+        """Times all graphs in one session of the shell: connecting takes longer than a graph."""
         options = for_quick_ms(self._spec.options)
         paths = [Path(graph) for graph in graphs]
         self._device.push(paths, f"{self._folder}/", self._spec.timeout_seconds)
@@ -127,9 +128,12 @@ class Phone:
         return [quick_ms(self._read(output, status, options)) for status, output in answers]
 
     def _command(self, names: Sequence[str], options: Options) -> str:
-        """Runs the binary on graphs in the folder, each in a process of its own, and prints the
-        status behind every output. While one runs, its process's number is in the file pid, the
-        shell's in session: a lost connection ends no process on the device."""
+        """Returns a command that runs the binary on graphs in the folder, one after another.
+
+        Each graph has a process of its own, and its status is printed after its output. While one
+        runs, its process's number is in the file pid, the shell's in session: a lost connection
+        ends no process on the device.
+        """
         run = shlex.join(options.command(f"./{_BINARY}", "")).replace("--graph=", '--graph="$g"')
         session = (
             f"echo $$ >session; for g in {shlex.join(names)}; do {run} & echo $! >pid; wait $!; "
@@ -141,7 +145,7 @@ class Phone:
         )
 
     def _execute(self, command: str, count: int) -> list[tuple[int, str]]:
-        """Exit status and output of the `count` executions of a command."""
+        """Returns exit status and output of the `count` executions of a command."""
         status, output = self._device.shell(command, self._spec.timeout_seconds)
         answers = re.findall(rf"(.*?)\n{_STATUS}(\d+)\n", output, re.DOTALL)
         if len(answers) != count:
@@ -155,7 +159,7 @@ class Phone:
 
 @contextmanager
 def _scratch_folder(device: adb.Device, parent: str) -> Iterator[str]:
-    """A new folder on the device; at the end it is gone, and what ran in it."""
+    """Yields a new folder on the device; at the end it is gone, and what ran in it."""
     folder = f"{parent}/mnasdet-{uuid.uuid4().hex}"
     name = shlex.quote(folder)
     try:
@@ -177,6 +181,7 @@ def _cool_down(device: adb.Device, cooling: Cooling) -> None:
         temperature = _condition(device)["temperature_c"]
         if temperature is None or temperature <= cooling.max_temperature_c:
             return
+        # Waiting longer would not help: a phone in a warm room may never get below the limit.
         if temperature > previous - _COOLING_STEP_C:
             return
         previous = temperature
@@ -184,7 +189,7 @@ def _cool_down(device: adb.Device, cooling: Cooling) -> None:
 
 
 def _condition(device: adb.Device) -> dict[str, Any]:
-    """What may change while it is measured; None for what the device does not tell."""
+    """Returns what may change while it is measured; None for what the device does not tell."""
     output = device.shell(_CONDITION)[1]
     battery = dict(re.findall(r"^\s*(level|temperature): (\d+)\s*$", output, re.M))
     battery_c = int(battery["temperature"]) / 10 if "temperature" in battery else None

@@ -33,7 +33,7 @@ _QUICK_MIN_SECONDS = 0.1
 _QUICK_MAX_SECONDS = 0.5
 # A microsecond is a hundredth of it.
 _COARSE_MS = 0.1
-# What the shell, the kernel and Android's linker say of a file for another processor.
+# The complaints of the shell, the kernel and Android's linker about a file for another processor.
 _WRONG_ABI = re.compile(
     r"not executable: |Exec format error|CANNOT LINK EXECUTABLE|cannot execute binary file"
 )
@@ -41,7 +41,7 @@ _WRONG_ABI = re.compile(
 
 @dataclass(frozen=True)
 class Options:
-    """What `benchmark_model` is asked for.
+    """The options of `benchmark_model`.
 
     Attributes:
       num_runs, warmup_runs: at least; the binary goes on until one second and half a second,
@@ -73,7 +73,7 @@ class Options:
             )
 
     def command(self, binary: str, graph: str) -> list[str]:
-        """The words of the command, unquoted."""
+        """Returns the words of the command, unquoted."""
         pinned = ["taskset", self.taskset.removeprefix("0x")] if self.taskset else []
         flags: dict[str, Any] = {
             "graph": graph,
@@ -91,7 +91,7 @@ class Options:
 
     @property
     def delegate_options(self) -> str:
-        """The flags that decide on delegates, as the command has them."""
+        """Returns the flags that decide on delegates, as the command has them."""
         return " ".join(f"--{name}={value}" for name, value in self._delegate_flags().items())
 
     def _delegate_flags(self) -> dict[str, str]:
@@ -103,13 +103,13 @@ class Options:
         return {name: str(on).lower() for name, on in wanted.items() if on is not None}
 
     def delegates(self) -> list[str]:
-        """Those asked for, as the binary names them."""
+        """Returns the delegates that are asked for, as the binary names them."""
         asked = {"XNNPACK": self.use_xnnpack, "GPU": self.use_gpu, "NNAPI": self.use_nnapi}
         return [name for name, wanted in asked.items() if wanted]
 
 
 def for_quick_ms(options: Options) -> Options:
-    """For many graphs: a tenth to half a second each."""
+    """Returns options for many graphs: a tenth to half a second each."""
     return replace(
         options,
         num_runs=_QUICK_RUNS,
@@ -121,14 +121,16 @@ def for_quick_ms(options: Options) -> Options:
 
 
 def quick_ms(result: dict[str, Any]) -> float:
-    """Of a result of `read`: the median, or the mean where that has too few whole microseconds,
-    in which the binary counts."""
+    """Returns the median of a result of `read`, or the mean where the median is too coarse.
+
+    The binary counts in whole microseconds.
+    """
     median, mean = result["median_ms"], result["mean_ms"]
     return mean if median is None or median < _COARSE_MS else median
 
 
 def read(output: str, status: int, options: Options, name: str) -> dict[str, Any]:
-    """The figures of one execution.
+    """Reads the figures of one execution.
 
     Args:
       output: standard output and standard error together.
@@ -156,6 +158,7 @@ def read(output: str, status: int, options: Options, name: str) -> dict[str, Any
     result |= {key: _number(pattern, output) for key, pattern in _MEMORY.items()}
     result["process_memory_mb"] = None
     applied = {match[1]: match[2] for match in _APPLIED.finditer(output)}
+    # A binary that cannot apply a delegate goes on without it, and its figures would be the CPU's.
     for delegate in options.delegates():
         if delegate not in applied:
             reason = _reason(lines, delegate)
@@ -186,7 +189,7 @@ def _failure(lines: list[str], status: int) -> str:
 
 
 def _reason(lines: list[str], delegate: str) -> str:
-    """What the binary says of a delegate that it did not apply, behind a colon; may be empty."""
+    """Returns the binary's reason for not applying a delegate, after a colon; may be empty."""
     for line in reversed(lines):
         if delegate in line and re.search(r"unsupported|not |fail|error", line, re.IGNORECASE):
             return f": {line.strip()}"
@@ -222,7 +225,7 @@ def _timings(lines: list[str], name: str) -> dict[str, Any]:
 
 
 def _statistics(line: str) -> dict[str, Any]:
-    """The values of "count=50 first=331 ... avg=3.3e+02 std=2 p5=327 median=330 p95=334" in ms.
+    """Reads "count=50 first=331 ... avg=3.3e+02 std=2 p5=327 median=330 p95=334" in ms.
 
     Empty where there was no run, or it is no such line. Of a single run, and of runs that all took
     the same time, the binary prints but "count=1 curr=331".
@@ -243,7 +246,7 @@ def _number(pattern: str, text: str) -> float | None:
 
 
 def _operators(lines: list[str]) -> list[dict[str, Any]]:
-    """The rows of the run-order tables of the runs that count, those of initialisation left out."""
+    """Returns the rows of the run-order tables of the runs that count, without initialisation."""
     operators: list[dict[str, Any]] = []
     columns: list[str] | None = None
     of_runs = within_delegate = in_table = False

@@ -33,7 +33,7 @@ def run(
     """Times one graph on random inputs in [-1, 1].
 
     Args:
-      warmup_runs: behind the first run, not counted.
+      warmup_runs: after the first run, not counted.
       max_seconds: no further run is begun behind this.
       evict_cache: a run finds in the core's own cache nothing of the run before: a layer in a
         network would not either.
@@ -56,6 +56,7 @@ def run(
     for detail in interpreter.get_input_details():
         values = rng.uniform(-1, 1, detail["shape"]).astype(detail["dtype"])
         interpreter.set_tensor(detail["index"], values)
+    # Adding to it before every run takes its place in the core's cache.
     other = np.zeros(_CACHE_BYTES if evict_cache else 0, np.uint8)
 
     def invoke_ms() -> float:
@@ -67,6 +68,7 @@ def run(
     first_ms = invoke_ms()
     warmup_runs_ms = [invoke_ms() for _ in range(warmup_runs)]
     runs_ms: list[float] = []
+    # The first run allocates and is told by itself.
     start = time.perf_counter()
     while len(runs_ms) < num_runs:
         runs_ms.append(invoke_ms())
@@ -84,13 +86,13 @@ def run(
 
 
 def _forget_peak_memory() -> None:
-    """From here on the peak is that of this graph, not of those before. Linux only."""
+    """Makes the peak start from here: it is that of this graph, not of those before. Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory_mb() -> float:
-    """Peak resident memory of this process. Linux lets `getrusage` start from the parent's."""
+    """Returns the peak resident memory. Linux lets `getrusage` start from the parent's."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())

@@ -18,15 +18,17 @@ KINDS = ("host", "adb")
 
 
 class Device(Protocol):
-    """One that is open: nobody else measures on it meanwhile."""
+    """An open device: nobody else measures on it meanwhile."""
 
     def provenance(self) -> dict[str, Any]:
-        """What figures measured now depend on, by the names of `provenance.provenance`."""
+        """Returns what figures measured now depend on, by the names of `provenance.provenance`."""
         ...
 
     def benchmark(self, graph: str | os.PathLike) -> dict[str, Any]:
-        """Latency and memory of one graph: as `repeats.repeated`, with warmup_runs, model_bytes
-        and provenance. Every device has the same keys, None where it does not tell.
+        """Measures latency and memory of one graph.
+
+        The keys are those of `repeats.repeated`, with warmup_runs, model_bytes and provenance.
+        Every device has the same keys, None where it does not tell.
 
         Raises:
           UserError: the graph cannot be run, or not in time.
@@ -34,14 +36,16 @@ class Device(Protocol):
         ...
 
     def quick_ms(self, graphs: Sequence[str | os.PathLike]) -> list[float]:
-        """Milliseconds of each of many graphs, in little time: each is loaded once, and run for a
-        moment. Their files' names have to differ."""
+        """Returns the milliseconds of each of many graphs, in little time.
+
+        Each graph is loaded once and run for a moment. Their files' names have to differ.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Cooling:
-    """What a phone waits for ahead of every execution.
+    """The wait of a phone ahead of every execution, until it has cooled down.
 
     Attributes:
       max_temperature_c: of the hottest core, degrees Celsius; of the battery where the device
@@ -90,13 +94,15 @@ def timed(
     condition: Callable[[], dict[str, Any]],
     execute: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """`Device.benchmark` for every kind of device.
+    """Measures as `Device.benchmark` for every kind of device.
 
     Args:
       condition: what may change while it is measured, as `provenance.host_condition`.
       execute: loads and times the graph once; gives what `benchmark_model.read` does.
     """
     content = read_graph(graph)
+    # A governor that changed or a core that grew hot in between explains a figure that does not
+    # fit.
     before = condition()
     result = repeated(execute, spec.repeats)
     return result | {
@@ -109,7 +115,7 @@ def timed(
 
 
 def parse(device: str) -> tuple[str, list[str]]:
-    """Kind and serial numbers in "host", "adb" or "adb:SERIAL,SERIAL"; raises ConfigError."""
+    """Splits "adb:SERIAL,SERIAL" into kind and serial numbers; raises ConfigError."""
     kind, _, serials = device.partition(":")
     if kind not in KINDS or device in ("adb:", f"host:{serials}"):
         raise ConfigError(f"--device={device}: host, adb or adb:SERIAL is needed")

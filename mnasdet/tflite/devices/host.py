@@ -22,14 +22,14 @@ from mnasdet.tflite.devices import locks
 from mnasdet.tflite.devices.device import DeviceSpec, timed
 from mnasdet.tflite.devices.provenance import host_condition, of_host
 
-# In a quick measurement a graph is run up to so many times and for so long.
+# The most runs, and seconds, of a graph in a quick measurement.
 _QUICK_RUNS = 100
 _QUICK_SECONDS = 0.02
 
 
 @contextmanager
 def opened(spec: DeviceSpec) -> Iterator[Host]:
-    """This machine, held for this process alone among those that measure.
+    """Yields this machine, held for this process alone among those that measure.
 
     Raises:
       ConfigError: it does not have the cores.
@@ -39,7 +39,7 @@ def opened(spec: DeviceSpec) -> Iterator[Host]:
 
 
 def provenance(spec: DeviceSpec) -> dict[str, Any]:
-    """What figures measured here depend on."""
+    """Returns what figures measured here depend on."""
     import platform
 
     return of_host(
@@ -96,7 +96,7 @@ class Host:
 
 
 def _figures(result: dict[str, Any]) -> dict[str, Any]:
-    """The worker's result with the keys of `benchmark_model.read`."""
+    """Returns the worker's result with the keys of `benchmark_model.read`."""
     runs = np.asarray(result["runs_ms"])
     warmup = result["warmup_runs_ms"]
     p5, p10, median, p90, p95 = (float(p) for p in np.percentile(runs, [5, 10, 50, 90, 95]))
@@ -128,11 +128,14 @@ class Worker:
     """A process that times one graph after the other; a context manager."""
 
     def __init__(self, taskset: str = "") -> None:
-        """`taskset` is the hexadecimal mask of the cores to run on, as `adb shell taskset` takes
-        it ("3" for the first two); empty for all."""
+        """Starts on the cores of `taskset`, a hexadecimal mask as `adb shell taskset` takes it.
+
+        "3" stands for the first two; empty for all.
+        """
         self._cores = masked_cores(taskset)
 
     def __enter__(self) -> Worker:
+        # A file, as nobody reads a pipe while the worker runs: full, it would block the worker.
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mnasdet.tflite.devices.benchmark_worker"],
@@ -141,6 +144,8 @@ class Worker:
             stderr=self._stderr,
         )
         if self._cores:
+            # Ahead of the first job: the runtime makes its threads then, and they inherit the
+            # cores.
             cores.pin(self._process.pid, self._cores)
         return self
 
@@ -160,7 +165,7 @@ class Worker:
         evict_cache: bool = False,
         timeout_seconds: float,
     ) -> dict[str, Any]:
-        """The result of `benchmark_worker.run`; raises UserError where there is none."""
+        """Returns the result of `benchmark_worker.run`; raises UserError where there is none."""
         job = {
             "graph": os.fspath(graph),
             "num_threads": num_threads,
@@ -177,6 +182,7 @@ class Worker:
             timed_out.set()
             self._process.kill()
 
+        # readline() has no timeout; a killed worker closes the pipe and ends it.
         timer = threading.Timer(timeout_seconds, stop)
         timer.start()
         try:
@@ -207,7 +213,7 @@ class Worker:
 
 
 def masked_cores(taskset: str) -> set[int]:
-    """The cores of this machine in a hexadecimal mask, none if it is empty; raises ConfigError."""
+    """Returns the cores in a hexadecimal mask, none if it is empty; raises ConfigError."""
     if not taskset:
         return set()
     if not cores.can_pin():

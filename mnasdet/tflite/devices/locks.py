@@ -19,7 +19,7 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def first_free(names: Sequence[str], timeout_seconds: float = 3600.0) -> Iterator[str]:
-    """The first of the devices that is free, held for this thread alone; waited for if need be.
+    """Yields the first of the devices that is free, held for this thread alone; waits if need be.
 
     Raises:
       UserError: none became free within the time.

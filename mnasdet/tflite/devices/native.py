@@ -19,7 +19,7 @@ from mnasdet.tflite.devices.provenance import host_condition, of_host
 
 @contextmanager
 def opened(spec: DeviceSpec) -> Iterator[NativeHost]:
-    """This machine, held for this process alone among those that measure.
+    """Yields this machine, held for this process alone among those that measure.
 
     Raises:
       UserError: the binary is missing, or this machine does not have the cores.

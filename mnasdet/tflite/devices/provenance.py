@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-# What tells one device from another.
+# The fields that tell one device from another: figures of two are never put into one table.
 DEVICE_FIELDS = (
     "device",
     "model",
@@ -48,14 +48,16 @@ _FIELDS: dict[str, Any] = {
 
 
 def provenance(**known: Any) -> dict[str, Any]:
-    """Every field, and the date, ISO 8601 in UTC."""
+    """Returns every field, and the date, ISO 8601 in UTC."""
     assert known.keys() <= _FIELDS.keys(), known.keys() - _FIELDS.keys()
     return _FIELDS | known | {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """The first field by which two provenances are of different devices. Whoever says nothing of
-    the governors, as older tables, may have had any."""
+    """Returns the first field by which two provenances are of different devices.
+
+    Older tables do not name the governors: they may have had any.
+    """
     for field in DEVICE_FIELDS:
         values = [provenance.get(field) or None for provenance in (one, other)]
         if values[0] != values[1] and not (field == "governors" and None in values):
@@ -77,12 +79,12 @@ def of_host(runtime: str, num_threads: int, taskset: str, **known: Any) -> dict[
 
 
 def of_graph(graph: str | os.PathLike, content: bytes) -> dict[str, Any]:
-    """What was run."""
+    """Returns the graph that was run."""
     return {"graph": os.fspath(graph), "graph_sha256": sha256(content)}
 
 
 def host_condition() -> dict[str, Any]:
-    """What may change while it is measured, as of a phone; None for what is not told."""
+    """Returns what may change while it is measured, as on a phone; None for what is not told."""
     cores = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
     return {
         "temperature_c": None,

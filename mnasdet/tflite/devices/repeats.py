@@ -11,6 +11,7 @@ import numpy as np
 from mnasdet.errors import ConfigError
 
 # Times `Repeats.max_spread`: above it a user cannot rely on the median. By default that is a tenth,
+# the difference between two networks that are worth comparing.
 # what two networks that are compared differ by.
 _NOISY = 2.0
 
@@ -78,8 +79,10 @@ def repeated(execute: Callable[[], dict[str, Any]], repeats: Repeats) -> dict[st
 
 
 def _run_spread(figures: dict[str, float | None]) -> float | None:
-    """Returns (p90 - p10) / median of the runs, (p95 - p5) / median of a binary that prints those,
-    and None for one that prints no percentiles.
+    """Returns the spread of the runs.
+
+    It is (p90 - p10) / median, or (p95 - p5) / median for a binary that prints those; None for one
+    that prints no percentiles.
 
     It tells what the agreement of the executions does not: a machine that runs at half its speed in
     every second run gives the same median in each execution.
@@ -92,7 +95,7 @@ def _run_spread(figures: dict[str, float | None]) -> float | None:
 
 
 def typical_ms(result: dict[str, Any]) -> float:
-    """The median; the mean of a binary that prints no median."""
+    """Returns the median; the mean of a binary that prints no median."""
     return result["mean_ms"] if result["median_ms"] is None else result["median_ms"]
 
 

@@ -13,7 +13,7 @@ from mnasdet.tflite.latency.latency_table import LatencyTable
 # The standard deviation from 1 that is expected of a table's scale: a network takes what its layers
 # take alone, but for what they find in the cache.
 _SCALE_SPREAD = 0.1
-# What a restless machine makes of latencies, as a share of them. Larger errors are the table's.
+# The share by which a restless machine changes latencies. Larger errors are the table's.
 _MAX_NOISE = 0.05
 
 
@@ -41,15 +41,17 @@ def calibrate(
 def fit(
     features: Sequence[Sequence[float]], measured_ms: Sequence[float], lean: bool = False
 ) -> list[float]:
-    """The factor of each feature, and behind them a constant, of the least relative squared error:
-    a table's errors grow with the network, and absolute ones would leave the small networks to
-    the large. None is negative: no network shall take less than nothing.
+    """Fits a factor for each feature, and a constant, by the least relative squared error.
+
+    A table's errors grow with the network: absolute ones would leave the small networks to the
+    large. No factor is negative: no network shall take less than nothing. The constant is last.
 
     Args:
       features: of every network as many as there are factors.
       lean: the larger the errors, the closer is the first factor kept to 1. Networks that are much
         alike do not tell from which feature their latencies come, and noise would decide.
     """
+    # scipy takes long to load, and a search that only reads a table needs none of it.
     from scipy.optimize import nnls
 
     measured = np.asarray(measured_ms, float)
@@ -65,9 +67,12 @@ def fit(
 
 
 def fidelity(predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> dict[str, float]:
-    """Agreement over networks: r2, spearman (0 where all predictions are equal: they give no
-    order), shares within 5 and 10 %, mean absolute error in per cent, and the range of what was
-    measured."""
+    """Returns how far predictions and measurements agree over networks.
+
+    Returns:
+      r2; spearman, 0 where all predictions are equal and give no order; the shares within 5 and
+      10 %; the mean absolute error in per cent; the range of the measurements.
+    """
     from scipy.stats import spearmanr
 
     predicted, measured = np.asarray(predicted_ms, float), np.asarray(measured_ms, float)

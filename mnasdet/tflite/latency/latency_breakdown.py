@@ -29,7 +29,7 @@ class LayerLatency:
 
 
 def by_layer(table: LatencyTable, sheet: CostSheet) -> list[LayerLatency]:
-    """Of every layer, in order; raises UserError where one is not in the table."""
+    """Returns the latency of every layer, in order; UserError where one is not in the table."""
     return [
         LayerLatency(layer.node.name, layer.node.name.partition("/")[0], layer.key, latency_ms)
         for layer, latency_ms in table.layer_latencies_ms(sheet)
@@ -37,7 +37,7 @@ def by_layer(table: LatencyTable, sheet: CostSheet) -> list[LayerLatency]:
 
 
 def by_operator(operators: Sequence[Mapping[str, Any]]) -> list[LayerLatency]:
-    """Of every operator of a profile, `benchmark_model.read`'s, in order.
+    """Returns the latency of every operator of a profile, `benchmark_model.read`'s, in order.
 
     Names are those of the graph's tensors, as `convert` leaves them. A delegate's operators have
     none; they are the part "delegate", in place of the delegate's own line.
@@ -48,7 +48,7 @@ def by_operator(operators: Sequence[Mapping[str, Any]]) -> list[LayerLatency]:
         if row["within_delegate"]:
             layers.append(LayerLatency(row["name"], "delegate", row["type"], row["mean_ms"]))
         elif not (delegated and "Delegate" in row["type"]):
-            # Of "[detector/backbone/layer_1/relu6/Relu6;…]:0" the first.
+            # The first name of "[detector/backbone/layer_1/relu6/Relu6;…]:0".
             name = re.split(r"[;,\]]", row["name"].lstrip("["))[0].removeprefix("detector/")
             part = name.partition("/")[0] if "/" in name else "other"
             layers.append(LayerLatency(name, part, row["type"], row["mean_ms"]))
@@ -56,7 +56,7 @@ def by_operator(operators: Sequence[Mapping[str, Any]]) -> list[LayerLatency]:
 
 
 def by_part(layers: Sequence[LayerLatency]) -> dict[str, float]:
-    """Milliseconds of backbone, feature_pyramid and box_predictor, those first that come first."""
+    """Sums milliseconds by backbone, feature_pyramid and box_predictor, in their order."""
     parts: dict[str, float] = {}
     for layer in layers:
         parts[layer.part] = parts.get(layer.part, 0.0) + layer.latency_ms

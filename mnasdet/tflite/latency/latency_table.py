@@ -21,15 +21,15 @@ from mnasdet.protos import latency_table_pb2
 from mnasdet.tflite.devices.provenance import difference
 from mnasdet.tflite.latency.layers import Layer, layers
 
-# Of a latency in ms, behind the point.
+# Decimals of a latency in ms: a nanosecond, below what any clock here tells.
 DIGITS = 6
 
-# Of inputs and output together: a layer with less is small.
+# Bytes of inputs and output together; a layer with less is small.
 _SMALL_BYTES = 1e6
 
 
 def missing(table: LatencyTable | None, sheets: Iterable[CostSheet]) -> dict[str, Layer]:
-    """The layers of `sheets` that `table` has no latency for, by key."""
+    """Returns the layers of `sheets` that `table` has no latency for, by key."""
     known = table.entries if table else {}
     found = {layer.key: layer for sheet in sheets for layer in layers(sheet)}
     return {key: layer for key, layer in found.items() if key not in known}
@@ -67,10 +67,12 @@ class LatencyTable:
         proto = text_proto.read(path, latency_table_pb2.LatencyTable)
         if not proto.entry:
             raise ConfigError(f"{path}: the table has no entries; {_how_to_add(path)}")
+        # A dict would keep the last one without a word.
         repeated = [k for k, n in Counter(e.layer for e in proto.entry).items() if n > 1]
         if repeated:
             raise ConfigError(f"{path}: layer {repeated[0]!r} has several entries; keep one")
         for entry in proto.entry:
+            # A missing latency reads as 0, which would make the layer free.
             if not (entry.HasField("latency_ms") and 0 <= entry.latency_ms < math.inf):
                 raise _bad_latency(path, f"layer {entry.layer!r}", entry, "0 or more")
         for network in proto.network:
@@ -139,8 +141,14 @@ class LatencyTable:
         return sum(graph.times * self.networks[graph.key()] for graph in network)
 
     def sums(self, sheet: CostSheet) -> tuple[float, ...]:
-        """Over the network's layers: milliseconds, milliseconds of the small ones, and megabytes
-        that they read and write; raises UserError where one is not in the table."""
+        """Returns sums over the network's layers.
+
+        They are milliseconds, milliseconds of the small ones, and megabytes that they read and
+        write.
+
+        Raises:
+          UserError: a layer is not in the table.
+        """
         return tuple(map(sum, zip(*(terms for _, terms in self._terms(sheet)), strict=True)))
 
     def layer_latencies_ms(self, sheet: CostSheet) -> list[tuple[Layer, float]]:
@@ -157,7 +165,7 @@ class LatencyTable:
         )
 
     def _terms(self, sheet: CostSheet) -> list[tuple[Layer, tuple[float, float, float]]]:
-        """What `sums` has of each layer."""
+        """Returns each layer's part of `sums`."""
         terms = []
         for layer in layers(sheet):
             latency_ms = self.entries.get(layer.key)
@@ -170,12 +178,18 @@ class LatencyTable:
         return terms
 
     def missing(self, sheet: CostSheet) -> list[str]:
-        """The keys of the network's layers that the table does not have."""
+        """Returns the keys of the network's layers that the table does not have."""
         return list(missing(self, [sheet]))
 
     def check_device(self, here: Mapping[str, Any]) -> None:
-        """Raises ConfigError unless measurements made on the device of provenance `here` belong
-        into this table."""
+        """Checks that measurements of a device belong into this table.
+
+        Args:
+          here: the device's provenance.
+
+        Raises:
+          ConfigError: the table is of another device.
+        """
         field = difference(self.provenance, here)
         if field:
             raise ConfigError(
@@ -192,7 +206,7 @@ class LatencyTable:
 
 
 def default_path(provenance: Mapping[str, Any]) -> Path:
-    """Where a device's own table is kept: one for everything that makes another device of it."""
+    """Returns the path of a device's own table; what makes it another device is in the name."""
     words = ["host", provenance["cpu"]]
     if provenance["device"] == "adb":
         words = ["adb", provenance["manufacturer"], provenance["model"], provenance["soc"]]

@@ -9,17 +9,17 @@ from typing import NamedTuple
 from mnasdet.networks.builder import Node
 from mnasdet.networks.cost import CostSheet, GraphSheet
 
-# What TFLite runs as part of the layer in front, and in which layers.
+# The activations that TFLite runs as part of the layer in front, and those layers.
 _FUSED_ACTIVATIONS = ("relu", "relu6")
 _WITH_ACTIVATION = ("conv2d", "depthwise_conv2d", "group_norm", "add", "multiply")
 _WITH_BATCH_NORM = ("conv2d", "depthwise_conv2d")
 # Half of a hard sigmoid is: its sum joins the convolution's bias, its relu6 is fused, the product
 # stays.
 _FUSED_BY_CONVOLUTIONS = (*_FUSED_ACTIVATIONS, "hard_sigmoid")
-# What does something in training only.
+# Layers that do something in training only.
 _IDENTITIES = ("dropout", "drop_block")
 
-# Whose output's shape does not follow from the inputs', and who looks at more than one place.
+# Layers whose output's shape does not follow from the inputs', and layers with a window.
 _WITH_OUTPUT = ("conv2d", "upsample", "reshape")
 _WITH_WINDOW = ("conv2d", "depthwise_conv2d", "max_pool", "avg_pool")
 
@@ -41,7 +41,7 @@ class Layer(NamedTuple):
 
     @property
     def activation_bytes(self) -> int:
-        """Of `memory_bytes`, those of its inputs and its output."""
+        """Returns the bytes of its inputs and its output, without the weights."""
         values = math.prod(self.node.shape)
         for x in self.node.inputs:
             values += math.prod(x.shape)
@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 
     @property
     def key(self) -> str:
-        """All that its latency depends on: "conv2d 20x20x48->256 k1 s1 relu6"."""
+        """Names all that its latency depends on: "conv2d 20x20x48->256 k1 s1 relu6"."""
         node, attrs = self.node, self.node.attrs
         op = node.op
         words = [attrs["function"] if op == "activation" else op]
@@ -104,8 +104,11 @@ def _layers(sheet: GraphSheet) -> list[Layer]:
 
 
 def _only_readers(sheet: GraphSheet) -> dict[Node, Node | None]:
-    """The one node that reads each node, past the layers that only training knows; None where
-    there are several, or the network ends."""
+    """Returns the one node that reads each node.
+
+    Layers that only training knows are passed over. None stands for several readers, or for the
+    end of the network.
+    """
     readers: dict[Node, Node | None] = dict.fromkeys(sheet.outputs)
     for node in reversed(sheet.nodes):
         reader = readers[node] if _is_identity(node) else node
@@ -121,7 +124,7 @@ def _is_identity(node: Node) -> bool:
 
 
 def _if(reader: Node | None, op: str) -> Node | None:
-    """The reader, if it is of that op."""
+    """Returns the reader, if it is of that op."""
     return reader if reader is not None and reader.op == op else None
 
 
@@ -132,7 +135,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 @functools.cache
 def _side(size: int | tuple[int, int]) -> str:
-    """ "3", or "1x7" of a kernel that is no square."""
+    """Returns "3", or "1x7" for a kernel that is no square."""
     if isinstance(size, int) or size[0] == size[1]:
         return str(size if isinstance(size, int) else size[0])
     return _by(size)

@@ -21,7 +21,7 @@ from mnasdet.tflite.latency.layers import Layer, layers
 
 _INPUT = Node("input", "", (), (1, 1, 1))
 
-# What the time of every other graph has in it as well.
+# The fixed cost of invoking any graph, in ms, is the latency of this one.
 NOTHING = Layer(Node("activation", "nothing", (_INPUT,), (1, 1, 1), {"function": "relu6"}))
 
 _FUSED = {
@@ -31,8 +31,8 @@ _FUSED = {
     # The rest of it is an operation of its own.
     "hard_sigmoid": schema.ActivationFunctionType.RELU6,
 }
-# Over and over, for drawing them takes longer than all the rest; a prime number of them, so that
-# no two filters are alike.
+# Repeated, because drawing them takes longer than all the rest. Their number is prime, so that no
+# two filters are alike.
 _NORMAL = np.random.default_rng(0).standard_normal(65521, np.float32)
 
 _ACTIVATIONS = {
@@ -53,7 +53,7 @@ def network_graph(outputs: Sequence[Node]) -> bytes:
     executed = {layer.node: layer for layer in layers(sheet)}
     for node in graph_sheet.nodes:
         inputs = [tensors[x] for x in node.inputs]
-        # What is no layer is fused into that in front, or does nothing.
+        # A node that is no layer is fused into the one in front, or does nothing.
         tensors[node] = (
             _OPERATIONS[node.op](graph, executed[node], *inputs) if node in executed else inputs[0]
         )
@@ -62,12 +62,12 @@ def network_graph(outputs: Sequence[Node]) -> bytes:
 
 
 def layer_graph(layer: Layer) -> bytes:
-    """The layer alone, reading inputs as the network's layer does."""
+    """Returns a graph of the layer alone, reading inputs as the network's layer does."""
     return network_graph([alone(layer)])
 
 
 def alone(layer: Layer) -> Node:
-    """The output of a network of this one layer; its inputs are those of the node, in order."""
+    """Returns the output of a network of this one layer; its inputs are the node's, in order."""
     inputs = [
         Node("input", f"input_{i}", (), node.shape) for i, node in enumerate(layer.node.inputs)
     ]
@@ -87,7 +87,7 @@ class _Graph:
         self.model.version = 3
         self.model.subgraphs = [self.subgraph]
         self.model.operatorCodes = []
-        # Of everything that is no constant.
+        # The schema's empty buffer, which belongs to everything that is no constant.
         self.model.buffers = [schema.BufferT()]
         self._codes: dict[int, int] = {}
 
@@ -95,7 +95,7 @@ class _Graph:
         return self._tensor((1, *shape), schema.TensorType.FLOAT32, 0)
 
     def weights(self, shape: Sequence[int], fan_in: int = 1) -> int:
-        """Of He's deviation: whatever the depth, activations neither vanish nor overflow."""
+        """Adds weights of He's deviation: activations neither vanish nor overflow at any depth."""
         values = np.float32(math.sqrt(2.0 / fan_in)) * np.resize(_NORMAL, shape)
         return self._constant(values, schema.TensorType.FLOAT32)
 
@@ -110,7 +110,7 @@ class _Graph:
         options: Any = None,
         **values: Any,
     ) -> int:
-        """The output of a builtin operation.
+        """Adds a builtin operation and returns its output.
 
         Args:
           name: of the operation in the schema.
@@ -211,9 +211,11 @@ def _activation(graph: _Graph, layer: Layer, x: int) -> int:
     shape, function = layer.node.shape, layer.node.attrs["function"]
     match function:
         case "swish":
+            # TFLite has no operation for swish.
             gate = graph.operation("LOGISTIC", [x], shape)
             return _elementwise(graph, shape, "MUL", x, gate)
         case "hard_sigmoid":
+            # relu6(x + 3) / 6; constants of any value take as long.
             y = _elementwise(graph, shape, "ADD", x, graph.weights(()), "relu6")
             return _times_weights(graph, shape, y)
     options = schema.HardSwishOptionsT() if function == "hard_swish" else None
@@ -222,6 +224,7 @@ def _activation(graph: _Graph, layer: Layer, x: int) -> int:
 
 def _batch_norm(graph: _Graph, layer: Layer, x: int) -> int:
     shape = layer.node.shape
+    # A norm that no convolution comes before stays two operations; others are folded into weights.
     y = _elementwise(graph, shape, "MUL", x, graph.weights(shape[-1:]))
     return _elementwise(graph, shape, "ADD", y, graph.weights(shape[-1:]))
 
@@ -229,6 +232,7 @@ def _batch_norm(graph: _Graph, layer: Layer, x: int) -> int:
 def _group_norm(graph: _Graph, layer: Layer, x: int) -> int:
     (height, width, channels), groups = layer.node.shape, layer.node.attrs["groups"]
     grouped, statistics = (height * width, groups, channels // groups), (1, groups, 1)
+    # TFLite has no group norm: it is put together of other operations.
     x = _reshaped(graph, x, grouped)
     mean = _reduced(graph, "MEAN", x, (1, 3), statistics)
     options = schema.SquaredDifferenceOptionsT()
@@ -258,7 +262,7 @@ def _elementwise(
 
 
 def _concat(graph: _Graph, layer: Layer, *inputs: int) -> int:
-    # Behind the batch.
+    # After the batch's axis.
     axis = layer.node.attrs["axis"] % len(layer.node.shape) + 1
     options = schema.ConcatenationOptionsT()
     return graph.operation("CONCATENATION", inputs, layer.node.shape, options, axis=axis)

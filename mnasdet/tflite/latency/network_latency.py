@@ -1,4 +1,4 @@
-"""What a whole network takes on a device."""
+"""The latency of a whole network on a device."""
 
 from __future__ import annotations
 

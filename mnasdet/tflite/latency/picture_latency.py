@@ -16,7 +16,7 @@ from mnasdet.tflite.interpreter import load, to_pixels
 
 _NUM_IMAGES = 10
 _MIN_TURNS, _MAX_TURNS = 3, 10
-# No turn is begun after this.
+# No turn begins later: an export measures unasked.
 _MAX_SECONDS = 3.0
 
 

@@ -58,12 +58,14 @@ class _Graph:
 
     @property
     def turns(self) -> int:
-        """In each round."""
+        """Returns the turns in each round."""
         return _NETWORK_TURNS if self.is_network else _LAYER_TURNS
 
     def add(self, latency_ms: float, nothing_ms: float, noisy: set[str]) -> None:
-        """Puts the fastest turn into the table, as it is written: a search that is resumed reads
-        what it measured; and into `noisy`, or out of it, whether it is certain.
+        """Puts the fastest turn into the table, as it is written.
+
+        A search that is resumed reads what it measured. `noisy` gets the key, or loses it.
+
 
         Args:
           nothing_ms: of a graph that does nothing, which is no layer's time.
@@ -111,6 +113,8 @@ def ensure(
                 if number >= _MIN_ROUNDS:
                     graphs = [graph for graph in graphs if graph.key in table.noisy]
                 turns = [graph for graph in graphs for _ in range(graph.turns)]
+                # A round's order is random, so that a slow spell of the machine does not hit one
+                # kind of layer; from its number, so that a run can be repeated.
                 random.Random(number).shuffle(turns)
                 bar.total = bar.n + len(turns) * max(1, _MIN_ROUNDS - number)
                 for start in range(0, len(turns), _BATCH):
@@ -122,6 +126,7 @@ def ensure(
                     if time.monotonic() - saved > _SAVE_SECONDS:
                         table.save(path)
                         saved = time.monotonic()
+    # A table is hours of work on a phone: it is kept whatever ends the run.
     finally:
         if table.entries:
             table.save(path)
@@ -131,7 +136,7 @@ def ensure(
 def _uncertain(
     table: LatencyTable, sheets: Iterable[CostSheet], networks: Iterable[Network]
 ) -> list[_Graph]:
-    """What the table lacks, or has no certain figure of."""
+    """Returns the graphs that the table lacks, or has no certain figure of."""
     by_key = {layer.key: layer for sheet in sheets for layer in layers(sheet)}
     by_graph_key = {graph.key(): graph for network in networks for graph in network}
     graphs = [
@@ -142,13 +147,14 @@ def _uncertain(
         for key, graph in by_graph_key.items()
     ]
     for graph in graphs:
+        # A figure that the table has counts as a turn, so that a resumed run asks for fewer.
         if graph.key in graph.figures:
             graph.turns_ms.append(graph.figures[graph.key])
     return [graph for graph in graphs if not graph.turns_ms or graph.key in table.noisy]
 
 
 def _measure(writers: Sequence[Callable[[], bytes]], device: Device) -> list[float]:
-    """Milliseconds of the graphs that they write."""
+    """Returns the milliseconds of the graphs that are written."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.tflite" for number in range(len(writers))]
         for path, write in zip(paths, writers, strict=True):
@@ -157,7 +163,7 @@ def _measure(writers: Sequence[Callable[[], bytes]], device: Device) -> list[flo
 
 
 def load_or_new(path: str | os.PathLike, device: Device) -> LatencyTable:
-    """The device's table; raises ConfigError where that in `path` is none of this device."""
+    """Returns the device's table; ConfigError where the one in `path` is of another device."""
     here = device.provenance()
     exists = Path(path).exists()
     table = LatencyTable.load(path) if exists else LatencyTable(here, {}, path=os.fspath(path))
