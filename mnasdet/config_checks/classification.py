@@ -10,7 +10,7 @@ from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 
 # Fields that only detectors have a use for. Beside a classifier they would be without effect, and
-# whoever wrote them expects one.
+# the user who wrote them expects one.
 _OF_DETECTORS = {
     "eval_config": ("metrics_set", "min_score_threshold", "max_num_boxes_to_visualize"),
     "train_input_reader": ("max_number_of_boxes",),

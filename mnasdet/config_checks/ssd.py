@@ -1,4 +1,4 @@
-"""The rules of a pipeline config whose model is a one-stage detector."""
+"""The rules that a pipeline config has to fulfil where its model is a one-stage detector."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ def classifier(
       activation: of the hidden layer; MobileNetV3's is hard_swish.
     """
 
+    # Convolutions on 1x1 pixels in place of dense layers: cost, latency tables and int8 rounding
+    # know them already.
     kernel = hyperparams.kernel
     x = b.global_avg_pool(x, name="mean")
     if hidden_channels:

@@ -78,8 +78,8 @@ def describe(post_processing: PostProcessing, num_anchors: int) -> dict[str, int
 
 
 def _shortest(number: float) -> float:
-    # Through its own digits: float(np.float32(0.6)) is 0.6000000238418579.
     """Returns 0.6 for the float32 nearest to it, as which a config has it."""
+    # Through its own digits: float(np.float32(0.6)) is 0.6000000238418579.
     return float(str(np.float32(number)))
 
 

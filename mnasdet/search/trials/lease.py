@@ -30,9 +30,9 @@ class Lease:
     """The right to write the trials of a search.
 
     A lease is a row of the database with a token that grows by one with every holder. Its
-    holder renews it in every transaction that writes, and every few seconds in between. A holder
-    that was frozen for a minute may find that another process has taken over: the token has
-    changed, and its transaction fails before it changed a trial.
+    holder renews it in every transaction that writes, and every few seconds in between. A
+    holder that was frozen for a minute may find that another process has taken over: the token
+    has changed, and its transaction fails before it changed a trial.
     """
 
     def __init__(self, database: TrialDatabase, search_id: int, search_name: str):
