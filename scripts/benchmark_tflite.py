@@ -39,6 +39,7 @@ def main() -> None:
         command.print_json(result)
         return
     operators = result.pop("operators", [])
+    # Flat, a name and a value a line: people and grep read it so.
     for name, value in (result | result["provenance"]).items():
         if name != "provenance":
             print(f"{name} = {value:.3f}" if isinstance(value, float) else f"{name} = {value}")

@@ -56,6 +56,7 @@ def main() -> None:
 
     spec = device_flags.device_spec()
     for name, least in (("num_fit", 4), ("num_test", 2)):
+        # The fit has four numbers; a rank correlation needs two networks.
         if 0 < FLAGS[name].value < least:
             raise ConfigError(f"--{name} is 0 or at least {least}")
     subject = _subject()

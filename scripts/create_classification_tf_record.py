@@ -49,6 +49,7 @@ flags.DEFINE_float(
 
 
 def main() -> None:
+    # Only here: --help and wrong flags are answered before TensorFlow loads.
     from mnasdet.data import class_folders, label_map
 
     summary = class_folders.convert(

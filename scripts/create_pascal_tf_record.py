@@ -32,6 +32,7 @@ def main() -> None:
     if FLAGS.label_map and FLAGS.classes:
         raise UserError("give either --classes or --label_map")
 
+    # Only here: --help and wrong flags are answered before TensorFlow loads.
     from mnasdet.data import label_map, pascal
 
     files = pascal.annotation_files(FLAGS.annotations_dir, FLAGS.image_set)
@@ -41,6 +42,7 @@ def main() -> None:
     elif FLAGS.classes:
         names = pascal.listed_classes(FLAGS.classes)
     else:
+        # From the whole folder, not of the image set: all splits get the same ids.
         names = pascal.class_names(FLAGS.annotations_dir)
     images = pascal.read(files, names, *ids)
     command.write_records(images, len(files), names)

@@ -91,6 +91,7 @@ def device_spec():
     kind, serials = device.parse(FLAGS.device)
     for name, need in _NEEDS.items():
         useless = kind == "host" and (need == "--device=adb" or not FLAGS.benchmark_binary)
+        # A flag without effect would let the user believe in it.
         if useless and name in FLAGS and FLAGS[name].present:
             raise ConfigError(f"--{name}: needs {need}")
     return device.DeviceSpec(

@@ -48,6 +48,7 @@ flags.DEFINE_bool("resume", False, "Go on with the measurement in --model_dir.")
 def main() -> None:
     pipeline = command.load_pipeline(change=apply_flags)
 
+    # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
     from mnasdet.search import run_folder
     from mnasdet.search.proxy import proxy_run
 
@@ -82,6 +83,7 @@ def _long_num_steps(pipeline) -> int:
     proxy = pipeline.train_config.num_steps
     steps = FLAGS.long_num_steps or round(FLAGS.long_factor * proxy)
     given = FLAGS.long_num_steps or FLAGS.long_factor
+    # A correlation with an equally short training would judge nothing.
     if given and steps <= proxy:
         raise UserError(f"the long training has {steps} steps; use more than the proxy's {proxy}")
     if not given and not pipeline.search_config.HasField("retrain_config"):
@@ -98,6 +100,7 @@ def print_quality(quality: dict[str, Any]) -> None:
     mean_header, long_header = f"mean proxy {metric}", f"long {metric}"
     print(f"{'architecture':>12} {'MAdds M':>9} {mean_header:>14} {long_header:>8}  proxy {metric}")
     for entry in quality["architectures"]:
+        # A seed that failed leaves the mean of the others.
         known = [accuracy for accuracy in entry["proxy_accuracies"] if accuracy is not None]
         mean = sum(known) / len(known) if known else None
         print(

@@ -62,6 +62,7 @@ def main() -> None:
     FLAGS.pipeline_config_path = FLAGS.pipeline_config_path or str(own_config)
     pipeline = command.load_pipeline()
 
+    # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
     from mnasdet import config
     from mnasdet.search import axes, run_folder
     from mnasdet.search.frontier import scaled_models, scaling_run
@@ -87,6 +88,7 @@ def main() -> None:
         command.print_json({"models": [scaled_models.to_json(model) for model in models]})
     else:
         print_table(models, axes.from_config(config.load(str(own_config), readers=())))
+    # After the table, which has the error of every training.
     if not any(model.on_frontier for model in models):
         reason, count = Counter(model.error for model in models).most_common(1)[0]
         raise UserError(f"all {len(models)} trainings failed; {count} of them: {reason}")
@@ -97,6 +99,7 @@ def _numbers(flag: str, kind: Callable[[str], _T]) -> list[_T]:
     try:
         numbers = [kind(text) for text in FLAGS[flag].value]
     except ValueError:
+        # Fails the check below, whose message says what is allowed.
         numbers = [kind("0")]
     if len(set(numbers)) < len(numbers) or not all(0 < n < math.inf for n in numbers):
         what = "whole numbers" if kind is int else "numbers"
@@ -115,6 +118,7 @@ def print_table(models, axes) -> None:
         f"  {'model':<{width}} {'params M':>9} {'MAdds M':>9} {predicted:>15} "
         f"{f'proxy {metric}':>9} {metric:>7} {'measured ms':>11}"
     )
+    # The fastest first, as the frontier is drawn.
     for model in sorted(models, key=lambda model: model.cost):
         accuracy = "failed" if model.accuracy is None else f"{model.accuracy:.4f}"
         measured = "" if model.measured_ms is None else f"{model.measured_ms:.3f}"

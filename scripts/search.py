@@ -123,9 +123,12 @@ def run(pipeline, model_dir: Path) -> None:
         f"trial {best.number} is retrained, exported and benchmarked",
         file=sys.stderr,
     )
+    # After the trials: children in training would disturb it.
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
+    # Written ahead of the retraining, which takes hours: an interrupted search keeps it.
     results.write(model_dir, trials, measured_ms)
     metrics, benchmark = winner.finish(children, best, model_dir / "best", device)
+    # The retraining's own config: it names the winner's architecture.
     trained = config.load(model_dir / "best" / "pipeline.config")
     task = checkpoints.load_task(trained, model_dir / "best")
     report.write(

@@ -57,6 +57,7 @@ class DetectionEvaluator:
         """
         if not self.coco.images:
             raise DataError("the evaluation set has no images")
+        # Ahead of the metrics, whose -1 or 0 it explains.
         self._warn_of_nothing()
         metrics = self.coco.metrics(per_category)
         return metrics | baseline.metrics(self.coco) if with_baseline else metrics

@@ -43,6 +43,7 @@ def html(title: str, layers: Sequence[LayerLatency], constant_ms: float) -> Mark
 def _stacked(layers: Sequence[LayerLatency]) -> go.Figure:
     figure = page.figure("latency (ms)", "")
     parts = list(by_part(layers))
+    # Where the next layer of each part begins: layers of a part need not be neighbours.
     starts = dict.fromkeys(parts, 0.0)
     bases = []
     for layer in layers:

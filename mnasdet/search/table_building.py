@@ -118,6 +118,7 @@ def _covering_sheets(subject: Subject, seed: int) -> list[CostSheet]:
         fruitless = fruitless + 1 if keys <= known else 0
         if fruitless == _FRUITLESS_SAMPLES:
             break
+        # Only sheets that bring a layer: the others would be measured for nothing.
         if not fruitless:
             sheets.append(sheet)
             known |= keys
@@ -129,6 +130,7 @@ def _whole_networks(
     subject: Subject, num_fit: int, num_test: int, seed: int
 ) -> tuple[list[Network], list[Network]]:
     """Returns different networks to fit to, and others to test on."""
+    # Architectures that were named have to serve for both.
     if subject.draw is None:
         return list(subject.given[:num_fit]), list(subject.given[num_fit : num_fit + num_test])
     found: dict[str, Network] = {}
@@ -136,6 +138,7 @@ def _whole_networks(
     for network in islice(subject.draw(seed + 1), 10 * (num_fit + num_test)):
         if len(found) == num_fit + num_test:
             break
+        # Two token lists may stand for one network, which would be in the fit and the test.
         found.setdefault(network.key(), network)
     networks = list(found.values())
     return networks[:num_fit], networks[num_fit:]

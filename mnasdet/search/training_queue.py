@@ -43,6 +43,7 @@ def outcomes(
     children: Attempts[_T] = Attempts(executor, pauses)
     for label, task in tasks:
         children.start(label, task)
+        # A training that waited in the executor would count its waiting as training time.
         while children.num_active >= max_running:
             yield from children.finished()
     # The retries of children that the environment failed come after the last task, too.

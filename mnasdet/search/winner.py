@@ -32,6 +32,7 @@ def finish(
     _forget_another(folder, architecture)
     retrained = retraining(pipeline, architecture)
     metrics = trainer.train(retrained, folder, seed=trial.seed)
+    # From the folder: what is exported is what was saved.
     task = checkpoints.load_task(retrained, folder)
     return metrics, deployment.deploy(task, retrained, folder, device)
 

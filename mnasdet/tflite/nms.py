@@ -142,6 +142,7 @@ def _graph(
     ]
     function = tf.function(detect, signature, autograph=False).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    # To the converter, suppression is a custom operation.
     converter.allow_custom_ops = True
     with quiet():
         return converter.convert()

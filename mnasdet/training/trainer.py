@@ -190,6 +190,7 @@ class _Run:
             return
         prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
         logging.info("going on from %s", prefix)
+        # A resumed run must beat the best of the run it continues.
         self._best = _read_best(model_dir / _METRICS_FILE)
         self._restart_clock(self._learner.step)
 

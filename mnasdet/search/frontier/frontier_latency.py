@@ -41,5 +41,6 @@ def measure(
     with opened(latency.device_spec(pipeline.search_config.latency)) as device:
         for number, network in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
             turn_ms = network_latency(network, device).latency_ms
+            # The fastest turn: whatever else the machine does only adds to a latency.
             measured[number] = min(turn_ms, measured.get(number, turn_ms))
     return measured

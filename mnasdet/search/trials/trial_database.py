@@ -110,6 +110,7 @@ class TrialDatabase:
 
     def problem(self, text: str) -> UserError:
         """Returns an error about this database: one line, without its password."""
+        # Drivers quote the URL in their errors, password and all.
         for secret in self._secrets:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
         return UserError(f"{self.name}: cannot be used as a trial store: {' '.join(text.split())}")
@@ -136,6 +137,7 @@ class TrialDatabase:
                 last = worked or attempt == _ATTEMPTS - 1
                 if last or not self._is_passing(error):
                     raise self.problem(_explain(error)) from None
+            # Longer each time: a restarting server needs seconds, a lock often less.
             time.sleep(min(2.0**attempt, self._timeout_seconds))
         raise AssertionError("the last attempt returns or raises")
 
@@ -152,6 +154,7 @@ class TrialDatabase:
         driver = connection.connection.dbapi_connection
         seconds = max(_SILENCE * self._timeout_seconds, _LEAST_SILENCE_SECONDS)
         timer = threading.Timer(seconds, _cut, [driver])
+        # The timer must not keep a program alive that ends meanwhile.
         timer.daemon = True
         timer.start()
         try:
@@ -174,11 +177,13 @@ class TrialDatabase:
         path = Path(url.database)
         if path.is_dir():
             raise self.problem("is a folder")
+        # SQLite would make an empty file under a mistyped name.
         if not create and not path.exists():
             raise self.problem("no such file")
 
     def _postgresql_engine(self, url: sa.URL) -> sa.Engine:
         arguments: dict[str, Any] = {}
+        # The user's own, in the URL, prevails.
         if "connect_timeout" not in url.query:
             arguments["connect_timeout"] = max(2, round(self._timeout_seconds))
         try:
