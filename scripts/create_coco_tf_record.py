@@ -22,7 +22,6 @@ command.define_required("annotations", "COCO's instances_*.json.")
 
 
 def main() -> None:
-    # Only here: --help and wrong flags are answered before TensorFlow loads.
     from mnasdet.data import coco
 
     names, images, remarks = coco.read(FLAGS.annotations)

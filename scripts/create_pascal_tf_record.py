@@ -32,7 +32,6 @@ def main() -> None:
     if FLAGS.label_map and FLAGS.classes:
         raise UserError("give either --classes or --label_map")
 
-    # Only here: --help and wrong flags are answered before TensorFlow loads.
     from mnasdet.data import label_map, pascal
 
     files = pascal.annotation_files(FLAGS.annotations_dir, FLAGS.image_set)

@@ -29,7 +29,6 @@ flags.DEFINE_string(
 
 
 def main() -> None:
-    # Only here: --help and wrong flags are answered before TensorFlow loads.
     from mnasdet.data import yolo
 
     names, keypoint_values = yolo.classes(FLAGS.classes_file)
