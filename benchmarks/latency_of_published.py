@@ -96,6 +96,7 @@ def separable_nas_fpn(repeats: int, channels: int) -> architecture_pb2.Architect
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         graphs, costs = {}, {}
+        # By number: names of networks have blanks and commas.
         for number, (name, architecture) in enumerate(networks().items()):
             logging.info("converting %s", name)
             graphs[name] = Path(folder) / f"{number}.tflite"

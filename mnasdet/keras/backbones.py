@@ -135,6 +135,7 @@ class MobileNetV2(Backbone):
     @classmethod
     def from_architecture(cls, architecture: parts.ArchitectureLike, **kwargs: Any) -> Backbone:
         resolved = parts.resolved(architecture)
+        # A multiplier scales the last layer of a detector alone; see the class.
         arguments = {"classifies": resolved.HasField("classifier")}
         return super().from_architecture(resolved, **(arguments | kwargs))
 

@@ -74,4 +74,5 @@ def _class_of(architecture: architecture_pb2.Architecture, part: str, classes: t
     for layer in classes:
         if layer.kind == kind:
             return layer
+    # A classifier has neither pyramid nor predictor.
     raise LayerError(f'architecture "{architecture.name}" has no {part}')

@@ -53,6 +53,7 @@ def _asset(name: str) -> Markup:
 
 def section(title: str, content: Markup) -> Markup:
     """Returns a part of the page under its title; nothing where there is nothing to show."""
+    # A title over nothing would look like a fault of the report.
     if not content:
         return Markup()
     return Markup("<section><h2>{}</h2>{}</section>").format(title, content)

@@ -32,6 +32,7 @@ def _reason(trial: Trial) -> str:
 
 def _item(group: Sequence[Trial]) -> Markup:
     numbers = ", ".join(str(trial.number) for trial in group[:_MOST_NUMBERS])
+    # Thousands of trials may fail for one reason.
     if len(group) > _MOST_NUMBERS:
         numbers += ", …"
     count = f"{len(group):,} trials: " if len(group) > 1 else "trial "

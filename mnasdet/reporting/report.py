@@ -141,6 +141,7 @@ def _dates(trials: Sequence[Trial]) -> str:
     """Returns the dates from the first start to the last end; "" while no trial is finished."""
     starts = [trial.started for trial in trials if trial.started]
     ends = [trial.finished for trial in trials if trial.finished]
+    # A search that has just begun has starts and no end.
     if not starts or not ends:
         return ""
     first, last = min(starts), max(ends)

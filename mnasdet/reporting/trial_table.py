@@ -60,6 +60,7 @@ def table(
 def rows(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the trials that the table shows."""
     without = (TrialState.FAILED, TrialState.REJECTED)
+    # Each state has rows of its own: a search that rejects much still shows its failures.
     others = [trial for trial in trials if trial.state not in without]
     shown = sorted(others, key=_by_reward)[:MOST_ROWS]
     for state in without:

@@ -70,6 +70,7 @@ def _sample(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, count: int, weighed: Axes
 ) -> list[Trial]:
     settings = pipeline.search_config
+    # A search would never train what is over its limits.
     limited = limits.from_config(settings.limits, weighed.unit)
     return proxy_measurement.sample(
         pipeline,
