@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,38 @@ from mnasdet.tflite.exportable import Exportable
 
 
 @dataclass(frozen=True)
+class Form:
+    """A file that a model is deployed as.
+
+    Attributes:
+      content: what the file gives, for people.
+      arguments: of `export`.
+    """
+
+    graph_name: str
+    content: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class _Kind:
     """How models of one kind are deployed.
 
     Attributes:
-      forms: the files of a model, by their forms: the name, and arguments of `export`.
+      forms: the files of a model, by name; "raw" is the first.
       exportable: takes the task and the arguments of `deployment.exportable`.
       predict_function: as of `deployment.predict_function`.
     """
 
-    forms: Mapping[str, tuple[str, dict[str, Any]]]
+    forms: Mapping[str, Form]
     exportable: Callable[..., Exportable]
     predict_function: Callable[[Blueprint | None, str | os.PathLike], Predict]
 
 
 _DETECTORS = _Kind(
     {
-        "raw": (exporting.GRAPH_FILE, {}),
-        "nms": (exporting.NMS_GRAPH_FILE, {"nms": True}),
+        "raw": Form(exporting.GRAPH_FILE, "raw predictions"),
+        "nms": Form(exporting.NMS_GRAPH_FILE, "detections, for phone apps", {"nms": True}),
     },
     detector_file,
     interpreter.detection_function,
@@ -52,7 +66,7 @@ _DETECTORS = _Kind(
 _KINDS = {
     "ssd": _DETECTORS,
     "classification": _Kind(
-        {"raw": (interpreter.CLASSIFIER_GRAPH_FILE, {})},
+        {"raw": Form(interpreter.CLASSIFIER_GRAPH_FILE, "probabilities, for phone apps")},
         classifier_file.classifier_file,
         classifier_file.predict_function,
     ),
@@ -94,7 +108,7 @@ def export(
       kind: further arguments of `tflite.export.export`.
     """
     content = exportable(task, nms=nms, nms_score_threshold=nms_score_threshold, nms_type=nms_type)
-    graph_name, _ = _KINDS[task.blueprint.kind].forms["raw"]
+    graph_name = _KINDS[task.blueprint.kind].forms["raw"].graph_name
     return exporting.export(content, output_dir, **({"graph_name": graph_name} | kind))
 
 
@@ -118,22 +132,34 @@ def deploy(
     labels = label_map(pipeline.eval_input_reader[0])
     images = first_images(pipeline, task.blueprint.resizer, exporting.NUM_PARITY_IMAGES)
     graphs = {}
-    for form, (graph_name, kind) in _KINDS[task.blueprint.kind].forms.items():
-        graphs[form] = folder / graph_name
+    for name, form in _KINDS[task.blueprint.kind].forms.items():
+        graphs[name] = folder / form.graph_name
+        kind = form.arguments
         described = export(
-            task, folder, images=images, labels=labels, graph_name=graph_name, **kind
+            task, folder, images=images, labels=labels, graph_name=form.graph_name, **kind
         )
         # Suppression with a threshold of its own may cost accuracy, so its file is judged where
         # that is quick.
         if kind and accuracy.is_quick(pipeline):
-            described["accuracy"] = compare(task, pipeline, graphs[form], others=(), **kind)
+            described["accuracy"] = compare(task, pipeline, graphs[name], others=(), **kind)
             exporting.write_description(folder, described)
     logging.info("timing %s", " and ".join(graph.name for graph in graphs.values()))
     with opened(device or DeviceSpec()) as timing_device:
-        first, *others = [(form, timing_device.benchmark(graph)) for form, graph in graphs.items()]
+        first, *others = [(name, timing_device.benchmark(graph)) for name, graph in graphs.items()]
     timing = first[1] | dict(others)
     files.write_json(folder / "benchmark.json", timing)
     return timing
+
+
+def timings(kind: str, timing: dict[str, Any]) -> Iterator[tuple[Form, dict[str, Any]]]:
+    """Yields every file of a deployed model with its benchmark's result.
+
+    Args:
+      kind: the model's field in DetectionModel.
+      timing: what `deploy` returned.
+    """
+    for number, (name, form) in enumerate(_KINDS[kind].forms.items()):
+        yield form, timing[name] if number else timing
 
 
 def predict_function(blueprint: Blueprint | None, path: str | os.PathLike) -> Predict:

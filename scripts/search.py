@@ -148,7 +148,7 @@ def run(pipeline, model_dir: Path) -> None:
         command.print_json(to_json(model_dir, best.number, metrics, benchmark))
         return
     print_frontier(frontier, measured_ms, best, metrics, axes.from_config(pipeline))
-    print_files(model_dir / "best", benchmark)
+    print_files(model_dir / "best", task.blueprint.kind, benchmark)
     print(f"report: {report_path}")
 
 
@@ -234,17 +234,15 @@ def print_frontier(frontier, measured_ms, best, metrics, axes) -> None:
     print(f"trial {best.number}, retrained: {metric} {metrics[axes.objective]:.4f}")
 
 
-def print_files(folder: Path, benchmark) -> None:
+def print_files(folder: Path, kind: str, benchmark) -> None:
     """Prints where the TFLite files of the best trial are, and what each took when measured."""
-    from mnasdet.tflite import export
+    from mnasdet import deployment
     from mnasdet.tflite.devices.repeats import typical_ms
 
-    for name, result, content in (
-        (export.GRAPH_FILE, benchmark, "raw predictions"),
-        (export.NMS_GRAPH_FILE, benchmark["nms"], "detections, for phone apps"),
-    ):
+    for form, result in deployment.timings(kind, benchmark):
         noisy = ", noisy" if result["noisy"] else ""
-        print(f"{folder / name}: {content}; {typical_ms(result):.3f} ms measured{noisy}")
+        path = folder / form.graph_name
+        print(f"{path}: {form.content}; {typical_ms(result):.3f} ms measured{noisy}")
 
 
 def cli() -> None:

@@ -16,6 +16,8 @@ from mnasdet.errors import CheckpointError, UserError
 from mnasdet.evaluation.classification import BASELINE, RECALL, TOP_1, TOP_5
 from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
+from mnasdet.search import candidate as search_candidate
+from mnasdet.search import child
 from mnasdet.tflite import metadata
 from mnasdet.training import checkpoints, trainer
 
@@ -177,6 +179,28 @@ def test_the_file_has_its_labels(exported):
         assert archive.read(metadata.LABELS_FILE).decode().split() == list("0123456789")
 
 
+def test_a_deployed_classifier_is_one_file(trained, exported, tmp_path):
+    pipeline, _, _ = trained
+    task, _, _ = exported
+    timing = deployment.deploy(task, pipeline, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "benchmark.json",
+        "classify.tflite",
+        "export.json",
+    ]
+    ((form, result),) = deployment.timings("classification", timing)
+    assert form.graph_name == "classify.tflite"
+    assert result["median_ms"] == timing["median_ms"] > 0
+
+
+def test_a_detector_has_two_files_with_a_timing_each():
+    timing = {"median_ms": 1.0, "nms": {"median_ms": 2.0}}
+    named = {
+        form.graph_name: result["median_ms"] for form, result in deployment.timings("ssd", timing)
+    }
+    assert named == {"detect.tflite": 1.0, "detect_nms.tflite": 2.0}
+
+
 def test_a_classifier_has_nothing_to_suppress(exported, tmp_path):
     task, _, _ = exported
     with pytest.raises(UserError, match="--nms: a classifier finds no boxes to suppress"):
@@ -222,6 +246,26 @@ def test_its_backbone_starts_a_detector(trained):
         else:
             np.testing.assert_array_equal(variable, before[name], err_msg=name)
     assert taken > 50
+
+
+def test_a_child_of_a_search_is_judged_by_its_top_1():
+    pipeline = parse(PIPELINE)
+    pipeline.train_config.num_steps = 1
+    of_child = search_candidate.candidate(pipeline)
+    outcome = child.run_safely(
+        child.ChildTask(
+            pipeline.SerializeToString(),
+            text_format.MessageToString(of_child.architecture),
+            seed=0,
+        )
+    )
+    assert outcome.error is None
+    assert outcome.objective == TOP_1
+    assert outcome.accuracy == outcome.metrics[TOP_1]
+    # The costs are the classifier's.
+    backbone, head = of_child.sheet.parts["backbone"], of_child.sheet.parts["classifier"]
+    assert head.params == 32 * 10 + 10
+    assert of_child.sheet.total.params == backbone.params + head.params
 
 
 @pytest.mark.parametrize("name", ["mnasnet_a1_imagenet", "mnasnet_search_imagenet"])
