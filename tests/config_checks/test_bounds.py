@@ -31,6 +31,8 @@ UNREAD = {
     "eval_interval_secs", "max_evals", "startup_delay_steps", "keep_checkpoint_every_n_hours",
     "train_config.max_number_of_boxes", "retrain_config.max_number_of_boxes",
     "pretrain_config.max_number_of_boxes",
+    # Version 0.1 wrote it for information; it is cleared.
+    "model.architecture.image_size",
 }  # fmt: skip
 LIMITS = {
     # Something is smaller where it is larger than all there is: files, records, boxes, anchors.
