@@ -11,7 +11,7 @@ without, and its mAP beside Keras', the latter unasked only for 200 images or fe
     --checkpoint_dir=runs/bccd/best --output_dir=runs/bccd/tflite
   python scripts/export_tflite.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --checkpoint_dir=runs/bccd/best --output_dir=runs/bccd/int8 --quantization=int8 \\
-    --input_type=uint8 --nms --max_map_drop=0.01
+    --input_type=uint8 --nms --max_drop=0.01
 
 int8 and int16x8 take the ranges of activations from pictures of the training set.
 """

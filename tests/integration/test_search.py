@@ -19,7 +19,9 @@ def flags(folder, config):
 
 def trials(folder):
     """What does not depend on the clock or the process."""
-    columns = "number, tokens, key, state, metrics, latency_ms, reward, duplicate_of, error, seed"
+    columns = (
+        "number, tokens, key, state, metrics, accuracy, cost, reward, duplicate_of, error, seed"
+    )
     with sqlite3.connect(folder / "trials.db") as connection:
         rows = connection.execute(f"SELECT {columns} FROM trials ORDER BY number").fetchall()
     timeless = []

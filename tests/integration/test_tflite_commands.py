@@ -126,9 +126,7 @@ def test_int8_with_suppression_is_compared(graph_path, config_path, folder):
         status=1,
     )
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert (
-        "mAP drops by 0.0000, from Keras' 0.0000 to 0.0000; --max_map_drop allows -0.5" in message
-    )
+    assert "mAP drops by 0.0000, from Keras' 0.0000 to 0.0000; --max_drop allows -0.5" in message
     for step in (
         "exporting quantization int8",
         "exporting quantization fp16",
