@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags, logging
 
 from mnasdet import config
-from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_network
+from mnasdet.detectors.network import detection_network
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
 from mnasdet.scripts import command
@@ -134,9 +134,8 @@ def convert(architecture: architecture_pb2.Architecture, path: Path) -> dict[str
     from mnasdet.tflite.convert import convert
 
     network = detection_network(architecture, IMAGE_SIZE, NUM_CLASSES)
-    boxes, classes = network.outputs
-    path.write_bytes(convert(keras_model({BOX_ENCODINGS: boxes, CLASS_LOGITS: classes})))
-    total = cost_sheet(network.outputs).total
+    path.write_bytes(convert(keras_model(dict(network.predictions))))
+    total = cost_sheet(network.deployed).total
     return {"params": total.params, "multiply_adds": total.multiply_adds}
 
 

@@ -1,3 +1,3 @@
 """mnasdet searches object detectors for the device they will run on."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

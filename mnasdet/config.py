@@ -14,7 +14,7 @@ from google.protobuf import text_format
 
 from mnasdet import packaged, passwords, text_proto
 from mnasdet.architecture_string.conversion import from_string
-from mnasdet.architectures import input_size, with_input
+from mnasdet.architectures import input_size
 from mnasdet.blueprint import Blueprint
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
@@ -164,7 +164,9 @@ def _override(
     if train_input:
         pipeline.train_input_reader.tf_record_input_reader.input_path[:] = train_input
     if eval_input and not pipeline.eval_input_reader:
-        pipeline.eval_input_reader.add(shuffle=False)
+        reader = pipeline.eval_input_reader.add(shuffle=False)
+        if pipeline.train_input_reader.HasField("features"):
+            reader.features = pipeline.train_input_reader.features
     for reader in pipeline.eval_input_reader:
         if eval_input:
             reader.tf_record_input_reader.input_path[:] = eval_input
@@ -411,10 +413,11 @@ def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:
 def load_trained_architecture(path: str | os.PathLike) -> architecture_pb2.Architecture:
     """Returns the architecture that a training wrote beside its checkpoints; checked.
 
-    Version 0.1 wrote a searched image size into `image_size`.
+    Version 0.1 trained at the size of the config, which lies beside it, whatever `image_size` said.
     """
     loaded = text_proto.read(path, architecture_pb2.Architecture)
-    return _checked(with_input(loaded), str(path))
+    loaded.ClearField("image_size")
+    return _checked(loaded, str(path))
 
 
 def _checked(loaded: architecture_pb2.Architecture, where: str) -> architecture_pb2.Architecture:

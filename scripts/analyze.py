@@ -99,13 +99,13 @@ def _latency(architecture, image_size, num_classes: int) -> dict[str, Any]:
     from mnasdet.tflite.latency.latency_table import LatencyTable
 
     table = LatencyTable.load(FLAGS.latency_table)
-    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes).outputs)
+    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes))
     size = "x".join(map(str, image_size))
     return {"table": FLAGS.latency_table} | _breakdown(
         f"{architecture.name or 'unnamed'} at {size}",
         latency_breakdown.by_layer(table, sheet),
         table.latency_ms(sheet),
-        table.constant_ms,
+        sheet.runs * table.constant_ms,
     )
 
 
@@ -223,7 +223,7 @@ def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
 
     # Typed in again, the string stands for what was counted, image size and all.
     architecture.input.height, architecture.input.width = image_size
-    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes).outputs)
+    sheet = cost_sheet(models.network_of(architecture, image_size, num_classes))
     return {
         "architecture": architecture.name or "unnamed",
         "structure": to_string(architecture),

@@ -96,7 +96,7 @@ def summarize(pipeline) -> dict[str, Any]:
     architecture = blueprint.architecture
     train = pipeline.train_config
     optimizer = train.optimizer.WhichOneof("optimizer")
-    sheet = cost_sheet(models.network(blueprint).outputs)
+    sheet = cost_sheet(models.network(blueprint))
     summary = {
         "architecture": architecture.name or "unnamed",
         "structure": to_string(architecture),

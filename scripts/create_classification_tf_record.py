@@ -7,7 +7,7 @@ is no picture, or broken, is logged with its file, left out and counted.
 
   python scripts/create_classification_tf_record.py --images_dir=pets --output_dir=data
   python scripts/create_classification_tf_record.py --images_dir=ILSVRC/train \\
-    --output_dir=imagenet --num_shards=1024 --validation_fraction=0.039
+    --output_dir=imagenet --num_shards=512 --validation_fraction=0.039
 """
 
 from __future__ import annotations

@@ -52,6 +52,8 @@ def main() -> None:
     if FLAGS.tflite_path and (FLAGS.every_exit or FLAGS["exit"].value):
         raise UserError("--exit and --every_exit need --checkpoint_dir; a graph has one exit")
     pipeline = command.load_pipeline(readers=("eval_input_reader",))
+    if pipeline.model.HasField("classification") and (FLAGS.every_exit or FLAGS["exit"].value):
+        raise UserError("--exit and --every_exit are for detectors; a classifier has one exit")
     if FLAGS.every_exit:
         print_exits(evaluate_exits(pipeline))
         return

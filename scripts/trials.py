@@ -25,6 +25,9 @@ from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
 
+# What the two were called before a trial had one accuracy and one cost.
+_OLD_SORTS = {"mAP": "accuracy", "latency": "cost"}
+
 # The names of trial_store.TrialState, which loads too much for --help.
 _STATES = ["pending", "running", "complete", "failed", "rejected"]
 
@@ -35,7 +38,12 @@ command.define_required(
     "or PGPASSWORD than in the URL.",
 )
 flags.DEFINE_string("search_name", None, "Needed where the store holds several searches.")
-flags.DEFINE_enum("sort", "number", ["number", "reward", "accuracy", "cost"], "Best first.")
+flags.DEFINE_enum(
+    "sort",
+    "number",
+    ["number", "reward", "accuracy", "cost", *_OLD_SORTS],
+    "Best first; mAP and latency are accuracy and cost.",
+)
 flags.DEFINE_enum("state", None, _STATES, "Only trials in this state.")
 flags.DEFINE_integer("limit", 0, "So many trials at most; 0: all.", lower_bound=0)
 flags.DEFINE_bool("searches", False, "The searches of the store.")
@@ -99,9 +107,10 @@ def list_trials() -> Result:
 
 def _sort_key(row: dict[str, Any]) -> tuple[bool, float, int]:
     """Sorts the best first; trials without the value come last, by number."""
-    value = row[FLAGS.sort]
+    name = _OLD_SORTS.get(FLAGS.sort, FLAGS.sort)
+    value = row[name]
     # More is better for these two alone.
-    sign = -1 if FLAGS.sort in ("reward", "accuracy") else 1
+    sign = -1 if name in ("reward", "accuracy") else 1
     return value is None, sign * (value or 0), row["number"]
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from google.protobuf import text_format
 
-from mnasdet import config, text_proto
+from mnasdet import architectures, config, text_proto
 from mnasdet.errors import ConfigError
 from mnasdet.models import network_of
 from mnasdet.networks import hyperparams
@@ -449,13 +449,16 @@ def test_the_image_size_of_version_0_1(tmp_path):
     old = config.load_architecture("mobilenet_v2_mnasfpn")
     old.ClearField("published_at")
     old.image_size = 64
-    # A config's own resizer decided, a trial's searched size beside its checkpoints.
+    # A config's resizer decided, also over what lies beside checkpoints.
     pipeline.model.architecture.CopyFrom(old)
     assert config.resolve(pipeline).image_size == (320, 320)
     path = tmp_path / "architecture.textproto"
     path.write_text(text_format.MessageToString(old))
     trained = config.load_trained_architecture(path)
-    assert config.resolve(pipeline, trained).image_size == (64, 64)
+    assert config.resolve(pipeline, trained).image_size == (320, 320)
+    # In a trial it was searched.
+    searched = architectures.from_trial(text_format.MessageToString(old))
+    assert config.resolve(pipeline, searched).image_size == (64, 64)
     # In another file either may be meant.
     with pytest.raises(ConfigError, match=r"textproto: image_size was replaced: write input \{ "):
         config.load_architecture(str(path))

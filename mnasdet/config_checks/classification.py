@@ -7,6 +7,7 @@ import math
 from mnasdet.config_checks.architecture import MAX_CLASSES
 from mnasdet.config_checks.image_resizer import check_resizer
 from mnasdet.config_checks.section import Section
+from mnasdet.config_checks.training import trainings
 from mnasdet.protos import architecture_pb2
 
 # Fields that only detectors have a use for. Beside a classifier they would be without effect, and
@@ -54,9 +55,22 @@ def _check_rest(root: Section) -> None:
         for name in _OF_DETECTORS[section.path.partition("[")[0]]:
             if _is_set(section, name):
                 section.report(name, "is for detectors and has no effect here; remove it")
-    for step in root.child("train_config").children("data_augmentation_options"):
-        if step.message.HasField(_OF_BOXES):
-            step.report(_OF_BOXES, "is for detectors and has no effect here; remove it")
+    for training in trainings(root):
+        for step in training.children("data_augmentation_options"):
+            if step.message.HasField(_OF_BOXES):
+                step.report(_OF_BOXES, "is for detectors and has no effect here; remove it")
+            if step.message.HasField("random_crop_image"):
+                _check_crop(step.child("random_crop_image"))
+
+
+def _check_crop(crop: Section) -> None:
+    """Checks a crop where the whole image is the object: less of it is never cut out."""
+    least = crop.message.min_object_covered
+    crop.require(
+        least <= crop.message.min_area,
+        "min_object_covered",
+        f"at most min_area, {crop.message.min_area:g}, is allowed: the whole image is the object",
+    )
 
 
 def _is_set(section: Section, name: str) -> bool:

@@ -20,6 +20,16 @@ _MAX_REPEATS = 1000
 _CHECKPOINT_TYPES = ("classification", "detection", "fine_tune", "full")
 
 
+def trainings(root: Section) -> list[Section]:
+    """Returns all trainings that a config describes: its own, and those around a search."""
+    found = [root.child("train_config")]
+    if root.message.HasField("search_config"):
+        search = root.child("search_config")
+        names = ("pretrain_config", "retrain_config")
+        found += [search.child(name) for name in names if search.message.HasField(name)]
+    return found
+
+
 def check_train(train: Section, starts: bool = True) -> None:
     """Checks how to train.
 

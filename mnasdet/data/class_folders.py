@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +87,13 @@ def listing(images_dir: str | os.PathLike[str], names: Mapping[int, str] | None 
     odd = []
     for name in sorted(_files(images_dir)):
         class_name, _, rest = name.partition("/")
-        if not rest:
+        if any(part.startswith((".", "@")) or part == "__MACOSX" for part in name.split("/")):
+            odd.append(f"{shown(name)!r} is a system's own copy or note")
+        elif not _is_text(name):
+            odd.append(f"{shown(name)!r} has a name that is no UTF-8")
+        elif Path(images_dir, name).is_dir():
+            odd.append(f"{shown(name)!r} is a link to a folder")
+        elif not rest:
             odd.append(f"{shown(name)!r} lies in no folder of a class")
         elif not name.lower().endswith(pictures.ENDINGS):
             odd.append(f"{shown(name)!r} is no picture by its ending")
@@ -177,6 +184,13 @@ def convert(
         ("train", TRAIN, train, num_shards),
         ("validation", VALIDATION, validation, few),
     )
+    for name, file, part, _ in parts:
+        if not part and (old := sorted(Path(output_dir).glob(f"{glob.escape(file)}-*"))):
+            # They would stay, and pass for the other half of this conversion.
+            raise DataError(
+                f"{old[0]}: is there, and nothing is for {name} now; delete it or choose another "
+                "--output_dir"
+            )
     with contextlib.ExitStack() as opened:
         for name, file, part, shards in parts:
             if part:
@@ -227,6 +241,14 @@ def _images(
         )
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _leave_out(problem: str, skip_bad: bool, summary: Summary) -> None:
     if not skip_bad:
         raise DataError(f"{problem} (--bad_records=skip leaves it out)")
@@ -246,6 +268,8 @@ def _check_losses(summary: Summary, num_files: int, max_lost_share: float) -> No
 
 def _files(folder: str | os.PathLike[str]) -> Iterable[str]:
     """Yields the paths of all files below a folder, with "/"."""
-    for inner, _, names in os.walk(folder):
-        for name in names:
+    for inner, folders, names in os.walk(folder):
+        # A link to a folder is not followed: it may lead anywhere, also back here.
+        links = [name for name in folders if Path(inner, name).is_symlink()]
+        for name in (*names, *links):
             yield Path(inner, name).relative_to(folder).as_posix()

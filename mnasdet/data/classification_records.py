@@ -76,7 +76,7 @@ def from_example(
     """Returns the image of an example.
 
     The label counts. ImageNet's texts are sentences ("tench, Tinca tinca"), so a text stands for a
-    class only where there is no label.
+    class only where there is no label. One that is the name of another class is an error.
 
     Args:
       ids: class ids by name.
@@ -94,6 +94,12 @@ def from_example(
         if labels[0] != np.floor(labels[0]):
             raise ValueError(f"{CLASS_KEY} is {labels[0]:g}, expected a whole number")
         class_id = int(labels[0])
+        # A text that is no name, such as ImageNet's sentences, says nothing of the label.
+        if (of_name := (ids or {}).get(name, class_id)) != class_id:
+            raise ValueError(
+                f"{CLASS_KEY} is {class_id}, and {TEXT_KEY} {shown(name)!r} is class {of_name} of "
+                "the label map; is it the records' own?"
+            )
     elif name:
         class_id = (ids or {}).get(name, 0)
     else:

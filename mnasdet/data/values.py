@@ -127,6 +127,9 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"the name has {len(name)} characters; at most {_MAX_NAME_CHARACTERS} are allowed"
         )
+    # Readers of a TFLite file's labels, which stand one a line, would count on from the second.
+    if len(name.splitlines()) > 1:
+        raise ValueError(f"the name {name!r} has a line break in it")
 
 
 def text(value: Any) -> str:

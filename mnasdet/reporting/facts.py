@@ -91,8 +91,9 @@ def data_set(reader: input_reader_pb2.InputReader) -> str:
     counted = f"{len(files)} file{'s' * (len(files) != 1)}"
     if sum(tf.io.gfile.stat(file).length for file in files) <= _MOST_COUNTED_BYTES:
         pictures, boxes = _count(files)
-        # Records of a classifier have no boxes.
-        counted += f", {pictures:,} pictures" + (f", {boxes:,} boxes" if boxes else "")
+        counted += f", {pictures:,} pictures"
+        if reader.features == input_reader_pb2.InputReader.BOXES:
+            counted += f", {boxes:,} boxes"  # Also none: that explains an mAP of -1.
     return f"{name}: {counted}"
 
 

@@ -110,9 +110,11 @@ def run(task: ChildTask) -> Outcome:
 
 
 def _check_file_size(blueprint: Blueprint, max_file_size: int) -> None:
+    from mnasdet.networks.keras_builder import keras_model
     from mnasdet.tflite.convert import convert
 
-    size = len(convert(models.build(blueprint).model))
+    (graph,) = models.network(blueprint)
+    size = len(convert(keras_model(dict(graph.outputs))))
     if size > max_file_size:
         raise Rejected(
             f"the TFLite file has {size:,} bytes; limits.max_file_size is {max_file_size:,}"

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging
+from google.protobuf import text_format
 
 from mnasdet import config, files
+from mnasdet.architectures import from_trial
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, search_pb2
 from mnasdet.search import axes, identity
@@ -252,12 +254,11 @@ def write(
 ) -> dict[str, Any]:
     """Writes pareto.json and architectures/ of the frontier, and search.json with the counts.
 
-    Returns:
-      The content of search.json.
-
-
     Args:
       measured_ms: latencies by trial number, as far as they were measured.
+
+    Returns:
+      The content of search.json.
     """
     description = read_description(model_dir) | {"counts": counts(trials)}
     files.write_json(model_dir / SEARCH_FILE, description)
@@ -268,7 +269,8 @@ def write(
     # Members of an earlier frontier would stay among those of this one.
     shutil.rmtree(folder, ignore_errors=True)
     for trial in members:
-        files.write(folder / f"trial_{trial.number:05d}.textproto", trial.architecture)
+        text = text_format.MessageToString(from_trial(trial.architecture))
+        files.write(folder / f"trial_{trial.number:05d}.textproto", text)
     return description
 
 

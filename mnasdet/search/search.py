@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 from collections.abc import Callable, Sequence
 
 from absl import logging
@@ -137,8 +138,9 @@ class Search:
         }
         costs = self._costs(candidates)
         trials = [self._new_trial(number, *found) for number, found in costs.items()]
-        self.store.add(trials)
+        # Known first: what ends the search in between leaves none of them running.
         self._trials |= {trial.number: trial for trial in trials}
+        self.store.add(trials)
         for trial in trials:
             if trial.is_finished:
                 self.on_trial(trial)
@@ -213,20 +215,23 @@ class Search:
 
     def _leave_open(self) -> None:
         """Says in the store that nobody trains the trials any more that have no result."""
-        # A store that fails is why the search ends; it would fail here again for every trial.
-        with contextlib.suppress(UserError):
-            for trial in self._trials.values():
-                if trial.state is TrialState.RUNNING:
-                    self.store.update(trial, state=TrialState.PENDING, started=None)
+        running = [t for t in self._trials.values() if t.state is TrialState.RUNNING]
+        for trial in running:
+            # Neither a store that fails nor a trial that is not in it hides why the search ends.
+            with contextlib.suppress(UserError):
+                self.store.update(trial, state=TrialState.PENDING, started=None)
 
     def _finish(self, trial: Trial, outcome: Outcome) -> None:
         if outcome.error:
             state = TrialState.REJECTED if outcome.rejected else TrialState.FAILED
-            self._close(trial, state=state, error=outcome.error, worker=outcome.worker)
+            self._close(
+                trial, outcome.seconds, state=state, error=outcome.error, worker=outcome.worker
+            )
             return
         assert trial.cost is not None
         self._close(
             trial,
+            outcome.seconds,
             state=TrialState.COMPLETE,
             metrics=trial.metrics | outcome.metrics,
             accuracy=outcome.accuracy,
@@ -234,8 +239,13 @@ class Search:
             worker=outcome.worker,
         )
 
-    def _close(self, trial: Trial, **result) -> None:
-        finished = self.store.update(trial, finished=now(), **result)
+    def _close(self, trial: Trial, seconds: float = 0.0, **result) -> None:
+        """Stores a result, of a child that took so many seconds."""
+        end = now()
+        if seconds:
+            # Until now the start was when the trial was written, ahead of those before it.
+            result["started"] = end - datetime.timedelta(seconds=seconds)
+        finished = self.store.update(trial, finished=end, **result)
         self._trials[trial.number] = finished
         self.on_trial(finished)
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mnasdet import architectures, config, deployment
+from mnasdet import architectures, config, deployment, text_proto
 from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.trials.trial_store import Trial
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -51,5 +51,9 @@ def retraining(
 def _forget_another(folder: Path, architecture: architecture_pb2.Architecture) -> None:
     """Removes another architecture's training: a search that went on may have found a better."""
     own = folder / run_files.ARCHITECTURE_FILE
-    if own.exists() and config.load_trained_architecture(own) != architecture:
+    if not own.exists():
+        return
+    # Version 0.1 wrote a searched image size here as it did into its trials.
+    trained = architectures.with_input(text_proto.read(own, architecture_pb2.Architecture))
+    if trained != architecture:
         shutil.rmtree(folder)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
 import tf_keras
 
 import mnasdet
@@ -15,7 +16,8 @@ from mnasdet.classifiers.classifier import Classifier, found
 from mnasdet.classifiers.network import LOGITS
 from mnasdet.errors import UserError
 from mnasdet.evaluation.evaluate import Predict
-from mnasdet.tflite import metadata
+from mnasdet.tflite import graph_file, metadata
+from mnasdet.tflite.convert import quiet
 from mnasdet.tflite.graph_file import schema
 from mnasdet.tflite.interpreter import TfliteModel
 from mnasdet.tflite.metadata import AXIS_LABELS, Tensor
@@ -31,11 +33,9 @@ class ClassifierFile:
 
     classifier: Classifier
 
-    @cached_property
+    @property
     def model(self) -> tf_keras.Model:
-        own = self.classifier.model
-        softmax = tf_keras.layers.Softmax(name=PROBABILITIES)
-        return tf_keras.Model(own.inputs, {PROBABILITIES: softmax(own.output[LOGITS])})
+        return self.classifier.model
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -46,7 +46,10 @@ class ClassifierFile:
         return None
 
     def finish(self, graph: schema.ModelT) -> None:
-        pass  # The softmax is a part of the model.
+        # A graph of its own, as suppression is. In int8 a softmax gives 0 to every class below
+        # 1/512, and the five best would go by their numbers.
+        (tensor,) = graph_file.append(graph, graph_file.read(_softmax(self.classifier.num_classes)))
+        graph_file.set_outputs(graph, {PROBABILITIES: tensor}, {PROBABILITIES: PROBABILITIES})
 
     def metadata(self, *, input_type: str, labels: bool) -> metadata.Model:
         height, width = self.image_size
@@ -72,6 +75,19 @@ class ClassifierFile:
         return {"num_classes": self.classifier.num_classes}
 
 
+def _softmax(num_classes: int) -> bytes:
+    """Returns a TFLite graph of float32: logits to probabilities."""
+
+    def probabilities(logits):
+        return {PROBABILITIES: tf.nn.softmax(logits)}
+
+    signature = [tf.TensorSpec((1, num_classes), name=LOGITS)]
+    function = tf.function(probabilities, signature, autograph=False).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    with quiet():
+        return converter.convert()
+
+
 def classifier_file(
     classifier: Classifier,
     *,
@@ -95,8 +111,23 @@ def predict_function(blueprint: Blueprint | None, path: str | os.PathLike) -> Pr
     Args:
       blueprint: the classifier's, to compare the file with.
       path: a file of `export`.
+
+    Raises:
+      UserError: it is another file, or takes other images or tells other classes than the config.
     """
     model = TfliteModel(path)
+    if model.output_names != [PROBABILITIES]:
+        raise UserError(
+            f"{path}: gives {', '.join(model.output_names)}; a classifier's file gives "
+            f"{PROBABILITIES}: use the config that it was exported with"
+        )
     if blueprint is not None:
         model.check_image_size(blueprint.image_size)
-    return lambda images: found(model.predict(images)[PROBABILITIES])
+        image = np.zeros((1, *model.image_size, 3), np.float32)
+        num_classes = model.predict(image)[PROBABILITIES].shape[-1]
+        if num_classes != blueprint.num_classes:
+            raise UserError(
+                f"{path}: tells {num_classes} classes apart, the config has num_classes: "
+                f"{blueprint.num_classes}; use the config that it was exported with"
+            )
+    return lambda images: found(tf.constant(model.predict(images)[PROBABILITIES]))

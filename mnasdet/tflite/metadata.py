@@ -111,7 +111,8 @@ def read_labels(path: str | os.PathLike, background: bool) -> dict[int, str]:
     with zipfile.ZipFile(path) as archive:
         if LABELS_FILE not in archive.namelist():
             return {}
-        lines = archive.read(LABELS_FILE).decode().splitlines()
+        # Not splitlines: a name may have other characters in it that break lines.
+        lines = archive.read(LABELS_FILE).decode().removesuffix("\n").split("\n")
     names = enumerate(lines, start=0 if background else 1)
     return {number: name for number, name in names if number and name != _NO_LABEL}
 

@@ -281,6 +281,9 @@ def load_task(
     for reader in pipeline.eval_input_reader[:1]:
         run_files.check_usable(Path(prefix).parent, blueprint, input_pipeline.label_map(reader))
     architecture = blueprint.architecture
+    if architecture.HasField("classifier") != (blueprint.kind == "classification"):
+        trained = "a classifier" if architecture.HasField("classifier") else "a detector"
+        raise CheckpointError(f"{prefix}: is {trained}; the config's model is not")
     last = num_exits(architecture)
     if exit_ not in (0, last) and not (architecture.deep_supervision and 0 < exit_ < last):
         trained = f"1 to {last}" if architecture.deep_supervision else f"{last}, the last,"

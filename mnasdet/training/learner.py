@@ -89,8 +89,12 @@ class Learner:
             ),
         )
         if jit_compile is None:
-            # On a CPU, XLA makes depthwise convolutions several times slower.
-            jit_compile = task.compiles and bool(tf.config.list_logical_devices("GPU"))
+            # On a CPU, XLA makes depthwise convolutions several times slower. Nowhere does it know
+            # the sums over replicas of a synchronised batch normalisation.
+            synchronized = any(getattr(layer, "synchronized", False) for layer in self.model.layers)
+            alone = self._strategy.num_replicas_in_sync == 1
+            on_gpus = bool(tf.config.list_logical_devices("GPU"))
+            jit_compile = task.compiles and on_gpus and (alone or not synchronized)
         self.update = self._traced(task, jit_compile)
         if quantization_delay:
             observe = self._traced(task, jit_compile)

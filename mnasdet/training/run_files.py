@@ -30,6 +30,9 @@ _NO_LAYERS = ("name", "source", "published_at", "input")
 # Fields of the model's settings that decide what its outputs mean.
 _DECISIVE = ("num_classes", "image_resizer", "box_coder")
 
+# Fields of image resizers that say how large the input is.
+_SIZES = {"height", "width", "min_dimension", "max_dimension"}
+
 
 def write(
     folder: Path,
@@ -159,6 +162,12 @@ def _decisive(
                 getattr(settings, name).CopyFrom(field)
             else:
                 setattr(settings, name, field)
+    # An architecture may decide the size in the resizer's place: it is compared once, as it is.
+    resizer = settings.image_resizer
+    if kind := resizer.WhichOneof("image_resizer_oneof"):
+        for name in _SIZES:
+            if name in getattr(resizer, kind).DESCRIPTOR.fields_by_name:
+                getattr(resizer, kind).ClearField(name)
     kept.model.architecture.input.height, kept.model.architecture.input.width = blueprint.image_size
     optimizer = pipeline.train_config.optimizer.WhichOneof("optimizer")
     if optimizer:

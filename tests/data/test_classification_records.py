@@ -80,9 +80,12 @@ def test_round_trip():
 
 
 def test_a_label_counts_and_a_text_stands_in_for_it():
-    example = classification_records.to_example(image(class_name="goldfish"))
+    sentence = classification_records.to_example(image(class_name="goldfish, Carassius auratus"))
     ids = {"goldfish": 2}
-    assert classification_records.from_example(example, ids).class_id == 1
+    assert classification_records.from_example(sentence, ids).class_id == 1
+    example = classification_records.to_example(image(class_name="goldfish"))
+    with pytest.raises(ValueError, match="label is 1, and .*text 'goldfish' is class 2 of the"):
+        classification_records.from_example(example, ids)
     del example.features.feature["image/class/label"]
     assert classification_records.from_example(example, ids).class_id == 2
 

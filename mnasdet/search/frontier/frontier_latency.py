@@ -27,9 +27,11 @@ def measure(
 
     It does so on the device that the search measures on, or else on this machine.
 
-
     Args:
       known: what was measured already.
+
+    Returns:
+      Milliseconds by trial number: of the fastest of five turns.
     """
     measured = dict(known)
     new = [trial for trial in members if trial.number not in known]

@@ -143,7 +143,8 @@ def _scaled(
     pyramid = _pyramid(architecture)
     if repeats is not None:
         if not hasattr(pyramid, "repeats"):
-            raise UserError(f"--repeats: the {pyramid.DESCRIPTOR.name} pyramid has none")
+            has = "a classifier" if pyramid is None else f"the {pyramid.DESCRIPTOR.name} pyramid"
+            raise UserError(f"--repeats: {has} has none")
         pyramid.repeats = repeats
     if depth_multiplier is not None:
         architecture.depth_multiplier = depth_multiplier
@@ -179,8 +180,10 @@ def _scale(architecture: architecture_pb2.Architecture) -> tuple[int | None, flo
 
 
 def _pyramid(architecture: architecture_pb2.Architecture):
+    """Returns the message of the feature pyramid; None for a classifier."""
     pyramid = architecture.feature_pyramid
-    return getattr(pyramid, pyramid.WhichOneof("feature_pyramid_oneof"))
+    name = pyramid.WhichOneof("feature_pyramid_oneof")
+    return getattr(pyramid, name) if name else None
 
 
 def _name(trial: int, repeats: int | None, depth_multiplier: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,6 +92,9 @@ _VERSION_3_COLUMNS = {"searches": {"checksum"}, "trials": {"checksum", "told_fai
 # `trials` has these since version 4, and had `_OLD_COST` before.
 _VERSION_4_COLUMNS = {"accuracy", "cost"}
 _OLD_COST = "latency_ms"
+
+# A lease of version 3 that was renewed within so many seconds has a holder.
+_SIGN_OF_LIFE_SECONDS = 60.0
 
 # Any constant; every process that makes or changes tables on a PostgreSQL server takes it.
 _ADVISORY_LOCK = 0x6D6E6173
@@ -180,6 +184,8 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
         _METADATA.create_all(connection)
         connection.execute(_SCHEMA_VERSION.insert().values(version=VERSION))
         return
+    if found == 3:
+        _check_idle(connection)
     if found == 1:
         _copy_version_1(connection, search_name)
     if found == 2:
@@ -193,6 +199,20 @@ def prepare(connection: sa.Connection, search_name: str) -> None:
             set_checksum(connection, SEARCHES, sa.true())
         connection.execute(_SCHEMA_VERSION.delete())
         connection.execute(_SCHEMA_VERSION.insert().values(version=VERSION))
+
+
+def _check_idle(connection: sa.Connection) -> None:
+    """Raises UnknownSchemaError while an older mnasdet works on a search of the database.
+
+    Its next trial would fail, and the children in training would be lost.
+    """
+    latest = time.time() - _SIGN_OF_LIFE_SECONDS
+    working = sa.select(sa.func.count()).select_from(LEASES).where(LEASES.c.heartbeat > latest)
+    if connection.execute(working).scalar_one():
+        raise UnknownSchemaError(
+            "holds a search that an older mnasdet works on; end it, or if it has just ended wait a "
+            "minute, before this version opens the database"
+        )
 
 
 def add_search(connection: sa.Connection, name: str) -> int:
@@ -310,6 +330,9 @@ def _readable_rows(connection: sa.Connection) -> Sequence[sa.RowMapping]:
 
 def _old_accuracy(row: Mapping[str, Any]) -> float | None:
     """Returns the accuracy of a trial that has none in a column of its own."""
-    value = json.loads(row["metrics"]).get(objectives.FIRST)
-    # pycocotools says -1 where there is nothing to find; JSON has null for NaN.
-    return None if value is None or row["state"] != "COMPLETE" else max(float(value), 0.0)
+    try:
+        value = json.loads(row["metrics"]).get(objectives.FIRST)
+        # pycocotools says -1 where there is nothing to find; JSON has null for NaN.
+        return None if value is None or row["state"] != "COMPLETE" else max(float(value), 0.0)
+    except (ValueError, TypeError, AttributeError):
+        return None  # A damaged row, which its reader names.

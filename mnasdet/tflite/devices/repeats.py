@@ -12,7 +12,6 @@ from mnasdet.errors import ConfigError
 
 # Times `Repeats.max_spread`: above it a user cannot rely on the median. By default that is a tenth,
 # the difference between two networks that are worth comparing.
-# what two networks that are compared differ by.
 _NOISY = 2.0
 
 

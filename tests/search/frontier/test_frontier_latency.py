@@ -8,7 +8,6 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.protos import pipeline_pb2
-from mnasdet.search import latency
 from mnasdet.search.frontier import frontier_latency
 from mnasdet.search.trials.trial_store import Trial
 
@@ -51,12 +50,11 @@ def order(monkeypatch):
             counts[number] += 1
             return {"median_ms": turn_ms, "mean_ms": 100.0, "iqr_ms": 0.0, "noisy": False}
 
-    class Spec:
-        @contextmanager
-        def open(self):
-            yield Clock()
+    @contextmanager
+    def opened(spec):
+        yield Clock()
 
-    monkeypatch.setattr(latency, "device_spec", lambda proto: Spec())
+    monkeypatch.setattr(frontier_latency, "opened", opened)
     return order
 
 
