@@ -144,3 +144,28 @@ def test_another_label_map_is_not_overwritten(folder, tmp_path):
     label_map.save(tmp_path / "data" / "label_map.pbtxt", {1: "cat"})
     with pytest.raises(DataError, match="exists and differs from the classes of"):
         class_folders.convert(folder, tmp_path / "data")
+
+
+def test_copies_of_systems_and_links_are_no_pictures(folder, tmp_path):
+    for name in ("__MACOSX/red/._0.png", "red/.ipynb_checkpoints/0.png", "red/@eaDir/0.png"):
+        copy = folder / name
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes((folder / "red" / "0.png").read_bytes())
+    (folder / "cat").symlink_to(folder / "red")
+    listed = class_folders.listing(folder)
+    assert listed.names == {1: "blue", 2: "green", 3: "red"}
+    assert [len(names) for names in listed.pictures.values()] == [10, 10, 10]
+    assert len(listed.odd) == 4
+    assert "'cat' is a link to a folder" in " ".join(listed.odd)
+
+
+def test_records_of_another_split_do_not_stay(folder, tmp_path):
+    class_folders.convert(folder, tmp_path / "data", validation_fraction=0.2)
+    with pytest.raises(DataError, match="val.record-00000-of-00001: is there, and nothing is for"):
+        class_folders.convert(folder, tmp_path / "data", validation_fraction=0)
+
+
+def test_a_name_of_two_lines_is_no_class(folder):
+    (folder / "red").rename(folder / "r\ned")
+    with pytest.raises(DataError, match="has a line break in it"):
+        class_folders.listing(folder)

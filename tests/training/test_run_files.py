@@ -1,6 +1,7 @@
 """The files beside checkpoints that say what they are checkpoints of."""
 
 import pytest
+from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.errors import CheckpointError
@@ -52,3 +53,28 @@ def test_a_config_that_cannot_be_read_is_not_compared(tiny_pipeline, folder, cap
     check_same(folder, tiny_pipeline)
     assert "not compared with the config that trained: " in caplog.text
     assert 'did you mean "momentum_optimizer"?' in caplog.text
+
+
+def test_a_folder_of_version_0_1_goes_on_at_the_size_of_its_config(tiny_pipeline, folder):
+    """It held the size that a named architecture was published at, and trained at the config's."""
+    path = folder / run_files.ARCHITECTURE_FILE
+    old = config.resolve(tiny_pipeline).architecture
+    old.ClearField("published_at")
+    old.image_size = 320
+    path.write_text(text_format.MessageToString(old))
+    check_same(folder, tiny_pipeline)
+    trained = config.load_trained_architecture(path)
+    assert config.resolve(tiny_pipeline, trained).image_size == (64, 64)
+
+
+def test_a_size_may_be_said_by_the_config_or_by_the_architecture(tiny_pipeline, folder):
+    """Version 0.1 wrote a searched size into the resizer of the winner's config."""
+    trial = config.resolve(tiny_pipeline).architecture
+    trial.input.height = trial.input.width = 64
+    tiny_pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 96
+    tiny_pipeline.model.ssd.image_resizer.fixed_shape_resizer.width = 96
+    blueprint = config.resolve(tiny_pipeline, trial)
+    run_files.check_same(folder, blueprint, tiny_pipeline, LABELS)
+    trial.input.height = 96
+    with pytest.raises(CheckpointError, match=r"input\.height is 64 in the folder, 96"):
+        run_files.check_same(folder, config.resolve(tiny_pipeline, trial), tiny_pipeline, LABELS)
