@@ -1,11 +1,11 @@
-"""COCO metrics of a trained detector, or of a TFLite file, on the evaluation set.
+"""Evaluates a trained detector or classifier, or a TFLite file, on the evaluation set.
 
   python scripts/evaluate.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --checkpoint_dir=runs/bccd/best
   python scripts/evaluate.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --tflite_path=runs/bccd/tflite/detect.tflite
 
-Beside the COCO metrics and the mAP of every class stands what the best constant boxes reach: for
+A classifier has its top-1 and top-5. Beside a detector's COCO metrics and the mAP of every class stands what the best constant boxes reach: for
 each class one fixed box on every picture, chosen on the evaluation set itself (ConstantBoxes_…). A
 model that is level with them has learnt nothing but where objects usually are. In JSON, -1 stands
 for what cannot be measured, such as the mAP of large objects where there are none.

@@ -1,6 +1,7 @@
-"""Exports a trained detector to TFLite: detect.tflite, anchors.npy and export.json.
+"""Exports a trained model to TFLite: detect.tflite, anchors.npy and export.json of a detector,
+classify.tflite of a classifier.
 
-The graph takes one image and gives the raw box encodings and class scores by name, or, with --nms,
+A detector's graph takes one image and gives the raw box encodings and class scores by name, or, with --nms,
 detections; export.json says how to read them and how far the raw ones are from Keras' on images of
 the evaluation set. The file itself has TFLite metadata, with the label map, for phone apps.
 

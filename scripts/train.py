@@ -1,4 +1,4 @@
-"""Trains a detector and evaluates it, in one process.
+"""Trains a detector or a classifier and evaluates it, in one process.
 
 Writes to --model_dir: checkpoints, the best one in best/, TensorBoard events, metrics.json, and the
 config (pipeline.config), label map and architecture that were used. Run again, it goes on from the

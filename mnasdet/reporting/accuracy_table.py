@@ -1,4 +1,4 @@
-"""The metrics of the retrained detector as tables in HTML."""
+"""The metrics of the retrained model as tables in HTML."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def finish(
       device: that is measured on; this machine if left out.
 
     Returns:
-      The retrained detector's metrics and the benchmark's result.
+      The retrained model's metrics and the benchmark's result.
     """
     architecture = architectures.from_trial(trial.architecture)
     _forget_another(folder, architecture)
