@@ -5,10 +5,11 @@
   python scripts/evaluate.py --pipeline_config_path=runs/bccd/pipeline.config \\
     --tflite_path=runs/bccd/tflite/detect.tflite
 
-A classifier has its top-1 and top-5. Beside a detector's COCO metrics and the mAP of every class stands what the best constant boxes reach: for
-each class one fixed box on every picture, chosen on the evaluation set itself (ConstantBoxes_…). A
-model that is level with them has learnt nothing but where objects usually are. In JSON, -1 stands
-for what cannot be measured, such as the mAP of large objects where there are none.
+A classifier has its top-1 and top-5. Beside a detector's COCO metrics and the mAP of every class
+stands what the best constant boxes reach: for each class one fixed box on every picture, chosen on
+the evaluation set itself (ConstantBoxes_…). A model that is level with them has learnt nothing but
+where objects usually are. In JSON, -1 stands for what cannot be measured, such as the mAP of large
+objects where there are none.
 
 A detector that was trained with a predictor after every repeat of its pyramid (deep_supervision)
 may stop at any of them: --every_exit gives the mAP of each and its latency on this host.

@@ -1,9 +1,10 @@
 """Exports a trained model to TFLite: detect.tflite, anchors.npy and export.json of a detector,
 classify.tflite of a classifier.
 
-A detector's graph takes one image and gives the raw box encodings and class scores by name, or, with --nms,
-detections; export.json says how to read them and how far the raw ones are from Keras' on images of
-the evaluation set. The file itself has TFLite metadata, with the label map, for phone apps.
+A detector's graph takes one image and gives the raw box encodings and class scores by name, or,
+with --nms, detections; export.json says how to read them and how far the raw ones are from Keras'
+on images of the evaluation set. The file itself has TFLite metadata, with the label map, for phone
+apps.
 
 With --nms export.json also has the suppression, what the file takes for a picture with it and
 without, and its mAP beside Keras', the latter unasked only for 200 images or fewer.
