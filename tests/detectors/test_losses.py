@@ -204,6 +204,7 @@ def test_expected_sampling_by_hand(run):
 
 
 def test_random_negatives_keep_the_share(run):
+    tf.random.set_seed(0)  # Other tests may have made TensorFlow deterministic.
     classes = np.zeros((3, 40), np.int32)
     classes[0, :4], classes[0, 20:30] = 1, IGNORED
     classes[1, 5] = 2

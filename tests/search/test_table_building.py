@@ -27,11 +27,6 @@ class BySize:
         return [1e-6 * graph.stat().st_size for graph in graphs]
 
 
-class BySizeSpec:
-    def open(self):
-        return contextlib.nullcontext(BySize())
-
-
 @pytest.fixture
 def pipeline(tiny_pipeline):
     space = tiny_pipeline.search_config.search_space
@@ -47,6 +42,7 @@ def pipeline(tiny_pipeline):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(table_building, "_FRUITLESS_SAMPLES", 60)
+    monkeypatch.setattr(table_building, "opened", lambda spec: contextlib.nullcontext(BySize()))
 
 
 SIZES = {
@@ -64,7 +60,7 @@ def test_a_search_over_image_sizes_finds_every_layer(pipeline, tmp_path, text, s
     text_format.Merge(text, space_config)
     path = tmp_path / "table.textproto"
     subject = table_building.searched(pipeline)
-    report = table_building.build(subject, BySizeSpec(), path, num_fit=4, num_test=2)
+    report = table_building.build(subject, DeviceSpec(), path, num_fit=4, num_test=2)
     assert report["num_fit"] == 4
     assert len(report["networks"]) == 2
     assert LatencyTable.load(path).provenance["config_sha256"] == subject.config_sha256

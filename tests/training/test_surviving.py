@@ -89,8 +89,8 @@ def test_weights_that_a_finite_loss_hides_are_not_evaluated(pipeline, monkeypatc
     pipeline.train_config.num_steps = 1
     update = trainer.Learner._update
 
-    def overflowing(self, batch):
-        values = update(self, batch)
+    def overflowing(self, losses, batch):
+        values = update(self, losses, batch)
         kernel = self.model.trainable_variables[0]
         kernel.assign(tf.fill(kernel.shape, np.inf))
         return values
@@ -202,7 +202,7 @@ OTHERS = {
     "architecture.feature_pyramid.mnasfpn.repeats is 1 in the folder, 2 in the config": (
         "model { architecture { feature_pyramid { mnasfpn { repeats: 2 } } } }"
     ),
-    "model.ssd.image_resizer.fixed_shape_resizer.height is 64 in the folder, 96 in the config": (
+    "model.architecture.input.height is 64 in the folder, 96 in the config": (
         "model { ssd { image_resizer { fixed_shape_resizer { height: 96 } } } }"
     ),
     "train_config.optimizer.momentum_optimizer is set in the folder, not set in the config": (
