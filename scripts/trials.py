@@ -25,7 +25,7 @@ from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
 
-# What the two were called before a trial had one accuracy and one cost.
+# The older words for the two; a trial once had an mAP and a latency.
 _OLD_SORTS = {"mAP": "accuracy", "latency": "cost"}
 
 # The names of trial_store.TrialState, which loads too much for --help.
