@@ -45,7 +45,7 @@ class GraphLayer(tf_keras.layers.Layer):
         Raises:
           ValueError: the inputs do not fit.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what its network is")
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         tensors = tf.nest.flatten(inputs)
