@@ -3,8 +3,8 @@
 Three layouts in HDF5, of tf_keras and Keras 2 and 3, alone or in a .keras file, which is a zip:
 
 - the older one (.h5): a group a layer, whose attributes list the names of its variables;
-- `.weights.h5` of Keras 3: groups by the kind of layer and a number, with the layer's name beside
-  its variables, which are numbered;
+- `.weights.h5` of Keras 3: groups by the kind of layer and a number, with numbered variables and
+  the layer's name beside them;
 - `.weights.h5` of tf_keras: the same without the names. A .keras file has them in its config.
 """
 
@@ -31,8 +31,13 @@ _ZIP = b"PK\x03\x04"
 # What a .keras file has in it.
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 
-# The group of a layer's variables, which have numbers for names there.
+# The group of a layer's variables, whose names there are their places in the layer, by its kind.
 _VARIABLES = "vars"
+_BATCH_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
+_CONVOLUTION = ("kernel", "bias")
+
+# The group of a model's layers, and its older name.
+_LAYERS, _OLDER_LAYERS = "layers", "_layer_checkpoint_dependencies"
 
 
 def matches(start: bytes) -> bool:
@@ -41,7 +46,7 @@ def matches(start: bytes) -> bool:
 
 
 def open_source(path: str) -> Source:
-    """Opens a file. Its variables are named LAYER/kernel and so on, or LAYER/vars/0.
+    """Opens a file. Its variables are named LAYER/kernel and so on.
 
     Where a file has no names of layers, LAYER is its path there: layers/conv2d_3.
 
@@ -104,17 +109,25 @@ def _numbered_places(root: Any, names: Mapping[str, str]) -> Iterator[tuple[str,
     """
     import h5py
 
-    found: list[tuple[str, Any]] = []
-    root.visititems(lambda path, one: found.append((path, one)))
-    for path, one in found:
-        if not isinstance(one, h5py.Dataset):
-            continue
+    found: dict[str, list[str]] = {}
+
+    def visit(path: str, one: Any) -> None:
         scope, _, number = path.rpartition("/")
         layer, _, last = scope.rpartition("/")
-        if last != _VARIABLES or path.startswith("optimizer/"):
-            continue
-        name = root[scope].attrs.get("name") or names.get(layer) or layer
-        yield f"{name}/{_VARIABLES}/{number}", path
+        if isinstance(one, h5py.Dataset) and last == _VARIABLES and number.isdigit():
+            found.setdefault(layer, []).append(number)
+
+    root.visititems(visit)
+    for layer, numbers in found.items():
+        path = layer.replace(_OLDER_LAYERS, _LAYERS)
+        name = root[f"{layer}/{_VARIABLES}"].attrs.get("name") or names.get(path) or path
+        is_norm = path.rpartition("/")[2].startswith("batch_normalization")
+        variables = _BATCH_NORM if is_norm else _CONVOLUTION
+        # Others are of kinds that are in no network here, as a batch normalisation without a factor.
+        if len(numbers) == len(variables) or numbers == ["0"]:
+            for number in numbers:
+                place = f"{layer}/{_VARIABLES}/{number}"
+                yield f"{name}/{variables[int(number)]}", place
 
 
 def _layer_names(config: Mapping[str, Any], scope: str = "") -> dict[str, str]:
