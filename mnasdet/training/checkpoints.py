@@ -222,13 +222,11 @@ class Fitting:
           parts: of the network that are loaded, such as "backbone"; none: all.
 
         Raises:
-          CheckpointError: nothing fits, or there is no sound checkpoint.
+          CheckpointError: there is no sound checkpoint.
         """
         self._prefix = find(path)
         self._reader = _reader(self._prefix)
         self.fit = _fit(model, self._reader, parts)
-        if not self.fit.fitting and self.fit.problems:
-            raise _misfit(model, self._prefix, self.fit)
 
     def load(self) -> None:
         """Loads what fits; other variables keep their values.

@@ -23,6 +23,7 @@ from mnasdet.training.interruption import StoppedError, StopRequest, stop_reques
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
 from mnasdet.training.warm_start import load
+from mnasdet.training.warm_start.report import Report
 
 # The folder of the best checkpoint.
 BEST = "best"
@@ -143,16 +144,21 @@ def training_set(
     return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
 
 
-def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> None:
-    """Loads what `fine_tune_checkpoint` has for the parts that its type names."""
-    if train_config.fine_tune_checkpoint:
-        has_share = train_config.HasField("min_matched_share")
-        load.load(
-            model,
-            train_config.fine_tune_checkpoint,
-            parts=_parts(train_config),
-            min_matched_share=train_config.min_matched_share if has_share else None,
-        )
+def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
+    """Loads what `fine_tune_checkpoint` has for the parts that its type names.
+
+    Returns:
+      What was loaded and what not; None where the config names no weights to start from.
+    """
+    if not train_config.fine_tune_checkpoint:
+        return None
+    has_share = train_config.HasField("min_matched_share")
+    return load.load(
+        model,
+        train_config.fine_tune_checkpoint,
+        parts=_parts(train_config),
+        min_matched_share=train_config.min_matched_share if has_share else None,
+    )
 
 
 def _parts(train_config: train_pb2.TrainConfig) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from mnasdet.errors import CheckpointError
+from mnasdet.training import foreign_checkpoints
 from mnasdet.training.warm_start import keras_file, safetensors_file, tf_checkpoint
 from mnasdet.training.warm_start.source import Source
 
@@ -37,7 +38,8 @@ def open_source(path: str | os.PathLike) -> Source:
         return tf_checkpoint.open_source(prefix)
     if not os.path.isfile(path):
         missing = "has no checkpoint in it" if os.path.isdir(path) else "does not exist"
-        raise CheckpointError(f"{path}: {missing}; name {READABLE}")
+        found = foreign_checkpoints.kind(path)
+        raise CheckpointError(f"{path}: {f'is {found}' if found else missing}; name {READABLE}")
     with open(path, "rb") as file:
         start = file.read(512)
     for reader in (safetensors_file, keras_file):
@@ -57,7 +59,9 @@ def _fault(path: str, start: bytes) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "is a pointer of Git LFS, not the file itself; run git lfs pull"
     if Path(path).suffix in (".safetensors", ".h5", ".keras"):
-        return f"is damaged, or no {Path(path).suffix} file; name {READABLE}"
+        return f"is damaged, or no {Path(path).suffix} file at all; name {READABLE}"
+    if found := foreign_checkpoints.kind(path):
+        return f"is {found}; name {READABLE}"
     return f"is of no format that is known; name {READABLE}"
 
 

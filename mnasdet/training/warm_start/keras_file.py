@@ -123,7 +123,7 @@ def _numbered_places(root: Any, names: Mapping[str, str]) -> Iterator[tuple[str,
         name = root[f"{layer}/{_VARIABLES}"].attrs.get("name") or names.get(path) or path
         is_norm = path.rpartition("/")[2].startswith("batch_normalization")
         variables = _BATCH_NORM if is_norm else _CONVOLUTION
-        # Others are of kinds that are in no network here, as a batch normalisation without a factor.
+        # Others are in no network here, as a batch normalisation without a factor.
         if len(numbers) == len(variables) or numbers == ["0"]:
             for number in numbers:
                 place = f"{layer}/{_VARIABLES}/{number}"

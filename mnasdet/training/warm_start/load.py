@@ -9,10 +9,13 @@ import tf_keras
 
 from mnasdet.errors import CheckpointError, nearest
 from mnasdet.training import checkpoints, foreign_checkpoints
-from mnasdet.training.warm_start import formats, name_map
+from mnasdet.training.warm_start import formats, name_map, tf_checkpoint
 from mnasdet.training.warm_start.report import Report
 from mnasdet.training.warm_start.source import Source
 from mnasdet.training.warm_start.transfer import batch_norm_epsilons, transfer
+
+# Shares: a single variable, and every one.
+_ANY, _ALL = 1e-9, 1.0
 
 
 def load(
@@ -28,16 +31,17 @@ def load(
       path: a checkpoint of mnasdet or its folder, or a file of another program.
       parts: of the model that are loaded, such as "backbone"; none: all that the file has.
       min_matched_share: of the variables of those parts; what a model can do without does not
-        count. None: all of them, or of a checkpoint of mnasdet whatever fits.
+        count. None: all of them, or of a checkpoint of mnasdet at least one.
 
     Raises:
       CheckpointError: the file cannot be read, is of no known source, or has too little. The model
         is as it was.
     """
     if is_own(path):
-        report = _load_own(model, path, parts, min_matched_share or 0.0)
+        share = _ANY if min_matched_share is None else min_matched_share
+        report = _load_own(model, path, parts, share)
     else:
-        share = 1.0 if min_matched_share is None else min_matched_share
+        share = _ALL if min_matched_share is None else min_matched_share
         report = _load_foreign(model, formats.open_source(path), parts, share)
     report.log()
     return report
@@ -48,6 +52,18 @@ def is_own(path: str | os.PathLike) -> bool:
     if os.path.isfile(path) and not str(path).endswith(".index"):
         return False
     return not foreign_checkpoints.describe(path)
+
+
+def identifying_file(path: str | os.PathLike) -> str:
+    """Returns the file whose content tells the weights of a path from others.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    if is_own(path):
+        return f"{checkpoints.find(path)}.index"
+    prefix = tf_checkpoint.prefix_of(str(path))
+    return f"{prefix}.index" if prefix else str(path)
 
 
 def recognized(source: Source) -> name_map.NameMap:

@@ -48,14 +48,22 @@ class Report:
         needed = self.total - self.optional
         return len(self.matched) / needed if needed > 0 else float(bool(self.matched))
 
+    @property
+    def summary(self) -> str:
+        """Returns the counts, and the first names of what is not loaded, in one line."""
+        return (
+            f"{self.source}; {len(self.matched)} of {self.total} variables loaded of the "
+            f"{self.parts}, {len(self.unmatched)} unmatched{_first(self.unmatched)}, "
+            f"{len(self.misshapen)} misshapen{_first(self.misshapen)}"
+        )
+
     def check(self, min_matched_share: float) -> None:
         """Checks that enough is matched.
 
         Raises:
-          CheckpointError: less than the share is, or nothing at all.
+          CheckpointError: less than the share is.
         """
-        # A share that was printed with four digits may be asked for.
-        if self.matched and self.share >= min_matched_share - 5e-5:
+        if self.share >= min_matched_share:
             return
         faults = []
         if self.unmatched:
@@ -75,18 +83,9 @@ class Report:
 
     def log(self) -> None:
         """Logs the counts and the first names; with --v=1 all names."""
-        logging.info(
-            "%s: %s: %d of %d variables loaded of the %s; %d unmatched%s; %d misshapen%s",
-            self.path,
-            self.source,
-            len(self.matched),
-            self.total,
-            self.parts,
-            len(self.unmatched),
-            _first(self.unmatched),
-            len(self.misshapen),
-            _first(self.misshapen),
-        )
+        # Where nothing has to match, as in a search, that nothing does is worth a warning.
+        log = logging.info if self.matched else logging.warning
+        log("%s: %s", self.path, self.summary)
         for difference in self.differences:
             logging.info("not the same as there: %s", difference)
         for kind in ("matched", "unmatched", "misshapen"):
