@@ -1,9 +1,9 @@
 """Makes a checkpoint of mnasdet from the weights of another program.
 
 They are put into the model of a pipeline config, as a training does that starts from them. The
-folder gets the checkpoint, ckpt-0, and pipeline.config and architecture.textproto beside it. It
-reads .safetensors files with torchvision's or timm's names, Keras' .h5, .weights.h5 and .keras files
-of keras.applications, and TensorFlow's checkpoints.
+folder gets the checkpoint, ckpt-0, with pipeline.config, architecture.textproto and, where the
+config names one, the label map. What is read: .safetensors files with torchvision's or timm's names,
+Keras' .h5, .weights.h5 and .keras files of keras.applications, and TensorFlow's checkpoints.
 
   python scripts/import_checkpoint.py --pipeline_config_path=configs/mnasnet_a1_imagenet.config \\
     --checkpoint=semnasnet_100.safetensors --output_dir=runs/mnasnet_a1
@@ -46,19 +46,22 @@ def main() -> None:
     import tensorflow as tf
 
     from mnasdet import config, models
+    from mnasdet.config_checks.files import TO_BE_CONFIGURED
     from mnasdet.data import input_pipeline
+    from mnasdet.protos import input_reader_pb2
     from mnasdet.training import checkpoint_writer, checkpoints, run_files, trainer
 
     folder = Path(FLAGS.output_dir)
     if found := checkpoints.all_in(folder):
         raise UserError(f"{folder}: has a checkpoint already, {found[-1]}; name another folder")
+    reader = next(iter(pipeline.eval_input_reader), input_reader_pb2.InputReader())
+    has_labels = reader.label_map_path and TO_BE_CONFIGURED not in reader.label_map_path
+    labels = input_pipeline.label_map(reader) if has_labels else None
     blueprint = config.resolve(pipeline)
     model = models.build(blueprint).model
     report = trainer.warm_start(model, pipeline.train_config)
     weights = {checkpoints.WEIGHTS: checkpoints.variables_by_name(model)}
     checkpoint_writer.save(tf.train.Checkpoint(**weights), folder, step=0, max_to_keep=1)
-    reader = next(iter(pipeline.eval_input_reader), None)
-    labels = input_pipeline.label_map(reader) if reader and reader.label_map_path else None
     # A checkpoint needs no weights to start from any more.
     pipeline.train_config.ClearField("fine_tune_checkpoint")
     run_files.write(folder, blueprint, pipeline, labels)
