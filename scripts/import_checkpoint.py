@@ -2,8 +2,8 @@
 
 They are put into the model of a pipeline config, as a training does that starts from them. The
 folder gets the checkpoint, ckpt-0, with pipeline.config, architecture.textproto and, where the
-config names one, the label map. What is read: .safetensors files with torchvision's or timm's names,
-Keras' .h5, .weights.h5 and .keras files of keras.applications, and TensorFlow's checkpoints.
+config names one, the label map. What is read: .safetensors files with torchvision's or timm's
+names, Keras' .h5, .weights.h5 and .keras files of keras.applications, and TensorFlow's checkpoints.
 
   python scripts/import_checkpoint.py --pipeline_config_path=configs/mnasnet_a1_imagenet.config \\
     --checkpoint=semnasnet_100.safetensors --output_dir=runs/mnasnet_a1

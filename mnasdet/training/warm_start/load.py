@@ -12,7 +12,7 @@ from mnasdet.training import checkpoints, foreign_checkpoints
 from mnasdet.training.warm_start import formats, name_map, tf_checkpoint
 from mnasdet.training.warm_start.report import Report
 from mnasdet.training.warm_start.source import Source
-from mnasdet.training.warm_start.transfer import batch_norm_epsilons, transfer
+from mnasdet.training.warm_start.transfer import target, transfer
 
 # Shares: a single variable, and every one.
 _ANY, _ALL = 1e-9, 1.0
@@ -105,8 +105,7 @@ def _load_foreign(
 ) -> Report:
     names = recognized(source)
     variables = checkpoints.variables_by_name(model)
-    shapes = {name: variable.shape.as_list() for name, variable in variables.items()}
-    found = transfer(shapes, batch_norm_epsilons(model), source, names, parts)
+    found = transfer(target(model), source, names, parts)
     every = [*found.values, *found.unmatched, *found.misshapen]
     report = Report(
         source.path,

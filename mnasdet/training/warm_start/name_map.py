@@ -36,22 +36,33 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class _Rule:
-    ours: re.Pattern[str]
+class _Pattern:
+    """A name of ours with placeholders."""
+
+    expression: re.Pattern[str]
     ranges: Mapping[str, range]
+
+    def match(self, layer: str) -> dict[str, int] | None:
+        """Returns the numbers in a layer's name by their letters; None where it has another."""
+        if not (found := self.expression.fullmatch(layer)):
+            return None
+        numbers = {letter: int(digits) for letter, digits in found.groupdict().items()}
+        in_range = all(numbers[letter] in allowed for letter, allowed in self.ranges.items())
+        return numbers if in_range else None
+
+
+@dataclass(frozen=True)
+class _Rule:
+    ours: _Pattern
     theirs: str
     optional: bool
 
     def apply(self, layer: str) -> Layer | None:
         """Returns the source's layer for one of ours; None where the rule is not for it."""
-        if not (found := self.ours.fullmatch(layer)):
+        if (numbers := self.ours.match(layer)) is None:
             return None
-        numbers = {letter: int(digits) for letter, digits in found.groupdict().items()}
-        if any(numbers[letter] not in allowed for letter, allowed in self.ranges.items()):
-            return None
-        return Layer(
-            _THEIRS.sub(lambda match: _counted(match, numbers), self.theirs), self.optional
-        )
+        name = _THEIRS.sub(lambda match: _counted(match, numbers), self.theirs)
+        return Layer(name, self.optional)
 
 
 def _counted(match: re.Match[str], numbers: Mapping[str, int]) -> str:
@@ -77,6 +88,7 @@ class NameMap:
             for group in proto.group
             for ours, theirs in _pairs(group)
         ]
+        self._strided = {one.difference: _pattern(one.layer) for one in proto.strided}
         self._variables = {variable.ours: variable for variable in proto.variable}
 
     @property
@@ -106,6 +118,18 @@ class NameMap:
         known = self._variables.get(variable)
         return known.absent if known and known.HasField("absent") else None
 
+    def other_strides(self, strides: Mapping[str, int]) -> list[str]:
+        """Returns what is to say of our layers that stride in the source and not here.
+
+        Args:
+          strides: of our layers, by name.
+        """
+        return [
+            difference
+            for difference, pattern in self._strided.items()
+            if any(of == 1 and pattern.match(layer) is not None for layer, of in strides.items())
+        ]
+
 
 def _pairs(group: name_map_pb2.Group) -> Iterator[tuple[str, str]]:
     for layer in group.layer:
@@ -117,26 +141,32 @@ def _pairs(group: name_map_pb2.Group) -> Iterator[tuple[str, str]]:
 
 
 def _rule(ours: str, theirs: str, optional: bool) -> _Rule:
-    found = list(_OURS.finditer(ours))
-    ranges = {
-        match[1]: range(int(match[2]), int(match[3]) + 1) for match in found if match[2] is not None
-    }
-    letters = {match[1] for match in found}
+    pattern = _pattern(ours)
     wanted = {match[2] for match in _THEIRS.finditer(theirs)}
-    for name, pattern in ((ours, _OURS), (theirs, _THEIRS)):
-        if set("{}") & set(pattern.sub("", name)):
-            raise ConfigError(f'"{name}" has a brace that is no placeholder')
-    if not wanted <= letters:
-        raise ConfigError(f'"{theirs}" has {{{min(wanted - letters)}}}, which "{ours}" has not')
-    pattern, end = "", 0
-    for match in found:
-        # A letter that comes twice stands for the same number.
-        number = (
-            rf"(?P<{match[1]}>\d+)" if f"(?P<{match[1]}>" not in pattern else f"(?P={match[1]})"
-        )
-        pattern += re.escape(ours[end : match.start()]) + number
+    _check_braces(theirs, _THEIRS)
+    if missing := wanted - pattern.expression.groupindex.keys():
+        raise ConfigError(f'"{theirs}" has the placeholder {min(missing)}, which "{ours}" has not')
+    return _Rule(pattern, theirs, optional)
+
+
+def _pattern(ours: str) -> _Pattern:
+    _check_braces(ours, _OURS)
+    expression, end, ranges = "", 0, {}
+    for match in _OURS.finditer(ours):
+        letter, first, last = match.groups()
+        expression += rf"{re.escape(ours[end : match.start()])}(?P<{letter}>\d+)"
         end = match.end()
-    return _Rule(re.compile(pattern + re.escape(ours[end:])), ranges, theirs, optional)
+        if first:
+            ranges[letter] = range(int(first), int(last) + 1)
+    try:
+        return _Pattern(re.compile(expression + re.escape(ours[end:])), ranges)
+    except re.error as error:
+        raise ConfigError(f'"{ours}" has a placeholder twice: {error}') from None
+
+
+def _check_braces(name: str, placeholders: re.Pattern[str]) -> None:
+    if set("{}") & set(placeholders.sub("", name)):
+        raise ConfigError(f'"{name}" has a brace that is part of no placeholder')
 
 
 def load(path: Path) -> NameMap:

@@ -19,6 +19,7 @@ import numpy as np
 import tf_keras
 
 from mnasdet.protos import name_map_pb2
+from mnasdet.training import checkpoints
 from mnasdet.training.warm_start.name_map import Layer, NameMap
 from mnasdet.training.warm_start.source import Source
 
@@ -48,31 +49,49 @@ class Transfer:
     differences: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Target:
+    """The variables of a model, and what its layers do with them.
+
+    Attributes:
+      shapes: of the variables, by name.
+      epsilons: of the batch normalisations, by the name of the layer.
+      strides: of the convolutions, by the name of the layer.
+    """
+
+    shapes: Mapping[str, Sequence[int]]
+    epsilons: Mapping[str, float]
+    strides: Mapping[str, int]
+
+
+def target(model: tf_keras.Model) -> Target:
+    """Returns the target that a model is."""
+    shapes = {
+        name: variable.shape.as_list()
+        for name, variable in checkpoints.variables_by_name(model).items()
+    }
+    epsilons, strides = {}, {}
+    # Through the submodules: a model that rounds to int8 has its layers in wrappers.
+    for layer in model.submodules:
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            epsilons[_layer_of(layer.moving_mean.name)] = layer.epsilon
+        elif isinstance(layer, tf_keras.layers.Conv2D):
+            strides[_layer_of(layer.weights[0].name)] = layer.strides[0]
+    return Target(shapes, epsilons, strides)
+
+
 def transfer(
-    shapes: Mapping[str, Sequence[int]],
-    epsilons: Mapping[str, float],
-    source: Source,
-    name_map: NameMap,
-    parts: Collection[str] = (),
+    target: Target, source: Source, name_map: NameMap, parts: Collection[str] = ()
 ) -> Transfer:
     """Returns what a source has for the variables of a model.
 
     Args:
-      shapes: of our variables, by name.
-      epsilons: of our batch normalisations, by the name of the layer.
       parts: of the model that are taken, as "backbone"; none: all that the map knows.
 
     Raises:
       CheckpointError: the source is damaged.
     """
-    return _Transferring(shapes, epsilons, source, name_map).result(parts)
-
-
-def batch_norm_epsilons(model: tf_keras.Model) -> dict[str, float]:
-    """Returns the epsilons of a model's batch normalisations, by the name of the layer."""
-    # Through the submodules: a model that rounds to int8 has its layers in wrappers.
-    norms = [one for one in model.submodules if isinstance(one, tf_keras.layers.BatchNormalization)]
-    return {_layer_of(norm.moving_mean.name): norm.epsilon for norm in norms}
+    return _Transferring(target, source, name_map).result(parts)
 
 
 def _layer_of(variable: str) -> str:
@@ -82,21 +101,16 @@ def _layer_of(variable: str) -> str:
 class _Transferring:
     """The values of a model's variables, one after the other."""
 
-    def __init__(
-        self,
-        shapes: Mapping[str, Sequence[int]],
-        epsilons: Mapping[str, float],
-        source: Source,
-        name_map: NameMap,
-    ):
-        self._shapes = shapes
-        self._epsilons = epsilons
+    def __init__(self, target: Target, source: Source, name_map: NameMap):
+        self._target = target
+        self._shapes = target.shapes
+        self._epsilons = target.epsilons
         self._source = source
         self._map = name_map
         self._images = name_map.proto.images
 
     def result(self, parts: Collection[str]) -> Transfer:
-        found = Transfer(differences=list(self._map.proto.difference))
+        found = Transfer()
         known = {_part(name) for name in self._shapes if self._map.layers(_layer_of(name))}
         for name, shape in self._shapes.items():
             if _part(name) not in (parts or known):
@@ -112,17 +126,17 @@ class _Transferring:
                 continue
             if any(one.optional for one in self._map.layers(layer)):
                 found.optional.add(name)
-        if self._map_changes_images() and any(
-            f"{layer}/kernel" in found.values for layer in self._images.layer
-        ):
-            found.differences.append(
-                "images are scaled otherwise, which the first kernel makes up for but at the border"
-            )
+        found.differences += self._differences(found.values)
         return found
 
-    def _map_changes_images(self) -> bool:
-        means = [mean for mean in self._images.mean if mean != _HALF]
-        return bool(means)
+    def _differences(self, loaded: Collection[str]) -> Iterator[str]:
+        """Yields what the weights cannot make up for."""
+        yield from self._map.proto.difference
+        yield from self._map.other_strides(self._target.strides)
+        # Grey is 0 for us. Where it is 0 there, too, padding has the same colour.
+        has_other_grey = any(mean != _HALF for mean in self._images.mean)
+        if has_other_grey and any(f"{layer}/kernel" in loaded for layer in self._images.layer):
+            yield "at the border of an image, padding is of another colour"
 
     def _layer(self, layer: str, variable: str) -> Layer | None:
         """Returns the source's layer that has a variable of ours, or may leave it out."""
