@@ -19,7 +19,6 @@ from pathlib import Path
 
 from absl import flags
 
-from mnasdet.errors import UserError
 from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
@@ -43,32 +42,13 @@ def main() -> None:
     )
 
     # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
-    import tensorflow as tf
+    from mnasdet.training.warm_start.importing import import_checkpoint
 
-    from mnasdet import config, models
-    from mnasdet.config_checks.files import TO_BE_CONFIGURED
-    from mnasdet.data import input_pipeline
-    from mnasdet.protos import input_reader_pb2
-    from mnasdet.training import checkpoint_writer, checkpoints, run_files, trainer
-
-    folder = Path(FLAGS.output_dir)
-    if found := checkpoints.all_in(folder):
-        raise UserError(f"{folder}: has a checkpoint already, {found[-1]}; name another folder")
-    reader = next(iter(pipeline.eval_input_reader), input_reader_pb2.InputReader())
-    has_labels = reader.label_map_path and TO_BE_CONFIGURED not in reader.label_map_path
-    labels = input_pipeline.label_map(reader) if has_labels else None
-    blueprint = config.resolve(pipeline)
-    model = models.build(blueprint).model
-    report = trainer.warm_start(model, pipeline.train_config)
-    weights = {checkpoints.WEIGHTS: checkpoints.variables_by_name(model)}
-    checkpoint_writer.save(tf.train.Checkpoint(**weights), folder, step=0, max_to_keep=1)
-    # A checkpoint needs no weights to start from any more.
-    pipeline.train_config.ClearField("fine_tune_checkpoint")
-    run_files.write(folder, blueprint, pipeline, labels)
+    report = import_checkpoint(pipeline, Path(FLAGS.output_dir))
     if FLAGS.format == "json":
         command.print_json(dataclasses.asdict(report))
     else:
-        print(f"{checkpoints.find(folder)}: {report.summary}")
+        print(f"{FLAGS.output_dir}: {report.summary}")
 
 
 def apply_flags(pipeline) -> None:
