@@ -64,17 +64,19 @@ def check_data(pipeline) -> None:
 
 
 def _checkpoint_problems(pipeline) -> list[str]:
-    """Loads the weights to start from, as training does: reading a file is not enough to know that
-    they are of this network."""
+    """Loads the weights to start from as training does: only the model shows whether they fit."""
     if not pipeline.train_config.fine_tune_checkpoint:
         return []
     from mnasdet import config, models
     from mnasdet.search.proxy import proxy_task
     from mnasdet.training import trainer
+    from mnasdet.training.warm_start import load
 
     if pipeline.HasField("search_config"):
         pipeline = proxy_task.from_what_fits(pipeline)
     try:
+        # Ahead of the model, which takes seconds.
+        load.check_file(pipeline.train_config.fine_tune_checkpoint)
         trainer.warm_start(models.build(config.resolve(pipeline)).model, pipeline.train_config)
     except CheckpointError as error:
         return [f"train_config.fine_tune_checkpoint: {error}"]

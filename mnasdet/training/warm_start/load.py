@@ -54,6 +54,18 @@ def is_own(path: str | os.PathLike) -> bool:
     return not foreign_checkpoints.describe(path)
 
 
+def check_file(path: str | os.PathLike) -> None:
+    """Checks what needs no model: that a file is there, can be read and is of a known source.
+
+    Raises:
+      CheckpointError: it is not.
+    """
+    if is_own(path):
+        checkpoints.find(path)
+    else:
+        recognized(formats.open_source(path))
+
+
 def identifying_file(path: str | os.PathLike) -> str:
     """Returns the file whose content tells the weights of a path from others.
 

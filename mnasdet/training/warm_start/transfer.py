@@ -75,7 +75,7 @@ def target(model: tf_keras.Model) -> Target:
     for layer in model.submodules:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
             epsilons[_layer_of(layer.moving_mean.name)] = layer.epsilon
-        elif isinstance(layer, tf_keras.layers.Conv2D):
+        elif isinstance(layer, (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D)):
             strides[_layer_of(layer.weights[0].name)] = layer.strides[0]
     return Target(shapes, epsilons, strides)
 
