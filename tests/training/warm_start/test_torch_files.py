@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from mnasdet.training.warm_start import load
 from tests.training.warm_start import torch_networks as torch
-from tests.training.warm_start.our_networks import check_close, our_network
+from tests.training.warm_start.our_networks import OurNetwork, check_close
 
 V2 = "mobilenet_v2 {}"
 V3 = {size: f"mobilenet_v3 {{ size: {size.upper()} }}" for size in ("large", "small")}
@@ -88,7 +88,7 @@ SIDE = 65
 @functools.cache
 def built(backbone, hidden):
     """Our model of a backbone, which several sources start."""
-    return our_network(backbone, SIDE, hidden_channels=hidden)
+    return OurNetwork(backbone, SIDE, hidden_channels=hidden)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -105,10 +105,10 @@ def test_every_feature_is_that_of_the_original(tmp_path, name):
     assert report.source == source
     assert (report.unmatched, report.misshapen) == ([], [])
     assert len(report.matched) == len(model.variables)
-    found = model(images, training=False)
+    found = model(images)
     # Of each size the last: that is what a level is.
     expected = {output.shape[1]: output for output in outputs}
     for level, size in enumerate((17, 9, 5, 3), start=2):
-        check_close(found[str(level)].numpy(), expected[size].numpy(), f"level {level}")
-    check_close(found["last"].numpy(), last.numpy(), "last")
-    check_close(found["logits"].numpy(), logits.numpy(), "logits")
+        check_close(found[str(level)], expected[size].numpy(), f"level {level}")
+    check_close(found["last"], last.numpy(), "last")
+    check_close(found["logits"], logits.numpy(), "logits")
