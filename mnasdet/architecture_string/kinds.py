@@ -79,7 +79,7 @@ KINDS = {
     ),
     "resnet": Kind(
         "backbone.resnet",
-        options("=depth! g=groups w=width_per_group", s1x1=("strides_in_1x1", True)),
+        options("=depth! g=groups w=width_per_group", early=("strides_in_1x1", True)),
     ),
     "amoebanet_d": Kind("backbone.amoebanet_d", options("n=num_cells! f=filters!")),
     "mnasfpn": Kind(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import tf_keras
 
@@ -20,7 +21,7 @@ _ANY, _ALL = 1e-9, 1.0
 
 def load(
     model: tf_keras.Model,
-    path: str | os.PathLike,
+    path: str | Path,
     *,
     parts: Collection[str] = (),
     min_matched_share: float | None = None,
@@ -47,14 +48,14 @@ def load(
     return report
 
 
-def is_own(path: str | os.PathLike) -> bool:
+def is_own(path: str | Path) -> bool:
     """Tells whether a path names a checkpoint of mnasdet, or nothing that is there."""
     if os.path.isfile(path) and not str(path).endswith(".index"):
         return False
     return not foreign_checkpoints.describe(path)
 
 
-def check_file(path: str | os.PathLike) -> None:
+def check_file(path: str | Path) -> None:
     """Checks what needs no model: that a file is there, can be read and is of a known source.
 
     Raises:
@@ -66,7 +67,7 @@ def check_file(path: str | os.PathLike) -> None:
         recognized(formats.open_source(path))
 
 
-def identifying_file(path: str | os.PathLike) -> str:
+def identifying_file(path: str | Path) -> str:
     """Returns the file whose content tells the weights of a path from others.
 
     Raises:
@@ -95,7 +96,7 @@ def recognized(source: Source) -> name_map.NameMap:
 
 
 def _load_own(
-    model: tf_keras.Model, path: str | os.PathLike, parts: Collection[str], share: float
+    model: tf_keras.Model, path: str | Path, parts: Collection[str], share: float
 ) -> Report:
     fitting = checkpoints.Fitting(model, path, parts)
     fit = fitting.fit
