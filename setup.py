@@ -63,6 +63,7 @@ setup(
     package_data={
         "mnasdet.configs": ["*.config", "architectures/*.textproto"],
         "mnasdet.reporting": ["*.css", "*.js"],
+        "mnasdet.training.warm_start": ["name_maps/*.textproto"],
     },
     entry_points={
         "console_scripts": [

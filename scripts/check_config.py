@@ -54,7 +54,7 @@ def check_data(pipeline) -> None:
     resizer = config.resolve(pipeline).resizer
     problems = [
         *reader_checks.problems(pipeline, resizer),
-        *_checkpoint_problems(pipeline.train_config),
+        *_checkpoint_problems(pipeline),
     ]
     if len(problems) == 1:
         raise DataError(f"{FLAGS.pipeline_config_path}: {problems[0]}")
@@ -63,17 +63,21 @@ def check_data(pipeline) -> None:
         raise DataError("\n  ".join([count, *problems]))
 
 
-def _checkpoint_problems(train_config) -> list[str]:
-    path = train_config.fine_tune_checkpoint
-    if not path:
+def _checkpoint_problems(pipeline) -> list[str]:
+    """Loads the weights to start from as training does: only the model shows whether they fit."""
+    if not pipeline.train_config.fine_tune_checkpoint:
         return []
-    from mnasdet.training import checkpoints, foreign_checkpoints
+    from mnasdet import config, models
+    from mnasdet.search.proxy import proxy_task
+    from mnasdet.training import trainer
+    from mnasdet.training.warm_start import load
 
-    # Ahead of the search for our own, which would only find no checkpoint there.
-    if foreign := foreign_checkpoints.describe(path):
-        return [f"train_config.fine_tune_checkpoint: {path}: {foreign}"]
+    if pipeline.HasField("search_config"):
+        pipeline = proxy_task.from_what_fits(pipeline)
     try:
-        checkpoints.find(path)
+        # Ahead of the model, which takes seconds.
+        load.check_file(pipeline.train_config.fine_tune_checkpoint)
+        trainer.warm_start(models.build(config.resolve(pipeline)).model, pipeline.train_config)
     except CheckpointError as error:
         return [f"train_config.fine_tune_checkpoint: {error}"]
     return []

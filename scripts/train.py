@@ -32,7 +32,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "fine_tune_checkpoint",
     "",
-    "Checkpoint to start from, in place of train_config.fine_tune_checkpoint.",
+    "Checkpoint or file of weights to start from, in place of train_config.fine_tune_checkpoint.",
 )
 flags.DEFINE_integer(
     "seed", 0, "Seed of the weights, the order of the images and their augmentation."

@@ -77,7 +77,10 @@ KINDS = {
         options("s=stem_channels! l=last_channels"),
         blocks=Blocks("(?:ir|ds|cn)_", write_mnasnet, read_mnasnet),
     ),
-    "resnet": Kind("backbone.resnet", options("=depth! g=groups w=width_per_group")),
+    "resnet": Kind(
+        "backbone.resnet",
+        options("=depth! g=groups w=width_per_group", s1x1=("strides_in_1x1", True)),
+    ),
     "amoebanet_d": Kind("backbone.amoebanet_d", options("n=num_cells! f=filters!")),
     "mnasfpn": Kind(
         "feature_pyramid.mnasfpn",

@@ -32,6 +32,7 @@ def resnet(
     depth: int = 50,
     groups: int = 1,
     width_per_group: int = 64,
+    strides_in_1x1: bool = False,
     depth_multiplier: float = 1.0,
     min_depth: int = 8,
     hyperparams: Hyperparams = TPU_DETECTION,
@@ -41,14 +42,15 @@ def resnet(
     Its levels are the outputs of the last block of each stride. Levels 2 to 5 have 256, 512, 1024
     and 2048 channels, with basic blocks a quarter of that.
 
-    A bottleneck strides in its 3x3 convolution, not in the first 1x1 as the paper says: so do
-    tensorflow/tpu and tf-models, and the counts that are usually cited.
+    A bottleneck strides in its 3x3 convolution, not in the first 1x1 as the paper says, unless it
+    is asked to: so do tensorflow/tpu and tf-models, and the counts that are usually cited.
 
     Args:
       image: (height, width, 3).
       depth: 10, 18 or 34 with basic blocks, 50, 101 or 152 with bottlenecks.
       groups: of the 3x3 convolution in a bottleneck.
       width_per_group: its channels a group at stride 4, doubled at every stride.
+      strides_in_1x1: whether bottlenecks stride in their first 1x1 convolution.
       depth_multiplier: factor on every width, rounded by `round_channels`; widths as given for 1.
       min_depth: the least of the scaled widths.
     """
@@ -72,7 +74,8 @@ def resnet(
             strides = 2 if level > 2 and block == 0 else 1
             with b.scope(f"stage_{level}/block_{block + 1}"):
                 if depth in _BOTTLENECK:
-                    y = _bottleneck(b, x, inner, channels, strides, groups, hyperparams)
+                    both = (strides, 1) if strides_in_1x1 else (1, strides)
+                    y = _bottleneck(b, x, inner, channels, both, groups, hyperparams)
                 else:
                     y = _basic(b, x, channels, strides, hyperparams)
                 y = b.add(_shortcut(b, x, channels, strides, hyperparams), y, name="add")
@@ -104,18 +107,19 @@ def _bottleneck(
     x: Node,
     inner: int,
     channels: int,
-    strides: int,
+    strides: tuple[int, int],
     groups: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    x = conv_bn(b, x, inner, 1, hyperparams, activation="relu", name="layer_1")
+    """Builds a bottleneck; `strides` are those of its first 1x1 and its 3x3 convolution."""
+    x = conv_bn(b, x, inner, 1, hyperparams, strides=strides[0], activation="relu", name="layer_1")
     x = conv_bn(
         b,
         x,
         inner,
         3,
         hyperparams,
-        strides=strides,
+        strides=strides[1],
         groups=groups,
         activation="relu",
         name="layer_2",
@@ -146,6 +150,7 @@ def from_proto(
         depth=proto.depth,
         groups=proto.groups,
         width_per_group=proto.width_per_group,
+        strides_in_1x1=proto.strides_in_1x1,
         depth_multiplier=depth_multiplier,
         min_depth=min_depth,
         hyperparams=hyperparams or TPU_DETECTION,

@@ -153,6 +153,7 @@ def _check_resnet(backbone: Section) -> None:
     if message.depth in _BASIC_DEPTHS:
         backbone.only("groups", 1)
         backbone.only("width_per_group", 64)
+        backbone.only("strides_in_1x1", False)
     else:
         backbone.counts(_MAX_GROUPS, "groups", "width_per_group")
 

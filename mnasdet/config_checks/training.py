@@ -55,6 +55,7 @@ def check_train(train: Section, starts: bool = True) -> None:
     train.only("merge_multiple_label_boxes", False)
     train.only("use_multiclass_scores", False)
     _check_fine_tuning(train, starts)
+    train.within("min_matched_share", 0, 1)
     for name in ("update_trainable_variables", "freeze_variables"):
         for pattern in getattr(message, name):
             try:

@@ -207,6 +207,7 @@ class ResNet(Backbone):
       depth: 10, 18, 34, 50, 101 or 152.
       groups: of the 3x3 convolutions from depth 50 on.
       width_per_group: their channels a group at stride 4, doubled at every stride.
+      strides_in_1x1: whether bottlenecks stride in their first 1x1 convolution.
       **kwargs: those of `Backbone`.
     """
 
@@ -214,9 +215,20 @@ class ResNet(Backbone):
     read = staticmethod(resnet.from_proto)
 
     def __init__(
-        self, depth: int = 50, *, groups: int = 1, width_per_group: int = 64, **kwargs: Any
+        self,
+        depth: int = 50,
+        *,
+        groups: int = 1,
+        width_per_group: int = 64,
+        strides_in_1x1: bool = False,
+        **kwargs: Any,
     ):
-        fields = {"depth": depth, "groups": groups, "width_per_group": width_per_group}
+        fields = {
+            "depth": depth,
+            "groups": groups,
+            "width_per_group": width_per_group,
+            "strides_in_1x1": strides_in_1x1,
+        }
         super().__init__(fields, **kwargs)
 
 

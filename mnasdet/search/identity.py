@@ -17,7 +17,7 @@ from mnasdet import message_differences
 from mnasdet.data import input_pipeline
 from mnasdet.protos import pipeline_pb2, train_pb2
 from mnasdet.search import latency
-from mnasdet.training import checkpoints
+from mnasdet.training.warm_start import load
 
 Identity = Mapping[str, Any]
 
@@ -134,8 +134,7 @@ def _data(
     label_maps = list(dict.fromkeys(reader.label_map_path for reader in every))
     yield "label map", [path for path in label_maps if path]
     paths = [training.fine_tune_checkpoint for training in _trainings(pipeline)]
-    prefixes = [checkpoints.find(path) for path in paths if path]
-    yield "fine_tune_checkpoint", [f"{prefix}.index" for prefix in prefixes]
+    yield "fine_tune_checkpoint", [load.identifying_file(path) for path in paths if path]
 
 
 def _trainings(

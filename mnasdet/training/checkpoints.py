@@ -142,30 +142,36 @@ class Fit(NamedTuple):
     """How the weights of a checkpoint fit a model.
 
     Attributes:
-      fitting: each variable with its key in the checkpoint.
-      problems: one line for each variable that is missing there or has another shape.
+      fitting: the variables with their keys in the checkpoint, by name.
+      missing: a line for each variable that is not there, with its name first.
+      misshapen: a line for each that has another shape there.
     """
 
-    fitting: list[tuple[tf.Variable, str]]
-    problems: list[str]
+    fitting: dict[str, tuple[tf.Variable, str]]
+    missing: list[str]
+    misshapen: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        return [*self.missing, *self.misshapen]
 
 
 def _fit(model: tf_keras.Model, reader: Any, parts: Collection[str] = ()) -> Fit:
     shapes = reader.get_variable_to_shape_map()
     # The averages, where they are kept, are the weights that were evaluated.
     root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
-    fit = Fit([], [])
+    fit = Fit({}, [], [])
     for name, variable in variables_by_name(model).items():
         # A part is the outermost scope of a name: backbone, feature_pyramid, box_predictor.
         if parts and name.partition("/")[0] not in parts:
             continue
         key = _key(root, name)
         if key not in shapes:
-            fit.problems.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
+            fit.missing.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
         elif shapes[key] != variable.shape.as_list():
-            fit.problems.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
+            fit.misshapen.append(f"{name} is {shapes[key]} there, {variable.shape.as_list()} here")
         else:
-            fit.fitting.append((variable, key))
+            fit.fitting[name] = variable, key
     return fit
 
 
@@ -190,36 +196,55 @@ def _misfit(model: tf_keras.Model, prefix: str, fit: Fit) -> CheckpointError:
     )
 
 
-def load_weights(
-    model: tf_keras.Model, path: str | Path, *, partial: bool = False, parts: Collection[str] = ()
-) -> int:
+def load_weights(model: tf_keras.Model, path: str | Path) -> None:
     """Loads the weights of a checkpoint into `model`, by name; their averages where it has them.
 
-    Args:
-      partial: a warm start: variables that are missing or of another shape keep their values.
-      parts: of the network that are loaded, such as "backbone"; none: all.
-
-    Returns:
-      The number of variables loaded.
-
     Raises:
-      CheckpointError: variables do not fit (none at all for a warm start), or the file is damaged.
+      CheckpointError: it is not one of this model, or damaged.
     """
     prefix = find(path)
     reader = _reader(prefix)
-    fit = _fit(model, reader, parts)
-    if not partial:
-        _check_whole(model, reader, prefix, fit)
-    elif not fit.fitting and fit.problems:
-        raise _misfit(model, prefix, fit)
+    fit = _fit(model, reader)
+    _check_whole(model, reader, prefix, fit)
+    _assign(fit, reader, prefix)
+
+
+class Fitting:
+    """The part of a checkpoint that fits a model, for a warm start.
+
+    Attributes:
+      fit: what fits and what does not.
+    """
+
+    def __init__(self, model: tf_keras.Model, path: str | Path, parts: Collection[str] = ()):
+        """
+        Args:
+          parts: of the network that are loaded, such as "backbone"; none: all.
+
+        Raises:
+          CheckpointError: there is no sound checkpoint.
+        """
+        self._prefix = find(path)
+        self._reader = _reader(self._prefix)
+        self.fit = _fit(model, self._reader, parts)
+
+    def load(self) -> None:
+        """Loads what fits; other variables keep their values.
+
+        Raises:
+          CheckpointError: the checkpoint is damaged.
+        """
+        _assign(self.fit, self._reader, self._prefix)
+
+
+def _assign(fit: Fit, reader: Any, prefix: str) -> None:
     try:
         # All values before the first assignment: a damaged file leaves the model as it was.
-        values = [_value(reader, key) for _, key in fit.fitting]
+        values = [_value(reader, key) for _, key in fit.fitting.values()]
     except CheckpointError as error:
         raise CheckpointError(f"{prefix}: {shown(str(error), prefix)}") from None
-    for (variable, _), value in zip(fit.fitting, values, strict=True):
+    for (variable, _), value in zip(fit.fitting.values(), values, strict=True):
         variable.assign(value)
-    return len(fit.fitting)
 
 
 def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path) -> str:

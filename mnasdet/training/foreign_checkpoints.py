@@ -33,9 +33,13 @@ _CHECKPOINTS = (
     ),
 )
 
-_OURS = (
-    "name a checkpoint of mnasdet, a folder that mnasdet-train wrote or a prefix in it; those of "
-    "other programs are not read yet"
+_OURS = "name a checkpoint of mnasdet, a folder that mnasdet-train wrote or a prefix in it"
+
+# Of the kinds below those whose weights a training can start from.
+_HAVE_WEIGHTS = re.compile("checkpoint|classifier's|Keras file|safetensors|TF2 zoo")
+_IMPORTED = (
+    "; fine_tune_checkpoint takes the weights of other programs to start from, and "
+    "mnasdet-import-checkpoint makes a checkpoint of them"
 )
 
 
@@ -49,11 +53,22 @@ def describe(path: str | os.PathLike) -> str:
       A line without the path; empty for a checkpoint of mnasdet, and for what is not known or not
       there at all.
     """
-    kind = _kind(Path(path))
-    return f"is {kind}; {_OURS}" if kind else ""
+    found = kind(path)
+    if not found:
+        return ""
+    return f"is {found}; {_OURS}{_IMPORTED if _HAVE_WEIGHTS.search(found) else ''}"
 
 
-def _kind(path: Path) -> str:
+def kind(path: str | os.PathLike) -> str:
+    """Returns what a checkpoint or model of another program is, "a SavedModel, ..." or so.
+
+    Args:
+      path: as `describe` takes it.
+
+    Returns:
+      Empty for a checkpoint of mnasdet, and for what is not known or not there at all.
+    """
+    path = Path(path)
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "a SavedModel, a network for inference"

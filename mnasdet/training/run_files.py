@@ -38,17 +38,17 @@ def write(
     folder: Path,
     blueprint: Blueprint,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    labels: Mapping[int, str],
+    labels: Mapping[int, str] | None,
 ) -> None:
-    """Writes the three files of a training."""
+    """Writes the three files of a training; no label map where the names are not known."""
     used = pipeline_pb2.TrainEvalPipelineConfig()
     used.CopyFrom(pipeline)
     used.ClearField("search_config")  # It has no part in what was trained.
     files.write(folder / CONFIG_FILE, config.to_text(used))
-    for name, text in (
-        (ARCHITECTURE_FILE, text_format.MessageToString(blueprint.architecture)),
-        (LABEL_MAP_FILE, label_maps.to_text(labels)),
-    ):
+    texts = {ARCHITECTURE_FILE: text_format.MessageToString(blueprint.architecture)}
+    if labels is not None:
+        texts[LABEL_MAP_FILE] = label_maps.to_text(labels)
+    for name, text in texts.items():
         files.write(folder / name, text_proto.sealed(text))
 
 

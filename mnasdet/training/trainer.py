@@ -22,6 +22,8 @@ from mnasdet.training import checkpoint_writer, checkpoints, distribution, run_f
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
+from mnasdet.training.warm_start import load
+from mnasdet.training.warm_start.report import Report
 
 # The folder of the best checkpoint.
 BEST = "best"
@@ -142,20 +144,29 @@ def training_set(
     return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
 
 
-def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> None:
-    """Loads what fits from `fine_tune_checkpoint`."""
-    if train_config.fine_tune_checkpoint:
-        path = train_config.fine_tune_checkpoint
-        loaded = checkpoints.load_weights(
-            model, path, partial=True, parts=_PARTS[_checkpoint_type(train_config)]
-        )
-        total = len(checkpoints.variables_by_name(model))
-        logging.info("%s: %d of %d variables loaded", path, loaded, total)
+def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
+    """Loads what `fine_tune_checkpoint` has for the parts that its type names.
+
+    Returns:
+      What was loaded and what not; None where the config names no weights to start from.
+    """
+    if not train_config.fine_tune_checkpoint:
+        return None
+    has_share = train_config.HasField("min_matched_share")
+    return load.load(
+        model,
+        train_config.fine_tune_checkpoint,
+        parts=_parts(train_config),
+        min_matched_share=train_config.min_matched_share if has_share else None,
+    )
 
 
-def _checkpoint_type(train_config: train_pb2.TrainConfig) -> str:
+def _parts(train_config: train_pb2.TrainConfig) -> tuple[str, ...]:
     older = "detection" if train_config.from_detection_checkpoint else ""
-    return train_config.fine_tune_checkpoint_type or older
+    kind = train_config.fine_tune_checkpoint_type or older
+    if kind == "detection" and train_config.load_all_detection_checkpoint_vars:
+        return ()
+    return _PARTS[kind]
 
 
 class _Run:

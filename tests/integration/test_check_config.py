@@ -161,7 +161,7 @@ def test_says_no_to_what_training_would_not_read(tmp_path, inputs):
     assert others[0].startswith(f"  {tmp_path}/b.record-00000-of-00001: record 0 (image 'a'): ")
     assert "id 2" in others[0]
     assert others[1].startswith(
-        f"  train_config.fine_tune_checkpoint: {tmp_path}/model.h5: is a Keras file (HDF5); name a"
+        f"  train_config.fine_tune_checkpoint: {tmp_path}/model.h5: is a damaged Keras file: "
     )
 
 

@@ -23,6 +23,7 @@ from mnasdet.search.frontier.scaled_models import (
     executor_from_config,
     with_checkpoints,
 )
+from mnasdet.search.proxy import proxy_task
 from mnasdet.search.training_queue import QueueProgress, num_workers
 from mnasdet.search.trials.trial_store import Trial, TrialStore
 from mnasdet.training import checkpoints, runtime
@@ -95,6 +96,7 @@ def _full_training(
         # As the search's own winner.
         pretrained = checkpoints.find(search_dir / "pretrained")
         full.train_config.fine_tune_checkpoint = pretrained
+    full = proxy_task.from_what_fits(full)
     with_checkpoints(full)
     if problems := config.check(full):
         raise UserError("; ".join(problems))

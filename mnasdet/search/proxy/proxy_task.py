@@ -15,10 +15,13 @@ def prepare(
     It is the config's, started from weights that are trained into `folder` first if
     `pretrain_config` says so. Interrupted, that training goes on. The best architecture's own
     training starts from them as well, unless it has its own.
+
+    Children differ in their layers, so they start from those that fit, unless the config has a
+    `min_matched_share`.
     """
     search_config = pipeline.search_config
     if not search_config.HasField("pretrain_config"):
-        return pipeline
+        return from_what_fits(pipeline)
     # A search whose children train in other processes starts without TensorFlow.
     from mnasdet.training import checkpoints, trainer
 
@@ -32,7 +35,21 @@ def prepare(
         retraining.fine_tune_checkpoint = (
             retraining.fine_tune_checkpoint or children.train_config.fine_tune_checkpoint
         )
-    return children
+    return from_what_fits(children)
+
+
+def from_what_fits(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+) -> pipeline_pb2.TrainEvalPipelineConfig:
+    """Returns the pipeline with no least share of matching variables, unless it has one."""
+    copy = _copy(pipeline)
+    trainings = [copy.train_config]
+    if copy.search_config.HasField("retrain_config"):
+        trainings.append(copy.search_config.retrain_config)
+    for training in trainings:
+        if training.fine_tune_checkpoint and not training.HasField("min_matched_share"):
+            training.min_matched_share = 0.0
+    return copy
 
 
 def _copy(

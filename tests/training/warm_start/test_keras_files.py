@@ -1,0 +1,148 @@
+"""Files of keras.applications start our networks, in every layout that Keras writes."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.errors import CheckpointError
+from mnasdet.training import checkpoints
+from mnasdet.training.warm_start import load
+from tests.training.warm_start.our_networks import check_close, our_network
+
+# At even sizes the strided layers of the MobileNets pad right and below, as ours; those of the
+# ResNets pad as ours at sizes of 32 n + 1.
+EVEN, ODD = 64, 65
+
+TF_KERAS_LAYOUTS = {
+    "weights.h5": lambda model, path: model.save_weights(path),
+    # The older layout, of weights alone and of a whole model.
+    "h5": lambda model, path: model.save_weights(path),
+    "model.h5": lambda model, path: model.save(path),
+    "keras": lambda model, path: model.save(path),
+}
+KERAS_3_LAYOUTS = {name: save for name, save in TF_KERAS_LAYOUTS.items() if name != "h5"}
+LAYOUTS = {tf_keras: TF_KERAS_LAYOUTS, keras: KERAS_3_LAYOUTS}
+
+
+def randomize(model):
+    """Gives all weights values that tell a mistake: no mean is 0 and no variance 1."""
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        name = variable.name.partition(":")[0].rpartition("/")[2]
+        shape = tuple(variable.shape)
+        if name.endswith("kernel"):
+            # Of one unit's weights; a depthwise unit has as many as its kernel has places.
+            fan = np.prod(shape[:2] if shape[-1] == 1 else shape[:-1])
+            variable.assign(rng.uniform(-1, 1, shape) * np.sqrt(3 / fan))
+        elif name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, shape))
+        else:
+            variable.assign(rng.uniform(-0.5, 0.5, shape))
+
+
+def mobilenet_v2(package, alpha):
+    model = package.applications.MobileNetV2(
+        (EVEN, EVEN, 3), alpha=alpha, weights=None, classifier_activation=None
+    )
+    names = ["block_2_add", "block_5_add", "block_12_add", "block_16_project_BN"]
+    ours = functools.partial(our_network, f"mobilenet_v2 {{ depth_multiplier: {alpha} }}", EVEN)
+    return model, names, ours
+
+
+def mobilenet_v3(package, size):
+    make = getattr(package.applications, f"MobileNetV3{size.capitalize()}")
+    model = make(
+        (EVEN, EVEN, 3), weights=None, classifier_activation=None, include_preprocessing=False
+    )
+    add = "expanded_conv_{}/Add" if package is tf_keras else "expanded_conv_{}_add"
+    names = [add.format(index) for index in {"large": (2, 5, 11, 14), "small": (2, 7, 10)}[size]]
+    if size == "small":
+        project = "expanded_conv/project/BatchNorm", "expanded_conv_project_bn"
+        names = [project[package is keras], *names]
+    ours = functools.partial(
+        our_network,
+        f"mobilenet_v3 {{ size: {size.upper()} }}",
+        EVEN,
+        hidden_channels={"large": 1280, "small": 1024}[size],
+    )
+    return model, names, ours
+
+
+def resnet50(package):
+    model = package.applications.ResNet50(
+        input_shape=(ODD, ODD, 3), weights=None, classifier_activation=None
+    )
+    names = [f"conv{stage}_block{last}_out" for stage, last in ((2, 3), (3, 4), (4, 6), (5, 3))]
+    ours = functools.partial(our_network, "resnet { depth: 50 strides_in_1x1: true }", ODD)
+    return model, names, ours
+
+
+NETWORKS = {
+    "tf_keras MobileNetV2 0.35": (tf_keras, functools.partial(mobilenet_v2, alpha=0.35)),
+    "tf_keras MobileNetV2 1.0": (tf_keras, functools.partial(mobilenet_v2, alpha=1.0)),
+    "tf_keras MobileNetV3Small": (tf_keras, functools.partial(mobilenet_v3, size="small")),
+    "tf_keras MobileNetV3Large": (tf_keras, functools.partial(mobilenet_v3, size="large")),
+    "tf_keras ResNet50": (tf_keras, resnet50),
+    "Keras 3 MobileNetV2 0.35": (keras, functools.partial(mobilenet_v2, alpha=0.35)),
+    "Keras 3 MobileNetV3Small": (keras, functools.partial(mobilenet_v3, size="small")),
+}
+
+
+def expected_features(package, model, names, images):
+    """Returns what the model gives for images in [-1, 1], with our colour of padding."""
+    outputs = [model.get_layer(name).output for name in names] + [model.outputs[0]]
+    if "conv1_pad" not in [layer.name for layer in model.layers]:
+        return package.Model(model.inputs, outputs)(images, training=False)
+    # Blue first, and ImageNet's mean left out. Ours pads with grey, which is another colour there.
+    theirs = (images[..., ::-1] + 1) * 127.5
+    theirs = np.pad(theirs, [(0, 0), (3, 3), (3, 3), (0, 0)], constant_values=127.5)
+    theirs = (theirs - [103.939, 116.779, 123.68]).astype(np.float32)
+    return package.Model(model.get_layer("conv1_pad").output, outputs)(theirs, training=False)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_features_are_those_of_keras_in_every_layout(tmp_path, name):
+    package, make = NETWORKS[name]
+    original, names, ours = make(package)
+    randomize(original)
+    side = original.inputs[0].shape[1]
+    images = np.random.default_rng(1).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
+    expected = expected_features(package, original, names, images)
+    model = ours()
+    for layout, save in LAYOUTS[package].items():
+        path = str(tmp_path / f"file.{layout}")
+        save(original, path)
+        for variable in model.variables:
+            variable.assign(tf.zeros_like(variable))
+        report = load.load(model, path)
+        assert (report.unmatched, report.misshapen) == ([], []), layout
+        assert name.split()[-1].startswith(("Mobile", "Res")) or report.source
+        assert len(report.matched) == len(checkpoints.variables_by_name(model))
+        found = model(images, training=False)
+        for key, feature in zip(["2", "3", "4", "5", "logits"], expected, strict=True):
+            check_close(found[key].numpy(), np.asarray(feature), f"{layout}: {key}")
+        assert not any("1x1" in difference for difference in report.differences)
+
+
+def test_a_resnet_that_strides_elsewhere_is_told(tmp_path):
+    """The weights fit, but in the 3x3 convolutions strides give other features."""
+    b = tf_keras.applications.ResNet50(weights=None, include_top=False, input_shape=(32, 32, 3))
+    b.save_weights(tmp_path / "resnet50.h5")
+    report = load.load(our_network("resnet { depth: 50 }", 32), tmp_path / "resnet50.h5")
+    assert any("stride in their first 1x1" in difference for difference in report.differences)
+
+
+def test_files_of_other_models_and_damaged_ones(tmp_path):
+    model = our_network("mobilenet_v2 {}", 32)
+    other = tf_keras.Sequential([tf_keras.layers.Dense(2, name="head", input_shape=(3,))])
+    other.save_weights(tmp_path / "other.h5")
+    with pytest.raises(CheckpointError, match=r'other.h5: a Keras file with .* as "head/kernel"'):
+        load.load(model, tmp_path / "other.h5")
+    content = (tmp_path / "other.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"cut.h5: is a damaged Keras file: "):
+        load.load(model, tmp_path / "cut.h5")
