@@ -48,6 +48,10 @@ _KERAS_RESNET = """
   batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
 """
 
+# Its ResNets stride in the first convolution of a bottleneck: under Keras as keras.applications has
+# them, under slim because the pyramid takes the features ahead of their strides.
+_RESNET = "resnet {{ depth: {} strides_in_1x1: true }}"
+
 # The backbones of the OD API's feature extractors, each with its hyper-parameters; the backbone
 # under MnasFPN has those of the paper. MobileNetV3's are those with fewer channels at stride 32
 # (Howard et al., 2019, section 6.3).
@@ -59,12 +63,12 @@ _BACKBONES = {
     "ssd_mobilenet_v2_mnasfpn": ("mobilenet_v2 {}", ""),
     "ssd_mobilenet_v3_large": ("mobilenet_v3 { size: LARGE halved: true }", _SLIM_MOBILENET),
     "ssd_mobilenet_v3_small": ("mobilenet_v3 { size: SMALL halved: true }", _SLIM_MOBILENET),
-    "ssd_resnet50_v1_fpn": ("resnet { depth: 50 }", _SLIM_RESNET),
-    "ssd_resnet50_v1_fpn_keras": ("resnet { depth: 50 }", _KERAS_RESNET),
-    "ssd_resnet101_v1_fpn": ("resnet { depth: 101 }", _SLIM_RESNET),
-    "ssd_resnet101_v1_fpn_keras": ("resnet { depth: 101 }", _KERAS_RESNET),
-    "ssd_resnet152_v1_fpn": ("resnet { depth: 152 }", _SLIM_RESNET),
-    "ssd_resnet152_v1_fpn_keras": ("resnet { depth: 152 }", _KERAS_RESNET),
+    "ssd_resnet50_v1_fpn": (_RESNET.format(50), _SLIM_RESNET),
+    "ssd_resnet50_v1_fpn_keras": (_RESNET.format(50), _KERAS_RESNET),
+    "ssd_resnet101_v1_fpn": (_RESNET.format(101), _SLIM_RESNET),
+    "ssd_resnet101_v1_fpn_keras": (_RESNET.format(101), _KERAS_RESNET),
+    "ssd_resnet152_v1_fpn": (_RESNET.format(152), _SLIM_RESNET),
+    "ssd_resnet152_v1_fpn_keras": (_RESNET.format(152), _KERAS_RESNET),
 }
 
 _MNASFPN = "ssd_mobilenet_v2_mnasfpn"
