@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from mnasdet import files
-from mnasdet.data import augmentation, pictures, record_index, records
+from mnasdet.data import augmentation, mosaic, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.box_records import BoxRecords
 from mnasdet.data.classification_records import ClassificationRecords
@@ -33,6 +33,9 @@ _METHODS = {
     image_resizer_pb2.BICUBIC: tf.image.ResizeMethod.BICUBIC,
     image_resizer_pb2.AREA: tf.image.ResizeMethod.AREA,
 }
+
+# TensorFlow's names of what decodes, in its errors.
+_DECODERS = ("DecodeImage", "DecodeAndCropJpeg")
 
 _DAMAGED = "the pixels are damaged"
 _REMEDY = " (bad_records: SKIP in the input reader leaves them out)"
@@ -96,11 +99,13 @@ def training_dataset(
             f"{batch_size} of train_config; lower it"
         )
 
+    decode = records.not_yet_decoded if augmentation.crops_first(augmentations) else records.decode
+
     def finish(position: tf.Tensor, example: Example) -> Any:
         # The position counts on over the epochs, so every epoch augments anew.
         example_seed = tf.stack([tf.constant(seed, tf.int64), position])
         if not reader.cache_decoded_images:
-            example = records.decode(example)
+            example = mosaic.of_all(decode, example)
         example = augmentation.augment(example, augmentations, example_seed)
         resized = _resized(example, resizer.of_whole_images())
         return transform({**resized, "seed": example_seed})
@@ -114,7 +119,10 @@ def training_dataset(
     if reader.shuffle:
         # TensorFlow takes the memory of the whole buffer, full or not.
         dataset = dataset.shuffle(min(reader.shuffle_buffer_size, index.num_usable), seed)
-    dataset = _map(dataset.repeat().enumerate(), finish)
+    dataset = dataset.repeat()
+    if augmentation.needs_others(augmentations):
+        dataset = mosaic.with_others(dataset)
+    dataset = _map(dataset.enumerate(), finish)
     # Whole batches alone: one shape, traced and compiled once.
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
@@ -155,7 +163,7 @@ def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[No
         yield
     except tf.errors.InvalidArgumentError as error:
         # The same class of error stands for faults that are no picture's.
-        if "DecodeImage" not in str(error):
+        if not any(name in str(error) for name in _DECODERS):
             raise
         for reader in readers:
             if fault := _first_damaged(reader):
