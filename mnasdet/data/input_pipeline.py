@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from mnasdet import files
-from mnasdet.data import augmentation, mosaic, pictures, record_index, records
+from mnasdet.data import augmentation, index_cache, mosaic, pictures, record_index, records
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.box_records import BoxRecords
 from mnasdet.data.classification_records import ClassificationRecords
@@ -209,6 +209,17 @@ def num_images(reader: input_reader_pb2.InputReader) -> int:
     return _index(reader).num_usable
 
 
+def check_large_files(*readers: input_reader_pb2.InputReader) -> None:
+    """Checks large record files now, so that processes which start later need not.
+
+    Raises:
+      DataError: as the data sets.
+    """
+    for reader in readers:
+        if index_cache.keeps(_stamps(reader)):
+            _index(reader)
+
+
 def label_map(reader: input_reader_pb2.InputReader) -> dict[int, str]:
     """Class id to name, of either kind of reader.
 
@@ -248,13 +259,8 @@ def _source(reader: input_reader_pb2.InputReader) -> str:
 
 def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     """Returns the records to use; bad ones are reported as the reader says."""
-    stamps = []
-    for file in input_files(reader):
-        stat = tf.io.gfile.stat(file)
-        # By size and time: a file that was written anew is checked anew.
-        stamps.append((file, stat.length, stat.mtime_nsec))
     index = _checked(
-        tuple(stamps),
+        _stamps(reader),
         tuple(label_map(reader).items()),
         tuple(_class_ids(reader).items()),
         _format(reader),
@@ -272,18 +278,27 @@ def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     return index
 
 
+def _stamps(reader: input_reader_pb2.InputReader) -> tuple[index_cache.Stamp, ...]:
+    # By size and time: a file that was written anew is checked anew.
+    return tuple(map(index_cache.stamp, input_files(reader)))
+
+
 # A search trains thousands of children on the same files.
 @functools.lru_cache(maxsize=8)
 def _checked(
-    stamps: tuple[tuple[str, int, int], ...],
+    stamps: tuple[index_cache.Stamp, ...],
     names: tuple[tuple[int, str], ...],
     ids: tuple[tuple[str, int], ...],
     record_format: RecordFormat,
 ) -> record_index.RecordIndex:
     """Checks the records, once for every state of the files, and logs what is bad."""
-    paths = [file for file, _, _ in stamps]
+    paths = [stamp.file for stamp in stamps]
     shown = paths[0] + (" ..." if paths[1:] else "")
-    index = record_index.check_records(paths, dict(names), record_format, dict(ids))
+    index = index_cache.index(
+        stamps,
+        (names, ids, record_format),
+        lambda: record_index.check_records(paths, dict(names), record_format, dict(ids)),
+    )
     for problem in index.problems[:_MAX_NAMED]:
         logging.warning("bad record: %s", problem)
     if index.problems:
