@@ -12,7 +12,15 @@ import tensorflow as tf
 from absl import logging
 
 from mnasdet import files
-from mnasdet.data import augmentation, index_cache, mosaic, pictures, record_index, records
+from mnasdet.data import (
+    augmentation,
+    image_cache,
+    index_cache,
+    mosaic,
+    pictures,
+    record_index,
+    records,
+)
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.box_records import BoxRecords
 from mnasdet.data.classification_records import ClassificationRecords
@@ -78,10 +86,12 @@ def training_dataset(
     augmentations: Sequence[preprocessor_pb2.PreprocessingStep],
     transform: Callable[[Example], Any],
     seed: int,
+    trainings_at_once: int = 1,
 ) -> tf.data.Dataset:
     """Batches without end, in the same order and with the same augmentation for the same seed.
 
     Args:
+      trainings_at_once: how many share the memory of this machine.
       transform: makes what is batched of one example: `image` [*resizer.image_size, 3] float32
         within [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised to that image
         with its padding; `extent` [2] as of `preprocess`; `classes` [N] int32 from 1; `is_crowd`
@@ -104,16 +114,15 @@ def training_dataset(
     def finish(position: tf.Tensor, example: Example) -> Any:
         # The position counts on over the epochs, so every epoch augments anew.
         example_seed = tf.stack([tf.constant(seed, tf.int64), position])
-        if not reader.cache_decoded_images:
+        if not keeps_images:
             example = mosaic.of_all(decode, example)
         example = augmentation.augment(example, augmentations, example_seed)
         resized = _resized(example, resizer.of_whole_images())
         return transform({**resized, "seed": example_seed})
 
+    keeps_images = image_cache.keeps_images(reader, index, trainings_at_once)
     dataset = _parsed(reader, index, seed if reader.shuffle else None)
-    if reader.cache_decoded_images:
-        megabytes = index.decoded_bytes / 1e6
-        logging.info("keeping decoded images in memory: %.0f MB", megabytes)
+    if keeps_images:
         # Ahead of the augmentation, which differs in every epoch.
         dataset = _map(dataset, records.decode).cache()
     if reader.shuffle:
