@@ -38,6 +38,7 @@ _ORIENTATION_TAG = 0x0112
 # In a JPEG's scan 0xFF is followed by a stuffed zero, a restart marker or fill, between the scans
 # of a progressive one by another segment. TensorFlow's decoder gives up at anything else.
 _JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]")
+_JPEG_SCAN = b"\xff\xda"
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -272,14 +273,17 @@ def _orientation(image: Image.Image) -> int:
 
 def _damage(encoded: bytes, kind: str) -> str:
     """Returns what the bytes of a JPEG or PNG suggest is wrong; "" when they look whole."""
+    if kind != "jpeg":
+        return "" if _PNG_END in encoded else f"the {kind.upper()} is cut short"
     # A thumbnail has an end mark of its own: that of the image follows the last scan's start.
-    scan = encoded.rfind(b"\xff\xda") if kind == "jpeg" else 0
-    end = encoded.rfind(b"\xff\xd9" if kind == "jpeg" else _PNG_END)
-    if end < scan:
+    end = encoded.rfind(b"\xff\xd9")
+    if encoded.find(_JPEG_SCAN, max(end, 0)) >= 0:
         return f"the {kind.upper()} is cut short"
-    if kind == "jpeg" and _JPEG_STRAY_MARKER.search(encoded, scan + 2, end):
-        return _damaged(kind)
-    return ""
+    # Most pictures have one scan and no thumbnail, and are looked through but once.
+    if not _JPEG_STRAY_MARKER.search(encoded, encoded.find(_JPEG_SCAN) + 2, end):
+        return ""
+    last = encoded.rfind(_JPEG_SCAN)
+    return _damaged(kind) if _JPEG_STRAY_MARKER.search(encoded, last + 2, end) else ""
 
 
 def _damaged(kind: str) -> str:
