@@ -35,9 +35,10 @@ _PLAIN_MODES = ("RGB", "L", "P", "1", "LA", "RGBA")
 _JPEG_QUALITY = 95
 _ORIENTATION_TAG = 0x0112
 
-# In a JPEG's scan 0xFF is followed by a stuffed zero, a restart marker or fill, between the scans
-# of a progressive one by another segment. TensorFlow's decoder gives up at anything else.
-_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]")
+# In a JPEG's last scan 0xFF is followed by a stuffed zero, a restart marker or fill. At anything
+# else TensorFlow's decoder gives up, but only at the end of the picture: one of its upper part
+# alone would be decoded with the wrong pixels.
+_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8\xda-\xfe]")
 _JPEG_SCAN = b"\xff\xda"
 _PNG_END = b"IEND\xaeB`\x82"
 
