@@ -38,8 +38,11 @@ _ORIENTATION_TAG = 0x0112
 # In a JPEG's last scan 0xFF is followed by a stuffed zero, a restart marker or fill. At anything
 # else TensorFlow's decoder gives up, but only at the end of the picture: one of its upper part
 # alone would be decoded with the wrong pixels.
-_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8\xda-\xfe]")
+_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _JPEG_SCAN = b"\xff\xda"
+
+# A scan's length is that of one to four colours.
+_JPEG_SCAN_HEADER = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -284,7 +287,8 @@ def _damage(encoded: bytes, kind: str) -> str:
     if not _JPEG_STRAY_MARKER.search(encoded, encoded.find(_JPEG_SCAN) + 2, end):
         return ""
     last = encoded.rfind(_JPEG_SCAN)
-    return _damaged(kind) if _JPEG_STRAY_MARKER.search(encoded, last + 2, end) else ""
+    sound = _JPEG_SCAN_HEADER.match(encoded, last)
+    return _damaged(kind) if not sound or _JPEG_STRAY_MARKER.search(encoded, last + 2, end) else ""
 
 
 def _damaged(kind: str) -> str:

@@ -340,7 +340,7 @@ def test_truncated_image(make_record, write_records, image_format):
     assert f"the {image_format} is cut short" in index.problems[0]
 
 
-@pytest.mark.parametrize("marker", [b"\xff\xc4\0\5", b"\xff\xdd\0\5", b"\xff\xdb\0\5"])
+@pytest.mark.parametrize("marker", [b"\xff\xc4\0\5", b"\xff\xdd\0\5", b"\xff\xda\0\5"])
 def test_a_segment_in_the_pixels_of_a_jpeg(make_record, write_records, marker):
     """The decoder only meets it at the end of the picture: a part of it could be decoded."""
     encoded = make_record().encoded
