@@ -56,8 +56,8 @@ class RecordFormat(Protocol):
     def parse(
         self, serialized: tf.Tensor, number: tf.Tensor, contents: Mapping[str, tf.Tensor]
     ) -> Example:
-        """Reads a record that `check` found usable: `encoded`, `source_id`, and the boxes that
-        augmentations move. Runs in Dataset.map.
+        """Reads a record that `check` found usable: `encoded`, `source_id`, `height`, `width`, and
+        the boxes that augmentations move. Runs in Dataset.map.
 
         Args:
           number: counts the readable records of all files.
