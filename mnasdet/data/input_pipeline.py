@@ -109,6 +109,7 @@ def training_dataset(
             f"{batch_size} of train_config; lower it"
         )
 
+    keeps_images = image_cache.keeps_images(reader, index, trainings_at_once)
     decode = records.not_yet_decoded if augmentation.crops_first(augmentations) else records.decode
 
     def finish(position: tf.Tensor, example: Example) -> Any:
@@ -120,7 +121,6 @@ def training_dataset(
         resized = _resized(example, resizer.of_whole_images())
         return transform({**resized, "seed": example_seed})
 
-    keeps_images = image_cache.keeps_images(reader, index, trainings_at_once)
     dataset = _parsed(reader, index, seed if reader.shuffle else None)
     if keeps_images:
         # Ahead of the augmentation, which differs in every epoch.
