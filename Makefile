@@ -2,7 +2,7 @@
 # make test         all tests
 # make lint         ruff and mypy
 # make benchmark    our measurements; with DATA=folder, of train.record*, val.record* and
-#                   label_map.pbtxt, also training beside tf-models-official
+#                   label_map.pbtxt, also training and its input beside tf-models-official's
 # make wheel-test   builds the wheel and installs it into fresh virtualenvs, with pip 23.0 and the
 #                   newest pip, for every Python 3.10 to 3.12 on this machine; prints the seconds
 #
@@ -38,6 +38,8 @@ benchmark: $(INSTALLED)
 ifdef DATA
 	$(BIN)/python benchmarks/training_vs_tf_models.py --train_input='$(DATA)/train.record*' \
 		--eval_input='$(DATA)/val.record*' --label_map=$(DATA)/label_map.pbtxt
+	$(BIN)/python benchmarks/input_pipeline.py --input='$(DATA)/train.record*' \
+		--label_map=$(DATA)/label_map.pbtxt
 endif
 
 wheel-test:

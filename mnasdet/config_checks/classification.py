@@ -18,8 +18,8 @@ _OF_DETECTORS = {
     "eval_input_reader": ("max_number_of_boxes",),
 }
 
-# An augmentation that changes boxes and no pixels.
-_OF_BOXES = "random_jitter_boxes"
+# What changes boxes and no pixels, and what leaves an image several classes.
+_OF_BOXES = ("random_jitter_boxes", "random_mosaic")
 
 
 def check_classification(root: Section, architecture: architecture_pb2.Architecture | None) -> None:
@@ -57,8 +57,9 @@ def _check_rest(root: Section) -> None:
                 section.report(name, "is for detectors and has no effect here; remove it")
     for training in trainings(root):
         for step in training.children("data_augmentation_options"):
-            if step.message.HasField(_OF_BOXES):
-                step.report(_OF_BOXES, "is for detectors and has no effect here; remove it")
+            name = step.message.WhichOneof("preprocessing_step")
+            if name in _OF_BOXES:
+                step.report(name, "is for detectors and has no effect here; remove it")
             if step.message.HasField("random_crop_image"):
                 _check_crop(step.child("random_crop_image"))
 

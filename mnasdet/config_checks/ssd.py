@@ -6,7 +6,6 @@ from mnasdet.architectures import num_anchors
 from mnasdet.config_checks.architecture import MAX_CLASSES, MAX_IMAGE_SIZE
 from mnasdet.config_checks.image_resizer import check_resizer
 from mnasdet.config_checks.section import Section
-from mnasdet.config_checks.training import trainings
 from mnasdet.protos import architecture_pb2
 
 # The fields of a feature extractor that describe the architecture. They count only where none is
@@ -71,10 +70,6 @@ def check_ssd(root: Section, architecture: architecture_pb2.Architecture | None)
             )
     for reader in (root.child("train_input_reader"), *root.children("eval_input_reader")):
         reader.only("features", type(reader.message).BOXES)
-    for training in trainings(root):
-        for step in training.children("data_augmentation_options"):
-            if step.message.HasField("rand_augment"):
-                step.report("rand_augment", "moves pixels and no boxes; it is for classifiers")
 
 
 def _metrics_remedy(metrics: str) -> str:

@@ -66,9 +66,12 @@ def check_train(train: Section, starts: bool = True) -> None:
                 train.report(name, f'is "{pattern}", no regular expression: {error}')
     steps = train.children("data_augmentation_options")
     _check_length(train, "data_augmentation_options")
-    for step in steps[:_MAX_STEPS]:
+    for position, step in enumerate(steps[:_MAX_STEPS]):
         if augmentation := step.chosen("preprocessing_step"):
             _check_augmentation(augmentation)
+        if position and step.message.HasField("random_mosaic"):
+            # The other images have gone through no step before it.
+            step.report("random_mosaic", "has to be the first of the steps, and there but once")
     if optimizer := train.needed("optimizer"):
         _check_optimizer(optimizer, message.num_steps)
 
@@ -270,6 +273,10 @@ def _check_augmentation(augmentation: Section) -> None:
             augmentation.within("min_jpeg_quality", 0, 100)
             augmentation.within("max_jpeg_quality", 0, 100)
             augmentation.ordered("min_jpeg_quality", "max_jpeg_quality")
+        case "RandomMosaic":
+            # Each corner has at least a pixel.
+            augmentation.at_least("output_size", 2)
+            augmentation.within("min_share", 0, 0.5)
         case "RandAugment":
             augmentation.counts(_MAX_STEPS, "num_layers")
             # rand_augmentation.MAX_MAGNITUDE: beyond it, factors would be negative.

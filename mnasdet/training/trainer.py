@@ -140,8 +140,16 @@ def training_set(
         augmentations=pipeline.train_config.data_augmentation_options,
         transform=task.targets,
         seed=seed,
+        trainings_at_once=_trainings_at_once(pipeline),
     )
     return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
+
+
+def _trainings_at_once(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
+    """Returns the number of workers of a search, 1 where there is none."""
+    executor = pipeline.search_config.executor
+    workers = getattr(executor, executor.WhichOneof("executor_oneof") or "", None)
+    return max(1, getattr(workers, "num_workers", 1))
 
 
 def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
