@@ -22,7 +22,7 @@ from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.config_checks.ssd import ARCHITECTURE_FIELDS
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
-from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2
 from mnasdet.text_faults.faults import MAX_TOLD
 from mnasdet.text_faults.od_api import unknown_extractor
 
@@ -127,7 +127,7 @@ def load(
         pipeline.train_config.fine_tune_checkpoint = fine_tune_checkpoint
     if change:
         change(pipeline)
-    _drop_placeholder(pipeline.train_config)
+    _drop_placeholders(pipeline)
     if problems := check(pipeline, readers):
         raise ConfigError(_report(problems, source))
     return pipeline
@@ -199,14 +199,20 @@ def _replace_architecture(
             pipeline.model.ssd.feature_extractor.ClearField(field)
 
 
-def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
-    """Drops a sample config's placeholder: it then trains from scratch, and says so."""
-    if TO_BE_CONFIGURED in train_config.fine_tune_checkpoint:
-        logging.warning(
-            'train_config.fine_tune_checkpoint is "%s": training starts from random weights',
-            train_config.fine_tune_checkpoint,
-        )
-        train_config.ClearField("fine_tune_checkpoint")
+def _drop_placeholders(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
+    """Drops a sample config's placeholders: it then trains from scratch, and says so."""
+    trainings = {"train_config": pipeline.train_config}
+    for name in ("pretrain_config", "retrain_config"):
+        if pipeline.search_config.HasField(name):
+            trainings[f"search_config.{name}"] = getattr(pipeline.search_config, name)
+    for name, training in trainings.items():
+        if TO_BE_CONFIGURED in training.fine_tune_checkpoint:
+            logging.warning(
+                '%s.fine_tune_checkpoint is "%s": training starts from random weights',
+                name,
+                training.fine_tune_checkpoint,
+            )
+            training.ClearField("fine_tune_checkpoint")
 
 
 def _report(problems: list[str], source: includes.Source) -> str:
