@@ -19,7 +19,9 @@ from mnasdet.blueprint import Blueprint
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
+from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import ARCHITECTURE_FIELDS
+from mnasdet.config_checks.training import trainings
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
 from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2
@@ -201,18 +203,12 @@ def _replace_architecture(
 
 def _drop_placeholders(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
     """Drops a sample config's placeholders: it then trains from scratch, and says so."""
-    trainings = {"train_config": pipeline.train_config}
-    for name in ("pretrain_config", "retrain_config"):
-        if pipeline.search_config.HasField(name):
-            trainings[f"search_config.{name}"] = getattr(pipeline.search_config, name)
-    for name, training in trainings.items():
-        if TO_BE_CONFIGURED in training.fine_tune_checkpoint:
-            logging.warning(
-                '%s.fine_tune_checkpoint is "%s": training starts from random weights',
-                name,
-                training.fine_tune_checkpoint,
-            )
-            training.ClearField("fine_tune_checkpoint")
+    for training in trainings(Section(pipeline, "", [])):
+        path = training.message.fine_tune_checkpoint
+        if TO_BE_CONFIGURED in path:
+            field = training.field("fine_tune_checkpoint")
+            logging.warning('%s is "%s": training starts from random weights', field, path)
+            training.message.ClearField("fine_tune_checkpoint")
 
 
 def _report(problems: list[str], source: includes.Source) -> str:
@@ -223,10 +219,10 @@ def _report(problems: list[str], source: includes.Source) -> str:
         return f"{places[0] or source.path}: {problems[0]}"
     listed = []
     for place, problem in zip(places, told, strict=True):
-        # The first line names the file that most problems are in.
-        own = place and place.path == source.path
-        shown = f"line {place.line}: " if place and own else f"{place}: " if place else ""
-        listed.append(f"  {shown}{problem}")
+        where = f"{place}: " if place else ""
+        if place and place.path == source.path:
+            where = f"line {place.line}: "  # The first line names this file.
+        listed.append(f"  {where}{problem}")
     if len(problems) > MAX_TOLD:
         listed.append(f"  and {len(problems) - MAX_TOLD} more")
     return "\n".join([f"{len(problems)} problems in {source.path}:", *listed])
