@@ -19,7 +19,7 @@ FLOORS = [
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],
     ["search_spaces", "networks", "data"],
-    ["blueprint"],
+    ["blueprint", "includes"],
     ["config", "tasks"],
     ["evaluation"],
     ["backbones", "feature_pyramids", "heads"],
