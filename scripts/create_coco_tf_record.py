@@ -1,8 +1,9 @@
 """Writes sharded TFRecords, with the OD API's feature names, from COCO annotations.
 
 The category ids are kept, and crowd regions too, marked as such; ids that start at 0 become one
-higher. An image's source_id is its file name without the ending. What is broken is logged with its
-file and id, left out and counted; so is an image whose boxes are all broken.
+higher. An image's source_id is its id. What is broken is logged with its file and id, left out and
+counted; so is an image whose boxes are all broken. Of a file without annotations, such as COCO's
+image_info_test-dev2017.json, all images are written: evaluate writes what is found in them.
 
   python scripts/create_coco_tf_record.py --images_dir=coco/val2017 \\
     --annotations=coco/annotations/instances_val2017.json --output_path=data/coco_val.record \\

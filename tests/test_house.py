@@ -25,7 +25,7 @@ FLOORS = [
     ["backbones", "feature_pyramids", "heads"],
     ["detectors", "classifiers", "keras"],
     ["models"],
-    ["tflite"],
+    ["tflite", "saved_model"],
     ["training", "deployment"],
     ["search"],
     ["reporting"],

@@ -13,7 +13,12 @@ from mnasdet.protos import architecture_pb2
 # Fields that only detectors have a use for. Beside a classifier they would be without effect, and
 # the user who wrote them expects one.
 _OF_DETECTORS = {
-    "eval_config": ("metrics_set", "min_score_threshold", "max_num_boxes_to_visualize"),
+    "eval_config": (
+        "metrics_set",
+        "min_score_threshold",
+        "max_num_boxes_to_visualize",
+        "all_metrics_per_category",
+    ),
     "train_input_reader": ("max_number_of_boxes",),
     "eval_input_reader": ("max_number_of_boxes",),
 }

@@ -264,7 +264,8 @@ def _report(image: AnnotatedImage, skip_bad: bool) -> None:
 def _located(
     images: Iterable[AnnotatedImage], folder: pictures.Folder, summary: Summary
 ) -> list[tuple[AnnotatedImage, str]]:
-    """Gives every image the name of its file, and a source_id that no other image has.
+    """Gives every image the name of its file, and a source_id that no other image has: its own id,
+    or else the name of the file.
 
     All names are looked at before the first image is written: of two annotations for one file
     nobody knows which is its own.
@@ -283,7 +284,10 @@ def _located(
                 "own cannot be known"
             )
     named = [(image, pictures.without_ending(image.filename)) for image in held]
-    return [(image, stem if stems[stem] == 1 else image.filename) for image, stem in named]
+    return [
+        (image, image.image_id or (stem if stems[stem] == 1 else image.filename))
+        for image, stem in named
+    ]
 
 
 def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) -> None:

@@ -137,9 +137,12 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    reader: input_reader_pb2.InputReader, *, resizer: ImageResizer, batch_size: int
+    reader: input_reader_pb2.InputReader, *, resizer: ImageResizer | None, batch_size: int
 ) -> tf.data.Dataset:
     """Returns every image once, in the order of the records; the last batch may be smaller.
+
+    Args:
+      resizer: None gives the original images, uint8, whose sizes differ: one in a batch.
 
     Returns:
       Batches of the examples that `training_dataset` describes, not augmented and without seeds,
@@ -399,8 +402,10 @@ def _map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     return dataset.map(tf.autograph.experimental.do_not_convert(function), tf.data.AUTOTUNE)
 
 
-def _resized(example: Example, resizer: ImageResizer) -> Example:
+def _resized(example: Example, resizer: ImageResizer | None) -> Example:
     """Returns the example with the network's input for its image, and boxes in that."""
+    if resizer is None:
+        return {**example, "extent": tf.ones([2])}
     image, extent = preprocess(example["image"], resizer)
     boxes = example["boxes"] * tf.tile(extent, [2])
     return {**example, "image": image, "boxes": boxes, "extent": extent}

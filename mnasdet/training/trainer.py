@@ -283,7 +283,9 @@ class _Run:
                 self._task.evaluator(self._labels), self._predict, self._evaluation_set
             )
             self._metrics = evaluator.metrics(
-                per_category=evaluation.include_metrics_per_category, with_baseline=with_baseline
+                per_category=evaluation.include_metrics_per_category,
+                all_per_category=evaluation.all_metrics_per_category,
+                with_baseline=with_baseline,
             )
             if self._model_dir and evaluation.num_visualizations:
                 self._summaries.predictions(
