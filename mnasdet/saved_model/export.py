@@ -72,7 +72,7 @@ def export(
 
 
 def _signature(function: Any) -> dict[str, Any]:
-    (spec,) = function.structured_input_signature[1].values() or function.inputs[:1]
+    ((spec,), _) = function.structured_input_signature
     return {
         "input": {"name": INPUT, **_tensor(spec)},
         "outputs": {

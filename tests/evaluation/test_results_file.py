@@ -59,7 +59,9 @@ def judged(annotations):
         sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         near = boxes + sides * rng.normal(0, 0.08, boxes.shape)
         wrong = rng.random(len(own)) < 0.1
-        found = np.concatenate([near, near[::3], rng.uniform(0, 0.5, (6, 4)) + [0, 0, 0.4, 0.4]])
+        elsewhere = rng.uniform(0, 0.5, (6, 4))
+        elsewhere[:, 2:] += 0.4
+        found = np.concatenate([near, near[::3], elsewhere])
         found_classes = np.concatenate([np.where(wrong, 4, classes), classes[::3], [1] * 6])
         if number == 2:  # An image in which nothing is found.
             found, found_classes = np.zeros((0, 4)), np.zeros(0, int)
