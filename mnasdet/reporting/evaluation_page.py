@@ -193,7 +193,7 @@ def _add_line(
     width: float = 2,
     hidden: bool = False,
 ) -> None:
-    hover = Markup("<b>{}</b><br>recall %{{x:.2f}}, precision %{{y:.3f}}").format(name)
+    hover = Markup("<b>%{fullData.name}</b><br>recall %{x:.2f}, precision %{y:.3f}")
     if scores is not None:
         hover += Markup("<br>from a score of %{text}")
     figure.add_trace(

@@ -145,7 +145,7 @@ _FIELDS = {
     "eval_master": ("the address of a server", _NO_EFFECT),
     "export_path": ("a file of detections", "remove it: evaluate has --detections_path"),
     "parameterized_metric": ("a metric with thresholds", "remove it: COCO's metrics are reported"),
-    "ignore_groundtruth": ("evaluates without labels", "remove it: labels are needed"),
+    "ignore_groundtruth": ("evaluates without labels", "remove it: --detections_path needs none"),
     "eval_instance_masks": ("masks", _BOXES_ONLY),
     "skip_scores": ("pictures without scores", _NO_EFFECT),
     "skip_labels": ("pictures without labels", _NO_EFFECT),
