@@ -208,7 +208,7 @@ def export_saved_model(
     blueprint = task.blueprint
     outputs = _KINDS[blueprint.kind].outputs(task)
     return saving.export(
-        Server(task.model.variables, blueprint.resizer, outputs, input_type),
+        Server(blueprint.resizer, outputs, input_type),
         output_dir,
         input_type=input_type,
         others={

@@ -94,11 +94,9 @@ def main() -> None:
 
     runtime.log_devices()
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
-    if FLAGS.report_dir:
-        evaluator = Collector(labels)
-    else:
-        evaluator = deployment.evaluator(pipeline.model.WhichOneof("model"), labels)
-    evaluator = judged_on(pipeline, evaluator, *predictor(pipeline))
+    kind = pipeline.model.WhichOneof("model")
+    evaluator: Any = Collector(labels) if FLAGS.report_dir else deployment.evaluator(kind, labels)
+    judged_on(pipeline, evaluator, *predictor(pipeline))
     if FLAGS.detections_path and not evaluator.coco.num_objects:
         write_detections(evaluator.coco)
         command.print_metrics({}, FLAGS.output)

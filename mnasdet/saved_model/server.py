@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -33,16 +33,10 @@ class Server(tf.Module):
     """
 
     def __init__(
-        self,
-        variables: Sequence[tf.Variable],
-        resizer: ImageResizer,
-        outputs: Outputs,
-        input_type: str = "image_tensor",
+        self, resizer: ImageResizer, outputs: Outputs, input_type: str = "image_tensor"
     ) -> None:
-        """Takes the weights that `outputs` reads."""
+        """Takes how pictures are resized, and what the network says of them."""
         super().__init__()
-        # Not the Keras model: TensorFlow would save the functions of all its layers, too.
-        self.weights = list(variables)
         self._resizer = resizer
         inputs = [
             tf.TensorSpec([None, *resizer.image_size, 3], tf.float32),
@@ -50,6 +44,8 @@ class Server(tf.Module):
         ]
         # One function for all input types: the file has the network once.
         self._outputs = tf.function(outputs, inputs, autograph=False)
+        # Not the Keras model: TensorFlow would save the functions of all its layers, too.
+        self.weights = list(self._outputs.get_concrete_function().graph.variables)
         self.__call__ = self.function(input_type)
 
     def function(self, input_type: str) -> Any:

@@ -128,7 +128,7 @@ def of_images(*source_ids):
 
 
 def test_a_result_by_hand():
-    assert results_file.results(of_images("42")) == [
+    assert list(results_file.results(of_images("42"))) == [
         {"image_id": 42, "category_id": 1, "bbox": [160.0, 48.0, 320.0, 192.0], "score": 0.5}
     ]
 
@@ -149,4 +149,4 @@ def test_ids_that_are_no_numbers_are_written_as_they_are(names):
 )
 def test_images_that_results_cannot_name(names, message):
     with pytest.raises(DataError, match=message):
-        results_file.results(of_images(*names))
+        list(results_file.results(of_images(*names)))
