@@ -105,7 +105,7 @@ def of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
     return np.clip(boxes / np.tile(extent, 2), 0.0, 1.0)
 
 
-def _text(source_id: bytes) -> str:
+def _text(source_id: Any) -> str:
     return bytes(source_id).decode("utf-8", "replace")
 
 

@@ -298,13 +298,15 @@ def test_models_of_the_od_api_are_evaluated(trained, folder, tmp_path, dtype):
     assert scores == pytest.approx([picture(number).max() / 255 for number in range(len(SIZES))])
 
 
-def test_a_set_without_objects_is_written_without_metrics(exported, trained, folder, tmp_path):
+def test_a_set_without_objects_is_written_without_metrics(trained, folder, tmp_path):
     path = tmp_path / "found.json"
+    stranger = _Stranger(tf.uint8)
+    tf.saved_model.save(stranger, str(tmp_path / "model"), stranger.function)
     done = run(
         "evaluate",
         f"--pipeline_config_path={folder / 'pipeline.config'}",
         f"--eval_input={folder}/blank.record*",
-        f"--saved_model_path={exported}",
+        f"--saved_model_path={tmp_path / 'model'}",
         f"--detections_path={path}",
     )
     results = json.loads(path.read_text())
@@ -333,14 +335,3 @@ def test_other_models_are_refused(tmp_path):
     (tmp_path / "classifier" / "saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(UserError, match="TensorFlow cannot load it"):
         loaded.class_function(tmp_path / "classifier")
-
-
-def test_other_files_are_not_replaced(exported, trained, folder):
-    """A second export would take a user's own files with it."""
-    pipeline, detector = trained
-    (exported / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds notes.txt, which would be lost"):
-        deployment.export_saved_model(detector, pipeline, exported, labels=NAMES)
-    assert (exported / "notes.txt").read_text() == "mine"
-    (exported / "notes.txt").unlink()
-    assert (exported / "saved_model" / "saved_model.pb").exists()
