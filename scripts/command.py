@@ -230,7 +230,7 @@ def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
         from mnasdet.evaluation import metric_text
 
         for line in metric_text.lines(metrics):
-            print(terminal.one_line(line))
+            print(line)
 
 
 def run(main: Callable[[], int | None]) -> None:

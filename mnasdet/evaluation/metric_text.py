@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mnasdet import terminal
 from mnasdet.evaluation import baseline, classification
 from mnasdet.evaluation.coco import BY_CATEGORY, METRICS, class_metric
 
@@ -34,17 +35,18 @@ def display_name(objective: str) -> str:
 
 def lines(metrics: Mapping[str, float]) -> Iterator[str]:
     """Yields "NAME = VALUE" for every metric, a table of the classes where there are all metrics of
-    them, and how the model compares with one that does not look at the image."""
+    them, and how the model compares with one that does not look at the image. All can be printed."""
     by_class = table(metrics)
     for name, value in metrics.items():
         # The first column of the table.
         if not (name.startswith(tuple(_OF_CLASS)) or (by_class and name.startswith(BY_CATEGORY))):
-            yield f"{name} = {text(name, value)}"
-    width = max(map(len, by_class), default=0)
+            yield terminal.one_line(f"{name} = {text(name, value)}")
+    names = {name: terminal.one_line(name) for name in by_class}
+    width = max(map(len, names.values()), default=0)
     for number, (name, values) in enumerate(by_class.items()):
         if not number:
             yield "  ".join([" " * width, *(f"{column:>6}" for column in values)])
-        yield "  ".join([f"{name:{width}}", *(f"{value:>6}" for value in values.values())])
+        yield "  ".join([f"{names[name]:{width}}", *(f"{value:>6}" for value in values.values())])
     for judge in (baseline.verdict, classification.verdict):
         if verdict := judge(metrics):
             yield verdict

@@ -53,8 +53,8 @@ def export(
             server,
             str(folder / MODEL_FOLDER),
             {SERVING: functions[input_type], **functions},
-            # Gradients are for training, and would be traced anew.
-            tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+            # Without them, loading warns of every layer that has a gradient of its own.
+            tf.saved_model.SaveOptions(experimental_custom_gradients=True),
         )
         description = {
             "saved_model": MODEL_FOLDER,

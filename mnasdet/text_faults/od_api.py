@@ -143,9 +143,12 @@ _FIELDS = {
     # Fields of the evaluation.
     "visualization_export_dir": ("a folder for pictures", _NO_EFFECT),
     "eval_master": ("the address of a server", _NO_EFFECT),
-    "export_path": ("a file of detections", "remove it: evaluate has --detections_path"),
+    "export_path": ("a file of detections", "remove it: the command evaluate writes one"),
     "parameterized_metric": ("a metric with thresholds", "remove it: COCO's metrics are reported"),
-    "ignore_groundtruth": ("evaluates without labels", "remove it: --detections_path needs none"),
+    "ignore_groundtruth": (
+        "evaluates without labels",
+        "remove it: a file of detections needs none",
+    ),
     "eval_instance_masks": ("masks", _BOXES_ONLY),
     "skip_scores": ("pictures without scores", _NO_EFFECT),
     "skip_labels": ("pictures without labels", _NO_EFFECT),

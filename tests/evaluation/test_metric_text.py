@@ -45,6 +45,15 @@ def test_all_metrics_of_classes_are_a_table():
     assert metric_text.groups(metrics).others == {"step": 40}
 
 
+def test_names_of_classes_cannot_command_a_terminal():
+    metrics = {f"{BY_CATEGORY}a\x1b[1m\nb": 0.5}
+    assert list(metric_text.lines(metrics)) == [
+        "DetectionBoxes_PerformanceByCategory/mAP/a\\x1b[1m b = 0.5000"
+    ]
+    metrics |= {class_metric(metric, "a\x1b\nb"): 0.5 for metric in METRICS}
+    assert list(metric_text.lines(metrics))[-1].startswith("a\\x1b b  0.5000  0.5000")
+
+
 def test_the_names_of_one_class_are_the_od_apis():
     assert class_metric(AP50, "cat") == "DetectionBoxes_Precision mAP@.50IOU ByCategory/cat"
     assert (

@@ -184,6 +184,17 @@ def test_detections_are_those_of_the_checkpoint(model, trained, number):
     assert not outputs["detection_scores"][0, count:].numpy().any()
 
 
+def test_pictures_are_detected_in_as_they_are(exported, trained):
+    """As the command detect does."""
+    _, detector = trained
+    expected = detection.detect(picture(3), detector.blueprint.resizer, detector.predict)
+    found = detection.detect(picture(3), None, deployment.saved_model_function("ssd", exported))
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+    np.testing.assert_array_equal(found.classes, expected.classes)
+    # In pixels.
+    assert found.boxes.max() > max(SIZES[3]) / 2
+
+
 def test_files_examples_and_floats_are_the_same_pictures(model):
     """Files of several sizes in one batch; `model` itself takes what serving_default does."""
     pictures = [picture(0), picture(1)]
