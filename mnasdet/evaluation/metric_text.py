@@ -35,7 +35,7 @@ def display_name(objective: str) -> str:
 
 def lines(metrics: Mapping[str, float]) -> Iterator[str]:
     """Yields "NAME = VALUE" for every metric, a table of the classes where there are all metrics of
-    them, and how the model compares with one that does not look at the image. All can be printed."""
+    them, and how the model compares with one that does not look at the image; all printable."""
     by_class = table(metrics)
     for name, value in metrics.items():
         # The first column of the table.
