@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 from google.protobuf import text_format
+from official.modeling.optimization.legacy_adamw import AdamWeightDecay
 
 from mnasdet.protos import optimizer_pb2
 from mnasdet.training import optimizers
@@ -115,15 +116,15 @@ def test_weight_decay_is_not_divided_by_adams_root(updated):
     np.testing.assert_allclose(actual, decayed_by(adam_step), rtol=1e-5)
 
 
-def test_adamw_is_that_of_tf_keras(updated):
-    peer = tf_keras.optimizers.AdamW(
-        learning_rate=tf.Variable(0.0), weight_decay=0.1, epsilon=1e-3, jit_compile=False
-    )
+def test_adamw_is_that_of_tf_keras_and_of_tf_models(updated):
+    actual = updated(optimizers.adam(1e-3, weight_decay=0.1), "conv/kernel")
+    of_models = AdamWeightDecay(0.0, epsilon=1e-3, weight_decay_rate=0.1, gradient_clip_norm=0)
+    np.testing.assert_allclose(actual, updated(of_models, "conv/kernel"), rtol=1e-6)
+    of_keras = tf_keras.optimizers.AdamW(weight_decay=0.1, epsilon=1e-3, jit_compile=False)
     variable = tf.Variable(START, dtype=tf.float32)
     for gradient, rate in zip(GRADIENTS, RATES, strict=True):
-        peer.learning_rate = rate
-        peer.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
-    actual = updated(optimizers.adam(1e-3, weight_decay=0.1), "conv/kernel")
+        of_keras.learning_rate = rate
+        of_keras.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
     np.testing.assert_allclose(actual, variable.numpy(), rtol=1e-5)
 
 
