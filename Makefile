@@ -1,5 +1,6 @@
 # make quickstart   a small search, end to end, on the embedded data
 # make test         all tests
+# make notebooks    executes notebooks/*.ipynb on the embedded data
 # make lint         ruff and mypy
 # make benchmark    our measurements; with DATA=folder, of train.record*, val.record* and
 #                   label_map.pbtxt, also training and its input beside tf-models-official's
@@ -15,7 +16,7 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12)
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart test lint benchmark wheel-test clean
+.PHONY: quickstart test notebooks lint benchmark wheel-test clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/mnasdet-search --pipeline_config_path=configs/quickstart.config \
@@ -23,6 +24,9 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+notebooks: $(INSTALLED)
+	$(BIN)/python notebooks/execute.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

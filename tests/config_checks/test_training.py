@@ -31,6 +31,47 @@ BAD = [
         "train_config.optimizer.moving_average_decay is 99; 0 to 1 is allowed",
     ),
     (
+        nested("train_config.optimizer.momentum_optimizer", "weight_decay: -1"),
+        "train_config.optimizer.momentum_optimizer.weight_decay is -1; at least 0 is allowed",
+    ),
+    (
+        'train_config { rate_factors { variables: "^backbone" } }',
+        "train_config.rate_factors[0].factor is 0; more than 0 is allowed",
+    ),
+    (
+        "train_config { rate_factors { factor: 0.1 } }",
+        'train_config.rate_factors[0].variables is missing; name variables, as in "^backbone"',
+    ),
+    (
+        'train_config { rate_factors { variables: "(" factor: 0.1 } }',
+        'train_config.rate_factors[0].variables is "(", no regular expression: missing ), ',
+    ),
+    (
+        'train_config { freeze_until { variables: "^backbone" } }',
+        "train_config.freeze_until.step is 0; more than 0 and less than num_steps, 50000, is "
+        "allowed; freeze_variables freezes to the end",
+    ),
+    (
+        'train_config { freeze_until { variables: "^backbone" step: 50000 } }',
+        "train_config.freeze_until.step is 50000; more than 0 and less than num_steps, 50000, is",
+    ),
+    (
+        "train_config { freeze_until { step: 5 } }",
+        'train_config.freeze_until.variables is missing; name variables, as in "^backbone"',
+    ),
+    (
+        "train_config { eval_every_n_steps: 0 early_stopping {} }",
+        "train_config.eval_every_n_steps is 0; early_stopping needs at least 1",
+    ),
+    (
+        "train_config { eval_every_n_steps: 9 early_stopping { evaluations_without_gain: 0 } }",
+        "train_config.early_stopping.evaluations_without_gain is 0; at least 1 is allowed",
+    ),
+    (
+        "train_config { eval_every_n_steps: 9 early_stopping { min_gain: -1 } }",
+        "train_config.early_stopping.min_gain is -1; at least 0 is allowed",
+    ),
+    (
         nested("train_config.optimizer.momentum_optimizer", "momentum_optimizer_value: 9"),
         "train_config.optimizer.momentum_optimizer.momentum_optimizer_value is 9; 0 to 1 is "
         "allowed",
