@@ -209,7 +209,9 @@ def test_two_steps(name, inputs, train, tmp_path):
     pipeline = load(name, inputs, tmp_path, shrink)
     if pipeline.HasField("search_config"):
         pipeline = winner.retraining(pipeline, config.resolve(pipeline).architecture)
-    pipeline.train_config.ClearField("fine_tune_checkpoint_type")  # There is no checkpoint.
+    # There is no checkpoint, whatever its place.
+    for field in ("fine_tune_checkpoint", "fine_tune_checkpoint_type"):
+        pipeline.train_config.ClearField(field)
     metrics = train(pipeline)
     assert metrics["step"] == 2
     assert math.isfinite(metrics[objective(pipeline.model.WhichOneof("model"))])
