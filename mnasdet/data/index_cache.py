@@ -132,14 +132,14 @@ def _delete_oldest(folder: Path) -> None:
         Path(f"{path}.lock").unlink(missing_ok=True)
 
 
-def _arrays_of(found: RecordIndex) -> dict[str, np.ndarray]:
+def _arrays_of(found: RecordIndex) -> dict[str, Any]:
     rest = {
         "problems": found.problems,
         "notes": found.notes,
         "decoded_bytes": found.decoded_bytes,
         "num_readable": [len(mask) for mask in found.usable],
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "usable": np.concatenate([np.zeros(0, bool), *found.usable]),
         "rest": np.frombuffer(json.dumps(rest).encode(), np.uint8),
     }

@@ -7,7 +7,7 @@ the whole picture, in less time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -38,7 +38,7 @@ class Undecoded(NamedTuple):
 
 
 # uint8 [height, width, 3], or what becomes that.
-Image = tf.Tensor | Undecoded
+Image: TypeAlias = "tf.Tensor | Undecoded"
 
 
 def whole(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> Undecoded:
