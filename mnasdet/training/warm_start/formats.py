@@ -42,9 +42,10 @@ def open_source(path: str | os.PathLike) -> Source:
         raise CheckpointError(f"{path}: {f'is {found}' if found else missing}; name {READABLE}")
     with open(path, "rb") as file:
         start = file.read(512)
-    for reader in (safetensors_file, keras_file):
-        if reader.matches(start) and not _is_pickle(path, start):
-            return reader.open_source(path)
+    if safetensors_file.matches(start):
+        return safetensors_file.open_source(path)
+    if keras_file.matches(start) and not _is_pickle(path, start):
+        return keras_file.open_source(path)
     raise CheckpointError(f"{path}: {_fault(path, start)}")
 
 

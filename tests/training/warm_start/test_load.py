@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from safetensors.numpy import save_file
 
 from mnasdet import config, models
@@ -35,9 +36,22 @@ def pipeline(tiny_pipeline, torch_file):
     return tiny_pipeline
 
 
+# The models of this file by what they differ in: to build one takes seconds.
+MODELS: dict[tuple, tf_keras.Model] = {}
+
+
+def built(pipeline):
+    blueprint = config.resolve(pipeline)
+    width = blueprint.architecture.backbone.mobilenet_v2.depth_multiplier
+    key = width, blueprint.num_classes
+    if key not in MODELS:
+        MODELS[key] = models.build(blueprint).model
+    return MODELS[key]
+
+
 def started(pipeline):
     """The report of a warm start and the model, and its variables from before."""
-    model = models.build(config.resolve(pipeline)).model
+    model = built(pipeline)
     before = {name: v.numpy() for name, v in checkpoints.variables_by_name(model).items()}
     return trainer.warm_start(model, pipeline.train_config), model, before
 
@@ -71,7 +85,7 @@ def test_a_detector_takes_the_whole_backbone(pipeline, torch_file, caplog):
 def test_too_few_that_match_end_the_training_with_one_line(pipeline):
     pipeline.model.architecture.backbone.mobilenet_v2.depth_multiplier = 0.5
     with pytest.raises(CheckpointError) as caught:
-        trainer.train(pipeline)
+        started(pipeline)
     line = str(caught.value)
     assert "is torchvision's MobileNetV2; of the 255 variables of the backbone " in line
     assert "have another shape, first: backbone/layer_1/conv/kernel is [3, 3, 3, 32] there" in line
@@ -144,7 +158,7 @@ def test_a_search_is_known_by_the_file(pipeline, torch_file, tmp_path):
 def test_a_network_that_is_not_known_is_told(tmp_path):
     save_file({"encoder.weight": np.ones(3, np.float32)}, tmp_path / "vit.safetensors")
     with pytest.raises(CheckpointError) as caught:
-        load.load(tf.keras.Sequential(), tmp_path / "vit.safetensors")
+        load.load(tf_keras.Sequential(), tmp_path / "vit.safetensors")
     line = str(caught.value)
     assert 'a safetensors file with variables such as "encoder.weight", which are of no' in line
     assert "one of " in line
@@ -153,7 +167,7 @@ def test_a_network_that_is_not_known_is_told(tmp_path):
 
 def test_our_own_checkpoints_report_the_same(pipeline, tmp_path, caplog):
     """They start other networks, too: whatever fits is loaded."""
-    model = models.build(config.resolve(pipeline)).model
+    model = built(pipeline)
     weights = checkpoints.variables_by_name(model)
     prefix = tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights}).save(str(tmp_path / "ckpt"))
     pipeline.train_config.fine_tune_checkpoint = prefix

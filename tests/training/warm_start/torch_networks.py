@@ -54,8 +54,8 @@ class Network:
         gamma = self.weight(f"{name}.weight", shape, 0.5, 1.5)
         beta = self.weight(f"{name}.bias", shape, -0.5, 0.5)
         mean = self.weight(f"{name}.running_mean", shape, -0.5, 0.5)
-        # Small ones, too: those show another epsilon.
-        variance = self.weight(f"{name}.running_var", shape, 0.005, 2.0)
+        # Small enough to show another epsilon, and not so small that errors of rounding grow.
+        variance = self.weight(f"{name}.running_var", shape, 0.2, 2.0)
         self.weights.setdefault(f"{name}.num_batches_tracked", np.array(7, np.int64))
         return (x - mean) / tf.sqrt(variance + self._epsilon) * gamma + beta
 
