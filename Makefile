@@ -1,8 +1,9 @@
 # make quickstart   a small search, end to end, on the embedded data
 # make test         all tests
+# make notebooks    executes notebooks/*.ipynb on the embedded data
 # make lint         ruff and mypy
 # make benchmark    our measurements; with DATA=folder, of train.record*, val.record* and
-#                   label_map.pbtxt, also training beside tf-models-official
+#                   label_map.pbtxt, also training and its input beside tf-models-official's
 # make wheel-test   builds the wheel and installs it into fresh virtualenvs, with pip 23.0 and the
 #                   newest pip, for every Python 3.10 to 3.12 on this machine; prints the seconds
 #
@@ -15,7 +16,7 @@ SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12)
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	$$python -c "$(SUPPORTED)" 2>/dev/null && echo $$python && break; done)
 
-.PHONY: quickstart test lint benchmark wheel-test clean
+.PHONY: quickstart test notebooks lint benchmark wheel-test clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/mnasdet-search --pipeline_config_path=configs/quickstart.config \
@@ -23,6 +24,9 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+notebooks: $(INSTALLED)
+	$(BIN)/python notebooks/execute.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -38,6 +42,8 @@ benchmark: $(INSTALLED)
 ifdef DATA
 	$(BIN)/python benchmarks/training_vs_tf_models.py --train_input='$(DATA)/train.record*' \
 		--eval_input='$(DATA)/val.record*' --label_map=$(DATA)/label_map.pbtxt
+	$(BIN)/python benchmarks/input_pipeline.py --input='$(DATA)/train.record*' \
+		--label_map=$(DATA)/label_map.pbtxt
 endif
 
 wheel-test:

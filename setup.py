@@ -63,7 +63,10 @@ setup(
     package_data={
         "mnasdet.configs": ["*.config", "architectures/*.textproto"],
         "mnasdet.reporting": ["*.css", "*.js"],
-        "mnasdet.training.warm_start": ["name_maps/*.textproto"],
+        "mnasdet.training.warm_start": [
+            "name_maps/*.textproto",
+            "name_maps/shared/*.textproto",
+        ],
     },
     entry_points={
         "console_scripts": [

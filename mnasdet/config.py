@@ -12,18 +12,19 @@ from pathlib import Path
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import packaged, passwords, text_proto
+from mnasdet import includes, packaged, passwords, text_proto
 from mnasdet.architecture_string.conversion import from_string
 from mnasdet.architectures import input_size
 from mnasdet.blueprint import Blueprint
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
-from mnasdet.config_checks.lines import line_of
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
+from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import ARCHITECTURE_FIELDS
+from mnasdet.config_checks.training import trainings
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
-from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2, train_pb2
+from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2
 from mnasdet.text_faults.faults import MAX_TOLD
 from mnasdet.text_faults.od_api import unknown_extractor
 
@@ -48,6 +49,10 @@ _KERAS_RESNET = """
   batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
 """
 
+# Its ResNets stride in the first convolution of a bottleneck: under Keras as keras.applications has
+# them, under slim because the pyramid takes the features ahead of their strides.
+_RESNET = "resnet {{ depth: {} strides_in_1x1: true }}"
+
 # The backbones of the OD API's feature extractors, each with its hyper-parameters; the backbone
 # under MnasFPN has those of the paper. MobileNetV3's are those with fewer channels at stride 32
 # (Howard et al., 2019, section 6.3).
@@ -59,12 +64,12 @@ _BACKBONES = {
     "ssd_mobilenet_v2_mnasfpn": ("mobilenet_v2 {}", ""),
     "ssd_mobilenet_v3_large": ("mobilenet_v3 { size: LARGE halved: true }", _SLIM_MOBILENET),
     "ssd_mobilenet_v3_small": ("mobilenet_v3 { size: SMALL halved: true }", _SLIM_MOBILENET),
-    "ssd_resnet50_v1_fpn": ("resnet { depth: 50 }", _SLIM_RESNET),
-    "ssd_resnet50_v1_fpn_keras": ("resnet { depth: 50 }", _KERAS_RESNET),
-    "ssd_resnet101_v1_fpn": ("resnet { depth: 101 }", _SLIM_RESNET),
-    "ssd_resnet101_v1_fpn_keras": ("resnet { depth: 101 }", _KERAS_RESNET),
-    "ssd_resnet152_v1_fpn": ("resnet { depth: 152 }", _SLIM_RESNET),
-    "ssd_resnet152_v1_fpn_keras": ("resnet { depth: 152 }", _KERAS_RESNET),
+    "ssd_resnet50_v1_fpn": (_RESNET.format(50), _SLIM_RESNET),
+    "ssd_resnet50_v1_fpn_keras": (_RESNET.format(50), _KERAS_RESNET),
+    "ssd_resnet101_v1_fpn": (_RESNET.format(101), _SLIM_RESNET),
+    "ssd_resnet101_v1_fpn_keras": (_RESNET.format(101), _KERAS_RESNET),
+    "ssd_resnet152_v1_fpn": (_RESNET.format(152), _SLIM_RESNET),
+    "ssd_resnet152_v1_fpn_keras": (_RESNET.format(152), _KERAS_RESNET),
 }
 
 _MNASFPN = "ssd_mobilenet_v2_mnasfpn"
@@ -100,7 +105,7 @@ def load(
     fine_tune_checkpoint: str = "",
     change: Callable[[pipeline_pb2.TrainEvalPipelineConfig], None] | None = None,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the pipeline config in a text-proto file, checked.
+    """Returns the pipeline config in a text-proto file and those it includes, checked.
 
     Args:
       path: as `packaged.find_config` takes it.
@@ -119,8 +124,8 @@ def load(
     if not path:
         raise ConfigError("--pipeline_config_path is missing; name a pipeline config")
     path = packaged.find_config(path)
-    text = text_proto.read_text(path, may_be_changed=True)
-    pipeline = text_proto.parse(text, pipeline_pb2.TrainEvalPipelineConfig, str(path))
+    source = includes.read(path)
+    pipeline = source.message
     _override(pipeline, train_input, eval_input, label_map)
     if architecture:
         _replace_architecture(pipeline, load_architecture(architecture))
@@ -128,9 +133,9 @@ def load(
         pipeline.train_config.fine_tune_checkpoint = fine_tune_checkpoint
     if change:
         change(pipeline)
-    _drop_placeholder(pipeline.train_config)
+    _drop_placeholders(pipeline)
     if problems := check(pipeline, readers):
-        raise ConfigError(_report(problems, str(path), text))
+        raise ConfigError(_report(problems, source))
     return pipeline
 
 
@@ -200,29 +205,31 @@ def _replace_architecture(
             pipeline.model.ssd.feature_extractor.ClearField(field)
 
 
-def _drop_placeholder(train_config: train_pb2.TrainConfig) -> None:
-    """Drops a sample config's placeholder: it then trains from scratch, and says so."""
-    if TO_BE_CONFIGURED in train_config.fine_tune_checkpoint:
-        logging.warning(
-            'train_config.fine_tune_checkpoint is "%s": training starts from random weights',
-            train_config.fine_tune_checkpoint,
-        )
-        train_config.ClearField("fine_tune_checkpoint")
+def _drop_placeholders(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
+    """Drops a sample config's placeholders: it then trains from scratch, and says so."""
+    for training in trainings(Section(pipeline, "", [])):
+        path = training.message.fine_tune_checkpoint
+        if TO_BE_CONFIGURED in path:
+            field = training.field("fine_tune_checkpoint")
+            logging.warning('%s is "%s": training starts from random weights', field, path)
+            training.message.ClearField("fine_tune_checkpoint")
 
 
-def _report(problems: list[str], path: str, text: str) -> str:
-    """Returns one line a problem, with the line of the file that it is about."""
+def _report(problems: list[str], source: includes.Source) -> str:
+    """Returns one line a problem, with the file and the line that it is about."""
     told = problems[:MAX_TOLD]
-    lines = [line_of(problem.split()[0].rstrip(":"), text) for problem in told]
+    places = [source.place_of(problem.split()[0].rstrip(":")) for problem in told]
     if len(problems) == 1:
-        return f"{path}{f':{lines[0]}' if lines[0] else ''}: {problems[0]}"
-    listed = [
-        f"  {f'line {line}: ' if line else ''}{problem}"
-        for line, problem in zip(lines, told, strict=True)
-    ]
+        return f"{places[0] or source.path}: {problems[0]}"
+    listed = []
+    for place, problem in zip(places, told, strict=True):
+        where = f"{place}: " if place else ""
+        if place and place.path == source.path:
+            where = f"line {place.line}: "  # The first line names this file.
+        listed.append(f"  {where}{problem}")
     if len(problems) > MAX_TOLD:
         listed.append(f"  and {len(problems) - MAX_TOLD} more")
-    return "\n".join([f"{len(problems)} problems in {path}:", *listed])
+    return "\n".join([f"{len(problems)} problems in {source.path}:", *listed])
 
 
 def check(

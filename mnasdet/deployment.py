@@ -1,4 +1,4 @@
-"""Deploys a model by its kind: TFLite files, and how they are read again."""
+"""Deploys a model by its kind: TFLite files, SavedModels, and how they are read again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from typing import Any
 
 from absl import logging
 
-from mnasdet import files
+from mnasdet import config, files, text_proto
 from mnasdet.blueprint import Blueprint
+from mnasdet.data import label_map as label_maps
 from mnasdet.data.input_pipeline import label_map
+from mnasdet.evaluation.classification import ClassificationEvaluator
+from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
-from mnasdet.tasks import Task
+from mnasdet.saved_model import export as saving
+from mnasdet.saved_model import loaded
+from mnasdet.saved_model.classifier_outputs import classifier_outputs
+from mnasdet.saved_model.detector_outputs import detector_outputs
+from mnasdet.saved_model.server import Outputs, Server
+from mnasdet.tasks import Evaluator, Task
 from mnasdet.tflite import accuracy, classifier_file, interpreter
 from mnasdet.tflite import export as exporting
 from mnasdet.tflite.detector_file import detector_file
@@ -46,11 +54,17 @@ class _Kind:
       forms: the files of a model, by name; "raw" is the first.
       exportable: takes the task and the arguments of `deployment.exportable`.
       predict_function: as of `deployment.predict_function`.
+      outputs: makes the outputs of a task's SavedModel.
+      saved_model_function: as of `deployment.saved_model_function`.
+      evaluator: as `Task.evaluator`, without a task.
     """
 
     forms: Mapping[str, Form]
     exportable: Callable[..., Exportable]
     predict_function: Callable[[Blueprint | None, str | os.PathLike], Predict]
+    outputs: Callable[[Any], Outputs]
+    saved_model_function: Callable[[str | os.PathLike], Predict]
+    evaluator: Callable[[Mapping[int, str]], Evaluator]
 
 
 _DETECTORS = _Kind(
@@ -60,6 +74,9 @@ _DETECTORS = _Kind(
     },
     detector_file,
     interpreter.detection_function,
+    detector_outputs,
+    loaded.detection_function,
+    DetectionEvaluator,
 )
 
 # By the model's field in DetectionModel.
@@ -69,6 +86,9 @@ _KINDS = {
         {"raw": Form(interpreter.CLASSIFIER_GRAPH_FILE, "probabilities, for phone apps")},
         classifier_file.classifier_file,
         classifier_file.predict_function,
+        classifier_outputs,
+        loaded.class_function,
+        ClassificationEvaluator,
     ),
 }
 
@@ -170,6 +190,54 @@ def predict_function(blueprint: Blueprint | None, path: str | os.PathLike) -> Pr
     """
     kind = _KINDS[blueprint.kind] if blueprint else _DETECTORS
     return kind.predict_function(blueprint, path)
+
+
+def export_saved_model(
+    task: Task,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    output_dir: str | os.PathLike,
+    *,
+    labels: Mapping[int, str],
+    input_type: str = "image_tensor",
+) -> dict[str, Any]:
+    """Writes a task's SavedModel with config, label map and description, which is returned.
+
+    Args:
+      input_type: one of `server.INPUT_TYPES`, that of the signature "serving_default".
+    """
+    blueprint = task.blueprint
+    outputs = _KINDS[blueprint.kind].outputs(task)
+    return saving.export(
+        Server(blueprint.resizer, outputs, input_type),
+        output_dir,
+        input_type=input_type,
+        others={
+            "pipeline.config": config.to_text(pipeline),
+            "label_map.pbtxt": text_proto.sealed(label_maps.to_text(labels)),
+        },
+        described={
+            "kind": blueprint.kind,
+            "image_size": list(blueprint.image_size),
+            "num_classes": blueprint.num_classes,
+        },
+    )
+
+
+def saved_model_function(kind: str, path: str | os.PathLike) -> Predict:
+    """Returns a function from original images to what `Task.predict` gives, by a SavedModel.
+
+    It takes uint8 [1, height, width, 3], an image of any size.
+
+    Args:
+      kind: the model's field in DetectionModel.
+      path: the folder of `export_saved_model`, or a SavedModel with the OD API's outputs.
+    """
+    return _KINDS[kind].saved_model_function(path)
+
+
+def evaluator(kind: str, categories: Mapping[int, str]) -> Evaluator:
+    """Returns a new evaluator for models of a kind, without building one."""
+    return _KINDS[kind].evaluator(categories)
 
 
 def compare(

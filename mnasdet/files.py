@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,48 @@ def replacing(paths: Sequence[str | os.PathLike]) -> Iterator[list[str]]:
         for temporary in partial:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: str | os.PathLike, names: Collection[str]) -> Iterator[Path]:
+    """Gives a new folder beside `folder` to fill, which takes its place when the block ends well.
+
+    An error in the block leaves the old folder as it was.
+
+    Args:
+      names: of all that such a folder holds. One with something else in it is not replaced.
+
+    Raises:
+      UserError: `folder` is a file, or has something else in it.
+    """
+    place = Path(os.path.realpath(folder))
+    if place.exists():
+        if not place.is_dir():
+            raise UserError(f"{folder}: is a file; a folder is needed here")
+        if others := sorted(set(os.listdir(place)) - set(names)):
+            raise UserError(
+                f"{folder}: holds {others[0]}, which would be lost: the folder is replaced whole; "
+                "choose another one"
+            )
+    make_folder(place.parent)
+    partial, old = (place.with_name(f".{secrets.token_hex(8)}.tmp") for _ in range(2))
+    try:
+        partial.mkdir()
+        yield partial
+        for parent, _, written in os.walk(partial):
+            sync_folder(parent, written)
+        if place.exists():
+            os.rename(place, old)
+        try:
+            os.rename(partial, place)
+        except OSError:
+            if old.exists():
+                os.rename(old, place)
+            raise
+        sync_folder(place.parent)
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _sync(path: str) -> None:

@@ -21,23 +21,24 @@ def config_names() -> list[str]:
     return sorted(f"{_FOLDER}/{path.name}" for path in _folder().glob(f"*{_SUFFIX}"))
 
 
-def find_config(path: str | os.PathLike) -> Path:
+def find_config(path: str | os.PathLike, folder: str | os.PathLike = "") -> Path:
     """Returns the file that a path names: that file, or else the packaged config of this name.
 
     Args:
       path: of a file; configs/quickstart.config, quickstart.config and quickstart also name a
         packaged config.
+      folder: where a relative path starts; the working directory if left out.
 
     Raises:
       ConfigError: there is neither, and the path looks like the name of a packaged one.
     """
-    path = Path(path)
-    if path.exists() or path.is_absolute() or str(path.parent) not in (".", _FOLDER):
-        return path
+    path, there = Path(path), Path(folder, path)
+    if there.exists() or path.is_absolute() or str(path.parent) not in (".", _FOLDER):
+        return there
     name = f"{_FOLDER}/{path.name.removesuffix(_SUFFIX)}{_SUFFIX}"
     names = config_names()
     if name not in names:
-        similar = text_files.similar_file(path) if path.parent.is_dir() else ""
+        similar = text_files.similar_file(there) if there.parent.is_dir() else ""
         raise ConfigError(
             f"{path}: no such file{similar}; with mnasdet comes {nearest(name, names)}"
         )

@@ -35,12 +35,16 @@ class Evaluator(Protocol):
         ...
 
     def metrics(
-        self, *, per_category: bool = False, with_baseline: bool = False
+        self,
+        *,
+        per_category: bool = False,
+        all_per_category: bool = False,
+        with_baseline: bool = False,
     ) -> dict[str, float]:
         """Returns the metrics by name, `Task.objective` among them.
 
         Args:
-          per_category: add the metric of every class.
+          per_category: add the metric of every class; all_per_category: all that there are.
           with_baseline: add what a model reaches that does not look at the image.
 
         Raises:

@@ -122,6 +122,37 @@ def define_record_flags() -> None:
         "say.",
     )
 
+    flags.DEFINE_integer(
+        "holdout",
+        None,
+        "Images that are drawn and written to OUTPUT_PATH with _holdout in its name instead, to "
+        "reward a search by.",
+        lower_bound=1,
+    )
+    flags.DEFINE_float(
+        "holdout_fraction",
+        None,
+        "The share of the images, in place of --holdout.",
+        lower_bound=0.0,
+        upper_bound=1.0,
+    )
+    flags.DEFINE_integer("seed", 0, "What draws the images of --holdout.", lower_bound=0)
+
+
+def _holdout():
+    """Returns the Holdout of the flags; None without one."""
+    given = [name for name in ("holdout", "holdout_fraction") if FLAGS[name].present]
+    if len(given) > 1:
+        raise UserError("give either --holdout or --holdout_fraction")
+    if not given:
+        if FLAGS["seed"].present:
+            raise UserError("--seed draws the images of --holdout; give that, too")
+        return None
+
+    from mnasdet.data.holdout import Holdout
+
+    return Holdout(FLAGS.holdout or 0, FLAGS.holdout_fraction or 0.0, FLAGS.seed)
+
 
 def load_pipeline(
     readers: Collection[str] = ("train_input_reader", "eval_input_reader"), **others: Any
@@ -159,6 +190,8 @@ def write_records(
       names: of the classes, by id.
       remarks: what the summary says of the whole annotations.
     """
+    holdout = _holdout()
+
     from mnasdet.data import conversion
 
     summary = conversion.convert(
@@ -174,6 +207,7 @@ def write_records(
         max_lost_share=FLAGS.max_lost_boxes,
         drawn_on=FLAGS.drawn_on,
         remarks=remarks,
+        holdout=holdout,
     )
     if FLAGS.format == "json":
         print_json(dataclasses.asdict(summary))
@@ -196,7 +230,7 @@ def print_metrics(metrics: dict[str, float], path: str | None = None) -> None:
         from mnasdet.evaluation import metric_text
 
         for line in metric_text.lines(metrics):
-            print(terminal.one_line(line))
+            print(line)
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -1,4 +1,4 @@
-"""Detects objects in pictures, with a checkpoint or a TFLite file.
+"""Detects objects in pictures, with a checkpoint, a SavedModel or a TFLite file.
 
 Takes pictures or folders; writes to --output_dir every picture with its boxes, as JPEG, and
 detections.json:
@@ -37,6 +37,7 @@ FLAGS = flags.FLAGS
 
 command.define_format_flag()
 flags.DEFINE_string("checkpoint_dir", None, "Folder of a training run, or one checkpoint.")
+flags.DEFINE_string("saved_model_path", None, "A folder from export_saved_model.")
 flags.DEFINE_string("tflite_path", None, "A file from export_tflite.")
 command.define_required("images", "Pictures, folders of pictures, or both.", flags.DEFINE_list)
 command.define_required("output_dir", "Folder of the results; made if missing.")
@@ -56,8 +57,8 @@ _JPEG_QUALITY = 92
 
 
 def main() -> None:
-    if bool(FLAGS.checkpoint_dir) == bool(FLAGS.tflite_path):
-        raise UserError("give either --checkpoint_dir or --tflite_path")
+    if sum(map(bool, [FLAGS.checkpoint_dir, FLAGS.saved_model_path, FLAGS.tflite_path])) != 1:
+        raise UserError("give one of --checkpoint_dir, --saved_model_path and --tflite_path")
     files = pictures()
     detector, resizer, names = load()
 
@@ -99,7 +100,8 @@ def pictures() -> list[Path]:
 
 
 def load():
-    """Returns the detector, how it has pictures resized, and the names of its classes."""
+    """Returns the detector, how it has pictures resized (None: not at all), and the names of its
+    classes."""
     from mnasdet import config
     from mnasdet.data.image_resizer import ImageResizer
 
@@ -107,9 +109,15 @@ def load():
     blueprint = None if pipeline is None else config.resolve(pipeline)
     if blueprint is not None and blueprint.architecture.HasField("classifier"):
         raise UserError(
-            f"{FLAGS.checkpoint_dir or FLAGS.tflite_path} is a classifier, which finds no boxes to "
+            f"{model_path()} is a classifier, which finds no boxes to "
             "draw; evaluate tells how good it is"
         )
+    if FLAGS.saved_model_path:
+        from mnasdet import deployment
+
+        # It resizes pictures itself.
+        found = deployment.saved_model_function("ssd", FLAGS.saved_model_path)
+        return found, None, class_names(pipeline)
     if FLAGS.tflite_path:
         from mnasdet import deployment
         from mnasdet.tflite import interpreter
@@ -132,17 +140,21 @@ def load():
     return detector, resizer, class_names(pipeline)
 
 
+def model_path() -> str:
+    return FLAGS.checkpoint_dir or FLAGS.saved_model_path or FLAGS.tflite_path
+
+
 def own_pipeline():
     """Loads the config that --pipeline_config_path names, or that of the model's folder.
 
-    None stands for a TFLite file without one.
+    None stands for an exported file without one.
     """
     from mnasdet import config
 
     path = FLAGS.pipeline_config_path or beside_model("pipeline.config")
     if path:
         return config.load(path, readers=())
-    if FLAGS.tflite_path:
+    if not FLAGS.checkpoint_dir:
         return None
     raise UserError(
         f"{FLAGS.checkpoint_dir} holds no pipeline.config: give --pipeline_config_path, the config "
@@ -152,7 +164,7 @@ def own_pipeline():
 
 def beside_model(name: str) -> Path | None:
     """Finds a file in the folder of the model or the one above it: best/ lies in a run's folder."""
-    model = Path(FLAGS.checkpoint_dir or FLAGS.tflite_path)
+    model = Path(model_path())
     folder = model if model.is_dir() else model.parent
     # Resolved, as a relative folder may have no name for the one above it.
     for place in (folder, folder.resolve().parent):
@@ -255,7 +267,7 @@ def write(described: list[dict], skipped: list[dict]) -> None:
     from mnasdet import files
 
     result = {
-        "model": FLAGS.checkpoint_dir or FLAGS.tflite_path,
+        "model": model_path(),
         "score_threshold": FLAGS.score_threshold,
         "images": described,
         "skipped": skipped,

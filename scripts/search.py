@@ -175,6 +175,7 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
 
 def search(pipeline, space, store, model_dir: Path):
     """Runs the search and returns all trials, finished."""
+    from mnasdet.data import input_pipeline
     from mnasdet.networks.memory import keep_loaded
     from mnasdet.reporting.progress import TrialProgress, last_training
     from mnasdet.search import attempts, axes, latency, limits, reward
@@ -183,6 +184,8 @@ def search(pipeline, space, store, model_dir: Path):
     from mnasdet.search.search import Search
     from mnasdet.search.training_queue import num_workers
 
+    # Ahead of the workers, whose first children would all wait for it.
+    input_pipeline.check_large_files(pipeline.train_input_reader, *pipeline.eval_input_reader)
     settings = pipeline.search_config
     weighed = axes.from_config(pipeline)
     progress = TrialProgress(

@@ -14,7 +14,7 @@ from mnasdet.networks.builder import reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import Initializer
 from mnasdet.protos import pipeline_pb2
-from tests.config_fragments import COCO, EXTRACTOR, PREDICTOR, merge, nested
+from tests.config_fragments import COCO, EXTRACTOR, PREDICTOR, SEARCH, merge, nested
 from tests.od_api_configs import EXTRACTORS, config_text
 
 MNASFPN = "ssd_mobilenet_v2_mnasfpn"
@@ -125,6 +125,14 @@ def test_a_checkpoint_that_was_never_configured_is_left_out_and_said_so(
         'fine_tune_checkpoint is "PATH_TO_BE_CONFIGURED/resnet.ckpt-1": training starts from random'
         in caplog.text
     )
+
+
+def test_placeholders_of_a_search_are_left_out_as_well(coco_inputs, caplog):
+    with caplog.at_level("WARNING"):
+        loaded = config.load(SEARCH, **coco_inputs)
+    assert not loaded.search_config.retrain_config.HasField("fine_tune_checkpoint")
+    for field in ("train_config", "search_config.retrain_config"):
+        assert f'{field}.fine_tune_checkpoint is "PATH_TO_BE_CONFIGURED/' in caplog.text
 
 
 def test_load_without_a_path():

@@ -284,6 +284,62 @@ READ = {
 }
 
 
+def test_a_folder_appears_whole_in_place_of_an_older_one(tmp_path):
+    folder = tmp_path / "a" / "export"
+    for content in ("old", "new"):
+        with files.replacing_folder(folder, ["x", "more"]) as partial:
+            assert partial.parent == folder.parent
+            (partial / "more").mkdir()
+            (partial / "more" / content).write_text("")
+            (partial / "x").write_text(content)
+            assert (not folder.exists()) == (content == "old")
+    assert (folder / "x").read_text() == "new"
+    assert names(folder / "more") == ["new"]
+    assert names(folder.parent) == ["export"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "x").write_text("old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        files.replacing_folder(tmp_path / "export", ["x"]) as partial,
+    ):
+        (partial / "x").write_text(str(1 / 0))
+    assert (tmp_path / "export" / "x").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_folder_that_cannot_be_moved_is_the_old_one_again(tmp_path, monkeypatch):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "x").write_text("old")
+    rename = os.rename
+
+    def fails_to_replace(source, target):
+        if target == folder and (source / "x").read_text() == "new":
+            raise OSError(errno.EACCES, "no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fails_to_replace)
+    with pytest.raises(OSError, match="no"), files.replacing_folder(folder, ["x"]) as partial:
+        (partial / "x").write_text("new")
+    assert (folder / "x").read_text() == "old"
+    assert names(tmp_path) == ["export"]
+
+
+def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export" / "mine").write_text("")
+    for folder, message in (("export", "holds mine"), ("export/mine", "is a file")):
+        with (
+            pytest.raises(UserError, match=message),
+            files.replacing_folder(tmp_path / folder, ["x"]),
+        ):
+            pass
+    assert names(tmp_path / "export") == ["mine"]
+
+
 @pytest.mark.parametrize("content", READ, ids=range(len(READ)))
 def test_json_that_cannot_be_used_is_told_in_one_line(tmp_path, content):
     path = tmp_path / "x.json"

@@ -267,8 +267,10 @@ def _check_predictor(predictor: Section) -> None:
     _check_kernel_size(predictor)
     if message.DESCRIPTOR.name == "ConvolutionalBoxPredictor":
         _check_convolutional(predictor)
-    elif message.num_layers_before_predictor > 0:
-        predictor.counts(MAX_CHANNELS, "depth")
+    else:
+        _check_initializer(predictor, "prediction_initializer")
+        if message.num_layers_before_predictor > 0:
+            predictor.counts(MAX_CHANNELS, "depth")
     if hyperparams := predictor.needed("conv_hyperparams"):
         check_hyperparams(hyperparams)
 
@@ -404,6 +406,17 @@ def _check_hyperparams_of(part: Section) -> None:
         check_hyperparams(part.child("conv_hyperparams"))
 
 
+def _check_initializer(section: Section, name: str) -> None:
+    if section.message.HasField(name) and (
+        initializer := section.selected(name, "initializer_oneof")
+    ):
+        if "mean" in initializer.message.DESCRIPTOR.fields_by_name:
+            initializer.only("mean", 0)
+            initializer.positive("stddev")
+        else:
+            initializer.positive("factor")
+
+
 def check_hyperparams(hyperparams: Section) -> None:
     """Checks the hyper-parameters of convolutions."""
     message = hyperparams.message
@@ -413,14 +426,7 @@ def check_hyperparams(hyperparams: Section) -> None:
         l2 := hyperparams.selected("regularizer", "regularizer_oneof")
     ):
         l2.at_least("weight", 0)
-    if message.HasField("initializer") and (
-        initializer := hyperparams.selected("initializer", "initializer_oneof")
-    ):
-        if "mean" in initializer.message.DESCRIPTOR.fields_by_name:
-            initializer.only("mean", 0)
-            initializer.positive("stddev")
-        else:
-            initializer.positive("factor")
+    _check_initializer(hyperparams, "initializer")
     match name := message.WhichOneof("normalizer_oneof"):
         case "batch_norm" | "sync_batch_norm":
             batch_norm = hyperparams.child(name)

@@ -13,13 +13,18 @@ from mnasdet.protos import architecture_pb2
 # Fields that only detectors have a use for. Beside a classifier they would be without effect, and
 # the user who wrote them expects one.
 _OF_DETECTORS = {
-    "eval_config": ("metrics_set", "min_score_threshold", "max_num_boxes_to_visualize"),
+    "eval_config": (
+        "metrics_set",
+        "min_score_threshold",
+        "max_num_boxes_to_visualize",
+        "all_metrics_per_category",
+    ),
     "train_input_reader": ("max_number_of_boxes",),
     "eval_input_reader": ("max_number_of_boxes",),
 }
 
-# An augmentation that changes boxes and no pixels.
-_OF_BOXES = "random_jitter_boxes"
+# What changes boxes and no pixels, and what leaves an image several classes.
+_OF_BOXES = ("random_jitter_boxes", "random_mosaic")
 
 
 def check_classification(root: Section, architecture: architecture_pb2.Architecture | None) -> None:
@@ -57,8 +62,9 @@ def _check_rest(root: Section) -> None:
                 section.report(name, "is for detectors and has no effect here; remove it")
     for training in trainings(root):
         for step in training.children("data_augmentation_options"):
-            if step.message.HasField(_OF_BOXES):
-                step.report(_OF_BOXES, "is for detectors and has no effect here; remove it")
+            name = step.message.WhichOneof("preprocessing_step")
+            if name in _OF_BOXES:
+                step.report(name, "is for detectors and has no effect here; remove it")
             if step.message.HasField("random_crop_image"):
                 _check_crop(step.child("random_crop_image"))
 

@@ -54,6 +54,9 @@ def pipeline_problems(
       readers: the input readers that will be used.
     """
     root = Section(pipeline, "", [])
+    # What is left of it is a message that no file was read for, of which a part is missing.
+    if pipeline.include:
+        root.report("include", f'is "{pipeline.include[0]}"; config.load reads it, from a file')
     if (model := root.needed("model")) and model.chosen("model"):
         _MODELS[model.message.WhichOneof("model")](root, architecture)
     if train := root.needed("train_config"):

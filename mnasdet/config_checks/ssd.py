@@ -6,7 +6,6 @@ from mnasdet.architectures import num_anchors
 from mnasdet.config_checks.architecture import MAX_CLASSES, MAX_IMAGE_SIZE
 from mnasdet.config_checks.image_resizer import check_resizer
 from mnasdet.config_checks.section import Section
-from mnasdet.config_checks.training import trainings
 from mnasdet.protos import architecture_pb2
 
 # The fields of a feature extractor that describe the architecture. They count only where none is
@@ -71,10 +70,6 @@ def check_ssd(root: Section, architecture: architecture_pb2.Architecture | None)
             )
     for reader in (root.child("train_input_reader"), *root.children("eval_input_reader")):
         reader.only("features", type(reader.message).BOXES)
-    for training in trainings(root):
-        for step in training.children("data_augmentation_options"):
-            if step.message.HasField("rand_augment"):
-                step.report("rand_augment", "moves pixels and no boxes; it is for classifiers")
 
 
 def _metrics_remedy(metrics: str) -> str:
@@ -107,6 +102,12 @@ def _check_ssd(
         matcher.ordered("unmatched_threshold", "matched_threshold")
     ssd.selected("similarity_calculator", "region_similarity")
     ssd.within("negative_class_weight", 0, 1)
+    ssd.at_least("num_matches_offset", 0)
+    ssd.require(
+        ssd.message.normalize_loss_by_num_matches or not ssd.message.num_matches_offset,
+        "num_matches_offset",
+        "it has no effect without normalize_loss_by_num_matches; remove it",
+    )
     # Class 0 of the predictor is always the background's: losses, metadata and suppression count
     # from there.
     ssd.only("add_background_class", True)
@@ -252,6 +253,7 @@ def _check_post_processing(section: Section, loss: str | None) -> None:
         nms.within("score_threshold", 0, 1)
         nms.within("iou_threshold", 0, 1)
         nms.counts(_MAX_DETECTIONS, "max_detections_per_class", "max_total_detections")
+        nms.counts(_MAX_ANCHORS, "max_candidates", minimum=0)
         # Suppression here gives a detection one class, in Keras as in TFLite's op.
         nms.only("max_classes_per_detection", 1)
         nms.only("soft_nms_sigma", 0)

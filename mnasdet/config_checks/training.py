@@ -9,6 +9,7 @@ from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.section import Section
 from mnasdet.errors import nearest
+from mnasdet.protos import optimizer_pb2
 
 # Upper bounds. They are far above what anybody trains with: a slip such as batch_size: 2147483647
 # would otherwise fill the memory, or go on for years.
@@ -57,20 +58,77 @@ def check_train(train: Section, starts: bool = True) -> None:
     _check_fine_tuning(train, starts)
     train.within("min_matched_share", 0, 1)
     for name in ("update_trainable_variables", "freeze_variables"):
-        for pattern in getattr(message, name):
-            try:
-                re.compile(pattern)
-            # A pattern can fail by more than re.error: a large count overflows, deep nesting
-            # recurses.
-            except (re.error, OverflowError, RecursionError) as error:
-                train.report(name, f'is "{pattern}", no regular expression: {error}')
+        _check_patterns(train, name)
+    _check_single_variables(train)
+    if message.HasField("early_stopping"):
+        _check_early_stopping(train)
     steps = train.children("data_augmentation_options")
     _check_length(train, "data_augmentation_options")
-    for step in steps[:_MAX_STEPS]:
+    for position, step in enumerate(steps[:_MAX_STEPS]):
         if augmentation := step.chosen("preprocessing_step"):
             _check_augmentation(augmentation)
+        if position and step.message.HasField("random_mosaic"):
+            # The other images have gone through no step before it.
+            step.report("random_mosaic", "has to be the first of the steps, and there but once")
     if optimizer := train.needed("optimizer"):
         _check_optimizer(optimizer, message.num_steps)
+
+
+def _check_patterns(section: Section, name: str) -> None:
+    for pattern in getattr(section.message, name):
+        try:
+            re.compile(pattern)
+        # A pattern can fail by more than re.error: a large count overflows, deep nesting recurses.
+        except (re.error, OverflowError, RecursionError) as error:
+            section.report(name, f'is "{pattern}", no regular expression: {error}')
+
+
+def _check_single_variables(train: Section) -> None:
+    """Checks what is said of some variables only: rates of their own, frozen first."""
+    entries = train.children("rate_factors")
+    for entry in entries:
+        # 0 would be a slow way to freeze.
+        entry.positive("factor")
+    if train.message.HasField("freeze_until"):
+        freezing = train.child("freeze_until")
+        entries.append(freezing)
+        steps = train.message.num_steps
+        freezing.require(
+            0 < freezing.message.step < steps or not steps,
+            "step",
+            f"more than 0 and less than num_steps, {steps}, is allowed; freeze_variables freezes "
+            "to the end",
+        )
+    for entry in entries:
+        if not entry.message.variables:
+            entry.report("variables", 'is missing; name variables, as in "^backbone"')
+        _check_patterns(entry, "variables")
+    # The optimizer moves the clusters' values in place of the kernels that these would name.
+    for name, is_set in (
+        ("rate_factors", bool(train.message.rate_factors)),
+        ("freeze_until", train.message.HasField("freeze_until")),
+        ("optimizer", _decays_weights(train.message.optimizer)),
+    ):
+        if is_set and train.message.HasField("weight_clustering"):
+            what = "with its weight_decay cannot" if name == "optimizer" else "cannot"
+            train.report(name, f"{what} be combined with weight_clustering; remove one of them")
+
+
+def _decays_weights(optimizer: optimizer_pb2.Optimizer) -> bool:
+    name = optimizer.WhichOneof("optimizer")
+    return bool(name and getattr(getattr(optimizer, name), "weight_decay", 0))
+
+
+def _check_early_stopping(train: Section) -> None:
+    stopping = train.child("early_stopping")
+    stopping.at_least("evaluations_without_gain", 1)
+    stopping.at_least("min_gain", 0)
+    # There would be no evaluation to judge by.
+    train.require(
+        train.message.eval_every_n_steps >= 1,
+        "eval_every_n_steps",
+        "early_stopping needs at least 1",
+    )
 
 
 def _check_length(section: Section, name: str) -> None:
@@ -107,12 +165,16 @@ def _check_optimizer(optimizer: Section, num_steps: int) -> None:
     match chosen.message.DESCRIPTOR.name:
         case "AdamOptimizer":
             chosen.positive("epsilon")
+        case "AdamWOptimizer":
+            chosen.positive("epsilon")
+            chosen.at_least("weight_decay", 0)
         case "RMSPropOptimizer":
             chosen.within("momentum_optimizer_value", 0, 1)
             chosen.within("decay", 0, 1)
             chosen.positive("epsilon")
         case "MomentumOptimizer":
             chosen.within("momentum_optimizer_value", 0, 1)
+            chosen.at_least("weight_decay", 0)
     if rate := chosen.selected("learning_rate", "learning_rate"):
         _check_learning_rate(rate, num_steps)
 
@@ -270,6 +332,10 @@ def _check_augmentation(augmentation: Section) -> None:
             augmentation.within("min_jpeg_quality", 0, 100)
             augmentation.within("max_jpeg_quality", 0, 100)
             augmentation.ordered("min_jpeg_quality", "max_jpeg_quality")
+        case "RandomMosaic":
+            # Each corner has at least a pixel.
+            augmentation.at_least("output_size", 2)
+            augmentation.within("min_share", 0, 0.5)
         case "RandAugment":
             augmentation.counts(_MAX_STEPS, "num_layers")
             # rand_augmentation.MAX_MAGNITUDE: beyond it, factors would be negative.

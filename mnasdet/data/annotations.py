@@ -48,6 +48,8 @@ class AnnotatedImage:
       fault: what makes the whole image unusable.
       unread_objects: objects that are in neither list, as the image is unusable.
       normalised: whether the boxes are shares of the image, within [0, 1].
+      image_id: the annotation's own id, which becomes the record's source_id; "" takes the name of
+        the file.
     """
 
     name: str
@@ -59,6 +61,7 @@ class AnnotatedImage:
     fault: str = ""
     unread_objects: int = 0
     normalised: bool = False
+    image_id: str = ""
 
     @property
     def num_objects(self) -> int:

@@ -10,6 +10,7 @@ same result wherever it runs.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from mnasdet.data import color_augmentation as color
 from mnasdet.data import crop_augmentation as crops
 from mnasdet.data import geometric_augmentation as geometry
 from mnasdet.data import pad_augmentation as pads
+from mnasdet.data import undecoded
+from mnasdet.data.mosaic import random_mosaic
 from mnasdet.data.rand_augmentation import rand_augment
 from mnasdet.errors import ConfigError
 from mnasdet.protos import preprocessor_pb2
@@ -57,18 +60,58 @@ _FUNCTIONS: dict[str, Callable[..., Example]] = {
         color.random_jpeg_quality,
         color.random_patch_gaussian,
         rand_augment,
+        random_mosaic,
     )
 }
+
+# What takes an `Undecoded` image: the part to decode is drawn ahead of the pixels.
+_CROPS = {
+    "random_mosaic",
+    "random_crop_image",
+    "random_crop_to_aspect_ratio",
+    "ssd_random_crop",
+    "ssd_random_crop_fixed_aspect_ratio",
+    "random_crop_pad_image",
+    "ssd_random_crop_pad",
+    "random_square_crop_by_scale",
+    "random_scale_crop_and_pad_to_square",
+}
+_AHEAD_OF_PIXELS = _CROPS | {
+    "random_horizontal_flip",
+    "random_vertical_flip",
+    "random_jitter_boxes",
+}
+
+
+def needs_others(steps: Sequence[preprocessor_pb2.PreprocessingStep]) -> bool:
+    """Returns whether the steps make one image of several examples."""
+    return any(step.HasField("random_mosaic") for step in steps)
+
+
+def crops_first(steps: Sequence[preprocessor_pb2.PreprocessingStep]) -> bool:
+    """Returns whether the steps choose a part of the image before one needs its pixels."""
+    names = [step.WhichOneof("preprocessing_step") for step in steps]
+    return any(name in _CROPS for name in itertools.takewhile(_AHEAD_OF_PIXELS.__contains__, names))
 
 
 def augment(
     example: Example, steps: Sequence[preprocessor_pb2.PreprocessingStep], seed: tf.Tensor
 ) -> Example:
-    """Applies the steps in their order, each with a seed of its own."""
+    """Applies the steps in their order, each with a seed of its own.
+
+    Args:
+      example: its image may be `Undecoded`; the result's never is.
+    """
     for position, step in enumerate(steps):
         step_seed = tf.random.experimental.stateless_fold_in(seed, position)
+        if step.WhichOneof("preprocessing_step") not in _AHEAD_OF_PIXELS:
+            example = _with_pixels(example)
         example = from_proto(step)(example, step_seed)
-    return example
+    return _with_pixels(example)
+
+
+def _with_pixels(example: Example) -> Example:
+    return {**example, "image": undecoded.pixels(example["image"])}
 
 
 def from_proto(step: preprocessor_pb2.PreprocessingStep) -> Augmentation:

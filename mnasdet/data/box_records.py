@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnasdet.data import digits, records
-from mnasdet.data.record_format import Example
+from mnasdet.data.record_format import Example, sizes
 from mnasdet.errors import shown
 from mnasdet.protos import input_reader_pb2
 
@@ -61,7 +61,7 @@ class BoxRecords:
     def contents(self, checked: Sequence[records.Record | None]) -> dict[str, np.ndarray]:
         """Returns the objects of all records, one after another; none for those that are not
         usable. `splits` [records + 1] int64 says where those of each begin in `boxes`, `classes`,
-        `is_crowd` and `area`."""
+        `is_crowd` and `area`; `size` is that of each image."""
         used = [record for record in checked if record]
         counts = [len(record.boxes) if record else 0 for record in checked]
 
@@ -71,6 +71,7 @@ class BoxRecords:
 
         return {
             "splits": np.cumsum([0, *counts]),
+            "size": sizes(checked),
             "boxes": joined("boxes", (0, 4), np.float32),
             "classes": joined("class_ids", (0,), np.int32),
             "is_crowd": joined("is_crowd", (0,), np.bool_),

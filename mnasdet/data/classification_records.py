@@ -20,7 +20,7 @@ from mnasdet.data.example_features import (
     of_image,
     of_ints,
 )
-from mnasdet.data.record_format import Example
+from mnasdet.data.record_format import Example, sizes
 from mnasdet.data.records import source_id
 from mnasdet.errors import shown
 from mnasdet.protos import input_reader_pb2
@@ -143,8 +143,9 @@ class ClassificationRecords:
         return image, []
 
     def contents(self, checked: Sequence[ClassifiedImage | None]) -> dict[str, np.ndarray]:
-        """Returns `class` [records] int32 and `source_id`; nothing for those not usable."""
+        """Returns `class` [records] int32, `source_id` and `size`; nothing for those not usable."""
         return {
+            "size": sizes(checked),
             "class": np.array([image.class_id if image else 0 for image in checked], np.int32),
             "source_id": np.array(
                 [image.source_id.encode() if image else b"" for image in checked], object
@@ -156,10 +157,13 @@ class ClassificationRecords:
     ) -> Example:
         """Returns `encoded`, `source_id` and `class`, and no boxes, for the augmentations."""
         features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        height, width = tf.unstack(contents["size"][number])
         return {
             "encoded": tf.io.parse_single_example(serialized, features)["image/encoded"],
             "source_id": contents["source_id"][number],
             "class": contents["class"][number],
+            "height": height,
+            "width": width,
             "boxes": tf.zeros([0, 4]),
             "classes": tf.zeros([0], tf.int32),
             "is_crowd": tf.zeros([0], tf.bool),

@@ -49,6 +49,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         image = AnnotatedImage(
             f"{path}: image id {shown(item.get('id'))} ({shown(_filename(item))})", _filename(item)
         )
+        # Results that are judged by this file, or sent to COCO's server, name images by it.
+        image.image_id = str(image_id) if isinstance(image_id, int) else values.text(image_id)
         # Nobody knows whose the boxes of pictures with a shared id are: they are counted once.
         annotations = by_image.pop(image_id, [])
         if ids[image_id] > 1:
@@ -85,6 +87,9 @@ def _load(path: str | os.PathLike[str]) -> dict[str, Any]:
     # A nest of brackets within the allowed size may be deeper than Python recurses.
     except RecursionError:
         raise DataError(f"{path}: no COCO detection file: is nested too deeply") from None
+    # COCO's image_info_test-dev2017.json: pictures whose objects are secret.
+    if isinstance(content, dict) and {"images", "categories"} <= content.keys():
+        content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tqdm import tqdm
 from mnasdet.data import label_map as label_maps
 from mnasdet.data import pictures, records
 from mnasdet.data.annotations import LISTED_CLASSES, AnnotatedImage, AnnotatedObject
+from mnasdet.data.holdout import Holdout, holdout_path
 from mnasdet.errors import DataError
 
 # A larger share of lost boxes is a mistake in the whole data set, not in some annotations.
@@ -31,6 +34,7 @@ class Summary:
 
     Attributes:
       paths: the record files.
+      images, boxes: in them; `holdout_images` and `holdout_boxes` in the held-out ones.
       skipped_boxes: those of skipped images too.
       notes: says how often something was cut, turned, converted or understood.
       causes: why boxes were skipped, with numbers and names left out, to how often.
@@ -50,6 +54,20 @@ class Summary:
     first_problem: str = ""
     most_boxes: int = 0
     remarks: Sequence[str] = ()
+    holdout_paths: Sequence[str] = ()
+    holdout_images: int = 0
+    holdout_boxes: int = 0
+
+    def add(self, record: records.Record, is_held_out: bool) -> None:
+        """Counts an image that was written."""
+        if is_held_out:
+            self.holdout_images += 1
+            self.holdout_boxes += len(record.boxes)
+        else:
+            self.images += 1
+            self.boxes += len(record.boxes)
+        self.empty_images += not len(record.boxes)
+        self.most_boxes = max(self.most_boxes, len(record.boxes))
 
     def skip(self, image: AnnotatedImage, whole: bool) -> None:
         """Counts the boxes, or the whole image, that is left out."""
@@ -70,11 +88,13 @@ class Summary:
             self.examples.setdefault(cause, f"{image.name}: {problem}")
 
     def __str__(self) -> str:
-        where = self.paths[0] + (f" .. {self.paths[-1]}" if len(self.paths) > 1 else "")
-        parts = [
-            f"wrote {self.images} images with {self.boxes} boxes to {where}",
-            f"left out {self.skipped_images} images and {self.skipped_boxes} boxes",
-        ]
+        parts = [f"wrote {self.images} images with {self.boxes} boxes to {_span(self.paths)}"]
+        if self.holdout_paths:
+            parts.append(
+                f"held out {self.holdout_images} images with {self.holdout_boxes} boxes, which are "
+                f"in {_span(self.holdout_paths)}"
+            )
+        parts.append(f"left out {self.skipped_images} images and {self.skipped_boxes} boxes")
         if self.unknown_classes:
             parts[-1] += f" (unknown classes: {_counted(self.unknown_classes)})"
         if self.empty_images:
@@ -102,6 +122,7 @@ def convert(
     max_lost_share: float = MAX_LOST_SHARE,
     drawn_on: str = "auto",
     remarks: Sequence[str] = (),
+    holdout: Holdout | None = None,
 ) -> Summary:
     """Writes the images to OUTPUT_PATH-00000-of-0000N and so on, and the label map.
 
@@ -116,6 +137,7 @@ def convert(
       drawn_on: what the boxes of pictures with an EXIF orientation were drawn on: "upright" or
         "stored"; "auto" asks the stated size and the boxes.
       remarks: what the reader of the annotations has to say of the whole file, for the summary.
+      holdout: draws the images that go to `holdout_path` instead, with as many in a file.
 
     Raises:
       DataError: when something is bad and not skipped, when too many boxes are lost, when nothing
@@ -125,11 +147,17 @@ def convert(
         raise DataError(f"{images_dir}: the folder of the images does not exist")
     # Ahead of the pictures: writing them takes hours, and this may end it.
     _check_label_map_output(label_map_output, names)
+    folder = pictures.Folder(images_dir)
     writer = records.ShardedWriter(output_path, num_shards)
     summary = Summary(writer.paths, remarks=remarks)
-    folder = pictures.Folder(images_dir)
-    with writer:
-        for image, source_id in _located(images, folder, summary):
+    located = _located(images, folder, summary)
+    held_out, other = _held_out(located, holdout, output_path, num_shards)
+    with contextlib.ExitStack() as writing:
+        writing.enter_context(writer)
+        if other:
+            writing.enter_context(other)
+            summary.holdout_paths = other.paths
+        for image, source_id in tqdm(located, unit="image", desc=folder.path.name):
             record = None
             if not image.fault:
                 record = _record(image, folder.path, names, source_id, drawn_on, summary)
@@ -137,15 +165,16 @@ def convert(
             summary.skip(image, whole=record is None)
             if record is None:
                 continue
-            writer.write(record)
-            summary.images += 1
-            summary.boxes += len(record.boxes)
-            summary.empty_images += not len(record.boxes)
-            summary.most_boxes = max(summary.most_boxes, len(record.boxes))
+            is_held_out = image.filename in held_out
+            (other if other and is_held_out else writer).write(record)
+            summary.add(record, is_held_out)
         # Within the `with`: where too much is lost, the records are dropped.
         _check_losses(summary, max_lost_share)
-        if not summary.images:
-            raise DataError(f"{images_dir}: no image is left to write, {total} were annotated")
+        if not summary.images or (holdout and not summary.holdout_images):
+            which = " of those to hold out" if summary.images else ""
+            raise DataError(
+                f"{images_dir}: no image{which} is left to write, {total} were annotated"
+            )
         label_maps.save(label_map_output, names)
     return summary
 
@@ -160,8 +189,9 @@ def _check_label_map_output(path: str | os.PathLike[str], names: Mapping[int, st
 
 
 def _check_losses(summary: Summary, max_lost_share: float) -> None:
-    annotated = summary.boxes + summary.skipped_boxes
-    images = summary.images + summary.skipped_images
+    written = summary.boxes + summary.holdout_boxes
+    annotated = written + summary.skipped_boxes
+    images = summary.images + summary.holdout_images + summary.skipped_images
     if summary.skipped_boxes > max_lost_share * annotated:
         cause, count = summary.causes.most_common(1)[0]
         message = (
@@ -169,9 +199,9 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
             f"one: {summary.examples[cause]}"
         )
     # Corners that are read as widths reach far outside, but a part of each box is still inside.
-    elif summary.notes[records.CUT_FAR] > max_lost_share * summary.boxes:
+    elif summary.notes[records.CUT_FAR] > max_lost_share * written:
         message = (
-            f"{summary.notes[records.CUT_FAR]} of {summary.boxes} boxes reach far outside of their "
+            f"{summary.notes[records.CUT_FAR]} of {written} boxes reach far outside of their "
             "images; COCO's bbox is [x, y, width, height], Pascal VOC's are two corners"
         )
     # If an annotation cannot be read, nobody knows its boxes: its image is counted.
@@ -186,6 +216,34 @@ def _check_losses(summary: Summary, max_lost_share: float) -> None:
         message += f"; unknown classes: {_counted(summary.unknown_classes)}"
     others = ", or let --max_lost_boxes=1 write what is left" if summary.images else ""
     raise DataError(f"{message} (mend the cause{others}; nothing was written)")
+
+
+def _held_out(
+    located: Sequence[tuple[AnnotatedImage, str]],
+    holdout: Holdout | None,
+    output_path: str | os.PathLike[str],
+    num_shards: int,
+) -> tuple[Collection[str], records.ShardedWriter | None]:
+    """Returns the file names of the images that are held out, and what writes them.
+
+    Without a holdout, checks that no records of one stay that would be taken for new ones.
+    """
+    path = holdout_path(output_path)
+    if holdout:
+        sound = [image.filename for image, _ in located if not image.fault]
+        names = holdout.drawn(sound)
+        few = max(1, round(num_shards * len(names) / len(sound)))
+        return names, records.ShardedWriter(path, few)
+    if old := sorted(path.parent.glob(f"{glob.escape(path.name)}-?????-of-?????")):
+        raise DataError(
+            f"{old[0]}: is left from a run with --holdout, and its images are now written with the "
+            "others; delete it or choose another output path"
+        )
+    return (), None
+
+
+def _span(paths: Sequence[str]) -> str:
+    return paths[0] + (f" .. {paths[-1]}" if len(paths) > 1 else "")
 
 
 def _counted(counter: Counter[str]) -> str:
@@ -205,8 +263,9 @@ def _report(image: AnnotatedImage, skip_bad: bool) -> None:
 
 def _located(
     images: Iterable[AnnotatedImage], folder: pictures.Folder, summary: Summary
-) -> Iterable[tuple[AnnotatedImage, str]]:
-    """Gives every image the name of its file, and a source_id that no other image has.
+) -> list[tuple[AnnotatedImage, str]]:
+    """Gives every image the name of its file, and a source_id that no other image has: its own id,
+    or else the name of the file.
 
     All names are looked at before the first image is written: of two annotations for one file
     nobody knows which is its own.
@@ -224,9 +283,11 @@ def _located(
                 f"{claims[image.filename]} annotations are of {image.filename!r}; which one is its "
                 "own cannot be known"
             )
-    for image in tqdm(held, unit="image", desc=folder.path.name):
-        stem = pictures.without_ending(image.filename)
-        yield image, stem if stems[stem] == 1 else image.filename
+    named = [(image, pictures.without_ending(image.filename)) for image in held]
+    return [
+        (image, image.image_id or (stem if stems[stem] == 1 else image.filename))
+        for image, stem in named
+    ]
 
 
 def _locate(image: AnnotatedImage, folder: pictures.Folder, summary: Summary) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mnasdet.data import undecoded
 from mnasdet.data.geometric_augmentation import Example, keep_boxes
 from mnasdet.errors import ConfigError
 
@@ -99,10 +100,10 @@ def ssd_random_crop_fixed_aspect_ratio(
 
 
 def random_crop_to_aspect_ratio(
-    example: Example, seed: tf.Tensor, *, aspect_ratio: float, overlap_thresh: float
+    example: Example, seed: tf.Tensor, *, aspect_ratio: float | tf.Tensor, overlap_thresh: float
 ) -> Example:
     """Crops to the largest window of that width over height, at a random place."""
-    size = tf.shape(example["image"])[:2]
+    size = undecoded.size_of(example["image"])
     height, width = tf.unstack(tf.cast(size, tf.float32))
     window = tf.minimum([height, width], [width / aspect_ratio, height * aspect_ratio])
     # A very flat image may leave less than half a pixel.
@@ -119,7 +120,7 @@ class _Window:
 
     def __call__(self) -> tuple[tf.Tensor, tf.Tensor]:
         begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.shape(self._example["image"]),
+            tf.concat([undecoded.size_of(self._example["image"]), [3]], 0),
             self._example["boxes"][None],
             self._seed,
             min_object_covered=self._operation.min_object_covered,
@@ -159,19 +160,24 @@ def crop(
     A box is kept when at least `overlap_thresh` of its area is in the window, and a pixel.
     """
     image = example["image"]
-    origin = tf.concat([begin, [0]], 0)
-    image_size = tf.cast(tf.shape(image)[:2], tf.float32)
+    image_size = tf.cast(undecoded.size_of(image), tf.float32)
     pixels = example["boxes"] * tf.tile(image_size, [2]) - tf.cast(tf.tile(begin, [2]), tf.float32)
     moved = pixels / tf.cast(tf.tile(size, [2]), tf.float32)
-    clipped = tf.clip_by_value(moved, 0.0, 1.0)
-    # A thousandth for rounding: a box that fits the window exactly is whole.
-    enough = _areas(clipped) >= (overlap_thresh - 1e-3) * _areas(moved)
-    cropped = {
-        **example,
-        "image": tf.slice(image, origin, tf.concat([size, [3]], 0)),
-        "boxes": clipped,
-    }
-    return keep_boxes(cropped, enough & at_least_a_pixel(clipped, size))
+    window = undecoded.cut(image, begin, size)
+    return keep_visible({**example, "image": window, "boxes": moved}, overlap_thresh)
+
+
+def keep_visible(example: Example, overlap_thresh: tf.Tensor | float) -> Example:
+    """Cuts the boxes at the edges of the image.
+
+    A box is kept when at least `overlap_thresh` of its area is left, and a pixel.
+    """
+    boxes = example["boxes"]
+    clipped = tf.clip_by_value(boxes, 0.0, 1.0)
+    # A thousandth for rounding: a box that fits the image exactly is whole.
+    enough = _areas(clipped) >= (overlap_thresh - 1e-3) * _areas(boxes)
+    enough &= at_least_a_pixel(clipped, undecoded.size_of(example["image"]))
+    return keep_boxes({**example, "boxes": clipped}, enough)
 
 
 def choice(seed: tf.Tensor, count: int) -> tf.Tensor | int:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from mnasdet.data import undecoded
+
 Example = dict[str, tf.Tensor]
 
 OF_BOXES = ("boxes", "classes", "is_crowd", "area")
@@ -21,14 +23,14 @@ def random_horizontal_flip(
     """Mirrors left and right."""
     ymin, xmin, ymax, xmax = tf.unstack(example["boxes"], axis=1)
     boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
-    return _sometimes(example, seed, probability, lambda image: tf.reverse(image, [1]), boxes)
+    return _sometimes(example, seed, probability, lambda image: undecoded.mirror(image, 1), boxes)
 
 
 def random_vertical_flip(example: Example, seed: tf.Tensor, *, probability: float = 0.5) -> Example:
     """Mirrors top and bottom."""
     ymin, xmin, ymax, xmax = tf.unstack(example["boxes"], axis=1)
     boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
-    return _sometimes(example, seed, probability, lambda image: tf.reverse(image, [0]), boxes)
+    return _sometimes(example, seed, probability, lambda image: undecoded.mirror(image, 0), boxes)
 
 
 def random_rotation90(example: Example, seed: tf.Tensor, *, probability: float = 0.5) -> Example:

@@ -12,7 +12,15 @@ import tensorflow as tf
 from absl import logging
 
 from mnasdet import files
-from mnasdet.data import augmentation, pictures, record_index, records
+from mnasdet.data import (
+    augmentation,
+    image_cache,
+    index_cache,
+    mosaic,
+    pictures,
+    record_index,
+    records,
+)
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.box_records import BoxRecords
 from mnasdet.data.classification_records import ClassificationRecords
@@ -33,6 +41,9 @@ _METHODS = {
     image_resizer_pb2.BICUBIC: tf.image.ResizeMethod.BICUBIC,
     image_resizer_pb2.AREA: tf.image.ResizeMethod.AREA,
 }
+
+# TensorFlow's names of what decodes, in its errors.
+_DECODERS = ("DecodeImage", "DecodeAndCropJpeg")
 
 _DAMAGED = "the pixels are damaged"
 _REMEDY = " (bad_records: SKIP in the input reader leaves them out)"
@@ -75,10 +86,12 @@ def training_dataset(
     augmentations: Sequence[preprocessor_pb2.PreprocessingStep],
     transform: Callable[[Example], Any],
     seed: int,
+    trainings_at_once: int = 1,
 ) -> tf.data.Dataset:
     """Batches without end, in the same order and with the same augmentation for the same seed.
 
     Args:
+      trainings_at_once: how many share the memory of this machine.
       transform: makes what is batched of one example: `image` [*resizer.image_size, 3] float32
         within [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised to that image
         with its padding; `extent` [2] as of `preprocess`; `classes` [N] int32 from 1; `is_crowd`
@@ -96,33 +109,40 @@ def training_dataset(
             f"{batch_size} of train_config; lower it"
         )
 
+    keeps_images = image_cache.keeps_images(reader, index, trainings_at_once)
+    decode = records.not_yet_decoded if augmentation.crops_first(augmentations) else records.decode
+
     def finish(position: tf.Tensor, example: Example) -> Any:
         # The position counts on over the epochs, so every epoch augments anew.
         example_seed = tf.stack([tf.constant(seed, tf.int64), position])
-        if not reader.cache_decoded_images:
-            example = records.decode(example)
+        if not keeps_images:
+            example = mosaic.of_all(decode, example)
         example = augmentation.augment(example, augmentations, example_seed)
         resized = _resized(example, resizer.of_whole_images())
         return transform({**resized, "seed": example_seed})
 
     dataset = _parsed(reader, index, seed if reader.shuffle else None)
-    if reader.cache_decoded_images:
-        megabytes = index.decoded_bytes / 1e6
-        logging.info("keeping decoded images in memory: %.0f MB", megabytes)
+    if keeps_images:
         # Ahead of the augmentation, which differs in every epoch.
         dataset = _map(dataset, records.decode).cache()
     if reader.shuffle:
         # TensorFlow takes the memory of the whole buffer, full or not.
         dataset = dataset.shuffle(min(reader.shuffle_buffer_size, index.num_usable), seed)
-    dataset = _map(dataset.repeat().enumerate(), finish)
+    dataset = dataset.repeat()
+    if augmentation.needs_others(augmentations):
+        dataset = mosaic.with_others(dataset)
+    dataset = _map(dataset.enumerate(), finish)
     # Whole batches alone: one shape, traced and compiled once.
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_dataset(
-    reader: input_reader_pb2.InputReader, *, resizer: ImageResizer, batch_size: int
+    reader: input_reader_pb2.InputReader, *, resizer: ImageResizer | None, batch_size: int
 ) -> tf.data.Dataset:
     """Returns every image once, in the order of the records; the last batch may be smaller.
+
+    Args:
+      resizer: None gives the original images, uint8, whose sizes differ: one in a batch.
 
     Returns:
       Batches of the examples that `training_dataset` describes, not augmented and without seeds,
@@ -155,7 +175,7 @@ def naming_damaged_images(*readers: input_reader_pb2.InputReader) -> Iterator[No
         yield
     except tf.errors.InvalidArgumentError as error:
         # The same class of error stands for faults that are no picture's.
-        if "DecodeImage" not in str(error):
+        if not any(name in str(error) for name in _DECODERS):
             raise
         for reader in readers:
             if fault := _first_damaged(reader):
@@ -201,6 +221,17 @@ def num_images(reader: input_reader_pb2.InputReader) -> int:
     return _index(reader).num_usable
 
 
+def check_large_files(*readers: input_reader_pb2.InputReader) -> None:
+    """Checks large record files now, so that processes which start later need not.
+
+    Raises:
+      DataError: as the data sets.
+    """
+    for reader in readers:
+        if index_cache.keeps(_stamps(reader)):
+            _index(reader)
+
+
 def label_map(reader: input_reader_pb2.InputReader) -> dict[int, str]:
     """Class id to name, of either kind of reader.
 
@@ -240,13 +271,8 @@ def _source(reader: input_reader_pb2.InputReader) -> str:
 
 def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     """Returns the records to use; bad ones are reported as the reader says."""
-    stamps = []
-    for file in input_files(reader):
-        stat = tf.io.gfile.stat(file)
-        # By size and time: a file that was written anew is checked anew.
-        stamps.append((file, stat.length, stat.mtime_nsec))
     index = _checked(
-        tuple(stamps),
+        _stamps(reader),
         tuple(label_map(reader).items()),
         tuple(_class_ids(reader).items()),
         _format(reader),
@@ -264,18 +290,27 @@ def _index(reader: input_reader_pb2.InputReader) -> record_index.RecordIndex:
     return index
 
 
+def _stamps(reader: input_reader_pb2.InputReader) -> tuple[index_cache.Stamp, ...]:
+    # By size and time: a file that was written anew is checked anew.
+    return tuple(map(index_cache.stamp, input_files(reader)))
+
+
 # A search trains thousands of children on the same files.
 @functools.lru_cache(maxsize=8)
 def _checked(
-    stamps: tuple[tuple[str, int, int], ...],
+    stamps: tuple[index_cache.Stamp, ...],
     names: tuple[tuple[int, str], ...],
     ids: tuple[tuple[str, int], ...],
     record_format: RecordFormat,
 ) -> record_index.RecordIndex:
     """Checks the records, once for every state of the files, and logs what is bad."""
-    paths = [file for file, _, _ in stamps]
+    paths = [stamp.file for stamp in stamps]
     shown = paths[0] + (" ..." if paths[1:] else "")
-    index = record_index.check_records(paths, dict(names), record_format, dict(ids))
+    index = index_cache.index(
+        stamps,
+        (names, ids, record_format),
+        lambda: record_index.check_records(paths, dict(names), record_format, dict(ids)),
+    )
     for problem in index.problems[:_MAX_NAMED]:
         logging.warning("bad record: %s", problem)
     if index.problems:
@@ -367,8 +402,10 @@ def _map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     return dataset.map(tf.autograph.experimental.do_not_convert(function), tf.data.AUTOTUNE)
 
 
-def _resized(example: Example, resizer: ImageResizer) -> Example:
+def _resized(example: Example, resizer: ImageResizer | None) -> Example:
     """Returns the example with the network's input for its image, and boxes in that."""
+    if resizer is None:
+        return {**example, "extent": tf.ones([2])}
     image, extent = preprocess(example["image"], resizer)
     boxes = example["boxes"] * tf.tile(extent, [2])
     return {**example, "image": image, "boxes": boxes, "extent": extent}

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from mnasdet.data import undecoded
 from mnasdet.data.crop_augmentation import (
     SSD_CROP_OPERATIONS,
     CropOperation,
@@ -86,7 +87,7 @@ def ssd_random_crop_pad(
     index = choice(seeds[0], len(operations))
     crops, pads = zip(*operations, strict=True)
     # The size before the crop: the ratios are relative to that, as in the OD API.
-    size = tf.cast(tf.shape(example["image"])[:2], tf.float32)
+    size = tf.cast(undecoded.size_of(example["image"]), tf.float32)
     smallest = size * tf.constant([pad.min_size_ratio for pad in pads])[index]
     largest = size * tf.constant([pad.max_size_ratio for pad in pads])[index]
     color = tf.constant([pad.color for pad in pads])[index] if pads[0].color else None
@@ -160,7 +161,7 @@ def random_square_crop_by_scale(
     is room for that.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    size = tf.shape(example["image"])[:2]
+    size = undecoded.size_of(example["image"])
     scales = tf.linspace(scale_min, scale_max, num_scales)
     scale = scales[choice(seeds[0], num_scales)]
     longer = tf.cast(tf.reduce_max(size), tf.float32)
@@ -182,7 +183,7 @@ def random_scale_crop_and_pad_to_square(
     random place, what is too small is padded with black to the right and below.
     """
     draws = tf.random.stateless_uniform([3], seed)
-    size = tf.cast(tf.shape(example["image"])[:2], tf.float32)
+    size = tf.cast(undecoded.size_of(example["image"]), tf.float32)
     scale = scale_min + draws[0] * (scale_max - scale_min)
     ratio = output_size * scale / tf.reduce_max(size)
     # The window is cut out of the original image, so that no more is scaled than is kept.
@@ -190,7 +191,7 @@ def random_scale_crop_and_pad_to_square(
     begin = tf.floor(draws[1:] * (size - window + 1.0))
     example = crop(example, tf.cast(begin, tf.int32), tf.cast(window, tf.int32), overlap_thresh=0.0)
     scaled = tf.clip_by_value(tf.round(window * ratio), 1.0, float(output_size))
-    image = resize_uint8(example["image"], tf.cast(scaled, tf.int32))
+    image = resize_uint8(undecoded.pixels(example["image"]), tf.cast(scaled, tf.int32))
     square = tf.constant([output_size, output_size])
     example = _put({**example, "image": image}, tf.zeros_like(square), square)
     return keep_boxes(example, at_least_a_pixel(example["boxes"], square))
@@ -208,7 +209,8 @@ def _pad_between(
     The canvas is never smaller than the image; without a colour it has the image's mean.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    image = example["image"]
+    image = undecoded.pixels(example["image"])
+    example = {**example, "image": image}
     if color is None:
         color = tf.reduce_mean(tf.reduce_mean(tf.cast(image, tf.float32), 0), 0)
     size = tf.shape(image)[:2]
@@ -222,7 +224,7 @@ def _put(
     example: Example, begin: tf.Tensor, canvas: tf.Tensor, color: tf.Tensor | None = None
 ) -> Example:
     """Puts the image at `begin` of a canvas of a colour, 0 to 255; without one black."""
-    image = example["image"]
+    image = undecoded.pixels(example["image"])
     size = tf.shape(image)[:2]
     # Rows of bytes: to pad pixels of three channels takes TensorFlow eight times as long.
     rows = tf.reshape(image, [size[0], 3 * size[1]])

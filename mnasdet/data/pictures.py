@@ -35,9 +35,14 @@ _PLAIN_MODES = ("RGB", "L", "P", "1", "LA", "RGBA")
 _JPEG_QUALITY = 95
 _ORIENTATION_TAG = 0x0112
 
-# In a JPEG's scan 0xFF is followed by a stuffed zero, a restart marker or fill, between the scans
-# of a progressive one by another segment. TensorFlow's decoder gives up at anything else.
-_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xde\xdf\xf0-\xfd]")
+# In a JPEG's last scan 0xFF is followed by a stuffed zero, a restart marker or fill. At anything
+# else TensorFlow's decoder gives up, but only at the end of the picture: one of its upper part
+# alone would be decoded with the wrong pixels.
+_JPEG_STRAY_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_JPEG_SCAN = b"\xff\xda"
+
+# A scan's length is that of one to four colours.
+_JPEG_SCAN_HEADER = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -272,14 +277,18 @@ def _orientation(image: Image.Image) -> int:
 
 def _damage(encoded: bytes, kind: str) -> str:
     """Returns what the bytes of a JPEG or PNG suggest is wrong; "" when they look whole."""
+    if kind != "jpeg":
+        return "" if _PNG_END in encoded else f"the {kind.upper()} is cut short"
     # A thumbnail has an end mark of its own: that of the image follows the last scan's start.
-    scan = encoded.rfind(b"\xff\xda") if kind == "jpeg" else 0
-    end = encoded.rfind(b"\xff\xd9" if kind == "jpeg" else _PNG_END)
-    if end < scan:
+    end = encoded.rfind(b"\xff\xd9")
+    if encoded.find(_JPEG_SCAN, max(end, 0)) >= 0:
         return f"the {kind.upper()} is cut short"
-    if kind == "jpeg" and _JPEG_STRAY_MARKER.search(encoded, scan + 2, end):
-        return _damaged(kind)
-    return ""
+    # Most pictures have one scan and no thumbnail, and are looked through but once.
+    if not _JPEG_STRAY_MARKER.search(encoded, encoded.find(_JPEG_SCAN) + 2, end):
+        return ""
+    last = encoded.rfind(_JPEG_SCAN)
+    sound = _JPEG_SCAN_HEADER.match(encoded, last)
+    return _damaged(kind) if not sound or _JPEG_STRAY_MARKER.search(encoded, last + 2, end) else ""
 
 
 def _damaged(kind: str) -> str:

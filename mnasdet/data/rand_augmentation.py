@@ -1,8 +1,9 @@
 """RandAugment (Cubuk et al., 2020): some of 14 operations, one after another.
 
-Examples, seeds and types are those of `augmentation.py`; boxes stay where they are, so it is for
-images without any. tf-models-official has the operations too, but draws them from TensorFlow's
-global generator: the same seed would not give the same image in another process.
+Examples, seeds and types are those of `augmentation.py`. Boxes move with the pixels: a box becomes
+the upright one around its four moved corners, as in tf-models-official's `distort_with_boxes`. That
+one draws from TensorFlow's global generator, so the same seed would not give the same image in
+another process.
 
 How far an operation goes is its level, from -1 to 1, as in torchvision: 0 leaves the image as it is
 in all of them. (The paper's own code posterises and solarises the more, the lower the level is.)
@@ -16,7 +17,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-Example = dict[str, tf.Tensor]
+from mnasdet.data.crop_augmentation import keep_visible
+from mnasdet.data.geometric_augmentation import Example
+
+# What moves an image. For (x, y) of the result, about the centre, the place in the image: the rows
+# of a matrix, and a shift (y, x) in shares of the image's sides.
+_Move = tuple[list[tf.Tensor | float], tuple[tf.Tensor | float, tf.Tensor | float]]
 
 # The level of 1 is this magnitude.
 MAX_MAGNITUDE = 10
@@ -27,6 +33,10 @@ _ROTATION, _SHEAR, _TRANSLATION, _ENHANCEMENT, _BITS = 30.0, 0.3, 0.45, 0.9, 4
 # The colour outside of the image.
 _GRAY = 128.0
 
+# A box of which an operation leaves less than this share in the image is dropped, as in the OD
+# API's crops.
+_OVERLAP_THRESH = 0.3
+
 # PIL's ImageFilter.SMOOTH.
 _SMOOTH = [[1 / 13, 1 / 13, 1 / 13], [1 / 13, 5 / 13, 1 / 13], [1 / 13, 1 / 13, 1 / 13]]
 
@@ -35,13 +45,22 @@ def rand_augment(
     example: Example, seed: tf.Tensor, *, num_layers: int, magnitude: float
 ) -> Example:
     """Applies `num_layers` operations, drawn uniformly, each in a random direction."""
-    image = example["image"]
     for draws in tf.unstack(tf.random.stateless_uniform([num_layers, 2], seed)):
         index = tf.cast(tf.floor(draws[0] * len(OPERATIONS)), tf.int32)
         level = magnitude / MAX_MAGNITUDE * tf.where(draws[1] < 0.5, -1.0, 1.0)
-        branches = [functools.partial(change, image, level) for change in OPERATIONS.values()]
-        image = tf.switch_case(index, branches)
-    return {**example, "image": image}
+        image, boxes = example["image"], example["boxes"]
+        branches = [functools.partial(_changed, name, image, boxes, level) for name in OPERATIONS]
+        image, boxes = tf.switch_case(index, branches)
+        example = keep_visible({**example, "image": image, "boxes": boxes}, _OVERLAP_THRESH)
+    return example
+
+
+def _changed(
+    name: str, image: tf.Tensor, boxes: tf.Tensor, level: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Applies an operation to the image and, where it moves pixels, to the boxes."""
+    changed = OPERATIONS[name](image, level)
+    return changed, _moved_boxes(boxes, image, _MOVES[name](level)) if name in _MOVES else boxes
 
 
 def _identity(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
@@ -112,39 +131,33 @@ def _enhanced(image: tf.Tensor, dull: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
     return _uint8(dull + (1.0 + _ENHANCEMENT * level) * (tf.cast(image, tf.float32) - dull))
 
 
-def _rotate(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+def _rotation(level: tf.Tensor) -> _Move:
     angle = level * math.radians(_ROTATION)
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    return _moved(image, [cosine, -sine, sine, cosine])
+    return [cosine, -sine, sine, cosine], (0.0, 0.0)
 
 
-def _shear_x(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [1.0, _SHEAR * level, 0.0, 1.0])
+# The operations that move pixels, and what they do at a level.
+_MOVES: dict[str, Callable[[tf.Tensor], _Move]] = {
+    "rotate": _rotation,
+    "shear_x": lambda level: ([1.0, _SHEAR * level, 0.0, 1.0], (0.0, 0.0)),
+    "shear_y": lambda level: ([1.0, 0.0, _SHEAR * level, 1.0], (0.0, 0.0)),
+    "translate_x": lambda level: ([1.0, 0.0, 0.0, 1.0], (0.0, _TRANSLATION * level)),
+    "translate_y": lambda level: ([1.0, 0.0, 0.0, 1.0], (_TRANSLATION * level, 0.0)),
+}
 
 
-def _shear_y(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [1.0, 0.0, _SHEAR * level, 1.0])
-
-
-def _translate_x(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [1.0, 0.0, 0.0, 1.0], (0.0, _TRANSLATION * level))
-
-
-def _translate_y(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
-    return _moved(image, [1.0, 0.0, 0.0, 1.0], (_TRANSLATION * level, 0.0))
+def _by(name: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns the operation on images of a move."""
+    return lambda image, level: _moved(image, *_MOVES[name](level))
 
 
 def _moved(
     image: tf.Tensor,
     matrix: list[tf.Tensor | float],
-    shift: tuple[tf.Tensor | float, ...] = (0.0, 0.0),
+    shift: tuple[tf.Tensor | float, tf.Tensor | float],
 ) -> tf.Tensor:
-    """Puts at every place what was elsewhere.
-
-    Args:
-      matrix: from (x, y) of the result to that of the image, about its centre, row by row.
-      shift: (y, x), in shares of the image's sides.
-    """
+    """Puts at every place what was elsewhere, as a `_Move` says."""
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     # By pixel centres: the first is at 0, the last at width - 1.
     center_x, center_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
@@ -163,6 +176,22 @@ def _moved(
     return _uint8(moved[0])
 
 
+def _moved_boxes(boxes: tf.Tensor, image: tf.Tensor, move: _Move) -> tf.Tensor:
+    """Returns the boxes around the moved corners of boxes [N, 4]; they may reach outside."""
+    (a, b, c, d), shift = move
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+    corners = tf.stack([[ymin, xmin], [ymin, xmax], [ymax, xmin], [ymax, xmax]])
+    # [corners, (y, x), N], in pixels from the centre. The move leads from the result to the image.
+    places = (corners - 0.5 - tf.reshape(tf.stack(shift), [2, 1])) * size[:, None]
+    down, right = tf.unstack(places, axis=1)
+    determinant = a * d - b * c
+    moved = tf.stack([a * down - c * right, d * right - b * down], axis=1) / determinant
+    shares = moved / size[:, None] + 0.5
+    sides = [tf.reduce_min(shares, axis=0), tf.reduce_max(shares, axis=0)]
+    return tf.transpose(tf.concat(sides, axis=0))
+
+
 def _uint8(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.round(tf.clip_by_value(pixels, 0.0, 255.0)), tf.uint8)
 
@@ -172,15 +201,15 @@ OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "identity": _identity,
     "auto_contrast": _auto_contrast,
     "equalize": _equalize,
-    "rotate": _rotate,
+    "rotate": _by("rotate"),
     "solarize": _solarize,
     "color": _color,
     "posterize": _posterize,
     "contrast": _contrast,
     "brightness": _brightness,
     "sharpness": _sharpness,
-    "shear_x": _shear_x,
-    "shear_y": _shear_y,
-    "translate_x": _translate_x,
-    "translate_y": _translate_y,
+    "shear_x": _by("shear_x"),
+    "shear_y": _by("shear_y"),
+    "translate_x": _by("translate_x"),
+    "translate_y": _by("translate_y"),
 }

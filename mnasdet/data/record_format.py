@@ -13,6 +13,12 @@ import tensorflow as tf
 Example = dict[str, tf.Tensor]
 
 
+def sizes(checked: Sequence[Any | None]) -> np.ndarray:
+    """Returns (height, width) of all records, [records, 2] int32; 0 for those not usable."""
+    both = [(record.height, record.width) if record else (0, 0) for record in checked]
+    return np.array(both, np.int32).reshape(-1, 2)
+
+
 class RecordFormat(Protocol):
     """The content of the records of one kind beside an image: its boxes, or its class.
 
@@ -50,8 +56,8 @@ class RecordFormat(Protocol):
     def parse(
         self, serialized: tf.Tensor, number: tf.Tensor, contents: Mapping[str, tf.Tensor]
     ) -> Example:
-        """Reads a record that `check` found usable: `encoded`, `source_id`, and the boxes that
-        augmentations move. Runs in Dataset.map.
+        """Reads a record that `check` found usable: `encoded`, `source_id`, `height`, `width`, and
+        the boxes that augmentations move. Runs in Dataset.map.
 
         Args:
           number: counts the readable records of all files.

@@ -41,6 +41,8 @@ class RecordIndex:
       notes: says how often values were mended.
       decoded_bytes: of all usable images as uint8 pixels.
       contents: what the format's `parse` needs of all readable records of all files.
+      is_final: whether the same files have the same index next time; not so where one could not be
+        read for another reason than its content.
     """
 
     files: tuple[str, ...]
@@ -49,6 +51,7 @@ class RecordIndex:
     notes: Counter[str]
     decoded_bytes: int
     contents: Mapping[str, np.ndarray]
+    is_final: bool = True
 
     @property
     def num_usable(self) -> int:
@@ -69,7 +72,7 @@ def check_records(
     """
     ids = ids_of(label_map) if ids is None else ids
     usable, problems, checked = [], [], list[Any]()
-    notes = Counter[str]()
+    notes, is_final = Counter[str](), True
     for file in tqdm(files, desc="checking records", unit="file", delay=2, disable=None):
         first = len(checked)
         num_whole = num_whole_records(file)
@@ -85,6 +88,7 @@ def check_records(
                 problems += [where + fault for fault in faults]
         except tf.errors.OpError as error:
             read = len(checked) - first
+            is_final &= isinstance(error, tf.errors.DataLossError)
             problems.append(f"{file}: record {read}: {_read_fault(file, error, read)}")
         else:
             if num_whole is not None:
@@ -92,7 +96,9 @@ def check_records(
         usable.append(np.array([record is not None for record in checked[first:]], bool))
     decoded_bytes = sum(record.height * record.width * 3 for record in checked if record)
     contents = record_format.contents(checked)
-    return RecordIndex(tuple(files), tuple(usable), tuple(problems), notes, decoded_bytes, contents)
+    return RecordIndex(
+        tuple(files), tuple(usable), tuple(problems), notes, decoded_bytes, contents, is_final
+    )
 
 
 def _checked(

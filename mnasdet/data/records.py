@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from mnasdet import files
+from mnasdet.data import undecoded
 from mnasdet.data.example_features import (
     bytes_of,
     image_of,
@@ -222,25 +223,40 @@ def parse(
 
     Returns:
       encoded: the image's bytes. boxes: [N, 4] float32 within [0, 1]. classes: [N] int32.
-      is_crowd: [N] bool. area: [N] float32. source_id: string.
+      is_crowd: [N] bool. area: [N] float32. source_id: string. height, width: int32.
     """
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
     encoded = tf.io.parse_single_example(serialized, features)["image/encoded"]
+    height, width = tf.unstack(contents["size"][number])
     first, end = contents["splits"][number], contents["splits"][number + 1]
     objects = {key: contents[key][first:end] for key in ("boxes", "classes", "is_crowd", "area")}
-    return {"encoded": encoded, **objects, "source_id": contents["source_id"][number]}
+    return {
+        "encoded": encoded,
+        **objects,
+        "source_id": contents["source_id"][number],
+        "height": height,
+        "width": width,
+    }
 
 
 def decode(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Decodes the image of a parsed record. Runs in Dataset.map.
 
     Returns:
-      image: [height, width, 3] uint8, with `height` and `width` int32; the rest as it was.
+      image: [height, width, 3] uint8; the rest as it was.
     """
     image = tf.io.decode_image(parsed["encoded"], channels=3, expand_animations=False)
-    height, width = tf.unstack(tf.shape(image)[:2])
-    rest = {key: value for key, value in parsed.items() if key != "encoded"}
-    return {"image": image, **rest, "height": height, "width": width}
+    return _with_image(parsed, image)
+
+
+def not_yet_decoded(parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns what `decode` does, with an image of which a part can be chosen first."""
+    image = undecoded.whole(parsed["encoded"], parsed["height"], parsed["width"])
+    return _with_image(parsed, image)
+
+
+def _with_image(parsed: dict[str, tf.Tensor], image: undecoded.Image) -> dict[str, tf.Tensor]:
+    return {"image": image} | {key: value for key, value in parsed.items() if key != "encoded"}
 
 
 class ShardedWriter:

@@ -267,6 +267,8 @@ class DetectionLoss:
         positive anchors only, and they are kept.
       miner: picks the anchors that count, if any does.
       normalize_by_matches: divide both by the number of positive anchors in the batch.
+      match_offset: added to that number for every image. An offset for the batch would count once
+        for each part that a batch is split into.
       normalize_by_code_size: divide the localization loss by 4.
     """
 
@@ -279,6 +281,7 @@ class DetectionLoss:
     samplers: Sequence[Sampler] = ()
     miner: HardExampleMiner | None = None
     normalize_by_matches: bool = True
+    match_offset: float = 0.0
     normalize_by_code_size: bool = True
 
     def __call__(
@@ -302,13 +305,20 @@ class DetectionLoss:
         if self.miner:
             picked = self.miner(localization, classification, box_encodings, class_targets)
             localization, classification = localization * picked, classification * picked
-        # The anchors of the whole batch, and not image by image: so does the OD API.
-        normalizer = tf.reduce_sum(positive) if self.normalize_by_matches else tf.constant(0.0)
+        normalizer = self._matches(positive) if self.normalize_by_matches else tf.constant(0.0)
         code_size = box_encodings.shape[-1] if self.normalize_by_code_size else 1
         return (
             Loss(self.localization_weight * tf.reduce_sum(localization) / code_size, normalizer),
             Loss(self.classification_weight * tf.reduce_sum(classification), normalizer),
         )
+
+    def _matches(self, positive: tf.Tensor) -> tf.Tensor:
+        """Returns what the losses are divided by."""
+        # The anchors of the whole batch, and not image by image: so does the OD API.
+        matches = tf.reduce_sum(positive)
+        if self.match_offset:
+            matches += self.match_offset * tf.cast(tf.shape(positive)[0], matches.dtype)
+        return matches
 
     def _slots(self, class_targets: tf.Tensor) -> tf.Tensor:
         """Returns the slot of each target's one; -1 for a vector of zeros."""
@@ -341,6 +351,7 @@ def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> DetectionLoss:
         samplers=_samplers(ssd),
         miner=_miner(ssd, anchors) if ssd.loss.HasField("hard_example_miner") else None,
         normalize_by_matches=ssd.normalize_loss_by_num_matches,
+        match_offset=ssd.num_matches_offset,
         normalize_by_code_size=ssd.normalize_loc_loss_by_codesize,
     )
 

@@ -25,6 +25,8 @@ class PostProcessing:
       iou_threshold: a box that overlaps a better one by more is dropped.
       max_detections_per_class: of one image, without effect with `class_agnostic`;
         `max_detections` over all classes.
+      max_candidates: the scores of an image that take part, the best over all anchors and classes
+        and those that equal the last of them; 0: all.
       class_agnostic: a location counts with its best class only, and boxes of all classes
         suppress one another.
       score_converter: makes scores of logits: sigmoid, softmax over all slots, the background's
@@ -38,6 +40,7 @@ class PostProcessing:
     iou_threshold: float = 0.6
     max_detections_per_class: int = 100
     max_detections: int = 100
+    max_candidates: int = 0
     class_agnostic: bool = False
     score_converter: str = "sigmoid"
     logit_scale: float = 1.0
@@ -64,6 +67,7 @@ class PostProcessing:
         # No threshold lets this score through. Dropped after the suppression, boxes outside of the
         # image would have taken places among the `max_detections`.
         scores = tf.where(_has_area(boxes)[..., None], scores[..., 1:], scores.dtype.min)
+        scores = self._candidates(scores)
         suppress = self._suppress_all if self.class_agnostic else self._suppress_per_class
         boxes, scores, classes, count = suppress(boxes, scores)
         valid = tf.sequence_mask(count, self.max_detections, tf.float32)
@@ -87,6 +91,15 @@ class PostProcessing:
         if self.logit_scale != 1.0:
             class_logits = class_logits / self.logit_scale
         return box_encodings, _SCORE_CONVERTERS[self.score_converter](class_logits)
+
+    def _candidates(self, scores: tf.Tensor) -> tf.Tensor:
+        """Puts all but the best scores of each image, [batch, anchors, classes], below the
+        threshold."""
+        count = scores.shape[1] * scores.shape[2]
+        if not 0 < self.max_candidates < count:
+            return scores
+        best, _ = tf.math.top_k(tf.reshape(scores, (-1, count)), self.max_candidates)
+        return tf.where(scores >= best[:, -1, None, None], scores, scores.dtype.min)
 
     def _suppress_per_class(self, boxes: tf.Tensor, scores: tf.Tensor) -> _Kept:
         return tf.image.combined_non_max_suppression(
@@ -143,6 +156,7 @@ def from_config(
         iou_threshold=nms.iou_threshold,
         max_detections_per_class=nms.max_detections_per_class,
         max_detections=nms.max_total_detections,
+        max_candidates=nms.max_candidates,
         class_agnostic=nms.use_class_agnostic_nms,
         score_converter=converter.lower(),
         logit_scale=ssd.post_processing.logit_scale,

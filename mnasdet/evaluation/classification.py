@@ -43,12 +43,17 @@ class ClassificationEvaluator:
         self._ranks.append(np.where(hits.any(axis=1), hits.argmax(axis=1), _MISSED))
 
     def metrics(
-        self, *, per_category: bool = False, with_baseline: bool = False
+        self,
+        *,
+        per_category: bool = False,
+        all_per_category: bool = False,
+        with_baseline: bool = False,
     ) -> dict[str, float]:
         """Returns top-1 and top-5.
 
         Args:
-          per_category: add the recall of every class; -1 where it has no image.
+          per_category: add the recall of every class; -1 where it has no image. There are no
+            other metrics of a class for all_per_category.
           with_baseline: add what naming the most frequent class reaches.
 
         Raises:

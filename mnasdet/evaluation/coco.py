@@ -10,6 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mnasdet.evaluation.curves import Curves
+
 # The order of COCOeval.stats.
 METRICS = (
     "DetectionBoxes_Precision/mAP",
@@ -26,22 +28,25 @@ METRICS = (
     "DetectionBoxes_Recall/AR@100 (large)",
 )
 MAP = METRICS[0]
-
-
 AP50 = METRICS[1]
 BY_CATEGORY = "DetectionBoxes_PerformanceByCategory/mAP/"
+
+# Places of the IoUs 0.5 and 0.75 among COCO's 0.5, 0.55, ... 0.95.
+_HALF, _THREE_QUARTERS = 0, 5
 
 
 class CocoEvaluator:
     """Collects images and computes the metrics once at the end.
 
     Attributes:
-      images, annotations, detections: of the images so far, in COCO's formats.
+      categories: class id, from 1, to name.
+      images, annotations, detections: of the images so far, in COCO's formats. Images are counted
+        from 1; their `source_id` is the data set's own name for them.
     """
 
     def __init__(self, categories: dict[int, str]):
-        """Takes the classes, id from 1 to name."""
-        self._categories = categories
+        self.categories = categories
+        self._evaluation: COCOeval | None = None
         self.images: list[dict] = []
         self.annotations: list[dict] = []
         self.detections: list[dict] = []
@@ -62,6 +67,7 @@ class CocoEvaluator:
         detected_boxes: np.ndarray,
         detected_classes: np.ndarray,
         scores: np.ndarray,
+        source_id: str = "",
     ) -> None:
         """Adds one image.
 
@@ -74,9 +80,13 @@ class CocoEvaluator:
           detected_boxes: [detections, 4] like `boxes`.
           detected_classes: [detections], from 1.
           scores: [detections].
+          source_id: the data set's id of the image.
         """
+        self._evaluation = None
         image_id = len(self.images) + 1
-        self.images.append({"id": image_id, "height": height, "width": width})
+        self.images.append(
+            {"id": image_id, "height": height, "width": width, "source_id": source_id}
+        )
         for box, category, area, crowd in zip(
             _xywh(boxes, height, width), classes, areas, is_crowd, strict=True
         ):
@@ -103,19 +113,49 @@ class CocoEvaluator:
                 }
             )
 
-    def metrics(self, per_category: bool = False) -> dict[str, float]:
+    def metrics(
+        self, per_category: bool = False, all_per_category: bool = False
+    ) -> dict[str, float]:
         """Computes the twelve COCO metrics; -1 where there is nothing to measure.
 
         Args:
           per_category: add DetectionBoxes_PerformanceByCategory/mAP/NAME for every class.
+          all_per_category: add all twelve for every class, under the names of `class_metric`.
         """
-        evaluation = self.judge(self.detections)
+        evaluation = self._judged()
         with _silence():
             evaluation.summarize()
         metrics = dict(zip(METRICS, map(float, evaluation.stats), strict=True))
+        of_classes = {
+            self.categories[category]: _class_metrics(evaluation, place)
+            for place, category in enumerate(evaluation.params.catIds)
+        }
         if per_category:
-            metrics |= self._by_category(evaluation)
+            metrics |= {f"{BY_CATEGORY}{name}": own[MAP] for name, own in of_classes.items()}
+        if all_per_category:
+            metrics |= {
+                class_metric(metric, name): value
+                for name, own in of_classes.items()
+                for metric, value in own.items()
+            }
         return metrics
+
+    def curves(self) -> Curves:
+        """Returns the precision-recall curves of the classes that have objects."""
+        evaluation = self._judged()
+        params = evaluation.params
+        # [thresholds, recalls, categories, areas, detections]: all areas, 100 detections.
+        precisions = evaluation.eval["precision"][:, :, :, 0, -1].transpose(2, 0, 1)
+        scores = evaluation.eval["scores"][:, :, :, 0, -1].transpose(2, 0, 1)
+        # pycocotools has -1 wherever there is nothing to measure.
+        measured = [place for place, own in enumerate(precisions) if own.max() >= 0]
+        return Curves(
+            [self.categories[params.catIds[place]] for place in measured],
+            params.iouThrs.tolist(),
+            params.recThrs,
+            precisions[measured],
+            scores[measured],
+        )
 
     def standard_error(self, num_resamples: int = 20, seed: int = 0) -> float | None:
         """Estimates by how much mAP depends on which images the set happens to have.
@@ -143,6 +183,12 @@ class CocoEvaluator:
         maps = [value for value in maps if value >= 0]
         return float(np.std(maps, ddof=1))
 
+    def _judged(self) -> COCOeval:
+        """Returns `judge` of the own detections, computed once for the images so far."""
+        if self._evaluation is None:
+            self._evaluation = self.judge(self.detections)
+        return self._evaluation
+
     def judge(self, detections: Sequence[dict], sizes: bool = True) -> COCOeval:
         """Matches detections, in COCO's format, with the truth of all images, and accumulates.
 
@@ -154,7 +200,7 @@ class CocoEvaluator:
             truth.dataset = {
                 "images": self.images,
                 "annotations": self.annotations,
-                "categories": [{"id": i, "name": n} for i, n in self._categories.items()],
+                "categories": [{"id": i, "name": n} for i, n in self.categories.items()],
             }
             truth.createIndex()
             # COCO.loadRes takes no empty list.
@@ -168,18 +214,32 @@ class CocoEvaluator:
             evaluation.accumulate()
         return evaluation
 
-    def _by_category(self, evaluation: COCOeval) -> dict[str, float]:
-        # [thresholds, recalls, categories, areas, detections]: all areas, 100 detections.
-        precision = evaluation.eval["precision"][:, :, :, 0, -1]
-        by_category = {}
-        for place, category in enumerate(evaluation.params.catIds):
-            name = f"{BY_CATEGORY}{self._categories[category]}"
-            by_category[name] = mean_precision(precision[:, :, place])
-        return by_category
+
+def class_metric(metric: str, name: str) -> str:
+    """Returns the OD API's name of one of METRICS for one class."""
+    return f"{metric.replace('/', ' ')} ByCategory/{name}"
+
+
+def _class_metrics(evaluation: COCOeval, place: int) -> dict[str, float]:
+    """Returns METRICS of one class, by its place among the evaluation's."""
+    # [thresholds, recalls, areas, detections]; areas: all, small, medium, large.
+    precision = evaluation.eval["precision"][:, :, place]
+    # [thresholds, areas, detections]; detections: 1, 10, 100.
+    recall = evaluation.eval["recall"][:, place]
+    parts = [
+        precision[:, :, 0, -1],
+        precision[_HALF, :, 0, -1],
+        precision[_THREE_QUARTERS, :, 0, -1],
+        *(precision[:, :, area, -1] for area in (1, 2, 3)),
+        *(recall[:, 0, most] for most in (0, 1, 2)),
+        *(recall[:, area, -1] for area in (1, 2, 3)),
+    ]
+    return dict(zip(METRICS, map(mean_precision, parts), strict=True))
 
 
 def mean_precision(precision: np.ndarray) -> float:
-    """Returns the mean of the part of COCOeval's precision that is measured; -1 for none."""
+    """Returns the mean of the part of COCOeval's precision, or recall, that is measured; -1 for
+    none."""
     measured = precision[precision > -1]
     return float(measured.mean()) if measured.size else -1.0
 

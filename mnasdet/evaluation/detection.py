@@ -35,19 +35,23 @@ class Detections:
 
 def detect(
     image: np.ndarray,
-    resizer: ImageResizer,
+    resizer: ImageResizer | None,
     detector: Callable[[tf.Tensor], Mapping[str, Any]],
 ) -> Detections:
     """Detects objects in one picture.
 
     Args:
       image: uint8 [height, width, 3].
-      resizer: of the detector's pipeline config; a padding that it adds is taken off again.
+      resizer: of the detector's pipeline config; a padding that it adds is taken off again. None
+        where the detector takes pictures as they are.
       detector: images [1, height, width, 3], in [-1, 1], to the detections of `PostProcessing`.
     """
-    resized, extent = input_pipeline.preprocess(tf.constant(image), resizer)
+    resized, extent = tf.constant(image), np.ones(2)
+    if resizer is not None:
+        resized, of_image = input_pipeline.preprocess(resized, resizer)
+        extent = of_image.numpy()
     found = {name: np.asarray(value)[0] for name, value in detector(resized[None]).items()}
-    boxes, kept = found_in_image(found, extent.numpy())
+    boxes, kept = found_in_image(found, extent)
     height, width = image.shape[:2]
     scores = found["detection_scores"][kept]
     best_first = np.argsort(-scores, kind="stable")

@@ -40,15 +40,20 @@ class DetectionEvaluator:
                 detected[kept],
                 found["detection_classes"][kept],
                 found["detection_scores"][kept],
+                _text(example.get("source_id", b"")),
             )
 
     def metrics(
-        self, *, per_category: bool = False, with_baseline: bool = False
+        self,
+        *,
+        per_category: bool = False,
+        all_per_category: bool = False,
+        with_baseline: bool = False,
     ) -> dict[str, float]:
         """Returns COCO's metrics.
 
         Args:
-          per_category: add the mAP of every class.
+          per_category: add the mAP of every class; all_per_category: all metrics of it.
           with_baseline: add what the best constant boxes reach (`baseline.metrics`). On sets of
             thousands of images this takes as long as a second evaluation.
 
@@ -59,7 +64,7 @@ class DetectionEvaluator:
             raise DataError("the evaluation set has no images")
         # Ahead of the metrics, whose -1 or 0 it explains.
         self._warn_of_nothing()
-        metrics = self.coco.metrics(per_category)
+        metrics = self.coco.metrics(per_category, all_per_category)
         return metrics | baseline.metrics(self.coco) if with_baseline else metrics
 
     def _warn_of_nothing(self) -> None:
@@ -98,6 +103,10 @@ def found_in_image(
 def of_image(boxes: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """Returns boxes of the network's input, padding and all, as boxes of the image itself."""
     return np.clip(boxes / np.tile(extent, 2), 0.0, 1.0)
+
+
+def _text(source_id: Any) -> str:
+    return bytes(source_id).decode("utf-8", "replace")
 
 
 def _unbatch(batch: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:

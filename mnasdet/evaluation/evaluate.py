@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,15 +16,21 @@ from mnasdet.tasks import Evaluator, Task
 # Images [batch, height, width, 3] to what `Task.predict` gives.
 Predict = Callable[[tf.Tensor], dict[str, Any]]
 
+_AnyEvaluator = TypeVar("_AnyEvaluator", bound=Evaluator)
+
 
 def evaluation_set(
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig, resizer: ImageResizer
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, resizer: ImageResizer | None
 ) -> tf.data.Dataset:
-    """Returns the batches of the pipeline's evaluation reader."""
+    """Returns the batches of the pipeline's evaluation reader.
+
+    Args:
+      resizer: None leaves the images as they are, uint8 and of any size: batches of one.
+    """
     return input_pipeline.evaluation_dataset(
         pipeline.eval_input_reader[0],
         resizer=resizer,
-        batch_size=pipeline.eval_config.batch_size,
+        batch_size=pipeline.eval_config.batch_size if resizer else 1,
     )
 
 
@@ -69,19 +75,37 @@ def evaluate_pipeline(
       per_category, with_baseline: see `Evaluator.metrics`; if the first is left out, eval_config
         decides it.
     """
-    (reader,) = pipeline.eval_input_reader
     if per_category is None:
         per_category = pipeline.eval_config.include_metrics_per_category
-    with input_pipeline.naming_damaged_images(reader):
-        evaluator = judged(
-            task.evaluator(input_pipeline.label_map(reader)),
-            predict or tf.function(task.predict, autograph=False),
-            evaluation_set(pipeline, task.blueprint.resizer),
-        )
-    return evaluator.metrics(per_category=per_category, with_baseline=with_baseline)
+    evaluator = judged_on(
+        pipeline,
+        task.evaluator(input_pipeline.label_map(pipeline.eval_input_reader[0])),
+        predict or tf.function(task.predict, autograph=False),
+        task.blueprint.resizer,
+    )
+    return evaluator.metrics(
+        per_category=per_category,
+        all_per_category=pipeline.eval_config.all_metrics_per_category,
+        with_baseline=with_baseline,
+    )
 
 
-def judged(evaluator: Evaluator, predict: Predict, dataset: tf.data.Dataset) -> Evaluator:
+def judged_on(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    evaluator: _AnyEvaluator,
+    predict: Predict,
+    resizer: ImageResizer | None,
+) -> _AnyEvaluator:
+    """Adds all images of the pipeline's evaluation set to an evaluator, and returns it.
+
+    Args:
+      resizer: of the images that `predict` takes; None where it takes the original ones.
+    """
+    with input_pipeline.naming_damaged_images(*pipeline.eval_input_reader):
+        return judged(evaluator, predict, evaluation_set(pipeline, resizer))
+
+
+def judged(evaluator: _AnyEvaluator, predict: Predict, dataset: tf.data.Dataset) -> _AnyEvaluator:
     """Adds all batches of `evaluation_set` to an evaluator, and returns it."""
     for batch in dataset:
         predictions = {key: np.asarray(value) for key, value in predict(batch["image"]).items()}

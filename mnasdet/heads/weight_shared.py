@@ -9,6 +9,7 @@ from mnasdet.networks.blocks import normalized, separable_conv
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
+from mnasdet.networks.hyperparams import initializer_from_proto as read_initializer
 from mnasdet.protos import box_predictor_pb2
 
 BOX_CODE_SIZE = 4
@@ -33,6 +34,7 @@ def weight_shared_predictor(
     share_tower: bool = True,
     separable: bool = True,
     class_bias: float = -4.6,
+    prediction_initializer: Initializer | None = None,
     hyperparams: Hyperparams = DEFAULT,
 ) -> tuple[Node, Node]:
     """Predicts boxes and classes from all levels.
@@ -46,11 +48,16 @@ def weight_shared_predictor(
       num_classes: without the background, which has slot 0 of the class scores.
       channels: of the tower.
       class_bias: first value of the class logits.
+      prediction_initializer: of the kernels that predict; that of `hyperparams` if left out.
 
     Returns:
       Box encodings (anchors, 4) and class logits (anchors, num_classes + 1): levels in order,
       within one row by row, within a location anchor by anchor.
     """
+
+    predicting = hyperparams.unnormalized
+    if prediction_initializer:
+        predicting = predicting.initialized(prediction_initializer)
 
     def conv(x: Node, filters: int, name: str, own: Hyperparams, **arguments) -> Node:
         if separable:
@@ -78,7 +85,7 @@ def weight_shared_predictor(
         return x
 
     def predict(x: Node, filters: int, name: str, bias: float = 0.0) -> Node:
-        return conv(x, filters, name, hyperparams.unnormalized, use_bias=True, bias=bias)
+        return conv(x, filters, name, predicting, use_bias=True, bias=bias)
 
     def flat(x: Node, values: int, name: str) -> Node:
         height, width, _ = x.shape
@@ -119,5 +126,10 @@ def from_proto(
         share_tower=proto.share_prediction_tower,
         separable=proto.use_depthwise,
         class_bias=proto.class_prediction_bias_init,
+        prediction_initializer=(
+            read_initializer(proto.prediction_initializer)
+            if proto.HasField("prediction_initializer")
+            else None
+        ),
         hyperparams=read_hyperparams(proto.conv_hyperparams),
     )

@@ -105,6 +105,14 @@ class Hyperparams:
             normalizer=None,
         )
 
+    def initialized(self, initializer: Initializer) -> Hyperparams:
+        """Returns the same with kernels that start otherwise."""
+        return replace(
+            self,
+            kernel=replace(self.kernel, initializer=initializer),
+            depthwise_kernel=replace(self.depthwise_kernel, initializer=initializer),
+        )
+
 
 _ACTIVATIONS = {
     hyperparams_pb2.Hyperparams.NONE: "linear",
@@ -116,7 +124,7 @@ _ACTIVATIONS = {
 
 def from_proto(proto: hyperparams_pb2.Hyperparams) -> Hyperparams:
     """Reads `Hyperparams` from a config. Slim's L2 has a half that Keras' has not."""
-    initializer = _initializer(proto.initializer)
+    initializer = initializer_from_proto(proto.initializer)
     l2 = proto.regularizer.l2_regularizer.weight / 2 if proto.HasField("regularizer") else 0.0
     # The OD API leaves depthwise kernels without L2 unless told: they hold few weights.
     depthwise_l2 = l2 if proto.regularize_depthwise else 0.0
@@ -149,7 +157,8 @@ def configured(
     return from_proto(part.conv_hyperparams) if part.HasField("conv_hyperparams") else None
 
 
-def _initializer(proto: hyperparams_pb2.Initializer) -> Initializer:
+def initializer_from_proto(proto: hyperparams_pb2.Initializer) -> Initializer:
+    """Reads `Initializer` from a config: He's where it names none."""
     match proto.WhichOneof("initializer_oneof"):
         case "random_normal_initializer":
             return Initializer("normal", proto.random_normal_initializer.stddev)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +12,63 @@ from PIL import Image
 
 from mnasdet.data import input_pipeline
 from mnasdet.detectors.one_stage import Detector
-from mnasdet.evaluation.detection_evaluator import found_in_image, of_image
-from mnasdet.evaluation.evaluate import evaluation_set
+from mnasdet.evaluation.detection_evaluator import (
+    DetectionEvaluator,
+    found_in_image,
+    of_image,
+)
+from mnasdet.evaluation.evaluate import judged_on
 from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import pictures
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import MOST_EXAMPLES, Example
+
+
+class Collector:
+    """An Evaluator of detections that also keeps what a report shows.
+
+    Attributes:
+      coco: the images, objects and detections so far.
+    """
+
+    def __init__(self, class_names: Mapping[int, str], count: int = MOST_EXAMPLES):
+        """Takes the classes, id from 1 to name, and how many examples to keep; fewer are kept if
+        fewer pictures have something in them."""
+        self._evaluator = DetectionEvaluator(class_names)
+        self.coco = self._evaluator.coco
+        self._class_names = class_names
+        self._count = count
+        self._examples: list[Example] = []
+        self._shown: list[Example] = []
+
+    def add(self, batch: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
+        """Adds a batch of `evaluation_set` with the detections in it."""
+        batch, detections = _arrays(batch), _arrays(predictions)
+        self._evaluator.add(batch, detections)
+        of_batch = list(_examples(batch, detections, self._class_names))
+        # All of them, without pixels: the threshold is chosen on the whole set.
+        self._examples += of_batch
+        for row in np.flatnonzero(batch["num_boxes"])[: self._count - len(self._shown)]:
+            self._shown.append(_with_image(of_batch[row], batch, row))
+
+    def metrics(self, **kind: bool) -> dict[str, float]:
+        """Returns `DetectionEvaluator.metrics`."""
+        return self._evaluator.metrics(**kind)
+
+    def judgement(self, metrics: Mapping[str, float] | None = None) -> Judgement:
+        """Returns what the report says of the images so far.
+
+        Args:
+          metrics: of `metrics`, where they are computed already.
+        """
+        return Judgement(
+            examples=self._shown,
+            threshold=pictures.best_threshold(self._examples),
+            metrics=dict(metrics or self.metrics(per_category=True, with_baseline=True)),
+            standard_error=self.coco.standard_error(),
+            num_images=len(self.coco.images),
+            num_objects=self.coco.num_objects,
+        )
 
 
 def judge(
@@ -29,29 +81,9 @@ def judge(
     Args:
       count: of the examples; fewer if fewer pictures have something in them.
     """
-    reader = pipeline.eval_input_reader[0]
-    class_names = input_pipeline.label_map(reader)
-    evaluator = detector.evaluator(class_names)
-    examples: list[Example] = []
-    shown: list[Example] = []
+    collector = Collector(input_pipeline.label_map(pipeline.eval_input_reader[0]), count)
     predict = tf.function(detector.predict, autograph=False)
-    with input_pipeline.naming_damaged_images(reader):
-        for tensors in evaluation_set(pipeline, detector.blueprint.resizer):
-            batch, detections = _arrays(tensors), _arrays(predict(tensors["image"]))
-            evaluator.add(batch, detections)
-            of_batch = list(_examples(batch, detections, class_names))
-            # All of them, without pixels: the threshold is chosen on the whole set.
-            examples += of_batch
-            for row in np.flatnonzero(batch["num_boxes"])[: count - len(shown)]:
-                shown.append(_with_image(of_batch[row], batch, row))
-    return Judgement(
-        examples=shown,
-        threshold=pictures.best_threshold(examples),
-        metrics=evaluator.metrics(per_category=True, with_baseline=True),
-        standard_error=evaluator.coco.standard_error(),
-        num_images=len(evaluator.coco.images),
-        num_objects=evaluator.coco.num_objects,
-    )
+    return judged_on(pipeline, collector, predict, detector.blueprint.resizer).judgement()
 
 
 def _arrays(tensors: Mapping[str, object]) -> dict[str, np.ndarray]:
@@ -87,7 +119,10 @@ def _with_image(example: Example, batch: Mapping[str, np.ndarray], row: int) -> 
 
 
 def _unpadded(image: np.ndarray, extent: np.ndarray) -> np.ndarray:
-    """Returns the network's input, in [-1, 1], as uint8 and without its padding."""
+    """Returns the network's input, in [-1, 1], as uint8 and without its padding; an original image
+    as it is."""
+    if image.dtype == np.uint8:
+        return image
     height, width = np.round(extent * image.shape[:2]).astype(int)
     return np.clip((image[:height, :width] + 1) * 127.5, 0, 255).round().astype(np.uint8)
 

@@ -76,7 +76,11 @@ class Threshold(NamedTuple):
     num_pictures: int
 
 
-def section(examples: Sequence[Example] | None, threshold: Threshold | None = None) -> Markup:
+def section(
+    examples: Sequence[Example] | None,
+    threshold: Threshold | None = None,
+    title: str = "What the best model finds",
+) -> Markup:
     """Returns the first few, truth and detections side by side; nothing for none.
 
     Args:
@@ -109,7 +113,7 @@ def section(examples: Sequence[Example] | None, threshold: Threshold | None = No
         _figure(example, score, f"picture-{number}") for number, example in enumerate(shown)
     )
     content = page.note(note) + slider + Markup('<div class="examples">{}</div>').format(pictures)
-    return page.section("What the best model finds", content)
+    return page.section(title, content)
 
 
 def matches(example: Example) -> np.ndarray:

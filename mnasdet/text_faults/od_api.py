@@ -143,9 +143,12 @@ _FIELDS = {
     # Fields of the evaluation.
     "visualization_export_dir": ("a folder for pictures", _NO_EFFECT),
     "eval_master": ("the address of a server", _NO_EFFECT),
-    "export_path": ("a file of detections", _NO_EFFECT),
+    "export_path": ("a file of detections", "remove it: the command evaluate writes one"),
     "parameterized_metric": ("a metric with thresholds", "remove it: COCO's metrics are reported"),
-    "ignore_groundtruth": ("evaluates without labels", "remove it: labels are needed"),
+    "ignore_groundtruth": (
+        "evaluates without labels",
+        "remove it: a file of detections needs none",
+    ),
     "eval_instance_masks": ("masks", _BOXES_ONLY),
     "skip_scores": ("pictures without scores", _NO_EFFECT),
     "skip_labels": ("pictures without labels", _NO_EFFECT),
@@ -153,10 +156,6 @@ _FIELDS = {
     "groundtruth_box_visualization_color": ("the colour of labels", _NO_EFFECT),
     "keep_image_id_for_visualization_export": ("names of pictures", _NO_EFFECT),
     "retain_original_image_additional_channels": ("channels of pictures", _NO_EFFECT),
-    "all_metrics_per_category": (
-        "more metrics for each class",
-        "use include_metrics_per_category",
-    ),
     "super_categories": ("metrics for groups of classes", _NO_EFFECT),
     "recall_lower_bound": ("part of a curve", "remove it: COCO's metrics take all of it"),
     "recall_upper_bound": ("part of a curve", "remove it: COCO's metrics take all of it"),

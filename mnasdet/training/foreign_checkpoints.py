@@ -9,12 +9,17 @@ from pathlib import Path
 import tensorflow as tf
 
 from mnasdet.training.literal_paths import literal
+from mnasdet.training.warm_start import tf_checkpoint
 
 # The keys of our own checkpoints: training/checkpoints.py.
 _OWN = re.compile(r"^(weights|averages)/")
 
 # Parts of variables' names, and whose they are; the first pattern that is found counts.
 _CHECKPOINTS = (
+    (
+        re.compile(r"layer_with_weights-\d+/_(conv|norm|shortcut)\d?/"),
+        "a checkpoint of tf-models-official",
+    ),
     # The object graph that the TF2 OD API saves, in training and in its zoo.
     (re.compile(r"^model/_"), "a checkpoint of the TF Object Detection API (TF2)"),
     (
@@ -72,19 +77,18 @@ def kind(path: str | os.PathLike) -> str:
     if path.is_dir():
         if (path / "saved_model.pb").is_file():
             return "a SavedModel, a network for inference"
-        newest = tf.train.latest_checkpoint(literal(path))
-        if newest:
-            return _checkpoint_kind(newest)
-        return _model_folder_kind(path)
-    prefix = re.sub(r"(\.index|\.meta|\.data-\d{5}-of-\d{5})$", "", str(path))
-    if os.path.exists(f"{prefix}.index"):
+        if model := _model_folder_kind(path):
+            return model
+    if prefix := tf_checkpoint.prefix_of(str(path)):
         return _checkpoint_kind(prefix)
     return _file_kind(path) if path.is_file() else ""
 
 
 def _model_folder_kind(path: Path) -> str:
     """Names what a model of the OD API's zoo, unpacked, has in its folder."""
-    if (path / "saved_model" / "saved_model.pb").is_file():
+    # The archives of TF1 have their checkpoint beside the exported model.
+    beside = any(path.glob("*.index"))
+    if (path / "saved_model" / "saved_model.pb").is_file() and not beside:
         if (path / "checkpoint").is_dir():
             return "a model of the TF Object Detection API's TF2 zoo"
         return "an exported model of the TF Object Detection API"

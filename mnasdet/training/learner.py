@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,15 @@ import tf_keras
 from mnasdet.errors import ConfigError
 from mnasdet.protos import train_pb2
 from mnasdet.tasks import Loss, Task
-from mnasdet.training import checkpoints, distribution, optimizers
+from mnasdet.training import (
+    checkpoints,
+    distribution,
+    fine_tuning,
+    freezing,
+    optimizers,
+    variable_patterns,
+)
+from mnasdet.training.freezing import Freezing
 
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning
@@ -65,6 +72,9 @@ class Learner:
         self._bad_step = _counter("bad_step")
         self._pruner, self._clusters = self._compression(train_config)
         self._optimizer, self._schedule = optimizers.from_config(train_config.optimizer)
+        frozen = freezing.from_config(self.model, self._variables, train_config)
+        self._optimizer.treatments = fine_tuning.treatments(self.model, train_config, frozen)
+        fine_tuning.warn_of_two_decays(self.model, train_config, self._optimizer)
         # Ahead of the first step, which would be traced twice if it made variables.
         self._optimizer._create_all_weights(
             self._clusters.trained(self._variables) if self._clusters else self._variables
@@ -95,15 +105,39 @@ class Learner:
             alone = self._strategy.num_replicas_in_sync == 1
             on_gpus = bool(tf.config.list_logical_devices("GPU"))
             jit_compile = task.compiles and on_gpus and (alone or not synchronized)
-        self.update = self._traced(task, jit_compile)
+        self.update = self._stepping(task, jit_compile, frozen)
         if quantization_delay:
-            observe = self._traced(task, jit_compile)
-            self.update = self._observing(quantization_delay, observe, self.update)
+            observe = _observing(self._stepping(task, jit_compile, frozen))
+            self.update = self._first(quantization_delay, observe, self.update)
 
     @property
     def step(self) -> int:
         """Returns how many updates were made."""
         return int(self._step.numpy())
+
+    def _stepping(self, task: Task, jit_compile: bool, frozen: Freezing | None) -> Callable:
+        """Returns a new function that makes an update; the first ones leave `frozen` as it is."""
+        update = self._traced(task, jit_compile)
+        if not frozen:
+            return update
+        with self._leaving(frozen):
+            less = self._traced(task, jit_compile)
+
+        def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            with self._leaving(frozen):
+                return less(batch)
+
+        return self._first(frozen.until, step, update)
+
+    @contextlib.contextmanager
+    def _leaving(self, frozen: Freezing) -> Iterator[None]:
+        """Makes steps that are traced inside leave `frozen` as it is."""
+        trained, self._variables = self._variables, frozen.moving
+        try:
+            with frozen.in_force():
+                yield
+        finally:
+            self._variables = trained
 
     def _traced(self, task: Task, jit_compile: bool) -> Callable:
         """Returns a new function that makes an update, `_update`."""
@@ -130,15 +164,15 @@ class Learner:
             clusters = clustering.Clusters(self._variables, num_clusters)
         return pruner, clusters
 
-    def _observing(self, delay: int, observe: Callable, update: Callable) -> Callable:
-        """Makes a step that is `observe`, traced to round nothing, `delay` times, then `update`."""
-        from mnasdet.networks.fake_quantization import observing
+    def _first(self, steps: int, before: Callable, after: Callable) -> Callable:
+        """Returns a step that is `before` for a number of steps of the training, then `after`."""
+        passed = False
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            if self.step >= delay:
-                return update(batch)
-            with observing():
-                return observe(batch)
+            nonlocal passed
+            # To read the step makes an accelerator wait, so it is not read for longer than needed.
+            passed = passed or self.step >= steps
+            return after(batch) if passed else before(batch)
 
         return step
 
@@ -183,7 +217,9 @@ class Learner:
 
     def _replica_update(self, losses: Losses, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the weights by the examples of all replicas; `batch` has those of this one."""
-        with tf.GradientTape() as tape:
+        # Without the rest, nothing is computed for the gradients of what is frozen.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)
             own = self._losses_of_parts(losses, batch)
             normalizers = distribution.summed([loss.normalizer for loss in own.values()])
             shares = {
@@ -250,6 +286,17 @@ class Learner:
         return _swapped(self._averages, checkpoints.variables_by_name(self.model))
 
 
+def _observing(step: Callable) -> Callable:
+    """Makes a step that is traced to observe the ranges of a quantised model and round nothing."""
+    from mnasdet.networks.fake_quantization import observing
+
+    def observe(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        with observing():
+            return step(batch)
+
+    return observe
+
+
 def _counter(name: str) -> tf.Variable:
     """Returns a variable that all replicas count alike."""
     return tf.Variable(
@@ -274,21 +321,14 @@ def trained_variables(
     Raises:
       ConfigError: an expression is found in no name, or no variable is left.
     """
-
-    def found(patterns: Sequence[str], name: str) -> bool:
-        return any(re.search(pattern, name) for pattern in patterns)
+    found = variable_patterns.found
 
     def is_trained(name: str) -> bool:
         return found(update or [""], name) and not found(freeze, name)
 
     names = list(checkpoints.variables_by_name(model))
     for field, patterns in (("update_trainable_variables", update), ("freeze_variables", freeze)):
-        for pattern in patterns:
-            if not any(found([pattern], name) for name in names):
-                raise ConfigError(
-                    f'train_config.{field} has "{pattern}", which no variable\'s name contains; '
-                    f'a name is "{names[0]}", for example'
-                )
+        variable_patterns.check(field, patterns, names)
     trained = [v for v in model.trainable_variables if is_trained(v.name.removesuffix(":0"))]
     if not trained:
         raise ConfigError(

@@ -6,8 +6,11 @@ is a variable for the caller to set.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
+import tensorflow as tf
 import tf_keras
 
 from mnasdet.protos import optimizer_pb2
@@ -16,18 +19,79 @@ from mnasdet.training import schedules
 Optimizer: TypeAlias = tf_keras.optimizers.legacy.Optimizer
 
 
-def sgd(momentum: float = 0.9) -> Optimizer:
-    """Returns gradient descent; `momentum` is the share of an update that the next one keeps."""
-    # The caller sets the rate before every step: a schedule in the optimizer would be a second one.
-    return tf_keras.optimizers.legacy.SGD(learning_rate=0.0, momentum=momentum)
+class Treatment(NamedTuple):
+    """How an optimizer treats one variable.
+
+    Attributes:
+      rate_factor: on the learning rate.
+      first_step: the update, from 0, that is the first to move it.
+    """
+
+    rate_factor: float = 1.0
+    first_step: int = 0
 
 
-def adam(epsilon: float = 1e-8) -> Optimizer:
-    """Returns Adam (Kingma and Ba, 2014) with the usual decays; `epsilon` is added to the root."""
-    return tf_keras.optimizers.legacy.Adam(learning_rate=0.0, epsilon=epsilon)
+# The treatment of a variable, by its name.
+Treatments = Callable[[str], Treatment]
 
 
-class RMSProp(tf_keras.optimizers.legacy.RMSprop):
+class _ByVariable(tf_keras.optimizers.legacy.Optimizer):
+    """Adds to one of Keras' optimizers what differs from variable to variable.
+
+    A factor on the gradient would be no factor on the rate: Adam and RMSProp divide it out again.
+    So it is on the rate that the fused operation is called with.
+
+    Attributes:
+      treatments: of all variables.
+      weight_decay: the share of a kernel, times the learning rate, that every update takes away.
+    """
+
+    treatments: Treatments = staticmethod(lambda name: Treatment())
+    weight_decay = 0.0
+
+    def _resource_apply_dense(self, grad, var, apply_state=None):
+        key = (var.device, var.dtype.base_dtype)
+        coefficients = apply_state[key]
+        name = _name(var)
+        treatment = self.treatments(name)
+        if treatment != Treatment():
+            coefficients = coefficients | self._changed(coefficients, treatment)
+        if self.weight_decay and name.endswith("kernel"):
+            # Of the weights as they are before the update (Loshchilov and Hutter, algorithm 2).
+            var.assign_sub(coefficients["lr_t"] * self.weight_decay * var)
+        return super()._resource_apply_dense(grad, var, apply_state={key: coefficients})
+
+    def _changed(self, coefficients: dict[str, Any], treatment: Treatment) -> dict[str, Any]:
+        """Returns the coefficients that a treatment changes."""
+        return {"lr_t": coefficients["lr_t"] * treatment.rate_factor}
+
+
+def _name(variable: tf.Variable) -> str:
+    """Returns a variable's name, whichever of its copies on several devices it is."""
+    return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
+
+
+class SGD(_ByVariable, tf_keras.optimizers.legacy.SGD):
+    """Gradient descent with momentum."""
+
+
+class Adam(_ByVariable, tf_keras.optimizers.legacy.Adam):
+    """Adam (Kingma and Ba, 2014)."""
+
+    def _changed(self, coefficients, treatment):
+        changed = super()._changed(coefficients, treatment)
+        if treatment.first_step:
+            # The averages of its gradients start at 0 with its own first update, and are corrected
+            # from there: by the steps before, that update would come out three times as large, and
+            # the tenth six times.
+            rate_dtype = coefficients["lr_t"].dtype
+            updates = tf.cast(self.iterations + 1 - treatment.first_step, rate_dtype)
+            for beta in ("beta_1", "beta_2"):
+                changed[f"{beta}_power"] = tf.pow(coefficients[f"{beta}_t"], updates)
+        return changed
+
+
+class RMSProp(_ByVariable, tf_keras.optimizers.legacy.RMSprop):
     """The gradient over the root of its mean square, then momentum, as TensorFlow 1 had it.
 
     tf_keras' own starts the mean squares at 0 instead of 1 and, without momentum, adds epsilon
@@ -46,6 +110,32 @@ class RMSProp(tf_keras.optimizers.legacy.RMSprop):
             self.add_slot(variable, "momentum")
 
 
+def sgd(momentum: float = 0.9, weight_decay: float = 0.0) -> Optimizer:
+    """Returns gradient descent.
+
+    Args:
+      momentum: the share of an update that the next one keeps.
+      weight_decay: see `adam`; the momentum knows nothing of it.
+    """
+    # The caller sets the rate before every step: a schedule in the optimizer would be a second one.
+    optimizer = SGD(learning_rate=0.0, momentum=momentum)
+    optimizer.weight_decay = weight_decay
+    return optimizer
+
+
+def adam(epsilon: float = 1e-8, weight_decay: float = 0.0) -> Optimizer:
+    """Returns Adam with the usual decays.
+
+    Args:
+      epsilon: is added to the root.
+      weight_decay: the share of a kernel, times the learning rate, that an update takes away beside
+        the gradient's own; other than 0, it is AdamW (Loshchilov and Hutter, 2019).
+    """
+    optimizer = Adam(learning_rate=0.0, epsilon=epsilon)
+    optimizer.weight_decay = weight_decay
+    return optimizer
+
+
 def from_config(proto: optimizer_pb2.Optimizer) -> tuple[Optimizer, schedules.Schedule]:
     """Returns the optimizer that an `optimizer` message describes, and its learning rate."""
     name = proto.WhichOneof("optimizer")
@@ -57,7 +147,11 @@ def from_config(proto: optimizer_pb2.Optimizer) -> tuple[Optimizer, schedules.Sc
             )
         case "adam_optimizer":
             optimizer = adam(proto.adam_optimizer.epsilon)
+        case "adamw_optimizer":
+            adamw = proto.adamw_optimizer
+            optimizer = adam(adamw.epsilon, adamw.weight_decay)
         case _:
             name = "momentum_optimizer"
-            optimizer = sgd(proto.momentum_optimizer.momentum_optimizer_value)
+            momentum = proto.momentum_optimizer
+            optimizer = sgd(momentum.momentum_optimizer_value, momentum.weight_decay)
     return optimizer, schedules.from_config(getattr(proto, name).learning_rate)

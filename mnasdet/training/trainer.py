@@ -18,7 +18,14 @@ from mnasdet.evaluation import metric_text
 from mnasdet.evaluation.evaluate import evaluation_set, judged
 from mnasdet.protos import pipeline_pb2, train_pb2
 from mnasdet.tasks import Task
-from mnasdet.training import checkpoint_writer, checkpoints, distribution, run_files, runtime
+from mnasdet.training import (
+    checkpoint_writer,
+    checkpoints,
+    distribution,
+    early_stopping,
+    run_files,
+    runtime,
+)
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
@@ -57,6 +64,8 @@ def train(
     seed: int = 0,
 ) -> dict[str, float]:
     """Trains for `train_config.num_steps`, from the newest sound checkpoint of `model_dir` on.
+
+    With `early_stopping` it may end earlier; going on, it has ended, too.
 
     Args:
       model_dir: gets checkpoints, the best one in best/, TensorBoard events, metrics.json, and
@@ -116,6 +125,8 @@ def _train(
     stopping = stop_request() if model_dir else contextlib.nullcontext(StopRequest())
     with input_pipeline.naming_damaged_images(*readers), stopping as request:
         for step in range(start + 1, train_config.num_steps + 1):
+            if run.is_over:
+                break
             values = learner.update(next(batches))
             learner.average(step)
             run.after_step(step, values, request)
@@ -140,8 +151,16 @@ def training_set(
         augmentations=pipeline.train_config.data_augmentation_options,
         transform=task.targets,
         seed=seed,
+        trainings_at_once=_trainings_at_once(pipeline),
     )
     return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
+
+
+def _trainings_at_once(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
+    """Returns the number of workers of a search, 1 where there is none."""
+    executor = pipeline.search_config.executor
+    workers = getattr(executor, executor.WhichOneof("executor_oneof") or "", None)
+    return max(1, getattr(workers, "num_workers", 1))
 
 
 def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
@@ -194,16 +213,29 @@ class _Run:
         self._train_seconds = 0.0
         self._restart_clock(0)
         self._saved_at = time.monotonic()
+        self._early_stopping = early_stopping.from_config(self._config)
+
+    @property
+    def is_over(self) -> bool:
+        """Returns whether the training ends before its last step."""
+        return self._early_stopping is not None and self._early_stopping.is_over
 
     def resume(self, model_dir: Path) -> None:
         """Goes on from the newest sound checkpoint of the folder, if it has any."""
         if not checkpoints.all_in(model_dir):
+            self._save_early_stopping()
             return
         prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
         logging.info("going on from %s", prefix)
         # A resumed run must beat the best of the run it continues.
         self._best = _read_best(model_dir / _METRICS_FILE)
         self._restart_clock(self._learner.step)
+        self._save_early_stopping(prefix)
+
+    def _save_early_stopping(self, prefix: str = "") -> None:
+        """Makes what early_stopping has seen a part of checkpoints; it goes on from `prefix`."""
+        if self._early_stopping:
+            self._early_stopping.attach(self._learner.checkpoint, prefix)
 
     def after_step(self, step: int, values: dict[str, tf.Tensor], request: StopRequest) -> None:
         last = step == self._config.num_steps
@@ -214,6 +246,8 @@ class _Run:
             return
         if _due(step, self._config.eval_every_n_steps):
             self._evaluate(step)
+            if self._early_stopping:
+                self._early_stopping.add(self._metrics[self._task.objective])
             self._save(step)
         elif self._save_is_due(step) or request.signal_name:
             self._save(step)
@@ -225,6 +259,9 @@ class _Run:
 
     def finish(self) -> dict[str, float]:
         step = self._learner.step
+        if self._early_stopping and self.is_over and step < self._config.num_steps:
+            reason = self._early_stopping.describe()
+            logging.info("ended at step %d of %d: %s", step, self._config.num_steps, reason)
         # With a folder also against the best constant boxes: children of a search are compared with
         # one another, a training that is kept with no other detector at all.
         self._evaluate(step, with_baseline=self._model_dir is not None)
@@ -275,7 +312,9 @@ class _Run:
                 self._task.evaluator(self._labels), self._predict, self._evaluation_set
             )
             self._metrics = evaluator.metrics(
-                per_category=evaluation.include_metrics_per_category, with_baseline=with_baseline
+                per_category=evaluation.include_metrics_per_category,
+                all_per_category=evaluation.all_metrics_per_category,
+                with_baseline=with_baseline,
             )
             if self._model_dir and evaluation.num_visualizations:
                 self._summaries.predictions(

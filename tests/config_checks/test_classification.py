@@ -85,6 +85,11 @@ def test_a_sound_config_resolves_to_a_blueprint(pipeline):
             "has no effect here; remove it",
         ),
         (
+            "train_config { data_augmentation_options { random_mosaic {} } }",
+            "train_config.data_augmentation_options[0].random_mosaic is for detectors and has no "
+            "effect here; remove it",
+        ),
+        (
             "train_config { data_augmentation_options { rand_augment { magnitude: 11 } } }",
             "train_config.data_augmentation_options[0].rand_augment.magnitude is 11; 0 to 10 is "
             "allowed",
@@ -127,16 +132,6 @@ def test_a_classifier_needs_a_named_network(pipeline):
         (
             "train_input_reader { features: IMAGE_CLASS }",
             "train_input_reader.features is IMAGE_CLASS; only BOXES is supported",
-        ),
-        (
-            "train_config { data_augmentation_options { rand_augment {} } }",
-            "train_config.data_augmentation_options[0].rand_augment moves pixels and no boxes; it "
-            "is for classifiers",
-        ),
-        (
-            "search_config { retrain_config { data_augmentation_options { rand_augment {} } } }",
-            "search_config.retrain_config.data_augmentation_options[0].rand_augment moves pixels "
-            "and no boxes; it is for classifiers",
         ),
         (
             "model { ssd { image_resizer { center_crop_resizer { height: 320 width: 320 } } } }",

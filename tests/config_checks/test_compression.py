@@ -84,6 +84,16 @@ PROBLEMS = {
         "train_config.weight_clustering cannot be combined with graph_rewriter: int8 kernels, on "
         "a scale for every channel, have other values; remove one of them"
     ),
+    'train_config { weight_clustering {} rate_factors { variables: "^backbone" factor: 2 } }': (
+        "train_config.rate_factors cannot be combined with weight_clustering; remove one of them"
+    ),
+    'train_config { weight_clustering {} freeze_until { variables: "^backbone" step: 9 } }': (
+        "train_config.freeze_until cannot be combined with weight_clustering; remove one of them"
+    ),
+    "train_config { weight_clustering {} optimizer { momentum_optimizer { weight_decay: 1 } } }": (
+        "train_config.optimizer with its weight_decay cannot be combined with weight_clustering; "
+        "remove one of them"
+    ),
     "train_config { weight_clustering {} optimizer { use_moving_average: true } } "
     "eval_config { use_moving_averages: true }": (
         "train_config.weight_clustering cannot be combined with eval_config.use_moving_averages: "

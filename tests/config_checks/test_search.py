@@ -178,8 +178,7 @@ BAD = [
         "search_config.executor.max_retries is -1; at least 0 is allowed",
     ),
     (
-        "search_config { retrain_config { optimizer { momentum_optimizer { learning_rate { "
-        "constant_learning_rate {} } } } } }",
+        "search_config { retrain_config { num_steps: 0 } }",
         "search_config.retrain_config.num_steps is 0; at least 1 is allowed",
     ),
 ]

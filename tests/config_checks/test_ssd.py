@@ -182,6 +182,25 @@ BAD = [
         "model.ssd.post_processing.logit_scale is 0; more than 0 is allowed",
     ),
     (
+        ssd("post_processing { batch_non_max_suppression { max_candidates: 5000000 } }"),
+        "model.ssd.post_processing.batch_non_max_suppression.max_candidates is 5000000; at most "
+        "4000000 is allowed",
+    ),
+    (
+        ssd("num_matches_offset: -1"),
+        "model.ssd.num_matches_offset is -1; at least 0 is allowed",
+    ),
+    (
+        ssd("num_matches_offset: 0.5 normalize_loss_by_num_matches: false"),
+        "model.ssd.num_matches_offset is 0.5; it has no effect without "
+        "normalize_loss_by_num_matches; remove it",
+    ),
+    (
+        nested(PREDICTOR, "prediction_initializer { random_normal_initializer { stddev: 0 } }"),
+        f"{PREDICTOR}.prediction_initializer.random_normal_initializer.stddev is 0; more than 0 "
+        "is allowed",
+    ),
+    (
         ssd("post_processing { batch_non_max_suppression { soft_nms_sigma: 0.5 } }"),
         "model.ssd.post_processing.batch_non_max_suppression.soft_nms_sigma is 0.5; only 0 is "
         "supported",

@@ -67,7 +67,8 @@ def test_record(convert, content, tmp_path):
     (record,) = read_all(summary.paths)
     assert (summary.images, summary.boxes) == (1, 2)
     assert (summary.skipped_images, summary.skipped_boxes) == (0, 0)
-    assert record.source_id == "sub/a"
+    # The id that results of detection name the image by.
+    assert record.source_id == "5"
     assert record.filename == "sub/a.jpg"
     # [15, 10, 30, 20] is xmin, ymin, width, height in an image of 40 x 60.
     np.testing.assert_array_equal(record.boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1]])
@@ -235,7 +236,7 @@ def test_images_of_one_id_are_all_left_out(convert, content, tmp_path, encode_im
     content["images"].append({"id": "7", "file_name": "c.jpg"})
     summary = convert(content)
     assert (summary.images, summary.skipped_images, summary.skipped_boxes) == (3, 2, 1)
-    assert {record.source_id for record in read_all(summary.paths)} == {"sub/a", "b1", "b2"}
+    assert {record.source_id for record in read_all(summary.paths)} == {"5", "8", "9"}
 
 
 def test_two_annotations_of_one_picture_are_left_out(convert, content, tmp_path, encode_image):
@@ -249,7 +250,18 @@ def test_two_annotations_of_one_picture_are_left_out(convert, content, tmp_path,
 def test_endings_tell_pictures_apart(convert, content, tmp_path, encode_image):
     add_picture(content, tmp_path, encode_image, "sub/a.png", 7)
     read = read_all(convert(content).paths)
-    assert [record.source_id for record in read] == ["sub/a.jpg", "sub/a.png"]
+    assert [record.filename for record in read] == ["sub/a.jpg", "sub/a.png"]
+    assert [record.source_id for record in read] == ["5", "7"]
+
+
+def test_pictures_without_annotations_are_written_for_their_detections(convert, content):
+    """As in COCO's image_info_test-dev2017.json."""
+    del content["annotations"]
+    content["images"][0]["id"] = "a7"
+    summary = convert(content)
+    (record,) = read_all(summary.paths)
+    assert (summary.images, summary.boxes, summary.empty_images) == (1, 0, 1)
+    assert (record.source_id, len(record.boxes)) == ("a7", 0)
 
 
 def test_a_picture_that_lost_its_boxes_is_no_background(convert, content, tmp_path, encode_image):
@@ -261,7 +273,7 @@ def test_a_picture_that_lost_its_boxes_is_no_background(convert, content, tmp_pa
     summary = convert(content)
     assert (summary.images, summary.boxes, summary.empty_images) == (3, 3, 1)
     assert (summary.skipped_images, summary.skipped_boxes) == (1, 1)
-    assert {record.source_id for record in read_all(summary.paths)} == {"sub/a", "c", "d"}
+    assert {record.source_id for record in read_all(summary.paths)} == {"5", "8", "9"}
     assert "left out 1 images and 1 boxes; 1 images have no box and are background" in str(summary)
 
 

@@ -1,5 +1,7 @@
 import functools
+import io
 import os
+import re
 import time
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from PIL import Image
 
 from mnasdet.data import input_pipeline, label_map
 from mnasdet.data.image_resizer import ImageResizer
@@ -346,6 +349,26 @@ def test_a_damaged_image_is_named(damaged_reader):
             input_pipeline.naming_damaged_images(damaged_reader),
         ):
             list(dataset.take(2))
+
+
+def test_a_damaged_image_is_named_where_a_part_is_decoded(reader, make_record, write_records):
+    """Of a progressive JPEG all scans are read, whatever the part; the check reads none."""
+    file = io.BytesIO()
+    noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(file, "JPEG", progressive=True)
+    encoded = file.getvalue()
+    # A scan in the middle has the length of none.
+    scan = [found.start() for found in re.finditer(b"\xff\xda", encoded)][3]
+    damaged = encoded[: scan + 3] + b"\x0b" + encoded[scan + 4 :]
+    images = [make_record(str(i), encoded=damaged if i == 1 else encoded) for i in range(3)]
+    set_path(reader, write_records(images, name="part")[0])
+    message = r"part-00000-of-00001: record 1 .image '1'.: the pixels are damaged .bad_records"
+    dataset = training(reader, augmentations=[FLIP, CROP])
+    with (
+        pytest.raises(DataError, match=message),
+        input_pipeline.naming_damaged_images(reader),
+    ):
+        list(dataset.take(2))
 
 
 def test_other_errors_stay_what_they_are(reader):

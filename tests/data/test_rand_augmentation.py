@@ -103,6 +103,74 @@ def test_a_translation_by_whole_pixels(picture):
     assert (result[:, -4:] == 128).all()
 
 
+# Of 60 x 80 pixels, rows 20 to 40 and columns 24 to 60.
+SQUARE = (20, 24, 40, 60)
+
+
+def distorted(monkeypatch, name, seed, box, magnitude=5.0):
+    """A green box on blue after one operation."""
+    size = (60, 80)
+    monkeypatch.setattr(rand_augmentation, "OPERATIONS", {name: rand_augmentation.OPERATIONS[name]})
+    image = np.full((*size, 3), (0, 0, 255), np.uint8)
+    image[box[0] : box[2], box[1] : box[3]] = (0, 255, 0)
+    changes = {
+        "image": tf.constant(image),
+        "boxes": tf.constant([np.array(box) / (size * 2), [0.0, 0.0, 1.0, 1.0]], tf.float32),
+        "classes": tf.constant([5, 6]),
+        "is_crowd": tf.constant([True, False]),
+        "area": tf.constant([720.0, 4800.0]),
+    }
+    result = rand_augmentation.rand_augment(
+        example(**changes), tf.constant([0, seed], tf.int64), num_layers=1, magnitude=magnitude
+    )
+    return {key: value.numpy() for key, value in result.items()}
+
+
+def green_box(image):
+    rows, columns = np.nonzero((image[..., 1] > 190) & (image[..., 2] < 64))
+    return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "magnitude"),
+    [("rotate", 6), ("shear_x", 10), ("shear_y", 10), ("translate_x", 5), ("translate_y", 5)],
+)
+def test_boxes_move_with_the_pixels(monkeypatch, name, magnitude):
+    found = [distorted(monkeypatch, name, seed, SQUARE, magnitude) for seed in range(8)]
+    for result in found:
+        assert result["classes"].tolist() == [5, 6]
+        assert result["area"].tolist() == [720, 4800]
+        assert result["is_crowd"].tolist() == [True, False]
+        expected = green_box(result["image"])
+        # The corners of a turned box are thinner than the pixels that count as green.
+        np.testing.assert_allclose(result["boxes"][0] * [60, 80, 60, 80], expected, atol=1.3)
+        assert np.abs(np.subtract(expected, SQUARE)).max() > 1
+        # The whole image stays the whole image, or what is left of it.
+        assert result["boxes"][1].min() >= 0
+        assert result["boxes"][1].max() <= 1
+    # Both directions.
+    assert len({result["boxes"][0].tobytes() for result in found}) == 2
+
+
+def test_colours_move_no_boxes(monkeypatch):
+    result = distorted(monkeypatch, "solarize", 0, SQUARE)
+    np.testing.assert_array_equal(
+        result["boxes"][0], np.float32(np.array(SQUARE) / [60, 80, 60, 80])
+    )
+
+
+def test_a_box_that_is_moved_out_is_dropped(monkeypatch):
+    # 0.225 of 80 columns: 18 of the box's 20 leave the image to one side, none to the other.
+    kept = [distorted(monkeypatch, "translate_x", seed, (20, 0, 40, 20)) for seed in range(8)]
+    assert {tuple(result["classes"]) for result in kept} == {(6,), (5, 6)}
+    for result in kept:
+        assert len(result["boxes"]) == len(result["area"]) == len(result["classes"])
+        if len(result["classes"]) == 2:
+            np.testing.assert_allclose(
+                result["boxes"][0] * [60, 80, 60, 80], [20, 18, 40, 38], atol=1e-4
+            )
+
+
 @BOTH
 def test_the_same_seed_gives_the_same_image(traced):
     step = "rand_augment { num_layers: 3 magnitude: 9 }"

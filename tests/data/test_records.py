@@ -340,6 +340,19 @@ def test_truncated_image(make_record, write_records, image_format):
     assert f"the {image_format} is cut short" in index.problems[0]
 
 
+@pytest.mark.parametrize("marker", [b"\xff\xc4\0\5", b"\xff\xdd\0\5", b"\xff\xda\0\5"])
+def test_a_segment_in_the_pixels_of_a_jpeg(make_record, write_records, marker):
+    """The decoder only meets it at the end of the picture: a part of it could be decoded."""
+    encoded = make_record().encoded
+    middle = (encoded.index(b"\xff\xda") + len(encoded)) // 2
+    encoded = encoded[:middle] + marker + encoded[middle:]
+    index = record_index.check_records(
+        write_records([make_record(encoded=encoded)]), NAMES, BoxRecords(100)
+    )
+    assert len(index.problems) == 1
+    assert "pixels are damaged" in index.problems[0]
+
+
 def test_stray_marker_in_a_jpeg(make_record, write_records):
     encoded = bytearray(make_record().encoded)
     encoded[-20:-18] = b"\xff\x3b"

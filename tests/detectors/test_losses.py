@@ -157,6 +157,17 @@ def test_normalised_by_matches_and_code_size(run):
     assert float(classification) == pytest.approx((2 * softplus(2.0) + 7 * softplus(-2.0)) / 2)
 
 
+def test_the_offset_of_the_matches_counts_once_for_every_image(run):
+    loss = DetectionLoss(losses.sigmoid_cross_entropy, match_offset=0.5)
+    whole = [tf.concat([one, one], axis=0) for one in batch()]
+    localization, _ = run(divided(loss), *whole)
+    # Four positive anchors with four errors of 0.5, and 0.5 for each of the two images.
+    assert float(localization) == pytest.approx(4 * 4 * 0.125 / (4 + 2 * 0.5) / 4)
+    # However a batch is split, the sum over its parts is the same.
+    parts = [loss(*batch())[0] for _ in range(2)]
+    assert float(sum(part.normalizer for part in parts)) == float(loss(*whole)[0].normalizer) == 5
+
+
 def test_weights_and_no_normalisation(run):
     loss = DetectionLoss(
         losses.sigmoid_cross_entropy,

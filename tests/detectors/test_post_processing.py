@@ -47,6 +47,38 @@ def random_boxes(count=40):
     return boxes.astype(np.float32), rng.uniform(0.05, 0.95, (count, 2))
 
 
+def test_only_the_best_scores_of_an_image_take_part():
+    """Over all anchors and classes, and what is suppressed of them leaves a gap."""
+    boxes, scores = random_boxes()
+    best = np.sort(scores.ravel())[-10]
+    for class_agnostic in (False, True):
+        limited = PostProcessing(
+            iou_threshold=0.4, max_candidates=10, class_agnostic=class_agnostic
+        )
+        found = limited(*predictions(boxes, scores))
+        threshold = (best + np.sort(scores.ravel())[-11]) / 2
+        expected = PostProcessing(
+            iou_threshold=0.4, score_threshold=float(threshold), class_agnostic=class_agnostic
+        )(*predictions(boxes, scores))
+        assert 0 < int(found["num_detections"][0]) < 10
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_each_image_has_candidates_of_its_own():
+    boxes, scores = random_boxes()
+    codes, logits, anchors = predictions(boxes, scores)
+    two = tf.concat([logits, logits - 3], axis=0), np.concatenate([codes, codes])
+    found = PostProcessing(max_candidates=10)(two[1], two[0], anchors)
+    count = found["num_detections"].numpy()
+    assert count[0] == count[1] > 0
+    # More candidates than there are scores are all of them.
+    everything = PostProcessing()(codes, logits, anchors)["num_detections"]
+    assert (
+        PostProcessing(max_candidates=1000)(codes, logits, anchors)["num_detections"] == everything
+    )
+
+
 def test_per_class_against_numpy():
     boxes, scores = random_boxes()
     found = PostProcessing(iou_threshold=0.4)(*predictions(boxes, scores))

@@ -131,6 +131,19 @@ def test_images_of_the_training_set_are_not_augmented():
     assert (others != images[:2]).any()
 
 
+def test_original_images_are_left_as_they_are():
+    text = """
+      eval_config { batch_size: 3 }
+      eval_input_reader { digits_input_reader { num_images: 2 image_size: 40 split: VALIDATION } }
+    """
+    pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+    batches = list(evaluation_set(pipeline, None).as_numpy_iterator())
+    assert [batch["image"].shape for batch in batches] == [(1, 40, 40, 3)] * 2
+    assert batches[0]["image"].dtype == np.uint8
+    assert batches[0]["image"].max() > 200
+    assert batches[0]["extent"].tolist() == [[1.0, 1.0]]
+
+
 def warnings(caplog):
     return [record.getMessage() for record in caplog.records]
 

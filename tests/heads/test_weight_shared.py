@@ -3,13 +3,15 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras
 
-from mnasdet.heads.weight_shared import DEFAULT, weight_shared_predictor
+from mnasdet.heads.weight_shared import DEFAULT, from_proto, weight_shared_predictor
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.keras_builder import keras_model
+from mnasdet.protos import box_predictor_pb2
 
 
 def predictor(sizes=(4, 2), **arguments):
@@ -69,6 +71,28 @@ def test_towers_without_batch_norm_have_biases():
         names = [variable.name for variable in model.variables]
         assert sum("bias" in name for name in names) == 2 * 2 + 2
         assert not any("batch_norm" in name for name in names)
+
+
+def test_the_kernels_that_predict_may_start_otherwise():
+    proto = box_predictor_pb2.WeightSharedConvolutionalBoxPredictor(
+        depth=64, num_layers_before_predictor=1
+    )
+    proto.conv_hyperparams.initializer.random_normal_initializer.stddev = 0.01
+    proto.prediction_initializer.random_normal_initializer.stddev = 1e-5
+    b = Builder()
+    outputs = from_proto(
+        b, [b.input((8, 8, 64), "p3")], proto, num_classes=3, anchors_per_location=[2]
+    )
+    model = keras_model(dict(zip(("boxes", "classes"), outputs, strict=True)))
+    deviations = {
+        v.name.split("/")[0]: float(np.std(v)) for v in model.variables if "kernel" in v.name
+    }
+    assert deviations == {
+        "box_tower": pytest.approx(0.01, rel=0.05),
+        "class_tower": pytest.approx(0.01, rel=0.05),
+        "box": pytest.approx(1e-5, rel=0.05),
+        "class": pytest.approx(1e-5, rel=0.05),
+    }
 
 
 def test_weights_of_retinanets_predictor():

@@ -14,7 +14,7 @@ from mnasdet.data import class_folders
 from mnasdet.data.input_pipeline import label_map
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.evaluation.classification import BASELINE, RECALL, TOP_1, TOP_5
-from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images
+from mnasdet.evaluation.evaluate import evaluate_pipeline, first_images, judged_on
 from mnasdet.protos import pipeline_pb2
 from mnasdet.search import candidate as search_candidate
 from mnasdet.search import child
@@ -170,6 +170,20 @@ def test_the_file_is_evaluated_as_the_model_is(trained, exported):
         assert of_file[TOP_5] == pytest.approx(metrics[TOP_5], abs=0.2)
     compared = deployment.compare(task, pipeline, output / "none" / "classify.tflite", others=())
     assert compared["none"]["top-1"] == compared["keras"]["top-1"] == metrics[TOP_1]
+
+
+def test_its_saved_model_is_evaluated_as_the_model_is(trained, tmp_path):
+    pipeline, folder, metrics = trained
+    task = checkpoints.load_task(pipeline, folder)
+    names = label_map(pipeline.eval_input_reader[0])
+    described = deployment.export_saved_model(task, pipeline, tmp_path / "out", labels=names)
+    outputs = described["signatures"]["image_tensor"]["outputs"]
+    assert outputs["probabilities"] == {"shape": [None, 10], "dtype": "float32"}
+    predict = deployment.saved_model_function("classification", tmp_path / "out")
+    evaluator = deployment.evaluator("classification", names)
+    found = judged_on(pipeline, evaluator, predict, None).metrics()
+    for name in (TOP_1, TOP_5):
+        assert found[name] == pytest.approx(metrics[name], abs=1e-6)
 
 
 def test_the_file_has_its_labels(exported):

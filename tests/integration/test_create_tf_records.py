@@ -55,6 +55,32 @@ def test_coco(data):
     assert "id: 3" in (data / "out" / "label_map.pbtxt").read_text()
 
 
+def test_holdout(data):
+    """One of the two pictures is in the second set, which has as many shards as it needs."""
+    flags = [*coco_flags(data), "--num_shards=2", "--holdout=1"]
+    done = convert_coco(*flags, f"--output_path={data}/out/x.record")
+    assert done.stdout.startswith(
+        f"wrote 1 images with 1 boxes to {data}/out/x.record-00000-of-00002 .. "
+        f"{data}/out/x.record-00001-of-00002; held out 1 images with 1 boxes, which are in "
+        f"{data}/out/x_holdout.record-00000-of-00001; left out 0 images and 0 boxes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--holdout=1", "--holdout_fraction=0.5"],
+            "give either --holdout or --holdout_fraction",
+        ),
+        (["--seed=3"], "--seed draws the images of --holdout; give that, too"),
+    ],
+)
+def test_flags_of_a_holdout_that_contradict_one_another(data, flags, message):
+    done = convert_coco(*coco_flags(data), f"--output_path={data}/out/x.record", *flags, status=1)
+    assert done.stderr == f"error: {message}\n"
+
+
 def test_lost_boxes(data):
     """A picture that loses its box is left out; two of three boxes are too many but for a flag."""
     path = data / "x.json"

@@ -104,7 +104,7 @@ def test_none_that_can_be_read_is_an_error(model, photos, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--images=x"], "give either --checkpoint_dir or --tflite_path"),
+        (["--images=x"], "give one of --checkpoint_dir, --saved_model_path and --tflite_path"),
         (["--checkpoint_dir=x", "--images=nowhere"], "--images: nowhere: no such file or folder"),
         (["--checkpoint_dir=x", "--images={empty}"], "no pictures in the folder {empty}"),
         (["--checkpoint_dir=x", "--images={photos}"], "results would stand among the pictures"),

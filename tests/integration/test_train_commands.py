@@ -45,7 +45,7 @@ def test_from_training_to_the_exported_file(tiny_config, folder):
         (
             "evaluate",
             ["--pipeline_config_path=no.config"],
-            "error: give either --checkpoint_dir or --tflite_path",
+            "error: give one of --checkpoint_dir, --saved_model_path and --tflite_path",
         ),
         (
             "train",

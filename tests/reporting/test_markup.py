@@ -16,10 +16,12 @@ from google.protobuf import text_format
 from markupsafe import Markup
 
 from mnasdet import config
-from mnasdet.evaluation.coco import BY_CATEGORY, MAP
+from mnasdet.evaluation.coco import BY_CATEGORY, MAP, class_metric
+from mnasdet.evaluation.confusion import ConfusionMatrix
+from mnasdet.evaluation.curves import Curves
 from mnasdet.models import network_of
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.reporting import latency_plot, layered_graph, page, report
+from mnasdet.reporting import evaluation_page, latency_plot, layered_graph, page, report
 from mnasdet.reporting.layered_graph import Box
 from mnasdet.scripts import analyze
 from mnasdet.search.trials.trial_store import TrialState
@@ -127,6 +129,21 @@ def analyzed_plot(name, architecture, folder):
     return plot.read_text("utf-8")
 
 
+def evaluation(name, architecture, folder):
+    """What evaluate --report_dir writes."""
+    recalls, precisions = np.linspace(0, 1, 101), np.full((1, 10, 101), 0.5)
+    curves = Curves([name], np.arange(0.5, 1.0, 0.05).tolist(), recalls, precisions, precisions)
+    metrics = JUDGED.metrics | {BY_CATEGORY + name: 0.25, class_metric(MAP, name): 0.25}
+    judged = dataclasses.replace(
+        JUDGED,
+        examples=[dataclasses.replace(EXAMPLE, class_names={1: name})],
+        metrics=metrics,
+    )
+    confusion = ConfusionMatrix([name], np.ones((2, 2), np.int64), 0.5, 0.5)
+    path = evaluation_page.write(folder, name, judged, curves, confusion)
+    return path.read_text("utf-8")
+
+
 def profile_plot(name, architecture, folder):
     """The layers of a profile have names of others."""
     return latency_plot.html(name, [LayerLatency(name, name, name, 1.0)], 0.5)
@@ -144,7 +161,9 @@ def chart(name, architecture, folder):
     return page.html(name, page.chart(name, figure, name))
 
 
-@pytest.mark.parametrize("write", [written_report, analyzed_plot, profile_plot, drawing, chart])
+@pytest.mark.parametrize(
+    "write", [written_report, analyzed_plot, evaluation, profile_plot, drawing, chart]
+)
 def test_a_name_changes_nothing_but_text(write, architecture, tmp_path):
     evil, tame = (Read(write(name, architecture, tmp_path), name) for name in (EVIL, TAME))
     assert evil.found == tame.found

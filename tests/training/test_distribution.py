@@ -30,7 +30,8 @@ def trained():
 
 
 @pytest.mark.parametrize(
-    "case", ["frozen", "synchronized", "sums", "clipped", "parts", "compiled", "pruned"]
+    "case",
+    ["frozen", "synchronized", "sums", "clipped", "parts", "compiled", "pruned", "fine_tuned"],
 )
 def test_two_replicas_of_8_images_are_one_of_16(trained, case):
     one, two = trained[case]

@@ -29,6 +29,14 @@ def tf1_detector_s_meta_file(folder):
     return tf1_detector(folder) + ".meta"
 
 
+def tf1_zoo_folder(folder):
+    saved_model(folder / "saved_model")
+    tf1_detector(folder)
+    # As its trainer left it: the path of a folder on another machine.
+    (folder / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt"')
+    return folder
+
+
 def tf1_averages(folder):
     name = "FeatureExtractor/MobilenetV1/Conv2d_0/weights/ExponentialMovingAverage"
     return tf1_checkpoint(folder / "model.ckpt-200", name)
@@ -56,6 +64,12 @@ def tf2_zoo_folder(folder):
 
 def tf2_backbone(folder):
     return tf2_checkpoint(folder / "resnet50.ckpt", feature_extractor="conv1")
+
+
+def official(folder):
+    layer = tf.train.Checkpoint(_conv0=tf.train.Checkpoint(kernel=tf.Variable(1.0)))
+    backbone = tf.train.Checkpoint(**{"layer_with_weights-0": layer})
+    return tf.train.Checkpoint(backbone=backbone).save(str(folder / "ckpt"))
 
 
 def other_program(folder):
@@ -91,12 +105,14 @@ def archive(folder):
 FOREIGN = {
     tf1_detector: "a checkpoint of the TF Object Detection API (TF1)",
     tf1_detector_s_meta_file: "a checkpoint of the TF Object Detection API (TF1)",
+    tf1_zoo_folder: "a checkpoint of the TF Object Detection API (TF1)",
     tf1_averages: "a checkpoint of the TF Object Detection API (TF1)",
     tf1_classifier: "a classifier's checkpoint of slim (TF1)",
     tf2_detector: "a checkpoint of the TF Object Detection API (TF2)",
     tf2_detector_s_folder: "a checkpoint of the TF Object Detection API (TF2)",
     tf2_zoo_folder: "a model of the TF Object Detection API's TF2 zoo",
     tf2_backbone: "a backbone's checkpoint of the TF Object Detection API (TF2)",
+    official: "a checkpoint of tf-models-official",
     other_program: "a checkpoint of another TensorFlow program",
     saved_model: "a SavedModel, a network for inference",
     keras_h5: "a Keras file (HDF5)",

@@ -319,3 +319,106 @@ def test_permanence_of_a_seeded_step():
     training = learner(ssd="loss { random_example_sampler { positive_sample_fraction: 0.3 } }")
     losses = [float(training.update(batch())["Loss/total_loss"]) for _ in range(3)]
     np.testing.assert_allclose(losses, [3.9328, 2.9688, 2.1640], rtol=1e-4)
+
+
+FREEZE = 'freeze_until { variables: "^backbone" step: 2 }'
+
+
+def test_frozen_variables_and_averages_keep_still_for_the_first_steps():
+    training = learner(train=FREEZE)
+    backbone = {name for name in ALL if name.startswith("backbone")}
+    for step in range(4):
+        before = values(training)
+        training.update(batch())
+        expected = ALL - WITHOUT_EFFECT if step >= 2 else ALL - backbone
+        assert moved(before, values(training)) - WITHOUT_EFFECT == expected
+
+
+def test_frozen_batch_normalisation_normalises_by_its_averages():
+    training = learner(train=FREEZE)
+    data = batch()
+    for is_training in (False, False, True):
+        expected = divided_losses(training.model(data["image"], training=is_training), data)
+        found = training.update(data)
+        assert float(found["Loss/localization_loss"]) == pytest.approx(expected[0])
+        assert float(found["Loss/classification_loss"]) == pytest.approx(expected[1])
+
+
+def test_averages_go_on_where_only_kernels_are_frozen():
+    training = learner(train='freeze_until { variables: "kernel$" step: 2 }')
+    before = values(training)
+    training.update(batch())
+    kernels = {name for name in ALL if name.endswith("kernel")}
+    assert moved(before, values(training)) | WITHOUT_EFFECT == ALL - kernels
+
+
+def test_a_training_that_freezes_first_goes_on_where_it_was(tmp_path):
+    train = FREEZE + f"optimizer {{ adamw_optimizer {{ {CONSTANT} weight_decay: 0.1 }} }}"
+    whole = learner(train=train)
+    for step in (1, 2, 3, 4):
+        whole.update(batch())
+        whole.checkpoint.write(str(tmp_path / f"ckpt-{step}"))
+    # Before, at and after the end of the freezing.
+    for killed_at in (1, 2, 3):
+        second = learner(train=train)
+        second.checkpoint.read(str(tmp_path / f"ckpt-{killed_at}")).assert_consumed()
+        for _ in range(killed_at, 4):
+            second.update(batch())
+        for name, value in values(whole).items():
+            np.testing.assert_array_equal(values(second)[name], value)
+
+
+def test_xla_compiles_the_frozen_steps_as_well():
+    plain, compiled = learner(train=FREEZE), learner(train=FREEZE, jit_compile=True)
+    for _ in range(4):
+        losses = [float(one.update(batch())["Loss/total_loss"]) for one in (plain, compiled)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_rate_factors_are_those_of_the_variables_they_name():
+    train = """
+        optimizer { momentum_optimizer { momentum_optimizer_value: 0 } }
+        rate_factors { variables: "^backbone/conv" factor: 0.25 }
+        rate_factors { variables: "^backbone" variables: "bias$" factor: 0.5 }
+    """
+    plain, changed = learner(), learner(train=train)
+    before = values(plain)
+    for training in (plain, changed):
+        training.update(batch())
+    for name in ALL - WITHOUT_EFFECT:
+        step, other = (values(which)[name] - before[name] for which in (plain, changed))
+        factor = 1.0
+        if "moving" not in name and (name.startswith("backbone") or name.endswith("bias")):
+            factor = 0.25 if name.startswith("backbone/conv") else 0.5
+        np.testing.assert_allclose(other, factor * step, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            'rate_factors { variables: "^head" factor: 2 }',
+            r'train_config.rate_factors\[0\].variables has "\^head", which no variable\'s name '
+            'contains; a name is "backbone/conv/kernel", for example',
+        ),
+        (
+            'freeze_until { variables: "^head" step: 1 }',
+            r'train_config.freeze_until.variables has "\^head"',
+        ),
+        (
+            'freeze_until { variables: "." step: 3 }',
+            "freeze_until leaves nothing to train in the first 3 steps",
+        ),
+    ],
+)
+def test_patterns_of_fine_tuning_that_cannot_be_meant(train, message):
+    with pytest.raises(ConfigError, match=message):
+        learner(train=train)
+
+
+def test_weight_decay_beside_a_regularizer_is_said(caplog):
+    decay = f"optimizer {{ momentum_optimizer {{ {CONSTANT} weight_decay: 0.01 }} }}"
+    learner(train=decay + " add_regularization_loss: false")
+    assert caplog.text == ""
+    learner(train=decay)
+    assert "kernels shrink twice: by the optimizer's weight_decay, 0.01" in caplog.text

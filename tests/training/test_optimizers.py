@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 from google.protobuf import text_format
+from official.modeling.optimization.legacy_adamw import AdamWeightDecay
 
 from mnasdet.protos import optimizer_pb2
 from mnasdet.training import optimizers
@@ -17,8 +19,8 @@ RATES = [0.1, 0.1, 0.05, 0.01]
 def updated(request):
     """Where an optimizer takes START along GRADIENTS with the learning rates RATES."""
 
-    def run(optimizer):
-        variable = tf.Variable(START, dtype=tf.float32)
+    def run(optimizer, name=None, rates=RATES):
+        variable = tf.Variable(START, dtype=tf.float32, name=name)
         optimizer._create_all_weights([variable])
 
         def update(gradient, rate):
@@ -26,7 +28,7 @@ def updated(request):
             optimizer.apply_gradients([(gradient, variable)])
 
         update = tf.function(update) if request.param else update
-        for gradient, rate in zip(GRADIENTS, RATES, strict=True):
+        for gradient, rate in zip(GRADIENTS, rates, strict=True):
             update(tf.constant(gradient, tf.float32), tf.constant(rate))
         return variable.numpy()
 
@@ -83,6 +85,93 @@ def test_adam(updated):
     np.testing.assert_allclose(updated(optimizers.adam(1e-3)), x, rtol=1e-5)
 
 
+def decayed_by(step, weight_decay=0.1):
+    """Where a kernel goes: `step` gives the update of the gradient alone; the decay comes to it."""
+    x, state = START, {}
+    for number, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
+        x = x - rate * weight_decay * x - step(state, number, gradient, rate)
+    return x
+
+
+def momentum_step(state, number, gradient, rate):
+    state["velocity"] = 0.9 * state.get("velocity", 0.0) + rate * gradient
+    return state["velocity"]
+
+
+def adam_step(state, number, gradient, rate):
+    state["mean"] = 0.9 * state.get("mean", 0.0) + 0.1 * gradient
+    state["square"] = 0.999 * state.get("square", 0.0) + 0.001 * gradient**2
+    corrected = rate * np.sqrt(1 - 0.999**number) / (1 - 0.9**number)
+    return corrected * state["mean"] / (np.sqrt(state["square"]) + 1e-3)
+
+
+@pytest.mark.parametrize("name", ["conv/kernel", "conv/depthwise_kernel"])
+def test_weight_decay_is_no_part_of_the_momentum(name, updated):
+    actual = updated(optimizers.sgd(0.9, weight_decay=0.1), name)
+    np.testing.assert_allclose(actual, decayed_by(momentum_step), rtol=1e-5)
+
+
+def test_weight_decay_is_not_divided_by_adams_root(updated):
+    actual = updated(optimizers.adam(1e-3, weight_decay=0.1), "conv/kernel")
+    np.testing.assert_allclose(actual, decayed_by(adam_step), rtol=1e-5)
+
+
+def test_adamw_is_that_of_tf_keras_and_of_tf_models(updated):
+    actual = updated(optimizers.adam(1e-3, weight_decay=0.1), "conv/kernel")
+    of_models = AdamWeightDecay(0.0, epsilon=1e-3, weight_decay_rate=0.1, gradient_clip_norm=0)
+    np.testing.assert_allclose(actual, updated(of_models, "conv/kernel"), rtol=1e-6)
+    of_keras = tf_keras.optimizers.AdamW(weight_decay=0.1, epsilon=1e-3, jit_compile=False)
+    variable = tf.Variable(START, dtype=tf.float32)
+    for gradient, rate in zip(GRADIENTS, RATES, strict=True):
+        of_keras.learning_rate = rate
+        of_keras.apply_gradients([(tf.constant(gradient, tf.float32), variable)])
+    np.testing.assert_allclose(actual, variable.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv/bias", "batch_norm/gamma", "batch_norm/beta"])
+@pytest.mark.parametrize("make", [optimizers.sgd, optimizers.adam])
+def test_only_kernels_decay(make, name, updated):
+    decaying = updated(make(weight_decay=0.1), name)
+    np.testing.assert_array_equal(decaying, updated(make(), name))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optimizers.sgd(0.9, weight_decay=0.1),
+        lambda: optimizers.adam(1e-3, weight_decay=0.1),
+        lambda: optimizers.RMSProp(0.8, 0.9, 1e-3),
+    ],
+    ids=["sgd", "adam", "rms_prop"],
+)
+def test_a_factor_is_one_on_the_rate(make, updated):
+    """Of the gradient, Adam and RMSProp would not notice it."""
+
+    def slowed(name):
+        optimizer = make()
+        optimizer.treatments = lambda name: optimizers.Treatment(0.25 if name[0] == "s" else 1.0)
+        return updated(optimizer, name)
+
+    quarters = updated(make(), "slow/kernel", [rate / 4 for rate in RATES])
+    np.testing.assert_allclose(slowed("slow/kernel"), quarters, rtol=1e-6)
+    np.testing.assert_array_equal(slowed("other/kernel"), updated(make(), "other/kernel"))
+
+
+@pytest.mark.parametrize("first_step", [0, 2])
+def test_adam_corrects_from_the_first_update_of_a_variable(first_step, updated):
+    """Frozen before, its averages are as fresh as at the start of a training."""
+    late = optimizers.adam(1e-3)
+    late.treatments = lambda name: optimizers.Treatment(first_step=first_step)
+    other = tf.Variable(START, dtype=tf.float32)
+    late._create_all_weights([other])
+    for _ in range(first_step):
+        late.apply_gradients([(tf.ones_like(other), other)])
+    x, state = START, {}
+    for number, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
+        x = x - adam_step(state, number, gradient, rate)
+    np.testing.assert_allclose(updated(late), x, rtol=1e-5)
+
+
 RATE = "learning_rate { constant_learning_rate { learning_rate: 0.25 } }"
 
 
@@ -101,10 +190,17 @@ RATE = "learning_rate { constant_learning_rate { learning_rate: 0.25 } }"
         (f"rms_prop_optimizer {{ {RATE} }}", lambda: optimizers.RMSProp(0.9, 0.9, 1.0)),
         (f"adam_optimizer {{ {RATE} epsilon: 0.5 }}", lambda: optimizers.adam(0.5)),
         (f"adam_optimizer {{ {RATE} }}", lambda: optimizers.adam(1e-8)),
+        (
+            f"adamw_optimizer {{ {RATE} epsilon: 0.5 weight_decay: 0.2 }}",
+            lambda: optimizers.adam(0.5, 0.2),
+        ),
+        (f"adamw_optimizer {{ {RATE} }}", lambda: optimizers.adam(1e-8, 0.01)),
+        (f"momentum_optimizer {{ {RATE} weight_decay: 0.2 }}", lambda: optimizers.sgd(0.9, 0.2)),
     ],
 )
 def test_from_config(text, same, updated):
     proto = text_format.Parse(text, optimizer_pb2.Optimizer())
     optimizer, schedule = optimizers.from_config(proto)
     assert float(schedule(tf.constant(7, tf.int64))) == 0.25
-    np.testing.assert_allclose(updated(optimizer), updated(same()), rtol=1e-6)
+    actual = updated(optimizer, "conv/kernel")
+    np.testing.assert_allclose(actual, updated(same(), "conv/kernel"), rtol=1e-6)

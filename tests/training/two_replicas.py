@@ -52,6 +52,15 @@ CASES = {
         "pruning { final_sparsity: 0.5 end_step: 3 frequency: 1 }",
         False,
     ),
+    "fine_tuned": (
+        "freeze_batchnorm: true",
+        f"""
+        optimizer {{ momentum_optimizer {{ {RATE % 0.05} weight_decay: 0.5 }} }}
+        rate_factors {{ variables: "kernel$" factor: 0.5 }}
+        freeze_until {{ variables: "^backbone" step: 5 }}
+        """,
+        False,
+    ),
     "clustered": ("freeze_batchnorm: true", "weight_clustering { num_clusters: 4 }", False),
 }
 

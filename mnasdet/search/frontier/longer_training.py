@@ -11,11 +11,14 @@ def stretched(train_config: train_pb2.TrainConfig, num_steps: int) -> train_pb2.
     """Returns the recipe for `num_steps`.
 
     All steps of its learning rate's schedule move by the same factor: warm-up, drops and the end of
-    a cosine stay at their share of the training.
+    a cosine stay at their share of the training; so does the end of `freeze_until`.
     """
     longer = train_pb2.TrainConfig()
     longer.CopyFrom(train_config)
     longer.num_steps = num_steps
+    factor = num_steps / train_config.num_steps
+    if longer.HasField("freeze_until"):
+        _scale(longer.freeze_until, "step", factor)
     optimizer = longer.optimizer.WhichOneof("optimizer")
     if not optimizer:
         return longer
@@ -23,7 +26,6 @@ def stretched(train_config: train_pb2.TrainConfig, num_steps: int) -> train_pb2.
     if not (name := rate.WhichOneof("learning_rate")):
         return longer
     schedule = getattr(rate, name)
-    factor = num_steps / train_config.num_steps
     for field in schedule.DESCRIPTOR.fields:
         if field.name.endswith("_steps"):
             _scale(schedule, field.name, factor)

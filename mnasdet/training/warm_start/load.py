@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -17,6 +18,16 @@ from mnasdet.training.warm_start.transfer import target, transfer
 
 # Shares: a single variable, and every one.
 _ANY, _ALL = 1e-9, 1.0
+
+# Words of `foreign_checkpoints.kind`, and those of the sources of name maps for such a file.
+_PROGRAMS = {
+    "slim": "slim",
+    "Object Detection API (TF1)": r"Object Detection API \(TF1\)",
+    "Object Detection API": r"Object Detection API \(TF2\)",
+    "tf-models-official": "tf-models-official",
+    "Keras": r"keras\.applications$",
+    "safetensors": "torchvision|timm",
+}
 
 
 def load(
@@ -75,8 +86,8 @@ def identifying_file(path: str | Path) -> str:
     """
     if is_own(path):
         return f"{checkpoints.find(path)}.index"
-    prefix = tf_checkpoint.prefix_of(str(path))
-    return f"{prefix}.index" if prefix else str(path)
+    index = f"{tf_checkpoint.prefix_of(str(path))}.index"
+    return index if os.path.isfile(index) else str(path)
 
 
 def recognized(source: Source) -> name_map.NameMap:
@@ -88,11 +99,18 @@ def recognized(source: Source) -> name_map.NameMap:
     if names := name_map.recognized(source.shapes):
         return names
     first = next(iter(source.shapes), "")
-    known = nearest(first, [one.source for one in name_map.all_maps()])
+    kind = foreign_checkpoints.kind(source.path) or source.format
     raise CheckpointError(
-        f'{source.path}: {source.format} with variables such as "{first}", which are of no network '
-        f"that is known; {known} is allowed"
+        f'{source.path}: is {kind} with variables such as "{first}", which are of no network that '
+        f"is known; {nearest(first, _sources(kind))} is allowed"
     )
+
+
+def _sources(kind: str) -> list[str]:
+    """Returns the sources that a kind of file may be of; all of them would be a very long line."""
+    sources = list(dict.fromkeys(one.source for one in name_map.all_maps()))
+    wanted = next((theirs for words, theirs in _PROGRAMS.items() if words in kind), "")
+    return [source for source in sources if re.search(wanted, source)]
 
 
 def _load_own(

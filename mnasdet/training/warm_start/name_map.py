@@ -21,6 +21,9 @@ from mnasdet.protos import name_map_pb2
 _OURS = re.compile(r"\{([a-z])(?::(\d+)-(\d+))?\}")
 _THEIRS = re.compile(r"\{(\d*)([a-z])([+-]\d+)?\}")
 
+# In names of theirs.
+_ROOT = "{root}"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -29,10 +32,12 @@ class Layer:
     Attributes:
       name: in the source, without a variable's part.
       optional: whether the model can do without it.
+      batch_norm_epsilon: of a batch normalisation.
     """
 
     name: str
     optional: bool
+    batch_norm_epsilon: float
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,14 @@ class _Rule:
     ours: _Pattern
     theirs: str
     optional: bool
+    batch_norm_epsilon: float
 
     def apply(self, layer: str) -> Layer | None:
         """Returns the source's layer for one of ours; None where the rule is not for it."""
         if (numbers := self.ours.match(layer)) is None:
             return None
         name = _THEIRS.sub(lambda match: _counted(match, numbers), self.theirs)
-        return Layer(name, self.optional)
+        return Layer(name, self.optional, self.batch_norm_epsilon)
 
 
 def _counted(match: re.Match[str], numbers: Mapping[str, int]) -> str:
@@ -77,14 +83,18 @@ class NameMap:
       proto: the file's message.
     """
 
-    def __init__(self, proto: name_map_pb2.NameMap):
+    def __init__(self, proto: name_map_pb2.NameMap, root: str = ""):
         """
+        Args:
+          root: where the network is in the names of a file, one of the message's roots.
+
         Raises:
           ConfigError: a name has a placeholder that is none, or that only one side has.
         """
         self.proto = proto
+        self._root = root
         self._rules = [
-            _rule(ours, theirs, group.optional)
+            _rule(ours, theirs.replace(_ROOT, root), group, proto)
             for group in proto.group
             for ours, theirs in _pairs(group)
         ]
@@ -95,10 +105,17 @@ class NameMap:
     def source(self) -> str:
         return self.proto.source
 
+    @property
+    def has(self) -> list[str]:
+        """Returns the variables that a file of this source has to have."""
+        return [name.replace(_ROOT, self._root) for name in self.proto.has]
+
     def is_of(self, names: Mapping[str, object]) -> bool:
         """Tells whether a file with these variables is of this source."""
-        has, has_not = self.proto.has, self.proto.has_not
-        return all(name in names for name in has) and not any(name in names for name in has_not)
+        has_not = [name.replace(_ROOT, self._root) for name in self.proto.has_not]
+        return all(name in names for name in self.has) and not any(
+            name in names for name in has_not
+        )
 
     def layers(self, ours: str) -> list[Layer]:
         """Returns the source's layers that may have the place of our layer, in the map's order."""
@@ -140,13 +157,14 @@ def _pairs(group: name_map_pb2.Group) -> Iterator[tuple[str, str]]:
             yield f"{scope.ours}/{layer.ours}", f"{scope.theirs}{layer.theirs}"
 
 
-def _rule(ours: str, theirs: str, optional: bool) -> _Rule:
+def _rule(ours: str, theirs: str, group: name_map_pb2.Group, proto: name_map_pb2.NameMap) -> _Rule:
     pattern = _pattern(ours)
     wanted = {match[2] for match in _THEIRS.finditer(theirs)}
     _check_braces(theirs, _THEIRS)
     if missing := wanted - pattern.expression.groupindex.keys():
         raise ConfigError(f'"{theirs}" has the placeholder {min(missing)}, which "{ours}" has not')
-    return _Rule(pattern, theirs, optional)
+    own = group if group.HasField("batch_norm_epsilon") else proto
+    return _Rule(pattern, theirs, group.optional, own.batch_norm_epsilon)
 
 
 def _pattern(ours: str) -> _Pattern:
@@ -169,24 +187,35 @@ def _check_braces(name: str, placeholders: re.Pattern[str]) -> None:
         raise ConfigError(f'"{name}" has a brace that is part of no placeholder')
 
 
-def load(path: Path) -> NameMap:
-    """Reads a map.
+def load(path: Path) -> list[NameMap]:
+    """Reads a file of maps: one for each of its roots.
 
     Raises:
       ConfigError: what is wrong in which file, and in which line where that is known.
     """
     try:
-        return NameMap(text_proto.read(path, name_map_pb2.NameMap))
+        proto = _read(path)
+        return [NameMap(proto, root) for root in proto.root or [""]]
     except ConfigError as error:
         told = str(error)
         raise ConfigError(told if str(path) in told else f"{path}: {told}") from None
+
+
+def _read(path: Path) -> name_map_pb2.NameMap:
+    """Reads a file with those that it includes."""
+    own = text_proto.read(path, name_map_pb2.NameMap)
+    whole = name_map_pb2.NameMap()
+    for name in own.include:
+        whole.MergeFrom(_read(path.parent / name))
+    whole.MergeFrom(own)
+    return whole
 
 
 @functools.cache
 def all_maps() -> tuple[NameMap, ...]:
     """Returns the maps that come with the library, by the names of their files."""
     folder = Path(str(importlib.resources.files("mnasdet.training.warm_start"))) / "name_maps"
-    return tuple(load(path) for path in sorted(folder.glob("*.textproto")))
+    return tuple(one for path in sorted(folder.glob("*.textproto")) for one in load(path))
 
 
 def recognized(names: Mapping[str, object]) -> NameMap | None:

@@ -186,8 +186,8 @@ class _Transferring:
         match variable:
             case "gamma" if layer in self._epsilons:
                 variance = self._raw(there, "moving_variance")
-                epsilon = self._map.proto.batch_norm_epsilon
-                return value * np.sqrt((variance + self._epsilons[layer]) / (variance + epsilon))
+                ours, theirs = self._epsilons[layer], there.batch_norm_epsilon
+                return value * np.sqrt((variance + ours) / (variance + theirs))
             case "moving_mean":
                 return value - self._offset(layer)
             case "kernel" if layer in self._images.layer:

@@ -45,6 +45,13 @@ def test_drops_move():
     assert [drop.learning_rate for drop in drops] == pytest.approx([0.1, 0.01])
 
 
+def test_what_is_frozen_first_keeps_its_share():
+    config = train_pb2.TrainConfig(num_steps=10)
+    assert not stretched(config, 30).HasField("freeze_until")
+    config.freeze_until.step = 4
+    assert stretched(config, 30).freeze_until.step == 12
+
+
 def test_no_step_is_too_large_for_its_field():
     config = train_pb2.TrainConfig(num_steps=1)
     rate = config.optimizer.momentum_optimizer.learning_rate

@@ -60,13 +60,36 @@ def test_errors_in_a_file_have_its_line(tmp_path):
         name_map.load(path)
 
 
+def test_roots_and_included_files(tmp_path):
+    (tmp_path / "shared.textproto").write_text("""
+      source: "shared"
+      batch_norm_epsilon: 0.5
+      has: "{root}/first/kernel"
+      group { layer { ours: "a_{n}" theirs: "{root}/b_{n}" } }
+    """)
+    (tmp_path / "mine.textproto").write_text("""
+      source: "mine"
+      root: "One"
+      root: "Two/Three"
+      include: "shared.textproto"
+      group { layer { ours: "c" theirs: "d" } batch_norm_epsilon: 0.25 }
+    """)
+    one, other = name_map.load(tmp_path / "mine.textproto")
+    assert one.source == other.source == "mine"
+    assert one.is_of({"One/first/kernel": ()})
+    assert not one.is_of({"Two/Three/first/kernel": ()})
+    assert other.is_of({"Two/Three/first/kernel": ()})
+    (found,) = other.layers("a_4")
+    assert (found.name, found.batch_norm_epsilon) == ("Two/Three/b_4", 0.5)
+    (found,) = other.layers("c")
+    assert (found.name, found.batch_norm_epsilon) == ("d", 0.25)
+
+
 def test_no_file_is_of_two_sources():
     """What recognises one source recognises no other."""
     for one in name_map.all_maps():
-        found = [
-            other for other in name_map.all_maps() if other.is_of(dict.fromkeys(one.proto.has))
-        ]
+        found = [other for other in name_map.all_maps() if other.is_of(dict.fromkeys(one.has))]
         others = [other.source for other in found if other.source != one.source]
         assert others == [], one.source
         assert one.proto.source
-        assert one.proto.has
+        assert one.has
