@@ -42,6 +42,11 @@ def variables_by_name(model: tf_keras.Model) -> dict[str, tf.Variable]:
     return {name: v for name, v in names.items() if not name.endswith(_TFMOT_COUNTER)}
 
 
+def is_range(name: str) -> bool:
+    """Tells whether a variable is a range of activations, which only graph_rewriter makes."""
+    return _RANGE in name
+
+
 def _key(root: str, name: str) -> str:
     """Returns the key of an entry in tf.train.Checkpoint, which escapes dots and slashes."""
     return f"{root}/{_escaped(name)}/.ATTRIBUTES/VARIABLE_VALUE"

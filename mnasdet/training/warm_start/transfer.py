@@ -69,14 +69,17 @@ def target(model: tf_keras.Model) -> Target:
     shapes = {
         name: variable.shape.as_list()
         for name, variable in checkpoints.variables_by_name(model).items()
+        # No other program has ranges of activations: training learns them.
+        if not checkpoints.is_range(name)
     }
     epsilons, strides = {}, {}
-    # Through the submodules: a model that rounds to int8 has its layers in wrappers.
+    # Through the submodules: a model that rounds to int8 has its layers in wrappers. A layer's own
+    # variables are moved out of it there, so its name is the only one that is sure.
     for layer in model.submodules:
         if isinstance(layer, tf_keras.layers.BatchNormalization):
-            epsilons[_layer_of(layer.moving_mean.name)] = layer.epsilon
+            epsilons[layer.name] = layer.epsilon
         elif isinstance(layer, (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D)):
-            strides[_layer_of(layer.weights[0].name)] = layer.strides[0]
+            strides[layer.name] = layer.strides[0]
     return Target(shapes, epsilons, strides)
 
 

@@ -5,11 +5,13 @@ import pytest
 import tf_keras
 from google.protobuf import text_format
 
+from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import name_map_pb2
 from mnasdet.training.warm_start.name_map import NameMap
 from mnasdet.training.warm_start.report import Report
 from mnasdet.training.warm_start.source import Source
 from mnasdet.training.warm_start.transfer import Target, target, transfer
+from tests.training.test_compressed_learning import network
 
 MAP = """
   batch_norm_epsilon: 0.5
@@ -165,6 +167,16 @@ def test_the_target_knows_what_layers_do():
     assert found.epsilons == {"backbone/stem/batch_norm": 0.02}
     assert found.strides == {"backbone/stem/conv": 2, "backbone/depthwise": 1}
     assert found.shapes["backbone/stem/conv/kernel"] == [3, 3, 3, 4]
+
+
+def test_a_model_that_rounds_to_int8_is_the_same_target():
+    """It has its layers in wrappers, and ranges that no file has."""
+    plain, rounded = (
+        target(keras_model(network(), quantized=quantized)) for quantized in (False, True)
+    )
+    assert rounded == plain
+    assert plain.epsilons
+    assert plain.strides["backbone/conv"] == 2
 
 
 def report(matched, unmatched, optional=0):
