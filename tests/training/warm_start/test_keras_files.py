@@ -92,11 +92,6 @@ NETWORKS = {
         functools.partial(mobilenet_v3, size="small"),
         "MobileNetV3Small of keras.applications",
     ),
-    "tf_keras MobileNetV3Large": (
-        tf_keras,
-        functools.partial(mobilenet_v3, size="large"),
-        "MobileNetV3Large of keras.applications",
-    ),
     "tf_keras ResNet50": (tf_keras, resnet50, "ResNet"),
     "Keras 3 MobileNetV3Small": (
         keras,

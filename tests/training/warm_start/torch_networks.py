@@ -98,14 +98,21 @@ def our_grey():
 
 
 # Expansion, channels, repeats, stride.
-_V2 = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2)]
-_V2 += [(6, 320, 1, 1)]
+MOBILENET_V2 = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+]
+MOBILENET_V2 += [(6, 320, 1, 1)]
 
 
 def torchvision_mobilenet_v2(net, x):
     """Returns the outputs of its layers but the last, of the last, and the logits."""
     outputs = [tf.nn.relu6(net.norm("features.0.1", net.conv("features.0.0", x, 32, 3, 2)))]
-    for expansion, channels, repeats, stride in _V2:
+    for expansion, channels, repeats, stride in MOBILENET_V2:
         for repeat in range(repeats):
             x = outputs[-1]
             name, first = f"features.{len(outputs)}.conv", 0
@@ -125,7 +132,7 @@ def torchvision_mobilenet_v2(net, x):
 
 RELU, SWISH = tf.nn.relu, hard_swish
 # Kernel, expanded channels, channels, squeeze and excitation, activation, stride.
-_V3 = {
+MOBILENET_V3 = {
     "large": [
         (3, 16, 16, False, RELU, 1),
         (3, 64, 24, False, RELU, 2),
@@ -164,7 +171,7 @@ _V3_STAGES = {"large": (1, 2, 3, 4, 2, 3), "small": (1, 2, 3, 2, 3)}
 def torchvision_mobilenet_v3(net, x, size):
     """Returns the outputs of its layers but the last, of the last, and the logits."""
     outputs = [hard_swish(net.norm("features.0.1", net.conv("features.0.0", x, 16, 3, 2)))]
-    for kernel, expanded, channels, squeezes, activation, stride in _V3[size]:
+    for kernel, expanded, channels, squeezes, activation, stride in MOBILENET_V3[size]:
         x = y = outputs[-1]
         name, place = f"features.{len(outputs)}.block", 0
         if expanded != x.shape[-1]:
@@ -265,8 +272,8 @@ def _timm_blocks(net, x, stages, activations, *, squeezed, gate, first_adds=True
 
 def timm_mobilenet_v3(net, x, size):
     """Returns the outputs of the stem and all blocks, of the last layer, and the logits."""
-    rows = iter(_V3[size])
-    stages, activations = [], [row[4] for row in _V3[size]]
+    rows = iter(MOBILENET_V3[size])
+    stages, activations = [], [row[4] for row in MOBILENET_V3[size]]
     for repeats in _V3_STAGES[size]:
         stage = [next(rows) for _ in range(repeats)]
         stages.append([(k, e, c, s, se) for k, e, c, se, _, s in stage])
@@ -292,7 +299,7 @@ def timm_mobilenet_v3(net, x, size):
 
 # Kernel, stride, expansion, channels, squeeze and excitation, repeats; of timm's definitions.
 _TIMM = {
-    "mobilenetv2_100": [(3, s, e, c, False, n) for e, c, n, s in _V2],
+    "mobilenetv2_100": [(3, s, e, c, False, n) for e, c, n, s in MOBILENET_V2],
     "semnasnet_100": [
         (3, 1, 1, 16, False, 1),
         (3, 2, 6, 24, False, 2),
