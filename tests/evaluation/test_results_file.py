@@ -1,15 +1,22 @@
 """Detections as COCO's JSON of results, judged by pycocotools alone."""
 
 import json
+from collections import defaultdict
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mnasdet.data import coco, conversion
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import DataError
 from mnasdet.evaluation import results_file
 from mnasdet.evaluation.coco import METRICS, CocoEvaluator, class_metric
+from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
+from mnasdet.evaluation.evaluate import judged_on
+from mnasdet.protos import pipeline_pb2
 
 NAMES = {1: "person", 4: "motorcycle", 90: "toothbrush"}
 HEIGHT, WIDTH = 480, 640
@@ -106,6 +113,62 @@ def test_pycocotools_finds_the_printed_metrics(annotations, judged, tmp_path):
         of_class = evaluation(annotations, path, catIds=[category]).stats
         own = [metrics[class_metric(metric, name)] for metric in METRICS]
         assert own == pytest.approx(of_class.tolist(), abs=1e-6)
+
+
+def test_a_data_set_of_its_own_annotations_is_judged_as_by_them(annotations, judged, tmp_path):
+    """From COCO's files to records, through a padded input, to COCO's file of results."""
+    (tmp_path / "images").mkdir()
+    named = [image | {"file_name": f"{image['id']}.png"} for image in annotations["images"]]
+    for image in named:
+        Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "images" / image["file_name"])
+    (tmp_path / "instances.json").write_text(json.dumps(annotations | {"images": named}))
+    names, images, _ = coco.read(tmp_path / "instances.json")
+    conversion.convert(
+        images,
+        total=len(images),
+        images_dir=tmp_path / "images",
+        names=names,
+        output_path=tmp_path / "val.record",
+        num_shards=1,
+        label_map_output=tmp_path / "label_map.pbtxt",
+        skip_bad=False,
+    )
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    pipeline.eval_config.batch_size = 3
+    reader = pipeline.eval_input_reader.add(label_map_path=str(tmp_path / "label_map.pbtxt"))
+    reader.tf_record_input_reader.input_path.append(f"{tmp_path}/val.record*")
+    found = defaultdict(list)
+    for one in judged.detections:
+        x, y, width, height = one["bbox"]
+        box = np.array([y, x, y + height, x + width]) / ([HEIGHT, WIDTH] * 2)
+        # The picture has three quarters of the input's height.
+        found[one["image_id"]].append((box * [0.75, 1, 0.75, 1], one))
+    places = iter(range(1, len(IDS) + 1))
+
+    def predict(batch):
+        assert batch.shape[1:] == (80, 80, 3)
+        outputs = {
+            "detection_boxes": np.zeros((len(batch), 100, 4), np.float32),
+            "detection_scores": np.zeros((len(batch), 100), np.float32),
+            "detection_classes": np.zeros((len(batch), 100), np.float32),
+            "num_detections": np.zeros(len(batch), np.int32),
+        }
+        for row, place in zip(range(len(batch)), places, strict=False):
+            outputs["num_detections"][row] = len(found[place])
+            for number, (box, one) in enumerate(found[place]):
+                outputs["detection_boxes"][row, number] = box
+                outputs["detection_scores"][row, number] = one["score"]
+                outputs["detection_classes"][row, number] = one["category_id"]
+        return outputs
+
+    resizer = ImageResizer((80, 80), min_dimension=60)
+    evaluator = judged_on(pipeline, DetectionEvaluator(names), predict, resizer)
+    path = tmp_path / "results.json"
+    results_file.write(path, evaluator.coco)
+    stats = evaluation(annotations, path).stats
+    metrics = evaluator.metrics()
+    assert [metrics[name] for name in METRICS] == pytest.approx(stats.tolist(), abs=1e-6)
+    assert stats == pytest.approx([judged.metrics()[name] for name in METRICS], abs=1e-6)
 
 
 def test_boxes_are_in_pixels_and_ids_are_the_data_sets(judged, tmp_path):

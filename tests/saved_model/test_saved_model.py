@@ -242,9 +242,8 @@ def test_detections_are_taken_from_the_raw_outputs(model):
 
 
 def test_its_metrics_are_those_of_the_checkpoint(exported, trained, folder, tmp_path):
-    pipeline, _ = trained
-    task = checkpoints.load_task(pipeline, folder / "train")
-    expected = evaluate_pipeline(task, pipeline)
+    pipeline, detector = trained
+    expected = evaluate_pipeline(detector, pipeline)
     assert 0.2 < expected[MAP] < 0.95
     done = run(
         "evaluate",
