@@ -155,7 +155,7 @@ def test_a_config_that_is_nowhere_names_the_packaged_ones(tmp_path):
         done = installed("check_config", f"--pipeline_config_path={name}", cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith(
-            f"error: {name}: no such file; with mnasdet comes one of {nearest}, configs/mnas"
+            f"error: {name}: no such file; with mnasdet comes one of {nearest}, configs/"
         )
     done = installed("check_config", "--pipeline_config_path=mien.config", cwd=tmp_path)
     assert done.stderr.startswith("error: mien.config: no such file; did you mean mine.config?;")

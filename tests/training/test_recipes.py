@@ -51,7 +51,8 @@ def inputs(images, tmp_path_factory):
         num_classes = getattr(pipeline.model, kind).num_classes
         if (kind, num_classes) not in made:
             folder = tmp_path_factory.mktemp("records")
-            names = {1: "cat", 2: "dog", num_classes: "zebra"}
+            names = {1: "cat", 2: "dog", 3: "zebra", num_classes: "zebu"}
+            names = {i: name for i, name in names.items() if i <= num_classes}
             of_kind = _classified if kind == "classification" else _annotated
             of_kind(images, folder, names)
             made[kind, num_classes] = {
@@ -73,7 +74,8 @@ def _annotated(images, folder, names):
         files = [f"{name}/{number}.jpg" for name in ("cat", "dog") for number in numbers]
         annotated = [AnnotatedImage(file, file) for file in files]
         for image in annotated:
-            image.objects.append(AnnotatedObject("box", 1 + ("dog" in image.name), (9, 9, 50, 70)))
+            class_id = 2 if "dog" in image.name and 2 in names else 1
+            image.objects.append(AnnotatedObject("box", class_id, (9, 9, 50, 70)))
         conversion.convert(
             annotated,
             total=len(annotated),
@@ -145,6 +147,8 @@ def shrink(pipeline):
     for training in trainings(Section(pipeline, "", [])):
         train_config = training.message
         train_config.batch_size = train_config.num_steps = 2
+        if train_config.HasField("freeze_until"):
+            train_config.freeze_until.step = 1
         for step in train_config.data_augmentation_options:
             if step.HasField("random_scale_crop_and_pad_to_square"):
                 step.random_scale_crop_and_pad_to_square.output_size = side
