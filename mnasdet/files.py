@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnasdet import text_files
+from mnasdet import remote, text_files
 from mnasdet.errors import UserError
 
 # The member of a JSON file that has the digest of all the others.
@@ -80,7 +80,10 @@ def replacing(paths: Sequence[str | os.PathLike]) -> Iterator[list[str]]:
 
     Raises:
       OSError: names the file of `paths` that cannot be written.
+      UserError: one of them is on another file system.
     """
+    for path in paths:
+        remote.refuse(path)
     # An unpredictable name: nobody can put a link there first. A short one: names have limits.
     places = [Path(os.path.realpath(path)) for path in paths]
     partial = [str(place.with_name(f".{secrets.token_hex(8)}.tmp")) for place in places]
@@ -181,8 +184,9 @@ def make_folder(folder: str | os.PathLike) -> None:
     """Makes a folder and those above it, where they are missing.
 
     Raises:
-      UserError: one of them is a file.
+      UserError: one of them is a file, or it is on another file system.
     """
+    remote.refuse(folder)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

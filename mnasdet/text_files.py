@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+from mnasdet import remote
 from mnasdet.errors import shown
 
 # A file with one of these in front says its encoding. UTF-32's marks begin as UTF-16's do.
@@ -37,15 +38,16 @@ def read_text(
       kind: what the file should be, for that line: "text proto".
       max_bytes: a larger file is refused before it is read.
     """
-    path = Path(path)
+    address, path = remote.url(path), Path(path)
     try:
-        if path.stat().st_size > max_bytes:
+        if not address and path.stat().st_size > max_bytes:
             raise ValueError(
                 f"has {path.stat().st_size:,} bytes; a {kind} has at most {max_bytes:,} here"
             )
-        text = decode(path.read_bytes(), kind)
+        text = decode(remote.read(address) if address else path.read_bytes(), kind)
     except FileNotFoundError:
-        raise error(f"{path}: no such file{similar_file(path)}") from None
+        similar = "" if address else similar_file(path)
+        raise error(f"{address or path}: no such file{similar}") from None
     except IsADirectoryError:
         raise error(f"{path}: is a directory; name a {kind.replace(' ', '-')} file in it") from None
     except OSError as problem:

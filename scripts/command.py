@@ -244,6 +244,8 @@ def run(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Spares TensorFlow from loading Keras 3, seconds that no command needs.
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    # Workers of a search, or two commands, may share a GPU; none takes all of its memory at once.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     terminal.set_up()
     signal.signal(signal.SIGTERM, _terminate)
     command = main.__globals__

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     ["protos", "passwords"],
     ["errors"],
-    ["text_files", "cores", "terminal", "architectures"],
+    ["remote"],
+    ["text_files", "cores", "gpus", "terminal", "architectures"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],

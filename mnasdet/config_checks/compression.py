@@ -28,6 +28,14 @@ def check_compression(
     quantizes = message.HasField("graph_rewriter")
     if quantizes and (quantization := root.child("graph_rewriter").needed("quantization")):
         _check_quantization(quantization, message.train_config.num_steps)
+    for name in ("precision", "use_bfloat16"):
+        # FLOAT32 and false are 0.
+        if quantizes and getattr(train.message, name):
+            train.report(
+                name,
+                "cannot be combined with graph_rewriter: what 16-bit numbers round hides what int8 "
+                "does; remove it",
+            )
     check_training_compression(train)
     if train.message.HasField("weight_clustering"):
         _check_beside_clustering(root, train)

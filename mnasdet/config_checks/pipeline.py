@@ -16,7 +16,7 @@ from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import check_ssd
-from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train
+from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train, trainings
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
 
@@ -67,6 +67,13 @@ def pipeline_problems(
         _check_readers(root, name)
     if pipeline.HasField("search_config"):
         check_search(root.child("search_config"))
+        for training in trainings(root):
+            if training.message.distribution.HasField("multi_worker"):
+                training.report(
+                    "distribution",
+                    "is multi_worker, which cannot be combined with search_config: its trainings "
+                    "run in one process each; remove one of them",
+                )
     return root.problems
 
 

@@ -49,6 +49,7 @@ def check_train(train: Section, starts: bool = True) -> None:
         "parallel_parts",
         f"a divisor of batch_size, {train.message.batch_size}, is needed",
     )
+    _check_accelerators(train)
     # 0 leaves gradients as they are.
     train.at_least("gradient_clipping_by_norm", 0)
     train.at_least("bias_grad_multiplier", 0)
@@ -129,6 +130,27 @@ def _check_early_stopping(train: Section) -> None:
         "eval_every_n_steps",
         "early_stopping needs at least 1",
     )
+
+
+def _check_accelerators(train: Section) -> None:
+    message = train.message
+    train.at_least("gradient_accumulation_steps", 1)
+    # One step is the whole batch, whose parallel_parts are checked by themselves.
+    if (steps := message.gradient_accumulation_steps) > 1:
+        parts = max(message.parallel_parts, 1)
+        train.require(
+            message.batch_size % (steps * parts) == 0,
+            "gradient_accumulation_steps",
+            f"times parallel_parts, {parts}, a divisor of batch_size, {message.batch_size}, is "
+            "needed",
+        )
+    if message.use_bfloat16 and message.HasField("precision"):
+        train.only("precision", message.BFLOAT16)
+    if not message.HasField("distribution"):
+        return
+    train.child("distribution").chosen("distribution_oneof")
+    if message.distribution.HasField("tpu") and message.precision == message.FLOAT16:
+        train.report("precision", "is FLOAT16; a TPU computes in BFLOAT16 or FLOAT32")
 
 
 def _check_length(section: Section, name: str) -> None:

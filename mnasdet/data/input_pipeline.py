@@ -87,11 +87,13 @@ def training_dataset(
     transform: Callable[[Example], Any],
     seed: int,
     trainings_at_once: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Batches without end, in the same order and with the same augmentation for the same seed.
 
     Args:
       trainings_at_once: how many share the memory of this machine.
+      share: (i, n) for part i, from 0, of n equal parts of every batch.
       transform: makes what is batched of one example: `image` [*resizer.image_size, 3] float32
         within [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised to that image
         with its padding; `extent` [2] as of `preprocess`; `classes` [N] int32 from 1; `is_crowd`
@@ -131,9 +133,15 @@ def training_dataset(
     dataset = dataset.repeat()
     if augmentation.needs_others(augmentations):
         dataset = mosaic.with_others(dataset)
-    dataset = _map(dataset.enumerate(), finish)
+    dataset = dataset.enumerate()
+    part, num_parts = share
+    part_size = batch_size // num_parts
+    if num_parts > 1:
+        # Ahead of decoding: a worker decodes no images of the others.
+        dataset = dataset.filter(lambda position, _: position % batch_size // part_size == part)
     # Whole batches alone: one shape, traced and compiled once.
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    dataset = _map(dataset, finish).batch(part_size, drop_remainder=True)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_dataset(

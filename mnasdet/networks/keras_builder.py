@@ -19,6 +19,7 @@ from mnasdet.networks.layers import (
     ACTIVATIONS,
     DropBlock,
     GroupNormalization,
+    MaxPooling2D,
     StandardizedConv2D,
     StandardizedDepthwiseConv2D,
     Upsample,
@@ -27,6 +28,8 @@ from mnasdet.networks.layers import (
 
 def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False) -> tf_keras.Model:
     """Returns a functional model from the graph's inputs to `outputs`.
+
+    Its layers compute as tf_keras' global policy says; what it gives is float32 in any case.
 
     Args:
       outputs: nodes by name, or in any nest of dictionaries and lists; the model gives the same
@@ -43,6 +46,9 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
     # One layer a name: nodes of one name are calls of one layer and share its weights.
     make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
     tensors = replay(nodes, inputs, _made(nodes, make), finish)
+    if tf_keras.mixed_precision.global_policy().compute_dtype != "float32":
+        # A layer casts what it is given to its own type.
+        tensors = [layers.Activation("linear", dtype="float32")(tensor) for tensor in tensors]
     return tf_keras.Model(
         list(inputs.values()), tf.nest.pack_sequence_as(outputs, tensors), name=name
     )
@@ -173,7 +179,7 @@ _LAYERS: dict[str, Callable[..., layers.Layer]] = {
     "activation": lambda node, **common: _activation(node.attrs["function"], **common),
     "dropout": lambda node, **common: layers.Dropout(node.attrs["rate"], **common),
     "drop_block": lambda node, **common: DropBlock(**node.attrs, **common),
-    "max_pool": lambda node, **common: layers.MaxPooling2D(
+    "max_pool": lambda node, **common: MaxPooling2D(
         node.attrs["size"], node.attrs["strides"], padding="same", **common
     ),
     "avg_pool": lambda node, **common: layers.AveragePooling2D(

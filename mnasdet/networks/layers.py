@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tf_keras
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
@@ -43,6 +47,58 @@ def _upsample(x: tf.Tensor, size: tuple[int, int], block: tuple[int, int]) -> tf
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
+class MaxPooling2D(tf_keras.layers.MaxPooling2D):
+    """tf_keras' own max pooling, with another gradient under XLA.
+
+    XLA has no deterministic implementation of TensorFlow's gradient, and refuses it where
+    operations have to be deterministic. Elsewhere TensorFlow's is the faster one.
+    """
+
+    def call(self, x):
+        if not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            return super().call(x)
+        return _max_pool(x, self.pool_size, self.strides, self.padding.upper())
+
+
+def _max_pool(x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str) -> tf.Tensor:
+    @tf.custom_gradient
+    def max_pool(x):
+        def gradient(dy):
+            # Computed anew: the maxima of all places would be kept from the forward pass.
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = _maximum_of_places(x, size, strides, padding)
+            return tape.gradient(y, x, dy)
+
+        return tf.nn.max_pool2d(x, size, strides, padding), gradient
+
+    return max_pool(x)
+
+
+def _maximum_of_places(
+    x: tf.Tensor, size: Sequence[int], strides: Sequence[int], padding: str
+) -> tf.Tensor:
+    """Computes max pooling as the maximum of one slice for each place in the window.
+
+    Of equal values the first one, by row and column, gets the gradient, as of TensorFlow's own:
+    `tf.maximum` hands it to its first argument.
+    """
+    margins, lengths = [], []
+    for length, window, stride in zip(x.shape[1:3], size, strides, strict=True):
+        missing = max((-(-length // stride) - 1) * stride + window - length, 0)
+        missing = missing if padding == "SAME" else 0
+        margins.append([missing // 2, missing - missing // 2])
+        lengths.append(length + missing - window + 1)
+    padded = tf.pad(x, [[0, 0], *margins, [0, 0]], constant_values=x.dtype.min)
+    places = [
+        padded[:, row : row + lengths[0] : strides[0], column : column + lengths[1] : strides[1]]
+        for row in range(size[0])
+        for column in range(size[1])
+    ]
+    return functools.reduce(tf.maximum, places)
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
 class DropBlock(tf_keras.layers.Layer):
     """Drops square blocks of all channels in training (Ghiasi et al., "DropBlock", 2018).
 
@@ -67,8 +123,9 @@ class DropBlock(tf_keras.layers.Layer):
         # A block covers its start and the pixels to the right of it and below.
         starts = tf.pad(starts, [[0, 0], [side - 1, side - 1], [side - 1, side - 1], [0, 0]])
         kept = 1 - tf.nn.max_pool2d(starts, side, 1, "VALID")
+        share = tf.reduce_mean(tf.cast(kept, tf.float32))
         # A small feature may be dropped whole: 1e-3 keeps the division finite.
-        return x * kept / tf.maximum(tf.reduce_mean(kept), 1e-3)
+        return x * kept / tf.cast(tf.maximum(share, 1e-3), x.dtype)
 
     def get_config(self):
         own = {"keep_probability": self.keep_probability, "block_size": self.block_size}
@@ -80,15 +137,19 @@ class GroupNormalization(tf_keras.layers.GroupNormalization):
     """tf_keras' own group normalisation, of features whose size is known, in fewer operations.
 
     tf_keras weighs every value by a mask of ones, which an exported graph would go on to do.
+    Statistics of 16-bit numbers are float32, as those of a batch normalisation.
     """
 
     def call(self, x):
         height, width, channels = x.shape[1:]
-        grouped = tf.reshape(x, (-1, height * width, self.groups, channels // self.groups))
+        grouped = tf.reshape(
+            tf.cast(x, tf.float32), (-1, height * width, self.groups, channels // self.groups)
+        )
         mean = tf.reduce_mean(grouped, (1, 3), keepdims=True)
         variance = tf.reduce_mean(tf.math.squared_difference(grouped, mean), (1, 3), keepdims=True)
         normalized = (grouped - mean) * tf.math.rsqrt(variance + self.epsilon)
-        return tf.reshape(normalized, (-1, height, width, channels)) * self.gamma + self.beta
+        normalized = tf.cast(tf.reshape(normalized, (-1, height, width, channels)), x.dtype)
+        return normalized * self.gamma + self.beta
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
@@ -97,7 +158,8 @@ class StandardizedConv2D(tf_keras.layers.Conv2D):
     Standardization", 2019). The variable is the kernel before that; an export holds the other."""
 
     def convolution_op(self, inputs, kernel):
-        return super().convolution_op(inputs, _standardized(kernel, (0, 1, 2)))
+        kernel = tf.cast(_standardized(kernel, (0, 1, 2)), inputs.dtype)
+        return super().convolution_op(inputs, kernel)
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
@@ -105,7 +167,7 @@ class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
     def call(self, inputs):
-        kernel = _standardized(self.depthwise_kernel, (0, 1))
+        kernel = tf.cast(_standardized(self.depthwise_kernel, (0, 1)), inputs.dtype)
         strides = (1, *self.strides, 1)
         padding = self.padding.upper()
         x = tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=self.dilation_rate)
@@ -113,7 +175,8 @@ class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
 
 
 def _standardized(kernel: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Brings a kernel to mean 0 and variance 1 over `axes`."""
+    """Brings a kernel to mean 0 and variance 1 over `axes`, in float32."""
+    kernel = tf.cast(kernel, tf.float32)
     mean = tf.reduce_mean(kernel, axes, keepdims=True)
     variance = tf.reduce_mean(tf.math.squared_difference(kernel, mean), axes, keepdims=True)
     # Far below the variance of any kernel but one of a single weight, whose gradient would be NaN.

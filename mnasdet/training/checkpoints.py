@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from mnasdet import config, models
+from mnasdet import config, models, remote
 from mnasdet.architectures import num_exits
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
@@ -67,7 +67,8 @@ def find(path: str | Path) -> str:
     died while it saved has just that.
 
     Args:
-      path: the folder, or the checkpoint with or without ".index".
+      path: the folder, or the checkpoint with or without ".index"; on another file system, it is
+        copied.
 
     Returns:
       The checkpoint as TensorFlow names it, without an ending.
@@ -75,7 +76,7 @@ def find(path: str | Path) -> str:
     Raises:
       CheckpointError: there is none, or none that is sound.
     """
-    path = Path(path)
+    path = Path(remote.local(path))
     if path.is_dir():
         return _newest_sound(path)
     prefix = path.with_suffix("") if path.suffix == ".index" else path

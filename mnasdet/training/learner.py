@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,13 +13,15 @@ import tf_keras
 
 from mnasdet.errors import ConfigError
 from mnasdet.protos import train_pb2
-from mnasdet.tasks import Loss, Task
+from mnasdet.tasks import Task
 from mnasdet.training import (
     checkpoints,
     distribution,
     fine_tuning,
     freezing,
     optimizers,
+    parts,
+    precision,
     variable_patterns,
 )
 from mnasdet.training.freezing import Freezing
@@ -27,9 +29,9 @@ from mnasdet.training.freezing import Freezing
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning
 
-
-# A batch to the losses by their names.
-Losses = Callable[[dict[str, tf.Tensor]], Mapping[str, Loss]]
+# The losses of a replica's examples, by their names in logs, and the gradients of their sum.
+SharesAndGradients = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
+Differentiated = Callable[[parts.Batch], SharesAndGradients]
 
 
 class Learner:
@@ -52,8 +54,8 @@ class Learner:
         Args:
           keep_averages: keep the moving averages of the weights for evaluation.
           quantization_delay: the steps in which a quantised model only observes ranges.
-          jit_compile: whether XLA compiles the losses and their gradients; if left out, it does on
-            accelerators.
+          jit_compile: whether XLA compiles the losses and their gradients; if left out,
+            `train_config` decides it.
 
         Raises:
           ConfigError: as `trained_variables`.
@@ -61,7 +63,7 @@ class Learner:
         self.model = task.model
         self._strategy = tf.distribute.get_strategy()
         self._regularize = train_config.add_regularization_loss
-        self._parts = train_config.parallel_parts
+        self._train_config = train_config
         self._bias_multiplier = train_config.bias_grad_multiplier
         self._clip_norm = train_config.gradient_clipping_by_norm
         self._variables = trained_variables(
@@ -79,6 +81,7 @@ class Learner:
         self._optimizer._create_all_weights(
             self._clusters.trained(self._variables) if self._clusters else self._variables
         )
+        self._optimizer = precision.scaling(self._optimizer, train_config)
         weights = checkpoints.variables_by_name(self.model)
         self._averages: dict[str, tf.Variable] = {}
         self._decay = train_config.optimizer.moving_average_decay
@@ -98,13 +101,12 @@ class Learner:
                 else {}
             ),
         )
+        # Nowhere does XLA know the sums over replicas of a synchronised batch normalisation.
+        self._sums_inside = self._strategy.num_replicas_in_sync > 1 and any(
+            getattr(layer, "synchronized", False) for layer in self.model.layers
+        )
         if jit_compile is None:
-            # On a CPU, XLA makes depthwise convolutions several times slower. Nowhere does it know
-            # the sums over replicas of a synchronised batch normalisation.
-            synchronized = any(getattr(layer, "synchronized", False) for layer in self.model.layers)
-            alone = self._strategy.num_replicas_in_sync == 1
-            on_gpus = bool(tf.config.list_logical_devices("GPU"))
-            jit_compile = task.compiles and on_gpus and (alone or not synchronized)
+            jit_compile = task.compiles and not self._sums_inside and _compiles(train_config)
         self.update = self._stepping(task, jit_compile, frozen)
         if quantization_delay:
             observe = _observing(self._stepping(task, jit_compile, frozen))
@@ -141,11 +143,24 @@ class Learner:
 
     def _traced(self, task: Task, jit_compile: bool) -> Callable:
         """Returns a new function that makes an update, `_update`."""
-        losses: Losses = task.losses
+        losses: parts.Losses = task.losses
         if jit_compile:
             # Around the replicas XLA could not compile: it knows no sum over several devices.
-            losses = tf.function(losses, jit_compile=True, autograph=False)
-        return tf.function(functools.partial(self._update, losses), autograph=False)
+            losses = parts.compiled(losses)
+        averages = parts.MovingAverages(self.model)
+        losses = parts.side_by_side(losses, self._train_config.parallel_parts, averages)
+        differentiated = functools.partial(self._in_one_pass, losses)
+        if (steps := self._train_config.gradient_accumulation_steps) > 1:
+            accumulation = parts.Accumulation(
+                losses,
+                steps,
+                self._variables,
+                averages,
+                scaled=functools.partial(precision.scaled, self._optimizer),
+                unrolled=self._sums_inside,
+            )
+            differentiated = functools.partial(self._accumulated, accumulation)
+        return tf.function(functools.partial(self._update, differentiated), autograph=False)
 
     def _compression(
         self, train_config: train_pb2.TrainConfig
@@ -176,16 +191,17 @@ class Learner:
 
         return step
 
-    def _update(self, losses: Losses, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _update(
+        self, differentiated: Differentiated, batch: dict[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """Makes one update and returns the losses and the learning rate.
 
         Args:
-          losses: `Task.losses`.
           batch: examples as `Task.targets` makes them, [batch, ...] each; of one replica each.
         """
         learning_rate = self._schedule(self._step)
         self._optimizer.learning_rate.assign(learning_rate)
-        update = functools.partial(self._replica_update, losses)
+        update = functools.partial(self._replica_update, differentiated)
         values = self._strategy.run(update, args=(batch,))
         self._step.assign_add(1)
         if self._pruner:
@@ -215,24 +231,12 @@ class Learner:
                 return f"{name} became NaN or infinite, at step {self.step} at the latest"
         return ""
 
-    def _replica_update(self, losses: Losses, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def _replica_update(
+        self, differentiated: Differentiated, batch: dict[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
         """Updates the weights by the examples of all replicas; `batch` has those of this one."""
-        # Without the rest, nothing is computed for the gradients of what is frozen.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._variables)
-            own = self._losses_of_parts(losses, batch)
-            normalizers = distribution.summed([loss.normalizer for loss in own.values()])
-            shares = {
-                f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
-                for (name, loss), normalizer in zip(own.items(), normalizers, strict=True)
-            }
-            regularization = tf.constant(0.0)
-            if self._regularize and self.model.losses:
-                # Every replica has all of it.
-                regularization = tf.add_n(self.model.losses) / self._strategy.num_replicas_in_sync
-            shares["Loss/regularization_loss"] = regularization
-            total = tf.add_n(list(shares.values()))
-        gradients = distribution.summed(tape.gradient(total, self._variables))
+        shares, gradients = differentiated(batch)
+        gradients = precision.unscaled(self._optimizer, distribution.summed(gradients))
         # 0 stands for 1, as in the OD API.
         if self._bias_multiplier:
             gradients = [
@@ -249,19 +253,51 @@ class Learner:
             [(gradient, variable) for variable, gradient in updates],
             experimental_aggregate_gradients=False,
         )
-        shares["Loss/total_loss"] = total
+        shares["Loss/total_loss"] = tf.add_n(list(shares.values()))
         return dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
 
-    def _losses_of_parts(self, losses: Losses, batch: dict[str, tf.Tensor]) -> Mapping[str, Loss]:
-        """Returns the losses of a batch, of which a CPU computes the parts at the same time."""
-        if self._parts == 1:
-            return losses(batch)
-        split = {name: tf.split(value, self._parts) for name, value in batch.items()}
-        parts = [
-            losses({name: values[part] for name, values in split.items()})
-            for part in range(self._parts)
-        ]
-        return {name: distribution.joined([part[name] for part in parts]) for name in parts[0]}
+    def _in_one_pass(self, losses: parts.Losses, batch: parts.Batch) -> SharesAndGradients:
+        """Returns what this replica's examples have of the losses, and the scaled gradients."""
+        # Without the rest, nothing is computed for the gradients of what is frozen.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._variables)
+            own = losses(batch)
+            normalizers = distribution.summed([loss.normalizer for loss in own.values()])
+            shares = {
+                f"Loss/{name}": loss.total / tf.maximum(normalizer, 1.0)
+                for (name, loss), normalizer in zip(own.items(), normalizers, strict=True)
+            }
+            shares["Loss/regularization_loss"] = self._regularization()
+            total = precision.scaled(self._optimizer, tf.add_n(list(shares.values())))
+        return shares, tape.gradient(total, self._variables)
+
+    def _accumulated(
+        self, accumulation: parts.Accumulation, batch: parts.Batch
+    ) -> SharesAndGradients:
+        """Returns the same as `_in_one_pass`, in the memory of a part of the batch."""
+        sums = accumulation(batch)
+        normalizers = [tf.maximum(one, 1.0) for one in distribution.summed(sums.normalizers)]
+        shares = {
+            f"Loss/{name}": sums.totals[name] / normalizer
+            for names, normalizer in zip(accumulation.groups, normalizers, strict=True)
+            for name in names
+        }
+        with tf.GradientTape() as tape:
+            shares["Loss/regularization_loss"] = self._regularization()
+            regularization = precision.scaled(self._optimizer, shares["Loss/regularization_loss"])
+        gradients = tape.gradient(regularization, self._variables, unconnected_gradients="zero")
+        for of_group, normalizer in zip(sums.gradients, normalizers, strict=True):
+            gradients = [
+                gradient + own / normalizer
+                for gradient, own in zip(gradients, of_group, strict=True)
+            ]
+        return shares, gradients
+
+    def _regularization(self) -> tf.Tensor:
+        """Returns this replica's share of the regularization loss: every replica has all of it."""
+        if not (self._regularize and self.model.losses):
+            return tf.constant(0.0)
+        return tf.add_n(self.model.losses) / self._strategy.num_replicas_in_sync
 
     def average(self, step: int) -> None:
         """Moves the averages of the weights, where they are kept, after update number `step`.
@@ -284,6 +320,14 @@ class Learner:
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts the moving averages, where they are kept, in the weights' place for a while."""
         return _swapped(self._averages, checkpoints.variables_by_name(self.model))
+
+
+def _compiles(train_config: train_pb2.TrainConfig) -> bool:
+    """Returns whether XLA is to compile the step of this config, as far as it can."""
+    if train_config.jit_compile == train_pb2.TrainConfig.AUTO:
+        # On a CPU, XLA makes depthwise convolutions several times slower.
+        return bool(tf.config.list_logical_devices("GPU"))
+    return train_config.jit_compile == train_pb2.TrainConfig.ON
 
 
 def _observing(step: Callable) -> Callable:

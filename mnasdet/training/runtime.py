@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from mnasdet import cores
+from mnasdet import cores, gpus
 
 # Exist where NVIDIA's driver runs; not under Windows, where only nvidia-smi tells of the GPU.
 _OF_NVIDIA = (Path("/dev/nvidia0"), Path("/proc/driver/nvidia"))
@@ -30,11 +29,10 @@ def use_threads(threads: int = 0) -> None:
 
 def log_devices() -> None:
     """Logs in one line what TensorFlow computes on, and warns of a GPU that it cannot use."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
+    if used := tf.config.list_physical_devices("GPU"):
         names = [
             str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
-            for gpu in gpus
+            for gpu in used
         ]
         logging.info("TensorFlow %s on %s", tf.__version__, ", ".join(names))
         return
@@ -60,17 +58,8 @@ def _unused_gpu() -> str:
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return ""
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        listed = None
-    if listed and listed.returncode == 0 and listed.stdout.strip():
-        return listed.stdout.splitlines()[0].strip()
+    if names := gpus.listed():
+        return names[0]
     return "an NVIDIA GPU" if any(path.exists() for path in _OF_NVIDIA) else ""
 
 

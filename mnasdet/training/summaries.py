@@ -51,5 +51,11 @@ class Summaries:
             shown = tf.stack(drawn[: eval_config.num_visualizations])
             tf.summary.image("predictions", shown, max_outputs=len(shown))
 
+    def flush(self) -> None:
+        """Puts all events into their files."""
+        if self._writer:
+            with self._naming():
+                self._writer.flush()
+
     def _naming(self) -> AbstractContextManager[None]:
         return errors.naming(f"{self._folder}: the events for TensorBoard cannot be written")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow as tf
 import tf_keras
 from absl import logging
 
-from mnasdet import config, files, models
+from mnasdet import config, files, models, remote
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
 from mnasdet.errors import UserError
@@ -23,6 +24,7 @@ from mnasdet.training import (
     checkpoints,
     distribution,
     early_stopping,
+    precision,
     run_files,
     runtime,
 )
@@ -85,25 +87,55 @@ def train(
     blueprint = blueprint or config.resolve(pipeline)
     if not model_dir:
         return _train(blueprint, pipeline, None, seed)
-    with files.locked(Path(model_dir)):
-        return _train(blueprint, pipeline, Path(model_dir), seed)
+    devices = pipeline.train_config.distribution
+    with (
+        distribution.naming_lost(devices, model_dir),
+        remote.mirrored(model_dir) as mirror,
+        distribution.written(mirror.folder, devices) as written,
+        files.locked(written),
+    ):
+        place = _Place(str(model_dir), mirror.folder, written, mirror)
+        return _train(blueprint, pipeline, place, seed)
+
+
+class _Place(NamedTuple):
+    """The folders of a training.
+
+    Attributes:
+      name: what the user calls it.
+      source: what the training goes on from.
+      written: what it writes into: the same, but for workers beside the first.
+      mirror: of the source.
+    """
+
+    name: str
+    source: Path
+    written: Path
+    mirror: remote.Mirror
+
+    def send(self) -> None:
+        """Copies what was written to where the user wants it."""
+        if self.written == self.source:
+            self.mirror.send()
 
 
 def _train(
     blueprint: Blueprint,
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    model_dir: Path | None,
+    place: _Place | None,
     seed: int,
 ) -> dict[str, float]:
     runtime.seed_everything(seed)
     train_config = pipeline.train_config
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
-    if model_dir and checkpoints.all_in(model_dir):
+    if place and checkpoints.all_in(place.source):
         # Weights of another network would load without an error where names and shapes agree.
         # Before a network is built: that takes seconds, and this one may not be wanted.
-        run_files.check_same(model_dir, blueprint, pipeline, labels)
-    with distribution.strategy().scope():
-        task = models.build(blueprint)
+        run_files.check_same(place.source, blueprint, pipeline, labels)
+    with distribution.strategy(train_config).scope():
+        workers = distribution.Workers(train_config.distribution)
+        with precision.building(train_config):
+            task = models.build(blueprint)
         warm_start(task.model, train_config)
         learner = Learner(
             task,
@@ -111,18 +143,19 @@ def _train(
             keep_averages=pipeline.eval_config.use_moving_averages,
             quantization_delay=quantization_delay(pipeline),
         )
-        run = _Run(pipeline, task, learner, labels, model_dir)
-        if model_dir:
-            run.resume(model_dir)
-            for folder in (model_dir, model_dir / BEST):
+        run = _Run(pipeline, task, learner, labels, place, workers)
+        if place:
+            run.resume(place.source)
+            for folder in (place.written, place.written / BEST):
                 run_files.write(folder, blueprint, pipeline, labels)
         start = learner.step
+        workers.check_same(start, "step")
         # A resumed run sees the images in another order than the run it continues: with the same
         # seed it would learn the first ones twice.
         batches = iter(training_set(task, pipeline, seed + start))
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
     # Without a folder nothing could be saved, so a signal ends the training at once.
-    stopping = stop_request() if model_dir else contextlib.nullcontext(StopRequest())
+    stopping = stop_request() if place else contextlib.nullcontext(StopRequest())
     with input_pipeline.naming_damaged_images(*readers), stopping as request:
         for step in range(start + 1, train_config.num_steps + 1):
             if run.is_over:
@@ -144,16 +177,20 @@ def training_set(
     task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int
 ) -> tf.data.Dataset:
     """Returns endless batches of `task.targets`, spread over the replicas."""
-    dataset = input_pipeline.training_dataset(
-        pipeline.train_input_reader,
-        resizer=task.blueprint.resizer,
-        batch_size=pipeline.train_config.batch_size,
-        augmentations=pipeline.train_config.data_augmentation_options,
-        transform=task.targets,
-        seed=seed,
-        trainings_at_once=_trainings_at_once(pipeline),
-    )
-    return tf.distribute.get_strategy().experimental_distribute_dataset(dataset)
+
+    def share(worker: int, num_workers: int) -> tf.data.Dataset:
+        return input_pipeline.training_dataset(
+            pipeline.train_input_reader,
+            resizer=task.blueprint.resizer,
+            batch_size=pipeline.train_config.batch_size,
+            augmentations=pipeline.train_config.data_augmentation_options,
+            transform=task.targets,
+            seed=seed,
+            trainings_at_once=_trainings_at_once(pipeline),
+            share=(worker, num_workers),
+        )
+
+    return distribution.Workers(pipeline.train_config.distribution).batches(share)
 
 
 def _trainings_at_once(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
@@ -197,17 +234,22 @@ class _Run:
         task: Task,
         learner: Learner,
         labels: dict[int, str],
-        model_dir: Path | None,
+        place: _Place | None,
+        workers: distribution.Workers,
     ):
         self._pipeline = pipeline
         self._config = pipeline.train_config
-        self._task = task
         self._learner = learner
         self._labels = labels
-        self._model_dir = model_dir
+        self._place = place
+        self._model_dir = place.written if place else None
+        self._workers = workers
+        self._task, self._update_task = precision.evaluated(
+            task, self._config, lambda: models.build(task.blueprint)
+        )
         self._evaluation_set = evaluation_set(pipeline, task.blueprint.resizer)
-        self._predict = tf.function(task.predict, autograph=False)
-        self._summaries = Summaries(model_dir)
+        self._predict = tf.function(self._task.predict, autograph=False)
+        self._summaries = Summaries(self._model_dir)
         self._metrics: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._train_seconds = 0.0
@@ -244,17 +286,20 @@ class _Run:
         if last:
             # The last step is evaluated and saved by `finish`.
             return
+        # Clocks and signals of workers differ.
+        stops, save_is_due = self._workers.any(bool(request.signal_name), self._save_is_due(step))
         if _due(step, self._config.eval_every_n_steps):
             self._evaluate(step)
             if self._early_stopping:
                 self._early_stopping.add(self._metrics[self._task.objective])
             self._save(step)
-        elif self._save_is_due(step) or request.signal_name:
+        elif save_is_due or stops:
             self._save(step)
-        if request.signal_name:
+        if stops:
+            name = request.signal_name or "a signal to another worker"
             raise StoppedError(
-                f"stopped by {request.signal_name} after step {step} of {self._config.num_steps}, "
-                f"which is saved in {self._model_dir}; the same command goes on from there"
+                f"stopped by {name} after step {step} of {self._config.num_steps}, which is saved "
+                f"in {self._place and self._place.name}; the same command goes on from there"
             )
 
     def finish(self) -> dict[str, float]:
@@ -296,9 +341,9 @@ class _Run:
         if not (fault := self._learner.fault()):
             return
         advice = "a lower learning rate, a longer warm-up or gradient clipping may help"
-        kept = checkpoints.all_in(self._model_dir) if self._model_dir else []
-        if kept:
-            advice += f"; the same command goes on from {kept[-1]}, another --model_dir starts anew"
+        if self._place and (kept := checkpoints.all_in(self._place.written)):
+            newest = f"{self._place.name}/{Path(kept[-1]).name}"
+            advice += f"; the same command goes on from {newest}, another --model_dir starts anew"
         raise DivergedError(f"training diverged: {fault}; {advice}")
 
     def _restart_clock(self, step: int) -> None:
@@ -308,6 +353,7 @@ class _Run:
         self._check_sound()
         evaluation, objective = self._pipeline.eval_config, self._task.objective
         with self._learner.averaged_weights():
+            self._update_task()
             evaluator = judged(
                 self._task.evaluator(self._labels), self._predict, self._evaluation_set
             )
@@ -334,7 +380,7 @@ class _Run:
 
     def _save(self, step: int) -> None:
         self._saved_at = time.monotonic()
-        if not self._model_dir:
+        if not (self._place and self._model_dir):
             return
         self._check_sound()
         checkpoint_writer.save(self._learner.checkpoint, self._model_dir, step, max_to_keep=2)
@@ -346,6 +392,8 @@ class _Run:
             self._best = self._metrics
         metrics = self._metrics | {"best": self._best}
         files.write_json(self._model_dir / _METRICS_FILE, metrics)
+        self._summaries.flush()
+        self._place.send()
         self._restart_clock(step)
 
 

@@ -12,6 +12,27 @@ BAD = [
         "train_config { parallel_parts: 3 }",
         "train_config.parallel_parts is 3; a divisor of batch_size, 1024, is needed",
     ),
+    (
+        "train_config { gradient_accumulation_steps: 8 parallel_parts: 256 }",
+        "train_config.gradient_accumulation_steps is 8; times parallel_parts, 256, a divisor of "
+        "batch_size, 1024, is needed",
+    ),
+    (
+        "train_config { gradient_accumulation_steps: 0 }",
+        "train_config.gradient_accumulation_steps is 0; at least 1 is allowed",
+    ),
+    (
+        "train_config { use_bfloat16: true precision: FLOAT16 }",
+        "train_config.precision is FLOAT16; only BFLOAT16 is supported",
+    ),
+    (
+        "train_config { distribution {} }",
+        "train_config.distribution is empty; set one_device or mirrored or multi_worker or tpu",
+    ),
+    (
+        "train_config { distribution { tpu {} } precision: FLOAT16 }",
+        "train_config.precision is FLOAT16; a TPU computes in BFLOAT16 or FLOAT32",
+    ),
     ("train_config { num_steps: 0 }", "train_config.num_steps is 0; at least 1 is allowed"),
     (
         "train_config { gradient_clipping_by_norm: -1 }",

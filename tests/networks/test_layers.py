@@ -9,6 +9,7 @@ from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.networks.layers import GroupNormalization
+from mnasdet.training import runtime
 
 RNG = np.random.default_rng(0)
 
@@ -133,3 +134,29 @@ def test_a_synchronised_normalisation_has_the_weights_and_the_outputs_of_a_plain
     np.testing.assert_allclose(
         synchronized(x, training=False)["y"], plain(x, training=False)["y"], atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "strides"), [((7, 6), 3, 2), ((8, 8), 2, 2), ((5, 9), 3, 1), ((9, 7), 3, 4)]
+)
+def test_max_pooling_has_tensorflows_gradient_under_xla_where_it_is_deterministic(
+    shape, size, strides
+):
+    net = model(lambda b, x: b.max_pool(x, size, strides=strides, name="pool"), (*shape, 2))
+    # Few values, and so many ties, which TensorFlow's CPU gives to the first one.
+    x = tf.constant(RNG.integers(-2, 2, (3, *shape, 2)), tf.float32)
+    expected, gradient = pooled(lambda x: tf.nn.max_pool2d(x, size, strides, "SAME"), x)
+    of_layer = [pooled(lambda x: net(x)["y"], x)]
+    runtime.seed_everything(0)  # Determinism, without which TensorFlow's own compiles as well.
+    of_layer.append(pooled(tf.function(lambda x: net(x)["y"], jit_compile=True), x))
+    for y, dx in of_layer:
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_allclose(dx, gradient, rtol=1e-6)
+
+
+def pooled(function, x):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+        loss = tf.reduce_sum(y * tf.reshape(tf.range(tf.size(y), dtype=tf.float32), y.shape))
+    return y, tape.gradient(loss, x)

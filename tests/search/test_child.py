@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from mnasdet import config, models
 from mnasdet.errors import CheckpointError, ConfigError, DataError
 from mnasdet.evaluation.coco import MAP
+from mnasdet.protos import train_pb2
 from mnasdet.search import child
 from mnasdet.search.child import ChildTask, Outcome, trained
 from mnasdet.tflite.convert import convert
@@ -91,6 +92,7 @@ def test_a_child_trains_with_its_pipeline_folder_architecture_and_seed(
     tiny_pipeline, monkeypatch, folder, model_dir
 ):
     def train(pipeline, given_dir, *, blueprint, seed):
+        tiny_pipeline.train_config.jit_compile = train_pb2.TrainConfig.OFF
         assert pipeline == tiny_pipeline
         assert (given_dir, blueprint.image_size, seed) == (model_dir, (96, 160), 5)
         return {MAP: 0.25}
@@ -100,6 +102,22 @@ def test_a_child_trains_with_its_pipeline_folder_architecture_and_seed(
         tiny_pipeline.SerializeToString(), "input { height: 96 width: 160 }", 5, folder=folder
     )
     assert child.run_safely(task) == trained({MAP: 0.25}, MAP)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "asked", "used"),
+    [(9_999, "AUTO", "OFF"), (10_000, "AUTO", "AUTO"), (10, "ON", "ON"), (10_000, "OFF", "OFF")],
+)
+def test_only_a_long_child_is_compiled_unasked(tiny_pipeline, monkeypatch, num_steps, asked, used):
+    def train(pipeline, *arguments, **options):
+        assert train_pb2.TrainConfig.JitCompile.Name(pipeline.train_config.jit_compile) == used
+        return {MAP: 0.25}
+
+    monkeypatch.setattr(trainer, "train", train)
+    tiny_pipeline.train_config.num_steps = num_steps
+    tiny_pipeline.train_config.jit_compile = train_pb2.TrainConfig.JitCompile.Value(asked)
+    architecture = text_format.MessageToString(config.resolve(tiny_pipeline).architecture)
+    child.run(ChildTask(tiny_pipeline.SerializeToString(), architecture, 5))
 
 
 def test_a_network_with_too_large_a_file_is_rejected_untrained(tiny_pipeline, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two replicas are one: training on two logical CPU devices, and steps that XLA compiles."""
+"""Two replicas are one: training on two logical CPU devices. And which devices a config names."""
 
 import json
 import os
@@ -8,6 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+
+from mnasdet.errors import ConfigError, UserError
+from mnasdet.protos import train_pb2
+from mnasdet.training import distribution
 
 
 def run(script):
@@ -31,7 +37,18 @@ def trained():
 
 @pytest.mark.parametrize(
     "case",
-    ["frozen", "synchronized", "sums", "clipped", "parts", "compiled", "pruned", "fine_tuned"],
+    [
+        "frozen",
+        "synchronized",
+        "sums",
+        "clipped",
+        "parts",
+        "accumulated",
+        "accumulated_synchronized",
+        "compiled",
+        "pruned",
+        "fine_tuned",
+    ],
 )
 def test_two_replicas_of_8_images_are_one_of_16(trained, case):
     one, two = trained[case]
@@ -46,9 +63,16 @@ def test_xla_changes_no_loss(trained):
     np.testing.assert_allclose(compiled["losses"], plain["losses"], rtol=1e-3)
 
 
-def test_parts_are_the_whole_where_batch_norm_is_frozen(trained):
-    (whole, _), (parts, _) = trained["frozen"], trained["parts"]
+@pytest.mark.parametrize("case", ["parts", "accumulated"])
+def test_parts_are_the_whole_where_batch_norm_is_frozen(trained, case):
+    (whole, _), (parts, _) = trained["frozen"], trained[case]
     np.testing.assert_allclose(parts["losses"], whole["losses"], rtol=1e-4)
+
+
+def test_a_loss_that_is_scaled_for_float16_learns_the_same_on_two_replicas(trained):
+    (plain, _), of_16_bits = trained["frozen"], trained["float16"]
+    for trained_so in of_16_bits:
+        np.testing.assert_allclose(trained_so["losses"], plain["losses"], rtol=0.02)
 
 
 def test_kernels_are_sparse_or_of_few_values_on_two_replicas(trained):
@@ -58,17 +82,117 @@ def test_kernels_are_sparse_or_of_few_values_on_two_replicas(trained):
         assert of_one["values"] == 4
 
 
-@pytest.fixture(scope="module")
-def compiled():
-    """The losses of a step that XLA compiled, by architecture."""
-    return run("compiled_steps.py")
+def parsed(text, train=""):
+    config = f"batch_size: 16 {train} distribution {{ {text} }}"
+    return text_format.Parse(config, train_pb2.TrainConfig())
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes a machine of so many GPUs, on which a mirrored strategy is what it was asked for."""
+
+    def make(count):
+        found = [f"GPU:{number}" for number in range(count)]
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: found)
+        monkeypatch.setattr(tf.distribute, "MirroredStrategy", Mirrored)
+
+    return make
+
+
+class Mirrored:
+    def __init__(self, devices=None):
+        self.devices = devices
+        self.num_replicas_in_sync = 2 if devices is None else len(devices)
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2_mnasfpn", "resnet10_nas_fpn_3_256", "mobilenet_v2_ssdlite"]
+    ("text", "devices"),
+    [
+        ("mirrored { num_gpus: 2 }", ["GPU:0", "GPU:1"]),
+        ("mirrored {}", ["GPU:0", "GPU:1", "GPU:2", "GPU:3"]),
+        ("", None),
+    ],
 )
-def test_xla_compiles_the_step_of_a_detector(compiled, name):
-    losses = compiled[name]
-    assert losses["Loss/localization_loss"] > 0
-    assert losses["Loss/classification_loss"] > 0
-    assert np.isfinite(list(losses.values())).all()
+def test_a_mirrored_training_has_the_gpus_that_were_asked_for(gpus, text, devices):
+    gpus(4)
+    assert distribution.strategy(parsed(text)).devices == devices
+
+
+@pytest.mark.parametrize(("count", "text"), [(4, "one_device {}"), (1, ""), (0, "one_device {}")])
+def test_one_device_needs_no_strategy(gpus, count, text):
+    gpus(count)
+    assert distribution.strategy(parsed(text)) is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize(
+    ("text", "train", "message"),
+    [
+        ("mirrored { num_gpus: 8 }", "", "mirrored has num_gpus 8; TensorFlow finds 4 on this"),
+        (
+            "mirrored { num_gpus: 3 }",
+            "",
+            "batch_size is 16; a multiple of 3 is needed for 3 replicas",
+        ),
+        (
+            "mirrored { num_gpus: 4 }",
+            "gradient_accumulation_steps: 8",
+            "batch_size is 16; a multiple of 32 is needed for 4 replicas of 8 parts each",
+        ),
+        ("multi_worker {}", "", "multi_worker needs TF_CONFIG in the environment"),
+    ],
+)
+def test_devices_that_are_not_there_are_told_in_one_line(gpus, monkeypatch, text, train, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    gpus(4)
+    with pytest.raises(ConfigError, match=message):
+        distribution.strategy(parsed(text, train))
+
+
+def test_a_tpu_that_is_not_there_is_told_in_one_line(monkeypatch):
+    def missing(name):
+        raise ValueError(f"no {name}\nmore")
+
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", missing)
+    with pytest.raises(UserError, match='tpu: TensorFlow cannot use TPU "pod": no pod$'):
+        distribution.strategy(parsed('tpu { name: "pod" }'))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "reason"),
+    [
+        ("{", "TF_CONFIG cannot be used: "),
+        ("[]", "TF_CONFIG cannot be used: "),
+        ('{"cluster": {}}', "'task' is missing"),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+            "there is no worker 1 in the cluster",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+            "there is no ps 0 in the cluster",
+        ),
+    ],
+)
+def test_a_tf_config_that_cannot_be_used_says_why(monkeypatch, cluster, reason):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    with pytest.raises(ConfigError, match=reason):
+        distribution.strategy(parsed("multi_worker {}"))
+
+
+@pytest.mark.parametrize(
+    ("chief", "task", "is_first"),
+    [
+        ([], ("worker", 0), True),
+        ([], ("worker", 1), False),
+        (["a:1"], ("chief", 0), True),
+        (["a:1"], ("worker", 0), False),
+    ],
+)
+def test_only_the_first_worker_writes_into_the_folder(tmp_path, monkeypatch, chief, task, is_first):
+    cluster = {"worker": ["b:1", "c:1"]} | ({"chief": chief} if chief else {})
+    place = {"cluster": cluster, "task": dict(zip(("type", "index"), task, strict=True))}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(place))
+    config = parsed("multi_worker {}").distribution
+    with distribution.written(tmp_path, config) as folder:
+        assert (folder == tmp_path) == is_first
+    assert folder.exists() == is_first

@@ -18,7 +18,7 @@ from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Initializer, Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import architecture_pb2, ssd_pb2, train_pb2
-from mnasdet.training import checkpoints, runtime
+from mnasdet.training import checkpoints, precision, runtime
 from mnasdet.training.learner import Learner
 
 BATCH_SIZE, SIDE, CLASSES, STEPS = 16, 16, 3, 20
@@ -46,6 +46,10 @@ CASES = {
     ),
     "clipped": ("freeze_batchnorm: true", "gradient_clipping_by_norm: 0.1", False),
     "parts": ("freeze_batchnorm: true", "parallel_parts: 2", False),
+    "accumulated": ("freeze_batchnorm: true", "gradient_accumulation_steps: 4", False),
+    # Its parts are other images on two replicas than on one, so the images are put in order.
+    "accumulated_synchronized": ("", "gradient_accumulation_steps: 2", True),
+    "float16": ("freeze_batchnorm: true", "precision: FLOAT16", False),
     "compiled": ("freeze_batchnorm: true", "", False),
     "pruned": (
         "freeze_batchnorm: true",
@@ -103,15 +107,21 @@ def batches():
 def train(strategy, case):
     ssd, train_config, synchronized = CASES[case]
     runtime.seed_everything(0)
+    parsed = text_format.Merge(train_config, text_format.Parse(TRAIN, train_pb2.TrainConfig()))
     with strategy.scope():
+        with precision.building(parsed):
+            task = detector(ssd, synchronized)
         learner = Learner(
-            detector(ssd, synchronized),
-            text_format.Merge(train_config, text_format.Parse(TRAIN, train_pb2.TrainConfig())),
+            task,
+            parsed,
             keep_averages=True,
             jit_compile=case == "compiled",
         )
         data = tf.data.Dataset.from_tensor_slices(
-            {name: np.concatenate(values) for name, values in stacked().items()}
+            {
+                name: np.concatenate([value[order(strategy, case)] for value in values])
+                for name, values in stacked().items()
+            }
         ).batch(BATCH_SIZE, drop_remainder=True)
         iterator = iter(strategy.experimental_distribute_dataset(data))
     losses = []
@@ -131,6 +141,13 @@ def train(strategy, case):
         "values": len(np.unique(kernel)),
         "weights": {name: float(np.abs(v.numpy()).sum()) for name, v in weights.items()},
     }
+
+
+def order(strategy, case):
+    """The order of a batch's images: the parts of one replica have those of two replicas' parts."""
+    images = np.arange(BATCH_SIZE).reshape(2, 2, -1)
+    alone = case == "accumulated_synchronized" and strategy.num_replicas_in_sync == 1
+    return (images.swapaxes(0, 1) if alone else images).reshape(-1)
 
 
 def stacked():

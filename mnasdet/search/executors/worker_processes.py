@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from mnasdet import cores
+from mnasdet import cores, gpus
 from mnasdet.search import child
 from mnasdet.search.executors.executor import RunChild
 from mnasdet.search.executors.warm_process import Settings, WarmProcess
@@ -34,11 +34,14 @@ class WorkerProcesses(WorkerPool):
         Args:
           threads_per_worker: 0 shares out the cores.
           max_trial_seconds, max_memory_mb, prepare: those of `Settings`.
-          visible_devices: CUDA_VISIBLE_DEVICES of the workers, in turns; empty: as it is here.
+          visible_devices: CUDA_VISIBLE_DEVICES of the workers, in turns; empty: the GPUs that are
+            visible here are shared out.
           run_child: found by its name in the processes, so neither a lambda nor of __main__.
         """
         super().__init__(num_workers)
-        self._visible_devices = list(visible_devices)
+        self._visible_devices = list(visible_devices) or gpus.shared_out(
+            gpus.visible(), num_workers
+        )
         self._settings = Settings(
             run_child=run_child,
             prepare=prepare,

@@ -135,6 +135,17 @@ def test_each_worker_sees_its_device():
     assert sorted(seen.values()) == [4, 4, 7]
 
 
+def test_the_gpus_of_the_machine_are_shared_out(tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho Tesla T4\necho Tesla T4\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with workers(cheap_children.visible_devices, num_workers=3) as executor:
+        outcomes = cheap_children.outcomes_of_all(executor, 3)
+    seen = {outcome.worker: outcome.metrics[MAP] for outcome in outcomes}
+    assert sorted(seen.values()) == [0, 0, 1]
+
+
 def test_a_bug_of_ours_reaches_the_search_with_its_traceback():
     with (
         workers(cheap_children.has_a_bug) as executor,
