@@ -16,6 +16,7 @@ from mnasdet.data import class_folders, conversion
 from mnasdet.data.annotations import AnnotatedImage, AnnotatedObject
 from mnasdet.evaluation.objectives import objective
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.protos import architecture_pb2
 from mnasdet.scripts import check_config
 from mnasdet.search import winner
 from mnasdet.search_spaces import factory
@@ -128,9 +129,9 @@ TRAINED_ELSEWHERE = {"mnasnet_a1_imagenet", "mnasnet_search_imagenet", "quicksta
 def shrink(pipeline):
     """Makes two steps of two small pictures of every training, and a cheaper network.
 
-    Pyramids have one repeat and ResNets are ResNet-10: whole ones are trained in
-    tests/test_architectures.py and tests/training/test_od_api_configs.py. Losses, optimizers and
-    augmentations stay as they are.
+    Pyramids have one repeat, ResNets are ResNet-10, and SSDLite has the smallest backbone: they are
+    whole in tests/test_architectures.py and tests/training/test_od_api_configs.py.
+    Losses, optimizers and augmentations stay as they are.
     """
     architecture = config.resolve(pipeline).architecture
     side = max(SIDE, smallest_image_size(architecture))
@@ -147,6 +148,7 @@ def shrink(pipeline):
     for training in trainings(Section(pipeline, "", [])):
         train_config = training.message
         train_config.batch_size = train_config.num_steps = 2
+        train_config.parallel_parts = 1
         if train_config.HasField("freeze_until"):
             train_config.freeze_until.step = 1
         for step in train_config.data_augmentation_options:
@@ -158,15 +160,19 @@ def shrink(pipeline):
 
 
 def _cut(architecture):
+    # What is the same but for these is trained once.
+    for name in ("name", "source", "published_at"):
+        architecture.ClearField(name)
     pyramid = architecture.feature_pyramid
     for name in ("mnasfpn", "nas_fpn"):
         if pyramid.HasField(name):
             # An earlier exit needs a repeat of its own.
             getattr(pyramid, name).repeats = 2 if architecture.deep_supervision else 1
+    if pyramid.HasField("ssd_layers"):
+        architecture.backbone.mobilenet_v3.size = architecture_pb2.MobileNetV3.SMALL
     if architecture.backbone.HasField("resnet"):
         architecture.backbone.resnet.depth = 10
         architecture.depth_multiplier = 0.25
-        architecture.name = "resnet"
         architecture.box_predictor.weight_shared_convolutional_box_predictor.depth //= 4
 
 
