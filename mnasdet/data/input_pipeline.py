@@ -88,12 +88,15 @@ def training_dataset(
     seed: int,
     trainings_at_once: int = 1,
     share: tuple[int, int] = (0, 1),
+    start: int = 0,
 ) -> tf.data.Dataset:
     """Batches without end, in the same order and with the same augmentation for the same seed.
 
     Args:
       trainings_at_once: how many share the memory of this machine.
       share: (i, n) for part i, from 0, of n equal parts of every batch.
+      start: the number of the first example. What comes is what comes from there on in batches that
+        start with example 0.
       transform: makes what is batched of one example: `image` [*resizer.image_size, 3] float32
         within [-1, 1]; `boxes` [N, 4] float32 (ymin, xmin, ymax, xmax), normalised to that image
         with its padding; `extent` [2] as of `preprocess`; `classes` [N] int32 from 1; `is_crowd`
@@ -115,7 +118,8 @@ def training_dataset(
     decode = records.not_yet_decoded if augmentation.crops_first(augmentations) else records.decode
 
     def finish(position: tf.Tensor, example: Example) -> Any:
-        # The position counts on over the epochs, so every epoch augments anew.
+        # The position counts on over the epochs, so every epoch augments anew, and a training that
+        # goes on from a checkpoint augments as it would have.
         example_seed = tf.stack([tf.constant(seed, tf.int64), position])
         if not keeps_images:
             example = mosaic.of_all(decode, example)
@@ -123,17 +127,10 @@ def training_dataset(
         resized = _resized(example, resizer.of_whole_images())
         return transform({**resized, "seed": example_seed})
 
-    dataset = _parsed(reader, index, seed if reader.shuffle else None)
-    if keeps_images:
-        # Ahead of the augmentation, which differs in every epoch.
-        dataset = _map(dataset, records.decode).cache()
-    if reader.shuffle:
-        # TensorFlow takes the memory of the whole buffer, full or not.
-        dataset = dataset.shuffle(min(reader.shuffle_buffer_size, index.num_usable), seed)
-    dataset = dataset.repeat()
+    dataset = _epochs(reader, index, seed, start, keeps_images)
     if augmentation.needs_others(augmentations):
         dataset = mosaic.with_others(dataset)
-    dataset = dataset.enumerate()
+    dataset = dataset.enumerate(start)
     part, num_parts = share
     part_size = batch_size // num_parts
     if num_parts > 1:
@@ -142,6 +139,65 @@ def training_dataset(
     # Whole batches alone: one shape, traced and compiled once.
     dataset = _map(dataset, finish).batch(part_size, drop_remainder=True)
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _epochs(
+    reader: input_reader_pb2.InputReader,
+    index: record_index.RecordIndex,
+    seed: int,
+    start: int,
+    keeps_images: bool,
+) -> tf.data.Dataset:
+    """Returns the usable records of one epoch after the other, from example number `start` on.
+
+    The order of an epoch depends on `seed` and its number alone: one that shuffles go on from
+    epoch to epoch could only be found again by reading all of them.
+    """
+    parsed = functools.partial(_parsed, reader, index, damaged=set())
+
+    def read(epoch: tf.Tensor) -> tf.data.Dataset:
+        return parsed(_order(seed, epoch) if reader.shuffle else None)
+
+    skipping = reader.bad_records == input_reader_pb2.InputReader.SKIP
+    # Epochs without an example would follow one another without end.
+    if skipping and not list(parsed(None).take(1)):
+        raise DataError(f"{_source(reader)}: has no usable record: the pixels of all are damaged")
+    kept: tf.data.Dataset | None = None
+    if keeps_images:
+        # Ahead of the augmentation, which differs in every epoch. All epochs begin with the order
+        # of files of the first one, as there is one cache.
+        kept = _map(tf.data.Dataset.range(1).flat_map(read), records.decode).cache()
+
+    first, num_seen = 0, 0
+    if start:
+        num_used = int(_used(reader, index).sum())
+        # Which images are left out is only known when all are decoded.
+        size = sum(1 for _ in parsed(None)) if skipping else num_used
+        first, num_seen = divmod(start, size)
+
+    @tf.autograph.experimental.do_not_convert
+    def examples_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        dataset = read(epoch) if kept is None else kept
+        if reader.shuffle:
+            buffer_size = min(reader.shuffle_buffer_size, index.num_usable)
+            dataset = dataset.shuffle(buffer_size, _order(seed, epoch))
+        # Ahead of decoding, where that is not cached: what was seen before costs little.
+        return dataset.skip(tf.where(epoch == first, tf.constant(num_seen, tf.int64), 0))
+
+    return (
+        tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        .flat_map(examples_of)
+        .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    )
+
+
+def _order(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the seed of an epoch's shuffles, in the function that makes the epoch's data set."""
+    # A shuffle depends on the seed of its graph, too. That is the function's: TensorFlow's global
+    # seed stays as it is.
+    tf.compat.v1.set_random_seed(1)
+    seeds = tf.stack([tf.constant(seed, tf.int64), epoch])
+    return tf.random.stateless_uniform([], seeds, minval=None, maxval=None, dtype=tf.int64)
 
 
 def evaluation_dataset(
@@ -336,17 +392,22 @@ def _checked(
 
 
 def _parsed(
-    reader: input_reader_pb2.InputReader, index: record_index.RecordIndex, shuffle_seed: int | None
+    reader: input_reader_pb2.InputReader,
+    index: record_index.RecordIndex,
+    shuffle_seed: tf.Tensor | None,
+    damaged: set[bytes] | None = None,
 ) -> tf.data.Dataset:
-    """Returns the usable records, not decoded; files in random order if there is a seed."""
+    """Returns the usable records, not decoded; files in random order if there is a seed.
+
+    Args:
+      damaged: gets the ids of images that cannot be decoded; those in it are not told again.
+    """
     counts = np.array([len(mask) for mask in index.usable], np.int64)
     starts = np.cumsum(counts) - counts
-    used = np.concatenate(index.usable)
-    # The share is taken of the good records once, not in each pass: the sample is always the same.
-    good = np.flatnonzero(used)
-    used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
-
-    contents = {key: tf.constant(value) for key, value in index.contents.items()}
+    used = _used(reader, index)
+    # Not a part of the graph, where this is called in a function of a data set.
+    with tf.init_scope():
+        contents = {key: tf.constant(value) for key, value in index.contents.items()}
 
     @tf.autograph.experimental.do_not_convert
     def read(file: tf.Tensor) -> tf.data.Dataset:
@@ -369,12 +430,25 @@ def _parsed(
         deterministic=True,
     )
     dataset = _map(dataset, lambda serialized, n: _format(reader).parse(serialized, n, contents))
-    return _sound(dataset) if reader.bad_records == input_reader_pb2.InputReader.SKIP else dataset
+    if reader.bad_records != input_reader_pb2.InputReader.SKIP:
+        return dataset
+    return _sound(dataset, set() if damaged is None else damaged)
 
 
-def _sound(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Keeps the parsed records whose images can be decoded. It decodes them to see that."""
-    damaged: set[bytes] = set()
+def _used(reader: input_reader_pb2.InputReader, index: record_index.RecordIndex) -> np.ndarray:
+    """Returns for every readable record of all files whether it is read: [records] bool."""
+    used = np.concatenate(index.usable)
+    # The share is taken of the good records once, not in each pass: the sample is always the same.
+    good = np.flatnonzero(used)
+    used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
+    return used
+
+
+def _sound(dataset: tf.data.Dataset, damaged: set[bytes]) -> tf.data.Dataset:
+    """Keeps the parsed records whose images can be decoded. It decodes them to see that.
+
+    Adds the others to `damaged`, and tells of each once.
+    """
 
     def look(encoded: bytes, source_id: bytes) -> bool:
         sound = pictures.can_be_decoded(encoded)

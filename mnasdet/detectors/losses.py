@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from mnasdet.detectors import box_coder
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
+from mnasdet.networks import random_draws
 from mnasdet.protos import losses_pb2, ssd_pb2
 from mnasdet.tasks import Loss
 
@@ -124,7 +125,7 @@ def random_negatives(class_targets: tf.Tensor, positive_fraction: float) -> tf.T
     ratio = (1 - positive_fraction) / positive_fraction
     wanted = tf.floor(ratio * _count(positive, keepdims=True))
     # Other anchors draw lots above 1, so that negatives alone have the first ranks.
-    lots = tf.random.uniform(tf.shape(class_targets)) + tf.cast(~negative, tf.float32)
+    lots = random_draws.uniform(tf.shape(class_targets)) + tf.cast(~negative, tf.float32)
     rank = tf.cast(tf.argsort(tf.argsort(lots)), tf.float32)
     return tf.cast(positive | (negative & (rank < wanted)), tf.float32)
 

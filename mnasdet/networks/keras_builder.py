@@ -18,6 +18,7 @@ from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import (
     ACTIVATIONS,
     DropBlock,
+    Dropout,
     GroupNormalization,
     MaxPooling2D,
     StandardizedConv2D,
@@ -177,7 +178,7 @@ _LAYERS: dict[str, Callable[..., layers.Layer]] = {
     "batch_norm": lambda node, **common: layers.BatchNormalization(**node.attrs, **common),
     "group_norm": lambda node, **common: GroupNormalization(**node.attrs, **common),
     "activation": lambda node, **common: _activation(node.attrs["function"], **common),
-    "dropout": lambda node, **common: layers.Dropout(node.attrs["rate"], **common),
+    "dropout": lambda node, **common: Dropout(node.attrs["rate"], **common),
     "drop_block": lambda node, **common: DropBlock(**node.attrs, **common),
     "max_pool": lambda node, **common: MaxPooling2D(
         node.attrs["size"], node.attrs["strides"], padding="same", **common

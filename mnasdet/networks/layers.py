@@ -9,6 +9,8 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
+from mnasdet.networks import random_draws
+
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
 class Upsample(tf_keras.layers.Layer):
@@ -99,6 +101,17 @@ def _maximum_of_places(
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
+class Dropout(tf_keras.layers.Dropout):
+    """tf_keras' own dropout, with draws that a training which goes on makes as it would have."""
+
+    def call(self, inputs, training=None):
+        if not training:
+            return inputs
+        kept = random_draws.uniform(tf.shape(inputs)) >= self.rate
+        return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
 class DropBlock(tf_keras.layers.Layer):
     """Drops square blocks of all channels in training (Ghiasi et al., "DropBlock", 2018).
 
@@ -119,7 +132,7 @@ class DropBlock(tf_keras.layers.Layer):
         # The chance that a block starts at a place, so that 1 - keep_probability of all units are
         # dropped on average; fewer places can start a block than there are units (equation 1).
         rate = (1 - self.keep_probability) * height * width / side**2 / (seeds[0] * seeds[1])
-        starts = tf.cast(tf.random.uniform((tf.shape(x)[0], *seeds, 1)) < rate, x.dtype)
+        starts = tf.cast(random_draws.uniform((tf.shape(x)[0], *seeds, 1)) < rate, x.dtype)
         # A block covers its start and the pixels to the right of it and below.
         starts = tf.pad(starts, [[0, 0], [side - 1, side - 1], [side - 1, side - 1], [0, 0]])
         kept = 1 - tf.nn.max_pool2d(starts, side, 1, "VALID")

@@ -25,6 +25,13 @@ from mnasdet.training.literal_paths import literal, shown
 # their moving averages where the config asks for them.
 WEIGHTS, AVERAGES = "weights", "averages"
 
+# The seconds that training took. In the checkpoint, where they are those of its weights even if the
+# process dies right after it.
+SECONDS = "train_seconds"
+
+# The parts that older checkpoints of the same training may lack.
+_LATER = {AVERAGES, SECONDS}
+
 # Checkpoints are named NAME-STEP.
 NAME = "ckpt"
 
@@ -256,6 +263,8 @@ def _assign(fit: Fit, reader: Any, prefix: str) -> None:
 def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path) -> str:
     """Restores all of a training from the newest sound checkpoint of a folder.
 
+    Moving averages that it was trained without start from its weights.
+
     Args:
       checkpoint: a `Learner`'s.
       model: the learner's network.
@@ -269,13 +278,21 @@ def restore(checkpoint: tf.train.Checkpoint, model: tf_keras.Model, folder: Path
     prefix = find(folder)
     reader = _reader(prefix)
     _check_whole(model, reader, prefix, _fit(model, reader))
+    roots = {key.partition("/")[0] for key in reader.get_variable_to_shape_map()}
+    members = checkpoint._trackable_children()
+    # Parts that no checkpoint had before somebody asked for them.
+    later = {name: part for name, part in members.items() if name in _LATER - roots}
+    present = {name: part for name, part in members.items() if name not in later}
     try:
-        checkpoint.read(literal(prefix)).assert_existing_objects_matched()
+        tf.train.Checkpoint(**present).read(literal(prefix)).assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         reason = shown(str(error).splitlines()[0], prefix)
         raise CheckpointError(
             f"{prefix}: has not the state of this optimizer or its averages: {reason}"
         ) from None
+    if AVERAGES in later:
+        for name, average in later[AVERAGES].items():
+            average.assign(members[WEIGHTS][name])
     return prefix
 
 

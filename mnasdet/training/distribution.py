@@ -229,3 +229,25 @@ def summed(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the sums of each tensor over all replicas; called by each replica."""
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+
+def call_if(
+    condition: tf.Tensor, function: Callable[[list[tf.Tensor]], None], tensors: list[tf.Tensor]
+) -> None:
+    """Calls a function that changes variables where a condition holds; called by each replica.
+
+    Args:
+      condition: the same for all replicas.
+      tensors: the function's argument.
+    """
+
+    def called(strategy: tf.distribute.Strategy, condition: Any, tensors: list[Any]) -> None:
+        def call() -> tf.Operation:
+            strategy.extended.call_for_each_replica(function, args=(tensors,))
+            return tf.no_op()
+
+        tf.cond(strategy.experimental_local_results(condition)[0], call, tf.no_op)
+
+    # Replicas update a variable together, which none of them may do in a branch of its own. So
+    # there is one branch around all of them.
+    tf.distribute.get_replica_context().merge_call(called, args=(condition, tensors))

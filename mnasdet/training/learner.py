@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +12,15 @@ import tensorflow as tf
 import tf_keras
 
 from mnasdet.errors import ConfigError
+from mnasdet.networks import random_draws
 from mnasdet.protos import train_pb2
-from mnasdet.tasks import Task
+from mnasdet.tasks import Loss, Task
 from mnasdet.training import (
     checkpoints,
     distribution,
     fine_tuning,
     freezing,
+    non_finite,
     optimizers,
     parts,
     precision,
@@ -28,6 +30,10 @@ from mnasdet.training.freezing import Freezing
 
 if TYPE_CHECKING:
     from mnasdet.training import clustering, pruning
+
+# The names of the loss and of the norm of its gradient, before that is clipped, among the values of
+# a step.
+_LOSS, _NORM = "Loss/total_loss", "gradient_norm"
 
 # The losses of a replica's examples, by their names in logs, and the gradients of their sum.
 SharesAndGradients = tuple[dict[str, tf.Tensor], list[tf.Tensor]]
@@ -61,6 +67,7 @@ class Learner:
           ConfigError: as `trained_variables`.
         """
         self.model = task.model
+        self._losses = _seeded(task.losses)
         self._strategy = tf.distribute.get_strategy()
         self._regularize = train_config.add_regularization_loss
         self._train_config = train_config
@@ -70,8 +77,9 @@ class Learner:
             self.model, train_config.update_trainable_variables, train_config.freeze_variables
         )
         self._step = _counter("step")
-        # Kept on the device: to read the loss after every step would make an accelerator wait.
-        self._bad_step = _counter("bad_step")
+        # The first steps of which the loss, or a gradient, was bad. Kept on the device: to read the
+        # loss after every step would make an accelerator wait.
+        self._bad_steps = {name: _counter("bad_step") for name in (_LOSS, _NORM)}
         self._pruner, self._clusters = self._compression(train_config)
         self._optimizer, self._schedule = optimizers.from_config(train_config.optimizer)
         frozen = freezing.from_config(self.model, self._variables, train_config)
@@ -82,6 +90,9 @@ class Learner:
             self._clusters.trained(self._variables) if self._clusters else self._variables
         )
         self._optimizer = precision.scaling(self._optimizer, train_config)
+        if isinstance(self._optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
+            # A gradient that overflows is a sign to lower the scale: it leaves out that step.
+            del self._bad_steps[_NORM]
         weights = checkpoints.variables_by_name(self.model)
         self._averages: dict[str, tf.Variable] = {}
         self._decay = train_config.optimizer.moving_average_decay
@@ -107,9 +118,9 @@ class Learner:
         )
         if jit_compile is None:
             jit_compile = task.compiles and not self._sums_inside and _compiles(train_config)
-        self.update = self._stepping(task, jit_compile, frozen)
+        self.update = self._stepping(jit_compile, frozen)
         if quantization_delay:
-            observe = _observing(self._stepping(task, jit_compile, frozen))
+            observe = _observing(self._stepping(jit_compile, frozen))
             self.update = self._first(quantization_delay, observe, self.update)
 
     @property
@@ -117,13 +128,13 @@ class Learner:
         """Returns how many updates were made."""
         return int(self._step.numpy())
 
-    def _stepping(self, task: Task, jit_compile: bool, frozen: Freezing | None) -> Callable:
+    def _stepping(self, jit_compile: bool, frozen: Freezing | None) -> Callable:
         """Returns a new function that makes an update; the first ones leave `frozen` as it is."""
-        update = self._traced(task, jit_compile)
+        update = self._traced(jit_compile)
         if not frozen:
             return update
         with self._leaving(frozen):
-            less = self._traced(task, jit_compile)
+            less = self._traced(jit_compile)
 
         def step(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             with self._leaving(frozen):
@@ -141,9 +152,9 @@ class Learner:
         finally:
             self._variables = trained
 
-    def _traced(self, task: Task, jit_compile: bool) -> Callable:
+    def _traced(self, jit_compile: bool) -> Callable:
         """Returns a new function that makes an update, `_update`."""
-        losses: parts.Losses = task.losses
+        losses = self._losses
         if jit_compile:
             # Around the replicas XLA could not compile: it knows no sum over several devices.
             losses = parts.compiled(losses)
@@ -213,23 +224,61 @@ class Learner:
             name: self._strategy.experimental_local_results(value)[0]
             for name, value in values.items()
         }
-        is_bad = ~tf.math.is_finite(values["Loss/total_loss"]) & (self._bad_step == 0)
-        self._bad_step.assign(tf.where(is_bad, self._step, self._bad_step))
+        for name, bad_step in self._bad_steps.items():
+            is_first = ~tf.math.is_finite(values[name]) & (bad_step == 0)
+            bad_step.assign(tf.where(is_first, self._step, bad_step))
         return values | {"learning_rate": learning_rate}
+
+    @property
+    def bad_step(self) -> int:
+        """Returns the first step that gave a loss or a gradient that is NaN or infinite; else 0.
+
+        The weights have stayed as they were before it.
+        """
+        steps = (int(step.numpy()) for step in self._bad_steps.values())
+        return min(filter(None, steps), default=0)
 
     def fault(self) -> str:
         """Returns which step gave a loss, or which variable has a value, that is NaN or infinite.
 
         It is empty if none did. It has to be called before anything is evaluated or saved.
         """
-        if bad_step := int(self._bad_step.numpy()):
-            return f"the loss became NaN or infinite at step {bad_step}"
+        if bad_step := self.bad_step:
+            name = "the loss" if self._bad_steps[_LOSS].numpy() == bad_step else "a gradient"
+            return f"{name} became NaN or infinite at step {bad_step}"
         variables = [*checkpoints.variables_by_name(self.model).values(), *self._averages.values()]
         for variable in [*variables, *self._optimizer.variables()]:
             if variable.dtype.is_floating and not np.isfinite(variable.numpy()).all():
                 name = variable.name.removesuffix(":0")
                 return f"{name} became NaN or infinite, at step {self.step} at the latest"
         return ""
+
+    def first_bad_tensor(self, batch: dict[str, tf.Tensor]) -> str:
+        """Makes the losses and gradients of `bad_step` again and says which was bad first.
+
+        Args:
+          batch: that of the step, as for `update`.
+
+        Returns:
+          The name of the first tensor that is NaN or infinite; empty if all are finite now.
+        """
+        found: list[str] = []
+        steps = self._train_config.gradient_accumulation_steps
+        losses = parts.side_by_side(
+            self._losses, self._train_config.parallel_parts, parts.MovingAverages(self.model)
+        )
+
+        def look(batch: dict[str, tf.Tensor]) -> None:
+            split = {name: tf.split(value, steps) for name, value in batch.items()}
+            for part in range(steps):
+                of_part = {name: values[part] for name, values in split.items()}
+                tensor = non_finite.first_tensor(
+                    self.model, losses, self._variables, of_part, regularize=self._regularize
+                )
+                found.append(tensor)
+
+        self._strategy.run(look, args=(batch,))
+        return next(filter(None, found), "")
 
     def _replica_update(
         self, differentiated: Differentiated, batch: dict[str, tf.Tensor]
@@ -243,18 +292,33 @@ class Learner:
                 gradient * self._bias_multiplier if _is_bias(variable) else gradient
                 for gradient, variable in zip(gradients, self._variables, strict=True)
             ]
+        norm = tf.linalg.global_norm(gradients)
         if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, norm)
         updates = list(zip(self._variables, gradients, strict=True))
         if self._clusters:
             updates = self._clusters.updates(updates)
-        # The gradients are summed over replicas already.
-        self._optimizer.apply_gradients(
-            [(gradient, variable) for variable, gradient in updates],
-            experimental_aggregate_gradients=False,
+        variables = [variable for variable, _ in updates]
+
+        def apply(gradients: list[tf.Tensor]) -> None:
+            # The gradients are summed over replicas already.
+            self._optimizer.apply_gradients(
+                zip(gradients, variables, strict=True), experimental_aggregate_gradients=False
+            )
+
+        shares[_LOSS] = tf.add_n(list(shares.values()))
+        values = dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
+        values[_NORM] = norm
+        # From a bad step on, the weights stay those that it was made with, so that it can be made
+        # again.
+        is_sound = tf.reduce_all(
+            [
+                tf.math.is_finite(values[name]) & (step == 0)
+                for name, step in self._bad_steps.items()
+            ]
         )
-        shares["Loss/total_loss"] = tf.add_n(list(shares.values()))
-        return dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
+        distribution.call_if(is_sound, apply, [gradient for _, gradient in updates])
+        return values
 
     def _in_one_pass(self, losses: parts.Losses, batch: parts.Batch) -> SharesAndGradients:
         """Returns what this replica's examples have of the losses, and the scaled gradients."""
@@ -339,6 +403,16 @@ def _observing(step: Callable) -> Callable:
             return step(batch)
 
     return observe
+
+
+def _seeded(losses: parts.Losses) -> parts.Losses:
+    """Makes what a network draws in training a function of the examples, if they have seeds."""
+
+    def seeded(batch: parts.Batch) -> Mapping[str, Loss]:
+        with random_draws.seeded(batch["seed"][0] if "seed" in batch else None):
+            return losses(batch)
+
+    return seeded
 
 
 def _counter(name: str) -> tf.Variable:

@@ -174,5 +174,4 @@ def _decisive(
         getattr(kept.train_config.optimizer, optimizer).SetInParent()
     if blueprint.quantized:
         kept.graph_rewriter.SetInParent()
-    kept.eval_config.use_moving_averages = pipeline.eval_config.use_moving_averages
     return kept

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -14,7 +15,7 @@ from absl import logging
 from mnasdet import config, files, models, remote
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
-from mnasdet.errors import UserError
+from mnasdet.errors import UserError, shown
 from mnasdet.evaluation import metric_text
 from mnasdet.evaluation.evaluate import evaluation_set, judged
 from mnasdet.protos import pipeline_pb2, train_pb2
@@ -39,6 +40,9 @@ BEST = "best"
 
 _METRICS_FILE = "metrics.json"
 _LOG_EVERY = 50
+
+# Images of a bad step that its message names; the rest is only counted.
+_MAX_NAMED = 5
 
 # Where the config names no number of steps: a killed training loses no more than this, and to save
 # takes a second of it.
@@ -143,20 +147,20 @@ def _train(
             keep_averages=pipeline.eval_config.use_moving_averages,
             quantization_delay=quantization_delay(pipeline),
         )
-        run = _Run(pipeline, task, learner, labels, place, workers)
+        run = _Run(pipeline, task, learner, labels, place, workers, seed)
         if place:
             run.resume(place.source)
             for folder in (place.written, place.written / BEST):
                 run_files.write(folder, blueprint, pipeline, labels)
         start = learner.step
         workers.check_same(start, "step")
-        # A resumed run sees the images in another order than the run it continues: with the same
-        # seed it would learn the first ones twice.
-        batches = iter(training_set(task, pipeline, seed + start))
+        # A run that goes on sees the images that the run which it continues would have seen.
+        batches = iter(training_set(task, pipeline, seed, start))
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
     # Without a folder nothing could be saved, so a signal ends the training at once.
     stopping = stop_request() if place else contextlib.nullcontext(StopRequest())
     with input_pipeline.naming_damaged_images(*readers), stopping as request:
+        run.catch_up()
         for step in range(start + 1, train_config.num_steps + 1):
             if run.is_over:
                 break
@@ -174,23 +178,44 @@ def quantization_delay(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
 
 
 def training_set(
-    task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int
+    task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int, start: int = 0
 ) -> tf.data.Dataset:
-    """Returns endless batches of `task.targets`, spread over the replicas."""
+    """Returns endless batches of `task.targets`, spread over the replicas.
+
+    Each example has its own `seed`, [2] int64, from which the network draws its random numbers.
+
+    Args:
+      start: the number of batches that came before.
+    """
+
+    def transform(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {**task.targets(example), "seed": example["seed"]}
 
     def share(worker: int, num_workers: int) -> tf.data.Dataset:
-        return input_pipeline.training_dataset(
-            pipeline.train_input_reader,
-            resizer=task.blueprint.resizer,
-            batch_size=pipeline.train_config.batch_size,
-            augmentations=pipeline.train_config.data_augmentation_options,
-            transform=task.targets,
-            seed=seed,
-            trainings_at_once=_trainings_at_once(pipeline),
-            share=(worker, num_workers),
-        )
+        return _batches(task, pipeline, seed, start, transform, (worker, num_workers))
 
     return distribution.Workers(pipeline.train_config.distribution).batches(share)
+
+
+def _batches(
+    task: Task,
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    seed: int,
+    start: int,
+    transform: Callable[[dict[str, tf.Tensor]], Any],
+    share: tuple[int, int] = (0, 1),
+) -> tf.data.Dataset:
+    return input_pipeline.training_dataset(
+        pipeline.train_input_reader,
+        resizer=task.blueprint.resizer,
+        batch_size=pipeline.train_config.batch_size,
+        augmentations=pipeline.train_config.data_augmentation_options,
+        transform=transform,
+        seed=seed,
+        trainings_at_once=_trainings_at_once(pipeline),
+        share=share,
+        start=start * pipeline.train_config.batch_size,
+    )
 
 
 def _trainings_at_once(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
@@ -236,6 +261,7 @@ class _Run:
         labels: dict[int, str],
         place: _Place | None,
         workers: distribution.Workers,
+        seed: int,
     ):
         self._pipeline = pipeline
         self._config = pipeline.train_config
@@ -252,7 +278,11 @@ class _Run:
         self._summaries = Summaries(self._model_dir)
         self._metrics: dict[str, float] = {}
         self._best: dict[str, float] = {}
+        self._seed = seed
         self._train_seconds = 0.0
+        # float32 has tenths of a second for twelve days, and TPUs have no float64.
+        self._saved_seconds = tf.Variable(0.0, trainable=False)
+        setattr(learner.checkpoint, checkpoints.SECONDS, self._saved_seconds)
         self._restart_clock(0)
         self._saved_at = time.monotonic()
         self._early_stopping = early_stopping.from_config(self._config)
@@ -270,7 +300,8 @@ class _Run:
         prefix = checkpoints.restore(self._learner.checkpoint, self._learner.model, model_dir)
         logging.info("going on from %s", prefix)
         # A resumed run must beat the best of the run it continues.
-        self._best = _read_best(model_dir / _METRICS_FILE)
+        self._metrics, self._best = _read_metrics(model_dir / _METRICS_FILE)
+        self._train_seconds = float(self._saved_seconds.numpy())
         self._restart_clock(self._learner.step)
         self._save_early_stopping(prefix)
 
@@ -278,6 +309,17 @@ class _Run:
         """Makes what early_stopping has seen a part of checkpoints; it goes on from `prefix`."""
         if self._early_stopping:
             self._early_stopping.attach(self._learner.checkpoint, prefix)
+
+    def catch_up(self) -> None:
+        """Evaluates the checkpoint that a run goes on from, if it was killed before it had done so.
+
+        Without that the best checkpoint could be another one than that of an uninterrupted run.
+        """
+        step = self._learner.step
+        is_due = 0 < step < self._config.num_steps and _due(step, self._config.eval_every_n_steps)
+        if self._place and is_due and self._metrics.get("step", 0) < step:
+            self._evaluate(step)
+            self._keep_metrics(self._place, step)
 
     def after_step(self, step: int, values: dict[str, tf.Tensor], request: StopRequest) -> None:
         last = step == self._config.num_steps
@@ -315,12 +357,11 @@ class _Run:
 
     def _log(self, step: int, values: dict[str, float]) -> None:
         self._check_sound()
-        seconds = time.monotonic() - self._clock
+        seconds = self._count_seconds()
         speed = (step - self._clock_step) * self._config.batch_size / seconds
         remaining = (self._config.num_steps - step) * self._config.batch_size / speed
         # The first step is traced and compiled: its pace is not that of the others.
         pace = f"  {speed:.1f} images/s  ETA {remaining:.0f} s" if step > 1 else ""
-        self._train_seconds += seconds
         self._restart_clock(step)
         logging.info(
             "step %d/%d  loss %.4f (%s)  rate %.4g%s",
@@ -340,16 +381,37 @@ class _Run:
         """
         if not (fault := self._learner.fault()):
             return
+        if step := self._learner.bad_step:
+            fault += f"; {self._explanation(step)}"
         advice = "a lower learning rate, a longer warm-up or gradient clipping may help"
         if self._place and (kept := checkpoints.all_in(self._place.written)):
             newest = f"{self._place.name}/{Path(kept[-1]).name}"
             advice += f"; the same command goes on from {newest}, another --model_dir starts anew"
         raise DivergedError(f"training diverged: {fault}; {advice}")
 
+    def _explanation(self, step: int) -> str:
+        """Returns which tensor of a bad step was bad first, and the images of the step."""
+        # The input is a function of the step, so that its batch can be made again.
+        batches = training_set(self._task, self._pipeline, self._seed, step - 1)
+        tensor = self._learner.first_bad_tensor(next(iter(batches)))
+        first = f"first in {tensor}" if tensor else "all of it is finite when it is made again"
+        named = _batches(self._task, self._pipeline, self._seed, step - 1, lambda e: e["source_id"])
+        images = [shown(name.decode("utf-8", "replace")) for name in next(iter(named)).numpy()]
+        more = f" and {len(images) - _MAX_NAMED} more" if len(images) > _MAX_NAMED else ""
+        return f"{first}; its images: {', '.join(images[:_MAX_NAMED])}{more}"
+
+    def _count_seconds(self) -> float:
+        """Adds the time since the clock was started to that of training, and returns it."""
+        seconds = time.monotonic() - self._clock
+        self._train_seconds += seconds
+        self._clock += seconds
+        return seconds
+
     def _restart_clock(self, step: int) -> None:
         self._clock, self._clock_step = time.monotonic(), step
 
     def _evaluate(self, step: int, with_baseline: bool = False) -> None:
+        self._count_seconds()
         self._check_sound()
         evaluation, objective = self._pipeline.eval_config, self._task.objective
         with self._learner.averaged_weights():
@@ -382,19 +444,25 @@ class _Run:
         self._saved_at = time.monotonic()
         if not (self._place and self._model_dir):
             return
+        self._count_seconds()
         self._check_sound()
+        self._saved_seconds.assign(self._train_seconds)
         checkpoint_writer.save(self._learner.checkpoint, self._model_dir, step, max_to_keep=2)
+        self._keep_metrics(self._place, step)
+        self._restart_clock(step)
+
+    def _keep_metrics(self, place: _Place, step: int) -> None:
+        """Writes the metrics, and the checkpoint of this step if it is the best."""
         objective = self._task.objective
         best_so_far = self._best.get(objective, -1.0)
         if self._metrics.get("step") == step and self._metrics[objective] >= best_so_far:
-            best = self._model_dir / BEST
+            best = place.written / BEST
             checkpoint_writer.save(self._learner.checkpoint, best, step, max_to_keep=1)
             self._best = self._metrics
         metrics = self._metrics | {"best": self._best}
-        files.write_json(self._model_dir / _METRICS_FILE, metrics)
+        files.write_json(place.written / _METRICS_FILE, metrics)
         self._summaries.flush()
-        self._place.send()
-        self._restart_clock(step)
+        place.send()
 
 
 def _shares(values: dict[str, float]) -> list[str]:
@@ -409,13 +477,14 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _read_best(path: Path) -> dict[str, float]:
-    """Returns the best metrics so far; none where the file is missing or damaged."""
+def _read_metrics(path: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the last and the best metrics; none where the file is missing or damaged."""
     if not path.exists():
-        return {}
+        return {}, {}
     try:
-        best = files.read_json(path, "metrics file", keys=["best"])["best"]
+        metrics = files.read_json(path, "metrics file", keys=["best"])
     except UserError as error:
         logging.warning("%s; the best checkpoint is sought anew", error)
-        return {}
-    return best if isinstance(best, dict) else {}
+        return {}, {}
+    best = metrics.pop("best")
+    return metrics, best if isinstance(best, dict) else {}

@@ -58,6 +58,13 @@ def test_two_replicas_of_8_images_are_one_of_16(trained, case):
     assert one["losses"][-1] < 0.9 * one["losses"][0] or case == "clipped"
 
 
+def test_a_bad_step_of_one_replica_moves_the_weights_of_none(trained):
+    for of_one in trained["frozen"]:
+        assert of_one["bad_step"] == 21
+        assert not of_one["moved"]
+        assert of_one["first_bad_tensor"] == "the input image"
+
+
 def test_xla_changes_no_loss(trained):
     (plain, _), (compiled, _) = trained["frozen"], trained["compiled"]
     np.testing.assert_allclose(compiled["losses"], plain["losses"], rtol=1e-3)

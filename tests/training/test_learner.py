@@ -16,9 +16,9 @@ from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.detectors.one_stage import Detector, freeze_batch_norm
 from mnasdet.detectors.post_processing import PostProcessing
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
-from mnasdet.errors import ConfigError
+from mnasdet.errors import CheckpointError, ConfigError
 from mnasdet.protos import architecture_pb2, ssd_pb2, train_pb2
-from mnasdet.training import runtime
+from mnasdet.training import checkpoints, runtime
 from mnasdet.training.learner import Learner, trained_variables
 
 CLASSES, SIDE = 3, 8
@@ -312,6 +312,75 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path):
     assert second.step == 4
     for name, value in values(first).items():
         np.testing.assert_array_equal(values(second)[name], value)
+
+
+def test_averages_that_are_asked_for_later_start_from_the_weights(tmp_path):
+    before = learner()
+    before.update(batch())
+    before.checkpoint.write(str(tmp_path / "ckpt-1"))
+    after = learner(keep_averages=True)
+    checkpoints.restore(after.checkpoint, after.model, tmp_path)
+    assert after.step == 1
+    with after.averaged_weights():
+        averages = values(after)
+    assert moved(averages, values(before)) == moved(averages, values(after)) == set()
+    # Nothing else may be missing.
+    other = learner(train="optimizer { adam_optimizer {} }")
+    with pytest.raises(CheckpointError, match="has not the state of this optimizer"):
+        checkpoints.restore(other.checkpoint, other.model, tmp_path)
+
+
+def trained_values(learner):
+    return {v.name: v.numpy() for v in learner.model.trainable_variables}
+
+
+def test_after_a_bad_step_the_weights_stay_those_before_it():
+    training = learner(ssd="freeze_batchnorm: true")
+    training.update(batch())
+    before = trained_values(training)
+    bad = {**batch(), "image": batch()["image"] * np.inf}
+    for data in (bad, batch(), bad):
+        training.update(data)
+    assert moved(before, trained_values(training)) == set()
+    assert training.step == 4
+    assert training.bad_step == 2
+    assert training.fault() == "the loss became NaN or infinite at step 2"
+    assert training.first_bad_tensor(bad) == "the input image"
+    assert training.first_bad_tensor(batch()) == ""
+    training.model.get_layer("backbone/conv").bias.assign([np.inf] * 4)
+    assert training.first_bad_tensor(batch()) == "the weight backbone/conv/bias"
+
+
+@pytest.mark.parametrize("clip", ["", "gradient_clipping_by_norm: 10"])
+def test_a_bad_gradient_of_a_sound_loss_is_noticed(clip):
+    # The slope of a root at 0, which training never gets to but for this.
+    training = learner(train=clip)
+    kernel = training.model.get_layer("backbone/conv").kernel
+    training.model.add_loss(lambda: tf.reduce_sum(tf.sqrt(kernel - kernel)))
+    before = trained_values(training)
+    found = training.update(batch())
+    assert np.isfinite(found["Loss/total_loss"])
+    assert moved(before, trained_values(training)) == set()
+    assert training.fault() == "a gradient became NaN or infinite at step 1"
+    assert training.first_bad_tensor(batch()) == "the gradient of backbone/conv/kernel"
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_training_that_goes_on_draws_what_it_would_have_drawn(tmp_path, parts):
+    def made():
+        sampling = "loss { random_example_sampler { positive_sample_fraction: 0.8 } }"
+        return learner(sampling, f"parallel_parts: {parts}")
+
+    def loss(training, number):
+        seeds = tf.constant([[0, 4 * number + i] for i in range(4)], tf.int64)
+        return float(training.update({**batch(), "seed": seeds})["Loss/total_loss"])
+
+    first, again, other = made(), made(), made()
+    loss(first, 1)
+    path = first.checkpoint.write(str(tmp_path / "ckpt-1"))
+    for training in (again, other):
+        training.checkpoint.read(path).assert_consumed()
+    assert loss(first, 2) == loss(again, 2) != loss(other, 3)
 
 
 def test_permanence_of_a_seeded_step():

@@ -12,7 +12,9 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from mnasdet import config, files
+from mnasdet.data import input_pipeline
 from mnasdet.data import label_map as label_maps
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.training import checkpoints, run_files, trainer
@@ -70,14 +72,26 @@ def test_a_nan_is_named_at_its_step_and_reaches_no_checkpoint(pipeline, tmp_path
     monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     sound = trainer.training_set
 
-    def poisoned(*arguments):
-        for step, batch in enumerate(sound(*arguments), start=1):
+    def poisoned(task, pipeline, seed, start=0):
+        for step, batch in enumerate(sound(task, pipeline, seed, start), start=start + 1):
             yield batch | {"image": batch["image"] * (np.nan if step == 7 else 1)}
 
     monkeypatch.setattr(trainer, "training_set", poisoned)
     with pytest.raises(trainer.DivergedError) as caught:
         trainer.train(pipeline, tmp_path)
-    assert "the loss became NaN or infinite at step 7;" in str(caught.value)
+    ids = input_pipeline.training_dataset(
+        pipeline.train_input_reader,
+        resizer=ImageResizer((8, 8)),
+        batch_size=8,
+        augmentations=(),
+        transform=lambda example: example["source_id"],
+        seed=0,
+    )
+    seen = next(iter(ids.skip(6))).numpy().astype(str)
+    assert (
+        "the loss became NaN or infinite at step 7; first in the input image; "
+        f"its images: {', '.join(seen[:5])} and 3 more; a lower learning rate"
+    ) in str(caught.value)
     assert f"goes on from {tmp_path}/ckpt-6" in str(caught.value)
     kept = checkpoints.all_in(tmp_path)
     assert [prefix.rpartition("-")[2] for prefix in kept] == ["5", "6"]

@@ -135,6 +135,7 @@ def train(strategy, case):
     weights = checkpoints.variables_by_name(learner.model)
     kernel = weights["backbone/conv/kernel"].numpy()
     return {
+        **(bad_step(learner, strategy) if case == "frozen" else {}),
         "losses": losses,
         "replicas": strategy.num_replicas_in_sync,
         "zeros": float((kernel == 0).mean()),
@@ -148,6 +149,20 @@ def order(strategy, case):
     images = np.arange(BATCH_SIZE).reshape(2, 2, -1)
     alone = case == "accumulated_synchronized" and strategy.num_replicas_in_sync == 1
     return (images.swapaxes(0, 1) if alone else images).reshape(-1)
+
+
+def bad_step(learner, strategy):
+    """Makes a step with an image that is not a number, which the last replica gets."""
+    examples = next(batches())
+    examples["image"][-1] = np.nan
+    data = tf.data.Dataset.from_tensor_slices(examples).batch(BATCH_SIZE, drop_remainder=True)
+    batch = next(iter(strategy.experimental_distribute_dataset(data)))
+    before = [variable.numpy() for variable in learner.model.trainable_variables]
+    learner.update(batch)
+    after = [variable.numpy() for variable in learner.model.trainable_variables]
+    moved = any((one != other).any() for one, other in zip(before, after, strict=True))
+    first = learner.first_bad_tensor(batch)
+    return {"bad_step": learner.bad_step, "moved": moved, "first_bad_tensor": first}
 
 
 def stacked():
