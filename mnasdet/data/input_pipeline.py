@@ -163,6 +163,9 @@ def _epochs(
     if skipping and not list(parsed(None).take(1)):
         raise DataError(f"{_source(reader)}: has no usable record: the pixels of all are damaged")
     kept: tf.data.Dataset | None = None
+    if len(index.files) == 1 or not reader.shuffle:
+        # The files have one order. What is made only once is faster.
+        kept = parsed(None)
     if keeps_images:
         # Ahead of the augmentation, which differs in every epoch. All epochs begin with the order
         # of files of the first one, as there is one cache.
