@@ -152,7 +152,9 @@ def own_pipeline():
     from mnasdet import config
 
     path = FLAGS.pipeline_config_path or beside_model("pipeline.config")
-    if path:
+    # A SavedModel of the OD API has a config of the OD API beside it, and needs none.
+    foreign = FLAGS.saved_model_path and not beside_model("export.json")
+    if path and (FLAGS.pipeline_config_path or not foreign):
         return config.load(path, readers=())
     if not FLAGS.checkpoint_dir:
         return None

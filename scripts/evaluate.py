@@ -16,7 +16,8 @@ as the mAP of large objects where there are none.
 
 --report_dir writes a page, index.html, with precision-recall curves, the confusion of classes and
 pictures, and the same as numbers in evaluation.json. --detections_path writes all detections as
-COCO's JSON of results, by the source_id of the images, for pycocotools or COCO's server; images
+COCO's JSON of results, by the source_id of the images, for pycocotools or COCO's server. Where the
+ids of an annotation file's categories start at 0, those of the results are one higher. Images
 without labels will do for that:
 
   python scripts/evaluate.py --pipeline_config_path=runs/coco/pipeline.config \\
@@ -94,13 +95,17 @@ def main() -> None:
 
     runtime.log_devices()
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
+    check_labels(labels)
     kind = pipeline.model.WhichOneof("model")
     evaluator: Any = Collector(labels) if FLAGS.report_dir else deployment.evaluator(kind, labels)
     judged_on(pipeline, evaluator, *predictor(pipeline))
     if FLAGS.detections_path and not evaluator.coco.num_objects:
         write_detections(evaluator.coco)
         command.print_metrics({}, FLAGS.output)
-        tell("no metrics: the evaluation set has no objects to find")
+        tell(
+            f"no metrics{' and no report' if FLAGS.report_dir else ''}: the evaluation set has no "
+            "objects to find"
+        )
         return
     metrics = evaluator.metrics(per_category=True, all_per_category=True, with_baseline=True)
     if baseline.verdict(metrics):
@@ -132,6 +137,31 @@ def check_flags_of_classifier() -> None:
     for name in ("report_dir", "detections_path"):
         if FLAGS[name].value:
             raise UserError(f"--{name}: is for detectors; a classifier finds no boxes")
+
+
+def check_labels(labels: dict[int, str]) -> None:
+    """Compares the classes of an exported model with those of the evaluation set.
+
+    Other names for its classes would give metrics that are wrong and plausible.
+    """
+    from mnasdet.data import label_map
+    from mnasdet.tflite import interpreter
+
+    if FLAGS.checkpoint_dir:
+        return  # Loading it compares.
+    if FLAGS.saved_model_path:
+        # The export's folder, or saved_model/ in it.
+        model = Path(FLAGS.saved_model_path).resolve()
+        paths = [folder / "label_map.pbtxt" for folder in (model, model.parent)]
+        held = next((label_map.load(path) for path in paths if path.exists()), {})
+    else:
+        held = interpreter.labels(FLAGS.tflite_path)
+    if held and (differences := list(label_map.differences(held, labels, "the model"))):
+        path = FLAGS.saved_model_path or FLAGS.tflite_path
+        raise UserError(
+            f"{path}: was trained for other classes: {differences[0]}; give the --label_map that "
+            "it was trained with"
+        )
 
 
 def predictor(pipeline):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from google.protobuf import text_format
 
@@ -52,6 +52,18 @@ def load(path: str | os.PathLike[str]) -> dict[int, str]:
     if not names:
         raise DataError(f"{path}: the label map has no item; {_EXPECTED}")
     return dict(sorted(names.items()))
+
+
+def differences(held: Mapping[int, str], given: Mapping[int, str], holder: str) -> Iterator[str]:
+    """Yields a line for each class that two label maps name differently, or that only one has.
+
+    Args:
+      holder: what has the first, for the lines: "the folder".
+    """
+    for class_id in sorted(held.keys() | given.keys()):
+        there, here = (names.get(class_id, "no class") for names in (held, given))
+        if there != here:
+            yield f"class {class_id} is {there!r} in {holder}, {here!r} in the label map"
 
 
 def load_ids(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, int]]:

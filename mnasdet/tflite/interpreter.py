@@ -181,8 +181,8 @@ def detection_function(
 
 def labels(path: str | os.PathLike) -> dict[int, str]:
     """Returns the class names that a graph of `export` holds, by class id; none without any."""
-    has_suppression = TfliteModel(path).output_names == sorted(NMS_OUTPUTS)
-    return metadata.read_labels(path, background=not has_suppression)
+    # Raw predictions of a detector have a slot for the background; a classifier's have none.
+    return metadata.read_labels(path, background=CLASS_LOGITS in TfliteModel(path).output_names)
 
 
 def _as_of_detector(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

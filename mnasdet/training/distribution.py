@@ -31,6 +31,16 @@ _EXAMPLE = (
 _TRAINING_TASKS = ("chief", "worker")
 
 
+# TensorFlow's errors about another process. An own fault, as full memory, is none of them.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
+
 class WorkerLostError(UserError):
     """Another worker of a training ended or is out of reach."""
 
@@ -161,6 +171,17 @@ class Workers:
         """Returns for each flag whether any worker has set it; all have to ask at the same time."""
         return [total > 0 for total in self._totals([int(flag) for flag in flags])]
 
+    def of_first(self, value: float) -> float:
+        """Returns the number of the first worker; all have to ask at the same time.
+
+        What decides whether a training ends or saves has to be the same number everywhere.
+        """
+        if self._count == 1:
+            return value
+        replicas = self._strategy.num_replicas_in_sync // self._count
+        own = value if self._place == 0 else 0.0
+        return float(self._sum(tf.constant([own])).numpy()[0]) / replicas
+
     def check_same(self, number: int, meaning: str) -> None:
         """Raises UserError unless all workers have the same number."""
         replicas = self._strategy.num_replicas_in_sync if self._count > 1 else 1
@@ -215,7 +236,7 @@ def naming_lost(config: train_pb2.Distribution, model_dir: str | Path | None) ->
     """
     try:
         yield
-    except tf.errors.OpError as error:
+    except _LOST as error:
         if not config.HasField("multi_worker"):
             raise
         saved = f"; they go on from the newest checkpoint of {model_dir}" if model_dir else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from mnasdet.protos import train_pb2
@@ -25,7 +26,7 @@ class EarlyStopping:
         self._patience, self._min_gain = evaluations_without_gain, min_gain
         # In variables, to be saved in the same moment as the weights that they belong to: with
         # another file, a run killed between the two would go on from the wrong count.
-        self._best = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
+        self._best = tf.Variable(-math.inf, trainable=False)
         self._waited = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._state = tf.train.Checkpoint(best=self._best, waited=self._waited)
 
@@ -36,7 +37,8 @@ class EarlyStopping:
 
     def add(self, value: float) -> None:
         """Adds the result of an evaluation; more is better."""
-        if value > float(self._best.numpy()) + self._min_gain:
+        # In the variable's precision: a value is no gain above itself.
+        if np.float32(value) > self._best.numpy() + np.float32(self._min_gain):
             self._best.assign(value)
             self._waited.assign(0)
         else:

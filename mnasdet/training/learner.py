@@ -90,9 +90,7 @@ class Learner:
             self._clusters.trained(self._variables) if self._clusters else self._variables
         )
         self._optimizer = precision.scaling(self._optimizer, train_config)
-        if isinstance(self._optimizer, tf_keras.mixed_precision.LossScaleOptimizer):
-            # A gradient that overflows is a sign to lower the scale: it leaves out that step.
-            del self._bad_steps[_NORM]
+        self._frozen, self._observed_steps = frozen, quantization_delay
         weights = checkpoints.variables_by_name(self.model)
         self._averages: dict[str, tf.Variable] = {}
         self._decay = train_config.optimizer.moving_average_decay
@@ -253,15 +251,19 @@ class Learner:
                 return f"{name} became NaN or infinite, at step {self.step} at the latest"
         return ""
 
-    def first_bad_tensor(self, batch: dict[str, tf.Tensor]) -> str:
+    def first_bad_tensor(self, batch: dict[str, tf.Tensor]) -> str | None:
         """Makes the losses and gradients of `bad_step` again and says which was bad first.
 
         Args:
           batch: that of the step, as for `update`.
 
         Returns:
-          The name of the first tensor that is NaN or infinite; empty if all are finite now.
+          The name of the first tensor that is NaN or infinite; empty if all are finite now, None
+          where that cannot be found out: one operation at a time, replicas sum nothing inside the
+          network, and a TPU runs nothing.
         """
+        if self._sums_inside or isinstance(self._strategy, tf.distribute.TPUStrategy):
+            return None
         found: list[str] = []
         steps = self._train_config.gradient_accumulation_steps
         losses = parts.side_by_side(
@@ -277,8 +279,21 @@ class Learner:
                 )
                 found.append(tensor)
 
-        self._strategy.run(look, args=(batch,))
+        with self._as_in(self.bad_step):
+            self._strategy.run(look, args=(batch,))
         return next(filter(None, found), "")
+
+    @contextlib.contextmanager
+    def _as_in(self, step: int) -> Iterator[None]:
+        """Lets the network compute as it does in a step of the training."""
+        with contextlib.ExitStack() as stack:
+            if self._frozen and step <= self._frozen.until:
+                stack.enter_context(self._leaving(self._frozen))
+            if step <= self._observed_steps:
+                from mnasdet.networks.fake_quantization import observing
+
+                stack.enter_context(observing())
+            yield
 
     def _replica_update(
         self, differentiated: Differentiated, batch: dict[str, tf.Tensor]
@@ -308,7 +323,7 @@ class Learner:
 
         shares[_LOSS] = tf.add_n(list(shares.values()))
         values = dict(zip(shares, distribution.summed(list(shares.values())), strict=True))
-        values[_NORM] = norm
+        values[_NORM] = precision.judged(self._optimizer, norm)
         # From a bad step on, the weights stay those that it was made with, so that it can be made
         # again.
         is_sound = tf.reduce_all(

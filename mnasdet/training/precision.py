@@ -85,5 +85,17 @@ def unscaled(optimizer: optimizers.Optimizer, gradients: list[tf.Tensor]) -> lis
     return optimizer.get_unscaled_gradients(gradients) if _scales(optimizer) else gradients
 
 
+def judged(optimizer: optimizers.Optimizer, norm: tf.Tensor) -> tf.Tensor:
+    """Returns the norm of unscaled gradients by which a step is sound or not.
+
+    One that overflows is 0 while there is a lower scale: the optimizer takes that and leaves out
+    the step.
+    """
+    if not _scales(optimizer):
+        return norm
+    overflows = ~tf.math.is_finite(norm) & (optimizer.loss_scale > 1.0)
+    return tf.where(overflows, 0.0, norm)
+
+
 def _scales(optimizer: optimizers.Optimizer) -> bool:
     return isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)

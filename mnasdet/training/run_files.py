@@ -109,14 +109,8 @@ def check_usable(folder: Path, blueprint: Blueprint, labels: Mapping[int, str]) 
 
 def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
     path = folder / LABEL_MAP_FILE
-    if not path.exists():
-        return
-    # Through both maps: a class that only one of them has is a difference, too.
-    held = label_maps.load(path)
-    for class_id in sorted(held.keys() | labels.keys()):
-        there, here = (names.get(class_id, "no class") for names in (held, labels))
-        if there != here:
-            yield f"class {class_id} is {there!r} in the folder, {here!r} in the label map"
+    if path.exists():
+        yield from label_maps.differences(label_maps.load(path), labels, "the folder")
 
 
 def _architecture(folder: Path) -> architecture_pb2.Architecture | None:

@@ -140,7 +140,8 @@ def _train(
         workers = distribution.Workers(train_config.distribution)
         with precision.building(train_config):
             task = models.build(blueprint)
-        warm_start(task.model, train_config)
+        if not (place and checkpoints.all_in(place.source)):
+            warm_start(task.model, train_config)
         learner = Learner(
             task,
             train_config,
@@ -386,7 +387,7 @@ class _Run:
         advice = "a lower learning rate, a longer warm-up or gradient clipping may help"
         if self._place and (kept := checkpoints.all_in(self._place.written)):
             newest = f"{self._place.name}/{Path(kept[-1]).name}"
-            advice += f"; the same command goes on from {newest}, another --model_dir starts anew"
+            advice += f"; changed, it goes on from {newest}, and another --model_dir starts anew"
         raise DivergedError(f"training diverged: {fault}; {advice}")
 
     def _explanation(self, step: int) -> str:
@@ -394,11 +395,13 @@ class _Run:
         # The input is a function of the step, so that its batch can be made again.
         batches = training_set(self._task, self._pipeline, self._seed, step - 1)
         tensor = self._learner.first_bad_tensor(next(iter(batches)))
-        first = f"first in {tensor}" if tensor else "all of it is finite when it is made again"
+        first = f"first in {tensor}; " if tensor else ""
+        if tensor == "":
+            first = "all of it is finite when it is made again; "
         named = _batches(self._task, self._pipeline, self._seed, step - 1, lambda e: e["source_id"])
         images = [shown(name.decode("utf-8", "replace")) for name in next(iter(named)).numpy()]
         more = f" and {len(images) - _MAX_NAMED} more" if len(images) > _MAX_NAMED else ""
-        return f"{first}; its images: {', '.join(images[:_MAX_NAMED])}{more}"
+        return f"{first}its images: {', '.join(images[:_MAX_NAMED])}{more}"
 
     def _count_seconds(self) -> float:
         """Adds the time since the clock was started to that of training, and returns it."""
@@ -428,7 +431,12 @@ class _Run:
                 self._summaries.predictions(
                     step, self._task, self._predict, self._evaluation_set, evaluation
                 )
-        self._metrics |= {"step": step, "train_seconds": round(self._train_seconds, 1)}
+        value = self._workers.of_first(self._metrics[objective])
+        self._metrics |= {
+            objective: value,
+            "step": step,
+            "train_seconds": round(self._train_seconds, 1),
+        }
         name = metric_text.display_name(objective)
         logging.info("step %d  %s %.4f", step, name, self._metrics[objective])
         self._summaries.scalars(step, self._metrics)

@@ -268,6 +268,20 @@ def test_its_metrics_are_those_of_the_checkpoint(exported, trained, folder, tmp_
     assert html.count('<div class="example">') == len(SIZES)
 
 
+def test_other_classes_than_those_of_the_model_are_refused(exported, folder, tmp_path):
+    """Their metrics would be wrong and plausible."""
+    swapped = {1: NAMES[2], 2: NAMES[1], **{n: name for n, name in NAMES.items() if n > 2}}
+    (tmp_path / "swapped.pbtxt").write_text(label_map.to_text(swapped))
+    done = run(
+        "evaluate",
+        f"--pipeline_config_path={folder / 'pipeline.config'}",
+        f"--saved_model_path={exported}",
+        f"--label_map={tmp_path / 'swapped.pbtxt'}",
+        status=1,
+    )
+    assert "class 1 is 'class 1' in the model, 'class 2' in the label map" in done.stderr
+
+
 class _Stranger(tf.Module):
     """Has the OD API's signature, and finds one box in every picture: its left half."""
 

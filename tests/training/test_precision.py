@@ -97,3 +97,14 @@ def test_a_checkpoint_has_the_names_and_types_of_one_in_float32(tmp_path):
 def test_the_precision_of_a_config(text, expected):
     config = text_format.Parse(text, train_pb2.TrainConfig())
     assert precision.of_config(config) == train_pb2.TrainConfig.Precision.Value(expected)
+
+
+def test_a_gradient_that_is_bad_at_every_scale_ends_the_training():
+    """Else every step would be left out, and the training would learn nothing to its end."""
+    scaling, *_ = learner("precision: FLOAT16")
+    optimizer = scaling._optimizer
+    bad = tf.constant(np.nan)
+    assert precision.judged(optimizer, bad) == 0.0
+    optimizer._loss_scale._current_loss_scale.assign(1.0)
+    assert np.isnan(precision.judged(optimizer, bad))
+    assert precision.judged(optimizer, tf.constant(3.0)) == 3.0

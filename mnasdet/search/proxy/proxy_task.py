@@ -13,11 +13,7 @@ def prepare(
     """Returns the pipeline of the children.
 
     It is the config's, started from weights that are trained into `folder` first if
-    `pretrain_config` says so. Interrupted, that training goes on. The best architecture's own
-    training starts from them as well, unless it has its own.
-
-    Children differ in their layers, so they start from those that fit, unless the config has a
-    `min_matched_share`.
+    `pretrain_config` says so. Interrupted, that training goes on.
     """
     search_config = pipeline.search_config
     if not search_config.HasField("pretrain_config"):
@@ -30,22 +26,26 @@ def prepare(
     trainer.train(pretraining, folder, seed=search_config.seed)
     children = _copy(pipeline)
     children.train_config.fine_tune_checkpoint = checkpoints.find(folder)
-    if search_config.HasField("retrain_config"):
-        retraining = children.search_config.retrain_config
-        retraining.fine_tune_checkpoint = (
-            retraining.fine_tune_checkpoint or children.train_config.fine_tune_checkpoint
-        )
     return from_what_fits(children)
 
 
 def from_what_fits(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the pipeline with no least share of matching variables, unless it has one."""
+    """Returns the pipeline of children and a winner that start from the weights that fit.
+
+    Children differ in their layers, so no share of matching variables is asked for, unless the
+    config has one. The winner's training starts as the children's do, unless it says otherwise: an
+    empty `fine_tune_checkpoint` is random weights.
+    """
     copy = _copy(pipeline)
     trainings = [copy.train_config]
     if copy.search_config.HasField("retrain_config"):
-        trainings.append(copy.search_config.retrain_config)
+        retraining = copy.search_config.retrain_config
+        if not retraining.HasField("fine_tune_checkpoint"):
+            for field in ("fine_tune_checkpoint", "fine_tune_checkpoint_type"):
+                setattr(retraining, field, getattr(copy.train_config, field))
+        trainings.append(retraining)
     for training in trainings:
         if training.fine_tune_checkpoint and not training.HasField("min_matched_share"):
             training.min_matched_share = 0.0

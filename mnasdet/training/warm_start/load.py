@@ -147,6 +147,7 @@ def _load_foreign(
         list(found.misshapen.values()),
         len(found.optional),
         found.differences,
+        found.unused,
     )
     report.check(share)
     for name, value in found.values.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +58,17 @@ class _Pattern:
 
 @dataclass(frozen=True)
 class _Rule:
+    part: str
     ours: _Pattern
     theirs: str
     optional: bool
     batch_norm_epsilon: float
+
+    @functools.cached_property
+    def names(self) -> re.Pattern[str]:
+        """Returns what the names of the source's layers look like, whatever their numbers."""
+        pieces = re.split(r"\{[^}]*\}", self.theirs)
+        return re.compile(r"\d+".join(map(re.escape, pieces)))
 
     def apply(self, layer: str) -> Layer | None:
         """Returns the source's layer for one of ours; None where the rule is not for it."""
@@ -130,6 +137,22 @@ class NameMap:
         known = self._variables.get(variable)
         return [f"{layer.name}{ending}" for ending in known.theirs] if known else []
 
+    def is_of_part(self, name: str, parts: Collection[str]) -> bool:
+        """Tells whether a variable of a source has the place of one in these parts of a model.
+
+        It may be of a layer that the model has not: a block past its last one. Layers that a model
+        can do without do not count.
+        """
+        for variable in self._variables.values():
+            for ending in variable.theirs:
+                layer = name.removesuffix(ending)
+                if layer != name and any(
+                    rule.part in parts and not rule.optional and rule.names.fullmatch(layer)
+                    for rule in self._rules
+                ):
+                    return True
+        return False
+
     def absent(self, variable: str) -> float | None:
         """Returns the value of a variable that a source leaves out; None: it must not."""
         known = self._variables.get(variable)
@@ -164,7 +187,8 @@ def _rule(ours: str, theirs: str, group: name_map_pb2.Group, proto: name_map_pb2
     if missing := wanted - pattern.expression.groupindex.keys():
         raise ConfigError(f'"{theirs}" has the placeholder {min(missing)}, which "{ours}" has not')
     own = group if group.HasField("batch_norm_epsilon") else proto
-    return _Rule(pattern, theirs, group.optional, own.batch_norm_epsilon)
+    part = ours.partition("/")[0]
+    return _Rule(part, pattern, theirs, group.optional, own.batch_norm_epsilon)
 
 
 def _pattern(ours: str) -> _Pattern:

@@ -39,6 +39,7 @@ class Transfer:
       unmatched: our variables that the source has not.
       misshapen: our variables that have another shape there, each with both shapes.
       optional: those of the two that the model can do without.
+      unused: the source's variables of those parts that have no place in the model.
       differences: what the weights cannot make up for.
     """
 
@@ -46,6 +47,7 @@ class Transfer:
     unmatched: list[str] = field(default_factory=list)
     misshapen: dict[str, str] = field(default_factory=dict)
     optional: set[str] = field(default_factory=set)
+    unused: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
 
@@ -111,6 +113,7 @@ class _Transferring:
         self._source = source
         self._map = name_map
         self._images = name_map.proto.images
+        self._used: set[str] = set()
 
     def result(self, parts: Collection[str]) -> Transfer:
         found = Transfer()
@@ -118,6 +121,12 @@ class _Transferring:
         for name, shape in self._shapes.items():
             if _part(name) not in (parts or known):
                 continue
+            # What has another shape is no variable without a place.
+            self._used.update(
+                there
+                for one in self._map.layers(_layer_of(name))
+                for there in self._map.names(one, name.rpartition("/")[2])
+            )
             layer, _, variable = name.rpartition("/")
             there = self._layer(layer, variable)
             if there is None:
@@ -129,6 +138,11 @@ class _Transferring:
                 continue
             if any(one.optional for one in self._map.layers(layer)):
                 found.optional.add(name)
+        found.unused += [
+            name
+            for name in self._source.shapes
+            if name not in self._used and self._map.is_of_part(name, parts or known)
+        ]
         found.differences += self._differences(found.values)
         return found
 
@@ -176,6 +190,7 @@ class _Transferring:
     def _raw(self, layer: Layer, variable: str) -> np.ndarray:
         """Returns a variable as the source has it, in our layout."""
         if name := self._name(layer, variable):
+            self._used.add(name)
             value = self._source.get(name).astype(np.float64)
             if variable in _KERNELS:
                 return _laid_out(value, variable, self._map.proto.kernel_layout)

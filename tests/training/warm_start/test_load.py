@@ -135,6 +135,14 @@ def test_the_children_and_the_winner_of_a_search_take_what_fits(pipeline):
     blueprint = config.resolve(children)
     full = winner.retraining(children, blueprint.architecture)
     assert len(started(full)[0].matched) == len(report.matched)
+    # The winner starts as the children do where its training does not say how, and from random
+    # weights where it says so.
+    settings.retrain_config.ClearField("fine_tune_checkpoint")
+    inherited = proxy_task.prepare(pipeline, "no folder is needed").search_config.retrain_config
+    assert inherited == children.search_config.retrain_config
+    settings.retrain_config.fine_tune_checkpoint = ""
+    scratch = proxy_task.prepare(pipeline, "no folder is needed").search_config.retrain_config
+    assert not scratch.fine_tune_checkpoint
     # What the config asks for itself holds.
     pipeline.train_config.min_matched_share = 0.9
     with pytest.raises(CheckpointError, match="of the 255 variables of the backbone"):

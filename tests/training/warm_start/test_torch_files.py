@@ -112,3 +112,22 @@ def test_every_feature_is_that_of_the_original(tmp_path, name):
         check_close(found[str(level)], expected[size].numpy(), f"level {level}")
     check_close(found["last"], last.numpy(), "last")
     check_close(found["logits"], logits.numpy(), "logits")
+
+
+def test_a_file_of_a_deeper_network_is_told(tmp_path, caplog):
+    """Every variable finds its value, and yet the features are not those of the file."""
+    net = torch.Network(1e-5, grey=None)
+    resnet(34)(net, tf.zeros((1, SIDE, SIDE, 3)))
+    save_file(net.weights, tmp_path / "model.safetensors")
+    report = load.load(built("resnet { depth: 18 }", 0), tmp_path / "model.safetensors")
+    assert (report.unmatched, report.misshapen) == ([], [])
+    # Eight blocks of two convolutions with a batch normalisation each.
+    assert len(report.unused) == 8 * 2 * (1 + 4)
+    assert {name.rpartition(".")[0].rpartition(".")[0] for name in report.unused} == {
+        *(f"layer1.{block}" for block in (2,)),
+        *(f"layer2.{block}" for block in (2, 3)),
+        *(f"layer3.{block}" for block in (2, 3, 4, 5)),
+        *(f"layer4.{block}" for block in (2,)),
+    }
+    (warning,) = (record for record in caplog.records if record.levelname == "WARNING")
+    assert "80 variables of the file have no place here (layer1.2." in warning.getMessage()
