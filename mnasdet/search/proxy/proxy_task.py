@@ -44,7 +44,8 @@ def from_what_fits(
         retraining = copy.search_config.retrain_config
         if not retraining.HasField("fine_tune_checkpoint"):
             for field in ("fine_tune_checkpoint", "fine_tune_checkpoint_type"):
-                setattr(retraining, field, getattr(copy.train_config, field))
+                if copy.train_config.HasField(field):
+                    setattr(retraining, field, getattr(copy.train_config, field))
         trainings.append(retraining)
     for training in trainings:
         if training.fine_tune_checkpoint and not training.HasField("min_matched_share"):
