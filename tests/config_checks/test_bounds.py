@@ -35,16 +35,17 @@ UNREAD = {
     "model.architecture.image_size",
 }  # fmt: skip
 LIMITS = {
-    # Something is smaller where it is larger than all there is: files, records, boxes, anchors.
+    # Something is smaller where it is larger than all there is: files, records, boxes, anchors. More
+    # GPUs than there are end a training before it begins.
     "shuffle_buffer_size", "filenames_shuffle_buffer_size", "sample_1_of_n_examples",
     "num_readers", "max_num_boxes_to_visualize", "max_target_pixels", "num_hard_examples",
     "max_negatives_per_positive", "min_negatives_per_image", "max_memory_mb",
-    "limits.max_params", "limits.max_multiply_adds", "limits.max_file_size",
+    "limits.max_params", "limits.max_multiply_adds", "limits.max_file_size", "num_gpus",
 }  # fmt: skip
 STEPS = {
     # Steps and trials are counted one by one.
     "num_trials", "eval_every_n_steps", "checkpoint_every_n_steps", "decay_steps", "burnin_steps",
-    "step", "total_steps", "frequency", "num_steps", "warmup_steps",
+    "step", "total_steps", "frequency", "num_steps", "warmup_steps", "evaluations_without_gain",
 }  # fmt: skip
 
 # Read in place of these: of model.ssd, and model.architecture.

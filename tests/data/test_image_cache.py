@@ -42,7 +42,7 @@ def test_what_is_kept(monkeypatch, free, options, expected):
 
 
 def test_it_is_said_how_much(monkeypatch, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     keeps(monkeypatch, 500 * MB)
     keeps(monkeypatch, 100 * MB)
     assert [record.getMessage() for record in caplog.records] == [

@@ -69,7 +69,7 @@ def stopping_pipeline(tiny_pipeline):
 def test_a_killed_child_of_a_search_ends_where_it_would_have_and_stays_ended(
     stopping_pipeline, tmp_path, caplog
 ):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     stopping_pipeline.train_config.num_steps = 3
     trainer.train(stopping_pipeline, tmp_path)
     stopping_pipeline.train_config.num_steps = 8

@@ -57,7 +57,7 @@ def started(pipeline):
 
 
 def test_a_detector_takes_the_whole_backbone(pipeline, torch_file, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         report, model, before = started(pipeline)
     weights, path = torch_file
     for name, variable in checkpoints.variables_by_name(model).items():
@@ -180,7 +180,7 @@ def test_our_own_checkpoints_report_the_same(pipeline, tmp_path, caplog):
     prefix = tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights}).save(str(tmp_path / "ckpt"))
     pipeline.train_config.fine_tune_checkpoint = prefix
     pipeline.model.ssd.num_classes += 1
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="absl"):
         report, _, _ = started(pipeline)
     assert len(report.misshapen) == 2
     assert len(report.matched) == len(weights) - 2
