@@ -35,8 +35,8 @@ UNREAD = {
     "model.architecture.image_size",
 }  # fmt: skip
 LIMITS = {
-    # Something is smaller where it is larger than all there is: files, records, boxes, anchors. More
-    # GPUs than there are end a training before it begins.
+    # Something is smaller where it is larger than all there is: files, records, boxes, anchors.
+    # More GPUs than there are end a training before it begins.
     "shuffle_buffer_size", "filenames_shuffle_buffer_size", "sample_1_of_n_examples",
     "num_readers", "max_num_boxes_to_visualize", "max_target_pixels", "num_hard_examples",
     "max_negatives_per_positive", "min_negatives_per_image", "max_memory_mb",

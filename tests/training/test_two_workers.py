@@ -102,7 +102,7 @@ def test_two_workers_are_one_end_together_and_go_on(tmp_path):
     model_dir, alone = tmp_path / "run", tmp_path / "alone"
     with Workers(tmp_path, model_dir) as workers:
         workers.wait_for_step(model_dir, STEPS)
-        # Two hundred steps later, the last bits of their sums would have made other weights of them.
+        # Hundreds of steps later, the last bits of the sums would have made other weights of it.
         copied = copy_newest(model_dir, tmp_path / "copied")
         # The first one writes; the other one is told to stop.
         workers.processes[1].send_signal(signal.SIGTERM)
