@@ -246,9 +246,6 @@ def run(main: Callable[[], int | None]) -> None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     # Workers of a search, or two commands, may share a GPU; none takes all of its memory at once.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    # TensorFlow itself asks for oneDNN on Intel's newer processors alone. On an EPYC, too, a
-    # training step takes two thirds of the time with it; the same seed gives the same bits.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     terminal.set_up()
     signal.signal(signal.SIGTERM, _terminate)
     command = main.__globals__

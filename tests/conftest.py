@@ -15,8 +15,6 @@ from tests.tflite.adb_daemon import Phone, require_adb, run_adb
 _CACHE = tempfile.TemporaryDirectory(prefix="mnasdet-tests-")
 os.environ["MNASDET_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As in the commands, whose results some tests compare with those of their own process.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from mnasdet.search.executors import warm_process
 from tests.integration.commands import ROOT, command, run
 
 # As pip's entry points start a command.
@@ -285,28 +284,3 @@ def test_a_signal_says_how_to_go_on(number, reason):
     _, told = process.communicate(timeout=60)
     assert told == f"error: {reason}; the same command with --resume goes on\n"
     assert process.returncode == 1
-
-
-KERNELS = """
-"Prints."
-import os
-from mnasdet.scripts import command
-
-def main():
-    print(os.environ["TF_ENABLE_ONEDNN_OPTS"])
-
-command.run(main)
-"""
-
-
-@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("0", "0")])
-def test_commands_and_workers_ask_for_the_same_kernels(given, used, monkeypatch):
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if given:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
-    done = subprocess.run(
-        [sys.executable, "-c", KERNELS], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout == f"{used}\n"
-    environment = {**warm_process._ENVIRONMENT, **os.environ}
-    assert environment["TF_ENABLE_ONEDNN_OPTS"] == used

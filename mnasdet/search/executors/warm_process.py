@@ -40,8 +40,6 @@ _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # Spares TensorFlow from loading Keras 3.
     "TF_USE_LEGACY_KERAS": "1",
-    # As in the commands: what a search finds and what it trains anew have the same kernels.
-    "TF_ENABLE_ONEDNN_OPTS": "1",
     # Several workers may share a GPU; none may take all of its memory at once.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
