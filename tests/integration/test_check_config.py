@@ -78,7 +78,7 @@ def test_says_what_the_coco_config_builds(inputs):
 def test_json_is_all_there_is_on_standard_output(inputs):
     done = check_config(SEARCH, *inputs, "--format=json")
     summary = json.loads(done.stdout)
-    assert summary["num_steps"] == 34688
+    assert summary["num_steps"] == 34777
     assert summary["batch_size"] == 64
     assert summary["learning_rate"] == (
         "linearly from 0, 0.04 from step 1734, 0.004 from step 27750"
