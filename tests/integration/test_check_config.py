@@ -81,7 +81,7 @@ def test_json_is_all_there_is_on_standard_output(inputs):
     assert summary["num_steps"] == 34777
     assert summary["batch_size"] == 64
     assert summary["learning_rate"] == (
-        "linearly from 0, 0.04 from step 1734, 0.004 from step 27750"
+        "linearly from 0, 0.04 from step 1739, 0.004 from step 27822"
     )
     assert sum(part["params"] for part in summary["parts"].values()) == summary["params"]
     assert summary["structure"].startswith(
