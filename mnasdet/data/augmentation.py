@@ -64,7 +64,7 @@ _FUNCTIONS: dict[str, Callable[..., Example]] = {
     )
 }
 
-# What takes an `Undecoded` image: the part to decode is drawn ahead of the pixels.
+# These take an `Undecoded` image: the part to decode is drawn ahead of the pixels.
 _CROPS = {
     "random_mosaic",
     "random_crop_image",

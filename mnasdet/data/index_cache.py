@@ -28,7 +28,7 @@ from mnasdet.errors import UserError
 # Less is looked at in about a second.
 LEAST_BYTES = 200_000_000
 
-# Of COCO's size, all of them together have about a gigabyte.
+# Record files of COCO's size have about a gigabyte in all.
 _MOST_FILES = 32
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -36,7 +36,7 @@ _BYTES, _LENGTHS = "/bytes", "/lengths"
 
 
 class Stamp(NamedTuple):
-    """What tells a state of a file from any other, without reading it.
+    """Tells a state of a file from any other, without reading it.
 
     Attributes:
       changed: when the system last changed the file or its name, in ns. A copy that keeps the

@@ -20,7 +20,7 @@ import tensorflow as tf
 from mnasdet.data.crop_augmentation import keep_visible
 from mnasdet.data.geometric_augmentation import Example
 
-# What moves an image. For (x, y) of the result, about the centre, the place in the image: the rows
+# Matrices that move an image. For (x, y) of the result, about the centre, the place in the image: the rows
 # of a matrix, and a shift (y, x) in shares of the image's sides.
 _Move = tuple[list[tf.Tensor | float], tuple[tf.Tensor | float, tf.Tensor | float]]
 

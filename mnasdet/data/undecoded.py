@@ -56,7 +56,7 @@ def cut(image: Image, begin: tf.Tensor, size: tf.Tensor) -> Image:
     """Returns the window of `size` at `begin`."""
     if not isinstance(image, Undecoded):
         return tf.slice(image, tf.concat([begin, [0]], 0), tf.concat([size, [3]], 0))
-    # What is first in a mirrored picture is last in the stored one.
+    # The first column of a mirrored picture is the last of the stored one.
     stored = tf.where(image.mirrored, image.window - begin - size, begin)
     return image._replace(begin=image.begin + stored, window=size)
 

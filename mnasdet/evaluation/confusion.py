@@ -1,4 +1,4 @@
-"""What a detector takes the objects of each class for."""
+"""Counts what a detector takes the objects of each class for."""
 
 from __future__ import annotations
 

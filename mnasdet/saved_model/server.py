@@ -27,7 +27,7 @@ Outputs = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 class Server(tf.Module):
-    """What a SavedModel holds: `function` for each input type.
+    """Holds what a SavedModel serves: `function` for each input type.
 
     Called as the OD API's exported models are, it is the function of its own input type.
     """

@@ -57,7 +57,7 @@ class _ByVariable(tf_keras.optimizers.legacy.Optimizer):
         if treatment != Treatment():
             coefficients = coefficients | self._changed(coefficients, treatment)
         if self.weight_decay and name.endswith("kernel"):
-            # Of the weights as they are before the update (Loshchilov and Hutter, algorithm 2).
+            # By the weights as they are before the update (Loshchilov and Hutter, algorithm 2).
             var.assign_sub(coefficients["lr_t"] * self.weight_decay * var)
         return super()._resource_apply_dense(grad, var, apply_state={key: coefficients})
 

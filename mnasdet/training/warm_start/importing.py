@@ -38,7 +38,7 @@ def import_checkpoint(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Pa
     checkpoint_writer.save(tf.train.Checkpoint(**weights), folder, step=0, max_to_keep=1)
     written = pipeline_pb2.TrainEvalPipelineConfig()
     written.CopyFrom(pipeline)
-    # What starts from the checkpoint needs the file no more.
+    # A training from the checkpoint needs the file no more.
     written.train_config.ClearField("fine_tune_checkpoint")
     run_files.write(folder, blueprint, written, labels)
     return report

@@ -28,7 +28,7 @@ FORMAT = "a Keras file"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 
-# What a .keras file has in it.
+# The members of a .keras file.
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 
 # The group of a layer's variables, whose names there are their places in the layer, by its kind.

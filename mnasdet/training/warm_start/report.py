@@ -1,4 +1,4 @@
-"""What a warm start took over, and what it did not."""
+"""Tells what a warm start took over, and what it did not."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ FORMAT = "a TensorFlow checkpoint"
 # The endings of a checkpoint's files.
 _ENDING = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
-# What TF1's first format ends with: it is one file, a table of LevelDB. slim's ResNets have it.
+# TF1's first format ends with it: it is one file, a table of LevelDB. slim's ResNets have it.
 _LEVELDB = bytes.fromhex("57fb808b247547db")
 
 # In the object graph of every checkpoint of TF2, and the counters of both.

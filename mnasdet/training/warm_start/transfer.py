@@ -121,7 +121,7 @@ class _Transferring:
         for name, shape in self._shapes.items():
             if _part(name) not in (parts or known):
                 continue
-            # What has another shape is no variable without a place.
+            # A variable of another shape has a place, too.
             self._used.update(
                 there
                 for one in self._map.layers(_layer_of(name))
