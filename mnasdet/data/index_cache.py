@@ -28,7 +28,7 @@ from mnasdet.errors import UserError
 # Less is looked at in about a second.
 LEAST_BYTES = 200_000_000
 
-# Record files of COCO's size have about a gigabyte in all.
+# As many indexes of COCO's size have about a gigabyte in all.
 _MOST_FILES = 32
 
 _DIGEST_BYTES = hashlib.sha256().digest_size

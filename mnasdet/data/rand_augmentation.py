@@ -20,8 +20,8 @@ import tensorflow as tf
 from mnasdet.data.crop_augmentation import keep_visible
 from mnasdet.data.geometric_augmentation import Example
 
-# Matrices that move an image. For (x, y) of the result, about the centre, the place in the image: the rows
-# of a matrix, and a shift (y, x) in shares of the image's sides.
+# A movement of an image: for (x, y) of the result, about the centre, the place in the image, by the
+# rows of a matrix and a shift (y, x) in shares of the image's sides.
 _Move = tuple[list[tf.Tensor | float], tuple[tf.Tensor | float, tf.Tensor | float]]
 
 # The level of 1 is this magnitude.
