@@ -127,9 +127,14 @@ def test_a_checkpoint_that_was_never_configured_is_left_out_and_said_so(
     )
 
 
-def test_placeholders_of_a_search_are_left_out_as_well(coco_inputs, caplog):
+def test_placeholders_of_a_search_are_left_out_as_well(coco_inputs, caplog, tmp_path):
+    path = tmp_path / "search.config"
+    path.write_text(
+        f'include: "{SEARCH}"\n'
+        'search_config { retrain_config { fine_tune_checkpoint: "PATH_TO_BE_CONFIGURED/mine" } }'
+    )
     with caplog.at_level("WARNING"):
-        loaded = config.load(SEARCH, **coco_inputs)
+        loaded = config.load(path, **coco_inputs)
     assert not loaded.search_config.retrain_config.HasField("fine_tune_checkpoint")
     for field in ("train_config", "search_config.retrain_config"):
         assert f'{field}.fine_tune_checkpoint is "PATH_TO_BE_CONFIGURED/' in caplog.text
