@@ -23,7 +23,7 @@ _OF_DETECTORS = {
     "eval_input_reader": ("max_number_of_boxes",),
 }
 
-# What changes boxes and no pixels, and what leaves an image several classes.
+# A classifier has no use for steps that change boxes alone, or leave an image several classes.
 _OF_BOXES = ("random_jitter_boxes", "random_mosaic")
 
 

@@ -54,7 +54,7 @@ def pipeline_problems(
       readers: the input readers that will be used.
     """
     root = Section(pipeline, "", [])
-    # What is left of it is a message that no file was read for, of which a part is missing.
+    # Reading a file clears the field: with it, the message is not the whole config.
     if pipeline.include:
         root.report("include", f'is "{pipeline.include[0]}"; config.load reads it, from a file')
     if (model := root.needed("model")) and model.chosen("model"):

@@ -40,7 +40,7 @@ _CHECKPOINTS = (
 
 _OURS = "name a checkpoint of mnasdet, a folder that mnasdet-train wrote or a prefix in it"
 
-# Of the kinds below those whose weights a training can start from.
+# The kinds below whose weights a training can start from.
 _HAVE_WEIGHTS = re.compile("checkpoint|classifier's|Keras file|safetensors|TF2 zoo")
 _IMPORTED = (
     "; fine_tune_checkpoint takes the weights of other programs to start from, and "
