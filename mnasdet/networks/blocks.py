@@ -43,6 +43,7 @@ def conv_bn(
     hyperparams: Hyperparams,
     *,
     strides: int = 1,
+    dilation: int = 1,
     groups: int = 1,
     activation: str = "linear",
     name: str,
@@ -53,6 +54,7 @@ def conv_bn(
         filters,
         kernel_size,
         strides=strides,
+        dilation=dilation,
         groups=groups,
         # A normalisation has an offset of its own, which would make a bias redundant.
         use_bias=hyperparams.normalizer is None,
@@ -70,6 +72,7 @@ def depthwise_conv_bn(
     hyperparams: Hyperparams,
     *,
     strides: int = 1,
+    dilation: int = 1,
     activation: str = "linear",
     name: str,
 ) -> Node:
@@ -78,6 +81,7 @@ def depthwise_conv_bn(
         x,
         kernel_size,
         strides=strides,
+        dilation=dilation,
         use_bias=hyperparams.normalizer is None,
         kernel=hyperparams.depthwise_kernel,
         name=f"{name}/depthwise",

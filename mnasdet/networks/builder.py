@@ -246,6 +246,18 @@ class Builder:
         shape[axis] = sum(node.shape[axis] for node in nodes)
         return self._layer("concat", name, tuple(nodes), tuple(shape), axis=axis)
 
+    def choice(self, candidates: Sequence[Node], *, name: str) -> Node:
+        """Leaves open which of several features it is; one candidate is no choice.
+
+        `networks.choices` reads what is open: a supernet is an ordinary network with choices.
+        """
+        if len(candidates) == 1:
+            return candidates[0]
+        if len({node.shape for node in candidates}) > 1:
+            shapes = ", ".join(str(node.shape) for node in candidates)
+            raise ValueError(f"choice {name}: the candidates' shapes {shapes} differ")
+        return self._layer("choice", name, tuple(candidates), candidates[0].shape)
+
     def _elementwise(self, op: str, x: Node, y: Node, name: str) -> Node:
         if x.shape != y.shape and y.shape != (1, 1, x.channels):
             raise ValueError(f"{op} {name}: shapes {x.shape} and {y.shape} differ")

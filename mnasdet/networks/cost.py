@@ -85,7 +85,7 @@ def _graph_sheet(graph: Graph, seen: set[str]) -> GraphSheet:
     costs = []
     # A layer that several levels share computes at each of them, but is stored once.
     for node in nodes:
-        costs.append(_cost(node, count_weights=node.name not in seen))
+        costs.append(layer_cost(node, count_weights=node.name not in seen))
         seen.add(node.name)
     return GraphSheet(nodes, costs, graph.nodes, graph.times)
 
@@ -103,7 +103,12 @@ def _sum(costs: Iterable[Cost]) -> Cost:
     return Cost(*map(sum, zip(*costs, strict=True)))
 
 
-def _cost(node: Node, count_weights: bool) -> Cost:
+def layer_cost(node: Node, *, count_weights: bool = True) -> Cost:
+    """Returns the cost of one layer.
+
+    Args:
+      count_weights: false for a further use of a layer whose weights are counted already.
+    """
     values = math.prod(node.shape)
     trainable = fixed = multiply_adds = 0
     # Normalisations, activations and additions count no multiply-adds, as in MnasFPN's and

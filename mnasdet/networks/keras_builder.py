@@ -13,6 +13,7 @@ import tf_keras
 from tf_keras import layers
 
 from mnasdet.networks.builder import Node, reachable
+from mnasdet.networks.choices import choices
 from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import (
@@ -25,9 +26,16 @@ from mnasdet.networks.layers import (
     StandardizedDepthwiseConv2D,
     Upsample,
 )
+from mnasdet.networks.mixed import MixedOperation, Mixing, collapsed
 
 
-def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False) -> tf_keras.Model:
+def keras_model(
+    outputs: Any,
+    name: str = "detector",
+    *,
+    quantized: bool = False,
+    mixing: Mixing | None = None,
+) -> tf_keras.Model:
     """Returns a functional model from the graph's inputs to `outputs`.
 
     Its layers compute as tf_keras' global policy says; what it gives is float32 in any case.
@@ -37,8 +45,11 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
         nest of tensors.
       quantized: the model rounds as TFLite does in int8, and learns the ranges in training. It has
         the variables of the plain model, by the same names, and those of the ranges.
+      mixing: how a supernet computes its choices.
     """
     nodes = tf.nest.flatten(outputs)
+    if choices(nodes):
+        nodes = collapsed(nodes)
     inputs = {
         node: tf_keras.Input(node.shape, name=node.name)
         for node in reachable(nodes)
@@ -46,6 +57,8 @@ def keras_model(outputs: Any, name: str = "detector", *, quantized: bool = False
     }
     # One layer a name: nodes of one name are calls of one layer and share its weights.
     make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
+    if mixing:
+        make = functools.partial(_mixed_or, make, mixing)
     tensors = replay(nodes, inputs, _made(nodes, make), finish)
     if tf_keras.mixed_precision.global_policy().compute_dtype != "float32":
         # A layer casts what it is given to its own type.
@@ -102,6 +115,14 @@ def _made(outputs: Sequence[Node], make: Callable[[Node], layers.Layer]) -> dict
         if node.op != "input" and node.name not in made:
             made[node.name] = make(node)
     return made
+
+
+def _mixed_or(make: Callable[[Node], layers.Layer], mixing: Mixing, node: Node) -> layers.Layer:
+    """Makes the layer of a choice, with those of its branches, or another node's by `make`."""
+    if node.op != "mixed":
+        return make(node)
+    own = {one.name: make(one) for branch in node.attrs["branches"] for one in branch.nodes}
+    return MixedOperation(node, own, mixing, name=node.name)
 
 
 def _layer(node: Node, **arguments: Any) -> layers.Layer:
