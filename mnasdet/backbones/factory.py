@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnasdet.backbones import amoebanet, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.backbones import (
+    amoebanet,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    operation_layers,
+    resnet,
+)
 from mnasdet.networks import hyperparams
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
@@ -17,6 +24,7 @@ _BACKBONES: dict[str, Callable[..., BackboneFeatures]] = {
     "mnasnet": mnasnet.from_proto,
     "resnet": resnet.from_proto,
     "amoebanet_d": amoebanet.from_proto,
+    "operation_layers": operation_layers.from_proto,
 }
 
 

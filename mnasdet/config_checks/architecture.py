@@ -14,6 +14,8 @@ from mnasdet.architectures import (
     levels_of,
 )
 from mnasdet.config_checks.section import Section
+from mnasdet.errors import ConfigError, nearest
+from mnasdet.operation_names import POOL, parse
 from mnasdet.protos import architecture_pb2, hyperparams_pb2
 
 # The finest level that a pyramid may start from: all backbones here give levels 2 to 5.
@@ -38,6 +40,7 @@ MAX_IMAGE_SIZE = 8192  # EfficientDet-D7 takes 1536 pixels.
 MAX_CLASSES = 100_000
 _MAX_CELLS = 256  # AmoebaNet-D has 18.
 _MAX_EXPANSION = 64  # MnasNet has 6.
+_MAX_DILATION = 16  # Hit-Detector has 3.
 MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).
 MAX_DEPTH_MULTIPLIER = 16
 _MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
@@ -108,6 +111,8 @@ def _check_backbone(backbone: Section) -> None:
             _check_mnasnet(backbone)
         case "ResNet":
             _check_resnet(backbone)
+        case "OperationLayers":
+            _check_operation_layers(backbone)
         case "AmoebaNetD":
             backbone.counts(_MAX_CELLS, "num_cells")
             backbone.at_least("filters", _AMOEBANET_MIN_FILTERS)
@@ -129,11 +134,49 @@ def _check_mnasnet(backbone: Section) -> None:
         backbone.report(
             "block", f"has {layers} layers with all repeats; at most {_MAX_LAYERS} are allowed"
         )
-    strided = sum(block.message.stride == 2 for block in blocks)
+    _check_strides(backbone, "block", blocks)
+
+
+def _check_operation_layers(backbone: Section) -> None:
+    backbone.counts(MAX_CHANNELS, "stem_channels")
+    backbone.at_least("last_channels", 0)
+    backbone.at_most("last_channels", MAX_CHANNELS)
+    layers = _parts(backbone, "layer")
+    for layer in layers:
+        _check_operations(layer)
+        layer.counts(MAX_CHANNELS, "channels")
+        layer.within("stride", 1, 2)
+    _check_strides(backbone, "layer", layers)
+
+
+def _check_operations(layer: Section) -> None:
+    ops = list(layer.message.op)
+    if not ops:
+        layer.report("op", f"is empty; {nearest('', map(str, POOL))}")
+    if len(set(ops)) < len(ops):
+        layer.report("op", f"is {ops}; each operation at most once")
+    for text in dict.fromkeys(ops):
+        try:
+            operation = parse(text)
+        except ConfigError as error:
+            layer.report("op", f"is {text}: {error}")
+            continue
+        if operation.kernel_size % 2 == 0 or operation.kernel_size > MAX_KERNEL_SIZE:
+            layer.report(
+                "op", f"is {text}; kernels of odd sizes up to {MAX_KERNEL_SIZE} are allowed"
+            )
+        if not 1 <= operation.expansion <= _MAX_EXPANSION:
+            layer.report("op", f"is {text}; expansions from 1 to {_MAX_EXPANSION} are allowed")
+        if not 1 <= operation.dilation <= _MAX_DILATION:
+            layer.report("op", f"is {text}; dilations from 1 to {_MAX_DILATION} are allowed")
+
+
+def _check_strides(backbone: Section, name: str, layers: list[Section]) -> None:
+    strided = sum(layer.message.stride == 2 for layer in layers)
     # The stem has stride 2 as well. Pyramids and heads take the last feature of each stride.
     if strided != COARSEST - 1:
         backbone.report(
-            "block", f"has stride 2 {strided} times; {COARSEST - 1} times is needed, for stride 32"
+            name, f"has stride 2 {strided} times; {COARSEST - 1} times is needed, for stride 32"
         )
 
 
@@ -189,6 +232,9 @@ def _check_pyramid(pyramid: Section) -> None:
     pyramid.within("max_level", COARSEST, MAX_LEVEL)
     if kind == "Fpn":
         return
+    if kind == "HitPyramid":
+        _check_hit_pyramid(pyramid)
+        return
     pyramid.counts(MAX_REPEATS, "repeats")
     check = _check_block if kind == "MnasFpn" else _check_merging_cell
     name = "block" if kind == "MnasFpn" else "cell"
@@ -216,6 +262,23 @@ def _check_pyramid(pyramid: Section) -> None:
         )
     if kind == "NasFpn":
         _check_drop_block(pyramid)
+
+
+def _check_hit_pyramid(pyramid: Section) -> None:
+    needed = COARSEST - pyramid.message.min_level + 1
+    for name in ("lateral", "output"):
+        layers = _parts(pyramid, name)
+        if len(layers) != needed:
+            pyramid.report(
+                name,
+                f"is there {len(layers)} times; {needed} are needed, one a level of the backbone",
+            )
+        for layer in layers:
+            _check_operations(layer)
+            # The pyramid has one width, and its levels the sizes of the backbone's.
+            for field in ("channels", "stride"):
+                if layer.message.HasField(field):
+                    layer.report(field, "has no effect in a pyramid; remove it")
 
 
 def _check_block(block: Section, num_features: int) -> None:

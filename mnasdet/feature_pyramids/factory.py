@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnasdet.feature_pyramids import fpn, mnasfpn, nas_fpn, ssd_layers
+from mnasdet.feature_pyramids import fpn, hit, mnasfpn, nas_fpn, ssd_layers
 from mnasdet.networks import hyperparams
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
@@ -16,6 +16,7 @@ _PYRAMIDS: dict[str, Callable[..., list[list[Node]]]] = {
     "fpn": fpn.from_proto,
     "nas_fpn": nas_fpn.from_proto,
     "ssd_layers": ssd_layers.from_proto,
+    "hit": hit.from_proto,
 }
 
 

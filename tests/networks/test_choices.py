@@ -9,7 +9,8 @@ from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams
-from mnasdet.networks.operations import POOL, chosen
+from mnasdet.networks.operations import chosen
+from mnasdet.operation_names import POOL
 
 PLAIN = Hyperparams(normalizer=BatchNorm())
 OPS = [POOL[place] for place in (1, 4, 11, 18, 20, 22, 26, 29)]

@@ -12,7 +12,8 @@ from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Kernel
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.networks.mixed import Mixing
-from mnasdet.networks.operations import chosen, parse
+from mnasdet.networks.operations import chosen
+from mnasdet.operation_names import parse
 
 HYPERPARAMS = Hyperparams(kernel=Kernel(l2=1e-4), normalizer=BatchNorm(momentum=0.9))
 OPS = [parse(text) for text in ("ir_k3_e3", "sep_k5_d2", "conv_k3")]

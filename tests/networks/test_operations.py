@@ -6,7 +6,8 @@ from mnasdet.errors import ConfigError
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams
-from mnasdet.networks.operations import POOL, Operation, operation, parse
+from mnasdet.networks.operations import operation
+from mnasdet.operation_names import POOL, Operation, parse
 
 PLAIN = Hyperparams(normalizer=BatchNorm())
 
