@@ -48,7 +48,7 @@ BAD = [
     (
         MNASFPN,
         lambda a: a.backbone.Clear(),
-        "backbone is empty; set mobilenet_v2 or mobilenet_v3 or mnasnet or resnet or amoebanet_d",
+        "backbone is empty; set mobilenet_v2 or mobilenet_v3 or mnasnet or resnet or amoebanet_d or base_code or operation_layers",
     ),
     (
         MNASFPN,
