@@ -167,13 +167,13 @@ def _conv2d(node: Node, **common: Any) -> layers.Layer:
         padding="same",
         use_bias=attrs["use_bias"],
         bias_initializer=tf_keras.initializers.Constant(attrs["bias"]),
-        kernel_initializer=_initializer(
+        kernel_initializer=keras_initializer(
             attrs["initializer"],
             attrs["kernel_size"],
             node.inputs[0].channels // attrs["groups"],
             attrs["filters"],
         ),
-        kernel_regularizer=_regularizer(attrs["l2"]),
+        kernel_regularizer=keras_regularizer(attrs["l2"]),
         **common,
     )
 
@@ -187,8 +187,8 @@ def _depthwise_conv2d(node: Node, **common: Any) -> layers.Layer:
         dilation_rate=attrs.get("dilation", 1),
         padding="same",
         use_bias=attrs["use_bias"],
-        depthwise_initializer=_initializer(attrs["initializer"], attrs["kernel_size"], 1, 1),
-        depthwise_regularizer=_regularizer(attrs["l2"]),
+        depthwise_initializer=keras_initializer(attrs["initializer"], attrs["kernel_size"], 1, 1),
+        depthwise_regularizer=keras_regularizer(attrs["l2"]),
         **common,
     )
 
@@ -232,7 +232,7 @@ def _activation(function: str, **common: Any) -> layers.Layer:
     return layers.Activation(function, **common)
 
 
-def _initializer(
+def keras_initializer(
     initializer: Initializer,
     kernel_size: int | tuple[int, int],
     channels_in: int,
@@ -258,5 +258,5 @@ def _initializer(
     return tf_keras.initializers.TruncatedNormal(stddev=deviation)
 
 
-def _regularizer(l2: float):
+def keras_regularizer(l2: float):
     return tf_keras.regularizers.L2(l2) if l2 else None

@@ -1,0 +1,232 @@
+"""Layers whose weights several networks share: a smaller layer has a part of the largest one's.
+
+Channels are the first ones, kernels the centre (Cai et al., "Once-for-All", 2020). A smaller layer is
+computed smaller, and not masked, so that a step costs what its network costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
+from mnasdet.networks.keras_builder import keras_initializer, keras_regularizer
+
+# A number that is known when the graph is traced, or only when it runs.
+Count = int | tf.Tensor
+
+# Weights by their names.
+Values = dict[str, np.ndarray]
+
+
+class Weights(tf_keras.layers.Layer):
+    """Variables of one layer of the networks, by their names in it.
+
+    It computes nothing: `tf_keras` finds variables and their losses in layers.
+    """
+
+    def __init__(self, name: str):
+        super().__init__(name=name)
+        self.values: dict[str, tf.Variable] = {}
+
+    def add(self, name: str, shape: Sequence[int], **arguments: Any) -> tf.Variable:
+        """Makes a variable, "layer/name"."""
+        with tf.name_scope(f"{self.name}/"):
+            self.values[name] = self.add_weight(name, shape, **arguments)
+        return self.values[name]
+
+
+class ConvBn:
+    """1x1 convolutions of several features, each with its normalisation, of which one is run."""
+
+    def __init__(
+        self, name: str, channels_in: Sequence[int], channels: int, hyperparams: Hyperparams
+    ):
+        """
+        Args:
+          channels_in: the largest width of each feature.
+          channels: the largest width of the output.
+        """
+        self.conv = Weights(f"{name}/conv")
+        self._kernel = self.conv.add(
+            "kernel",
+            (len(channels_in), max(channels_in), channels),
+            initializer=_OfWidths(channels_in, hyperparams.kernel.initializer),
+            regularizer=keras_regularizer(hyperparams.kernel.l2),
+        )
+        self.norm = ElasticBatchNorm(
+            f"{name}/batch_norm", channels, hyperparams.normalizer, len(channels_in)
+        )
+        self.layers = [self.conv, self.norm.weights]
+
+    def __call__(
+        self, x: tf.Tensor, source: Count, channels_in: Count, channels: Count, training: bool
+    ) -> tf.Tensor:
+        """Args:
+        source: the number of the feature.
+        """
+        source = tf.maximum(source, 0)
+        kernel = tf.cast(self._kernel[source, :channels_in, :channels], x.dtype)
+        x = tf.nn.conv2d(x, kernel[None, None], 1, "SAME")
+        return self.norm(x, channels, training, source)
+
+    def part(self, name: str, source: int, channels_in: int, channels: int) -> Values:
+        """Returns the weights of a network's layer, by their names."""
+        kernel = self._kernel.numpy()[None, None, source, :channels_in, :channels]
+        of_norm = self.norm.part(f"{name}/batch_norm", channels, source)
+        return {f"{name}/conv/kernel": kernel} | of_norm
+
+
+class _OfWidths(tf_keras.initializers.Initializer):
+    """Draws a 1x1 kernel for each of several widths; what is beyond a width is never read."""
+
+    def __init__(self, widths: Sequence[int], drawn: Initializer):
+        self._widths, self._drawn = widths, drawn
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> tf.Tensor:
+        _, largest, channels = shape
+        kernels = [
+            keras_initializer(self._drawn, 1, width, channels)((largest, channels), dtype)
+            for width in self._widths
+        ]
+        return tf.stack(kernels)
+
+
+class SeparableConvBn:
+    """A depthwise and a 1x1 convolution, and their normalisation."""
+
+    def __init__(
+        self, name: str, kernel_size: int, channels_in: int, channels: int, hyperparams: Hyperparams
+    ):
+        self.depthwise = Weights(f"{name}/depthwise")
+        self._depthwise_kernel = _kernel(
+            self.depthwise,
+            "depthwise_kernel",
+            (kernel_size, kernel_size, channels_in, 1),
+            hyperparams.depthwise_kernel,
+        )
+        self.pointwise = Weights(f"{name}/pointwise")
+        self._kernel = _kernel(
+            self.pointwise, "kernel", (1, 1, channels_in, channels), hyperparams.kernel
+        )
+        self.norm = ElasticBatchNorm(f"{name}/batch_norm", channels, hyperparams.normalizer)
+        self.layers = [self.depthwise, self.pointwise, self.norm.weights]
+        self._size = kernel_size
+
+    def __call__(
+        self, x: tf.Tensor, kernel_size: Count, channels_in: Count, channels: Count, training: bool
+    ) -> tf.Tensor:
+        start = (self._size - kernel_size) // 2
+        centre = slice(start, start + kernel_size)
+        depthwise = tf.cast(self._depthwise_kernel[centre, centre, :channels_in], x.dtype)
+        x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
+        kernel = tf.cast(self._kernel[:, :, :channels_in, :channels], x.dtype)
+        return self.norm(tf.nn.conv2d(x, kernel, 1, "SAME"), channels, training)
+
+    def part(self, name: str, kernel_size: int, channels_in: int, channels: int) -> Values:
+        """Returns the weights of a network's layer, by their names."""
+        start = (self._size - kernel_size) // 2
+        centre = slice(start, start + kernel_size)
+        return {
+            f"{name}/depthwise/depthwise_kernel": self._depthwise_kernel.numpy()[
+                centre, centre, :channels_in
+            ],
+            f"{name}/pointwise/kernel": self._kernel.numpy()[:, :, :channels_in, :channels],
+        } | self.norm.part(f"{name}/batch_norm", channels)
+
+
+class ElasticBatchNorm:
+    """Batch normalisations of which one is run, of its first channels.
+
+    The moving averages are those of whatever networks ran: `recalibrated` makes them those of one.
+    """
+
+    def __init__(self, name: str, channels: int, norm: BatchNorm, count: int = 1):
+        """
+        Args:
+          count: of the normalisations.
+        """
+        self.weights = Weights(name)
+        shape = (count, channels)
+        average: dict[str, Any] = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        self._gamma = self.weights.add("gamma", shape, initializer="ones")
+        self._beta = self.weights.add("beta", shape, initializer="zeros")
+        self._mean = self.weights.add("moving_mean", shape, initializer="zeros", **average)
+        self._variance = self.weights.add("moving_variance", shape, initializer="ones", **average)
+        self._norm = norm
+
+    def __call__(
+        self, x: tf.Tensor, channels: Count, training: bool, number: Count = 0
+    ) -> tf.Tensor:
+        """Args:
+        number: of the normalisation that is run.
+        """
+        none = tf.zeros([0])
+        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=self._gamma[number, :channels],
+            offset=self._beta[number, :channels],
+            mean=none if training else self._mean[number, :channels],
+            variance=none if training else self._variance[number, :channels],
+            epsilon=self._norm.epsilon,
+            is_training=training,
+        )
+        if training:
+            places = tf.stack([tf.fill([channels], number), tf.range(channels)], 1)
+            for average, value in ((self._mean, mean), (self._variance, variance)):
+                old = average.read_value()
+                moved = (1 - self._norm.momentum) * (value - old[number, :channels])
+                average.assign(tf.tensor_scatter_nd_add(old, places, moved))
+        return y
+
+    def part(self, name: str, channels: int, number: int = 0) -> Values:
+        """Returns the weights of a network's layer, by their names."""
+        values = self.weights.values.items()
+        return {f"{name}/{kind}": value.numpy()[number, :channels] for kind, value in values}
+
+
+def _kernel(weights: Weights, name: str, shape: Sequence[int], kernel: Kernel) -> tf.Variable:
+    size, _, channels_in, channels = shape
+    # A depthwise kernel's fan is one channel.
+    fans = (1, 1) if name == "depthwise_kernel" else (channels_in, channels)
+    return weights.add(
+        name,
+        shape,
+        initializer=keras_initializer(kernel.initializer, size, *fans),
+        regularizer=keras_regularizer(kernel.l2),
+    )
+
+
+def max_pool(x: tf.Tensor, strides: Count) -> tf.Tensor:
+    """Pools windows of 3x3 with SAME padding, at a stride that is known only when the graph runs.
+
+    A stride of 1 leaves the feature as it is.
+    """
+    shape = tf.shape(x)
+
+    def first(length: tf.Tensor) -> tf.Tensor:
+        """Returns the first window's centre; TensorFlow pads the end first."""
+        missing = tf.maximum((-(-length // strides) - 1) * strides + 3 - length, 0)
+        return 1 - missing // 2
+
+    pooled = tf.where(strides > 1, tf.nn.max_pool2d(x, 3, 1, "SAME"), x)
+    rows, columns = tf.unstack(tf.where(strides > 1, [first(shape[1]), first(shape[2])], [0, 0]))
+    return pooled[:, rows::strides, columns::strides]
+
+
+def upsample(x: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Resizes to (height, width) by the nearest neighbour."""
+    return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size)
+
+
+def widened(x: tf.Tensor, channels: Count) -> tf.Tensor:
+    """Adds channels of zeros."""
+    return tf.pad(x, [[0, 0], [0, 0], [0, 0], [0, channels - tf.shape(x)[-1]]])

@@ -1,0 +1,346 @@
+"""MnasFPN's pyramids as one supernet: every network of a search space has a part of its weights.
+
+A network is a path: the numbers that describe its cells. What the path names is computed and nothing
+else. A block has weights of its own for every feature that it may merge.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from mnasdet.feature_pyramids.mnasfpn import EXTRACTOR
+from mnasdet.networks.hyperparams import Hyperparams, configured
+from mnasdet.protos import architecture_pb2
+from mnasdet.supernets import elastic
+from mnasdet.supernets.elastic import ConvBn, SeparableConvBn
+
+# Stands for an input that is not there.
+_NONE = -1
+
+# The numbers of a path: two of the pyramid, then of every block its inputs and a `_Place`.
+_REPEATS, _CHANNELS, _FIRST_BLOCK = 0, 1, 2
+
+
+class _Place(NamedTuple):
+    """The numbers of a block, but for its inputs.
+
+    Attributes:
+      level: of the merged feature.
+      gated: 1 where one input gates the other, 0 where all are added.
+      expanded: F, channels of the merged feature.
+      kernel_size: of the depthwise convolution.
+    """
+
+    level: Any
+    gated: Any
+    expanded: Any
+    kernel_size: Any
+
+
+class _Feature(NamedTuple):
+    """A feature with what is known of it when the graph runs.
+
+    Attributes:
+      tensor: [batch, height, width, channels].
+      level: it has stride 2^level.
+    """
+
+    tensor: tf.Tensor
+    level: tf.Tensor
+    channels: tf.Tensor
+
+
+class _Stock:
+    """Features of different sizes, of which an index picks one.
+
+    They lie one after the other in one tensor: a branch of the graph for each would take minutes to
+    trace.
+    """
+
+    def __init__(self, features: Sequence[_Feature]):
+        self.levels = tf.stack([x.level for x in features])
+        self._channels = tf.stack([x.channels for x in features])
+        shapes = [tf.shape(x.tensor) for x in features]
+        self._sizes = tf.stack([shape[1:3] for shape in shapes])
+        lengths = tf.reduce_prod(tf.stack([shape[1:] for shape in shapes]), 1)
+        self._ends = tf.cumsum(lengths)
+        flat = [tf.reshape(x.tensor, [tf.shape(x.tensor)[0], -1]) for x in features]
+        self._values = tf.concat(flat, 1)
+        self._starts = self._ends - lengths
+
+    def __getitem__(self, number: tf.Tensor) -> _Feature:
+        """Returns a feature; the first one for numbers below zero."""
+        number = tf.maximum(number, 0)
+        x = self._values[:, self._starts[number] : self._ends[number]]
+        height, width = tf.unstack(self._sizes[number])
+        shape = tf.stack([tf.shape(x)[0], height, width, self._channels[number]])
+        return _Feature(tf.reshape(x, shape), self.levels[number], self._channels[number])
+
+
+class _Block(NamedTuple):
+    """The weights of a block.
+
+    Attributes:
+      of_sources: the convolutions of all features before the block.
+      separable: the convolutions after the merge.
+    """
+
+    of_sources: ConvBn
+    separable: SeparableConvBn
+
+
+@dataclass(frozen=True)
+class PathFormat:
+    """How a pyramid of a space is written as numbers.
+
+    Attributes:
+      num_blocks: of a cell, those that are no output included.
+      max_inputs: the most features that a block merges.
+    """
+
+    num_blocks: int
+    max_inputs: int
+
+    def path(self, architecture: architecture_pb2.Architecture) -> np.ndarray:
+        """Returns the path of an architecture, [length] int32."""
+        pyramid = architecture.feature_pyramid.mnasfpn
+        numbers = [pyramid.repeats, pyramid.channels]
+        read = _read_blocks(pyramid)
+        for index, block in enumerate(pyramid.block):
+            inputs = [*block.input, *[_NONE] * (self.max_inputs - len(block.input))]
+            gated = block.merge == architecture_pb2.MnasFpn.SQUEEZE_EXCITE
+            own = _Place(block.level, gated, block.expanded_channels, block.kernel_size)
+            # A branch of the graph would cost more than what is computed for nothing: a block that
+            # no output needs is as small as can be.
+            numbers += [*inputs, *(own if index in read else _Place(pyramid.max_level, 0, 1, 1))]
+        return np.array(numbers, np.int32)
+
+    def block(self, path: tf.Tensor, index: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the inputs of a block and its other numbers."""
+        length = self.max_inputs + len(_Place._fields)
+        first = _FIRST_BLOCK + index * length
+        own = first + self.max_inputs
+        return path[first:own], path[own : first + length]
+
+
+def _read_blocks(pyramid: architecture_pb2.MnasFpn) -> set[int]:
+    """Returns the indices of the blocks that an output needs, the outputs included."""
+    num_inputs = pyramid.max_level - pyramid.min_level + 1
+    read = set(range(len(pyramid.block) - num_inputs, len(pyramid.block)))
+    for index in reversed(range(len(pyramid.block))):
+        if index in read:
+            read |= {source - num_inputs for source in pyramid.block[index].input}
+    return {index for index in read if index >= 0}
+
+
+class MnasFpnSupernet(tf_keras.layers.Layer):
+    """The pyramid of a path: features of the backbone, and a path, to one feature a level.
+
+    Features have the largest width of the space; channels that a path does not have are zero.
+    """
+
+    def __init__(
+        self,
+        architectures: Sequence[architecture_pb2.Architecture],
+        channels_in: Sequence[int],
+        image_size: tuple[int, int],
+    ):
+        """
+        Args:
+          architectures: networks of one space, which together have the largest of every choice.
+          channels_in: of the backbone's features, finest first, from the pyramid's first level on.
+          image_size: (height, width) in pixels.
+        """
+        super().__init__(name="feature_pyramid")
+        pyramids = [architecture.feature_pyramid.mnasfpn for architecture in architectures]
+        blocks = [block for pyramid in pyramids for block in pyramid.block]
+        self.format = PathFormat(len(pyramids[0].block), max(len(block.input) for block in blocks))
+        self._fixed = fixed = pyramids[0]
+        self._levels = list(range(fixed.min_level, fixed.max_level + 1))
+        self._image_size = image_size
+        self._channels_in = list(channels_in)
+        self._channels = max(pyramid.channels for pyramid in pyramids)
+        self._repeats = max(pyramid.repeats for pyramid in pyramids)
+        self._least_repeats = min(pyramid.repeats for pyramid in pyramids)
+        hyperparams = configured(architectures[0].feature_pyramid) or EXTRACTOR
+        expanded = max(block.expanded_channels for block in blocks)
+        kernel_size = max(block.kernel_size for block in blocks)
+        with tf.name_scope("/"):
+            self._coarser = [
+                self._made_coarser(level, hyperparams) for level in self._levels[len(channels_in) :]
+            ]
+            self._cells = [
+                self._made_cell(repeat, expanded, kernel_size, hyperparams)
+                for repeat in range(self._repeats)
+            ]
+        parts = [*self._coarser]
+        for cell in self._cells:
+            for block in cell:
+                parts += [*block]
+        # Keras finds variables and losses in attributes.
+        self._weight_layers = [layer for part in parts for layer in part.layers]
+
+    def _made_coarser(self, level: int, hyperparams: Hyperparams) -> ConvBn:
+        """Returns the convolution that makes a level; the OD API leaves it without L2."""
+        channels_in = self._channels_in[-1] if level == self._first_coarser else self._channels
+        plain = replace(hyperparams, kernel=replace(hyperparams.kernel, l2=0.0))
+        return ConvBn(f"feature_pyramid/c{level}", [channels_in], self._channels, plain)
+
+    @property
+    def _first_coarser(self) -> int:
+        return self._levels[len(self._channels_in)]
+
+    def _made_cell(
+        self, repeat: int, expanded: int, kernel_size: int, hyperparams: Hyperparams
+    ) -> list[_Block]:
+        blocks = []
+        for index in range(len(self._levels), len(self._levels) + self.format.num_blocks):
+            name = f"feature_pyramid/cell_{repeat}/block_{index}"
+            widths = [self._width(repeat, source) for source in range(index)]
+            of_sources = ConvBn(f"{name}/sources", widths, expanded, hyperparams)
+            separable = SeparableConvBn(
+                f"{name}/separable", kernel_size, expanded, self._channels, hyperparams
+            )
+            blocks.append(_Block(of_sources, separable))
+        return blocks
+
+    def _width(self, repeat: int, source: int) -> int:
+        """Returns the largest width of a feature that a cell's block may merge."""
+        from_backbone = repeat == 0 and source < len(self._channels_in)
+        return self._channels_in[source] if from_backbone else self._channels
+
+    def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
+        """Args:
+        inputs: the backbone's features, finest first, and the path.
+        """
+        *features, path = inputs
+        training = bool(training)
+        channels = path[_CHANNELS]
+        features = [
+            _Feature(x, tf.constant(level), tf.constant(width))
+            for x, level, width in zip(features, self._levels, self._channels_in, strict=False)
+        ]
+        for level, conv in zip(self._levels[len(features) :], self._coarser, strict=True):
+            x = elastic.max_pool(features[-1].tensor, tf.constant(2))
+            x = conv(x, 0, features[-1].channels, channels, training)
+            features.append(_Feature(x, tf.constant(level), channels))
+        for repeat in range(self._repeats):
+            run = functools.partial(self._cell, repeat, features, path, training)
+            before = [x.tensor for x in features]
+            tensors = (
+                run()
+                if repeat < self._least_repeats
+                else tf.cond(path[_REPEATS] > repeat, run, lambda before=before: before)
+            )
+            features = [
+                _Feature(self._sized(x, level), tf.constant(level), channels)
+                for x, level in zip(tensors, self._levels, strict=True)
+            ]
+        return [self._padded(x.tensor) for x in features]
+
+    def _cell(
+        self, repeat: int, inputs: list[_Feature], path: tf.Tensor, training: bool
+    ) -> list[tf.Tensor]:
+        channels = path[_CHANNELS]
+        features = list(inputs)
+        for place, block in enumerate(self._cells[repeat]):
+            sources, numbers = self.format.block(path, place)
+            own = _Place(*tf.unstack(numbers))
+            merged = self._merged(_Stock(features), block, sources, own, training)
+            x = block.separable(
+                tf.nn.relu6(merged), own.kernel_size, own.expanded, channels, training
+            )
+            features.append(_Feature(x, own.level, channels))
+        return self._outputs(inputs, features, channels)
+
+    def _merged(
+        self, stock: _Stock, block: _Block, sources: tf.Tensor, own: _Place, training: bool
+    ) -> tf.Tensor:
+        numbers = tf.unstack(sources)
+        resampled = [
+            self._resampled(block.of_sources, stock[number], number, own, training)
+            for number in numbers
+        ]
+        first, second = resampled[:2]
+        # As `blocks.global_pooling`: the coarser one gates, the first of two equals.
+        in_order = stock.levels[numbers[1]] > stock.levels[numbers[0]]
+        fine, coarse = tf.where(in_order, first, second), tf.where(in_order, second, first)
+        gate = tf.sigmoid(tf.reduce_max(coarse, (1, 2), keepdims=True))
+        merged = coarse + fine * tf.where(own.gated > 0, gate, tf.ones_like(gate))
+        for number, x in zip(numbers[2:], resampled[2:], strict=True):
+            merged += tf.where(number == _NONE, tf.zeros_like(x), x)
+        return merged
+
+    def _resampled(
+        self, conv: ConvBn, x: _Feature, source: tf.Tensor, own: _Place, training: bool
+    ) -> tf.Tensor:
+        """Brings a feature to a block's level and width; see `feature_pyramids.mnasfpn`."""
+
+        def pool(y: tf.Tensor) -> tf.Tensor:
+            strides = tf.bitwise.left_shift(1, tf.maximum(own.level - x.level, 0))
+            return elastic.max_pool(y, strides)
+
+        first = self._fixed.size_dependent_ordering
+        y = pool(x.tensor) if first else x.tensor
+        y = conv(y, source, x.channels, own.expanded, training)
+        sizes = tf.constant([self.size(level) for level in self._levels])
+        return elastic.upsample(y if first else pool(y), sizes[own.level - self._levels[0]])
+
+    def _outputs(
+        self, inputs: list[_Feature], features: list[_Feature], channels: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Returns the last features in the order of their levels, with the cell's residual."""
+        last = _Stock(features[-len(self._levels) :])
+        outputs = []
+        for level, x in zip(self._levels, inputs, strict=True):
+            y = self._sized(
+                last[tf.argmax(last.levels == level, output_type=tf.int32)].tensor, level
+            )
+            if self._fixed.cell_residual:
+                # Only where the widths agree, as in the network itself.
+                fits = tf.cast(x.channels == channels, y.dtype)
+                y += fits * elastic.widened(x.tensor[..., :channels], channels)
+            outputs.append(y)
+        return outputs
+
+    def size(self, level: int) -> tuple[int, int]:
+        """Returns (height, width) of a level."""
+        height, width = self._image_size
+        return -(-height // 2**level), -(-width // 2**level)
+
+    def _sized(self, x: tf.Tensor, level: int) -> tf.Tensor:
+        """Tells a feature its size, which the graph does not know."""
+        return tf.ensure_shape(x, [None, *self.size(level), None])
+
+    def _padded(self, x: tf.Tensor) -> tf.Tensor:
+        x = elastic.widened(x, self._channels)
+        return tf.ensure_shape(x, [None, None, None, self._channels])
+
+    def weights_of(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
+        """Returns the weights of a network of the space, by their names in the network."""
+        pyramid = architecture.feature_pyramid.mnasfpn
+        channels, found = pyramid.channels, {}
+        for level, conv in zip(self._levels[len(self._channels_in) :], self._coarser, strict=True):
+            width = self._channels_in[-1] if level == self._first_coarser else channels
+            found |= conv.part(f"feature_pyramid/c{level}", 0, width, channels)
+        for repeat in range(pyramid.repeats):
+            for index, block in enumerate(pyramid.block, start=len(self._levels)):
+                of_sources, separable = self._cells[repeat][index - len(self._levels)]
+                name = f"feature_pyramid/cell_{repeat}/block_{index}"
+                for place, source in enumerate(block.input):
+                    from_backbone = repeat == 0 and source < len(self._channels_in)
+                    width = self._channels_in[source] if from_backbone else channels
+                    found |= of_sources.part(
+                        f"{name}/input_{place}", source, width, block.expanded_channels
+                    )
+                found |= separable.part(
+                    f"{name}/separable", block.kernel_size, block.expanded_channels, channels
+                )
+        return found
