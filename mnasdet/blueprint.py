@@ -13,6 +13,20 @@ from mnasdet.protos import architecture_pb2
 
 
 @dataclass(frozen=True)
+class Subnets:
+    """Networks that share the weights of a supernet.
+
+    Attributes:
+      architectures: first the smallest and the largest.
+      sandwich: the chance that a step of the training draws one of those two (Yu et al., "BigNAS",
+        2020, train both in every step).
+    """
+
+    architectures: tuple[architecture_pb2.Architecture, ...]
+    sandwich: float = 0.0
+
+
+@dataclass(frozen=True)
 class Blueprint:
     """The model that a config builds.
 
@@ -24,6 +38,7 @@ class Blueprint:
       num_classes: without the background.
       settings: the message of `kind`.
       quantized: the model rounds as TFLite does in int8.
+      subnets: the networks of a supernet, which is then what is built; None: `architecture` alone.
     """
 
     kind: str
@@ -32,6 +47,7 @@ class Blueprint:
     num_classes: int
     settings: Any
     quantized: bool = False
+    subnets: Subnets | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

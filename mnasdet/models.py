@@ -40,6 +40,10 @@ def build(blueprint: Blueprint) -> Task:
         from mnasdet.classifiers import classifier
 
         return classifier.build(blueprint)
+    if blueprint.subnets:
+        from mnasdet.supernets import detector
+
+        return detector.build(blueprint)
     from mnasdet.detectors import one_stage
 
     return one_stage.build(blueprint)

@@ -25,6 +25,7 @@ FLOORS = [
     ["evaluation"],
     ["backbones", "feature_pyramids", "heads"],
     ["detectors", "classifiers", "keras"],
+    ["supernets"],
     ["models"],
     ["tflite", "saved_model"],
     ["training", "deployment"],

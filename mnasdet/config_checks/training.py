@@ -28,6 +28,8 @@ def trainings(root: Section) -> list[Section]:
         search = root.child("search_config")
         names = ("pretrain_config", "retrain_config")
         found += [search.child(name) for name in names if search.message.HasField(name)]
+        if search.message.HasField("one_shot"):
+            found.append(search.child("one_shot").child("train_config"))
     return found
 
 

@@ -67,17 +67,18 @@ def detection_network(
     for number in exits:
         deep = architecture.deep_supervision
         with b.scope(f"box_predictor/exit_{number}" if deep else "box_predictor"):
-            predictions.append(_predict(b, repeats[number - 1], architecture, num_classes))
+            predictions.append(raw_predictions(b, repeats[number - 1], architecture, num_classes))
     *earlier, last = predictions
     return DetectionNetwork(last, earlier, [node.size for node in repeats[-1]])
 
 
-def _predict(
+def raw_predictions(
     b: Builder,
     features: Sequence[Node],
     architecture: architecture_pb2.Architecture,
     num_classes: int,
 ) -> RawPredictions:
+    """Builds the box predictor over features, one a level, in the caller's scope."""
     boxes, classes = box_predictions(
         b,
         features,

@@ -112,6 +112,11 @@ def run(task: ChildTask) -> Outcome:
     blueprint = config.resolve(pipeline, from_trial(task.architecture))
     if task.max_file_size:
         _check_file_size(blueprint, task.max_file_size)
+    if pipeline.search_config.HasField("one_shot"):
+        from mnasdet.search import one_shot
+
+        found = one_shot.metrics(pipeline, blueprint.architecture)
+        return trained(found, objective(blueprint.kind))
     folder = task.folder or None
     metrics = trainer.train(pipeline, folder, blueprint=blueprint, seed=task.seed)
     return trained(metrics, objective(blueprint.kind))

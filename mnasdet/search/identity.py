@@ -144,6 +144,8 @@ def _trainings(
     trainings = [pipeline.train_config]
     if pipeline.search_config.HasField("pretrain_config"):
         trainings.append(pipeline.search_config.pretrain_config)
+    if pipeline.search_config.HasField("one_shot"):
+        trainings.append(pipeline.search_config.one_shot.train_config)
     return trainings
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from mnasdet import architectures, config, deployment, text_proto
 from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search import one_shot
 from mnasdet.search.trials.trial_store import Trial
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.training import checkpoints, run_files, trainer
@@ -31,6 +32,11 @@ def finish(
     architecture = architectures.from_trial(trial.architecture)
     _forget_another(folder, architecture)
     retrained = retraining(pipeline, architecture)
+    shared = pipeline.search_config.one_shot
+    if shared.checkpoint and shared.winner_starts_from_shared_weights:
+        start = folder.with_name(f"{folder.name}_start")
+        one_shot.save_part(pipeline, architecture, start)
+        retrained.train_config.fine_tune_checkpoint = str(start)
     metrics = trainer.train(retrained, folder, seed=trial.seed)
     # From the folder: what is exported is what was saved.
     task = checkpoints.load_task(retrained, folder)

@@ -1,26 +1,26 @@
 """Layers whose weights several networks share: a smaller layer has a part of the largest one's.
 
-Channels are the first ones, kernels the centre (Cai et al., "Once-for-All", 2020). A smaller layer is
-computed smaller, and not masked, so that a step costs what its network costs.
+Channels are the first ones, kernels the centre (Cai et al., "Once-for-All", 2020). A smaller
+layer is computed smaller, and not masked, so that a step costs what its network costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
+from mnasdet.networks.hyperparams import Hyperparams, Initializer, Kernel
 from mnasdet.networks.keras_builder import keras_initializer, keras_regularizer
 
 # A number that is known when the graph is traced, or only when it runs.
-Count = int | tf.Tensor
+Count: TypeAlias = "int | tf.Tensor"
 
 # Weights by their names.
-Values = dict[str, np.ndarray]
+Values: TypeAlias = dict[str, np.ndarray]
 
 
 class Weights(tf_keras.layers.Layer):
@@ -142,12 +142,15 @@ class SeparableConvBn:
 class ElasticBatchNorm:
     """Batch normalisations of which one is run, of its first channels.
 
-    The moving averages are those of whatever networks ran: `recalibrated` makes them those of one.
+    Attributes:
+      averages: the moving ones. They are those of whatever networks ran last.
+      momentum: the share of an average that a step keeps.
     """
 
-    def __init__(self, name: str, channels: int, norm: BatchNorm, count: int = 1):
+    def __init__(self, name: str, channels: int, norm: Any, count: int = 1):
         """
         Args:
+          norm: a `BatchNorm`.
           count: of the normalisations.
         """
         self.weights = Weights(name)
@@ -159,9 +162,10 @@ class ElasticBatchNorm:
         }
         self._gamma = self.weights.add("gamma", shape, initializer="ones")
         self._beta = self.weights.add("beta", shape, initializer="zeros")
-        self._mean = self.weights.add("moving_mean", shape, initializer="zeros", **average)
-        self._variance = self.weights.add("moving_variance", shape, initializer="ones", **average)
-        self._norm = norm
+        mean = self.weights.add("moving_mean", shape, initializer="zeros", **average)
+        variance = self.weights.add("moving_variance", shape, initializer="ones", **average)
+        self.averages = (mean, variance)
+        self.momentum, self._epsilon = norm.momentum, norm.epsilon
 
     def __call__(
         self, x: tf.Tensor, channels: Count, training: bool, number: Count = 0
@@ -170,20 +174,21 @@ class ElasticBatchNorm:
         number: of the normalisation that is run.
         """
         none = tf.zeros([0])
-        y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        mean, variance = self.averages
+        y, *statistics = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=self._gamma[number, :channels],
             offset=self._beta[number, :channels],
-            mean=none if training else self._mean[number, :channels],
-            variance=none if training else self._variance[number, :channels],
-            epsilon=self._norm.epsilon,
+            mean=none if training else mean[number, :channels],
+            variance=none if training else variance[number, :channels],
+            epsilon=self._epsilon,
             is_training=training,
         )
         if training:
             places = tf.stack([tf.fill([channels], number), tf.range(channels)], 1)
-            for average, value in ((self._mean, mean), (self._variance, variance)):
+            for average, value in zip(self.averages, statistics, strict=False):
                 old = average.read_value()
-                moved = (1 - self._norm.momentum) * (value - old[number, :channels])
+                moved = (1 - self.momentum) * (value - old[number, :channels])
                 average.assign(tf.tensor_scatter_nd_add(old, places, moved))
         return y
 

@@ -1,7 +1,7 @@
 """MnasFPN's pyramids as one supernet: every network of a search space has a part of its weights.
 
-A network is a path: the numbers that describe its cells. What the path names is computed and nothing
-else. A block has weights of its own for every feature that it may merge.
+A network is a path: the numbers that describe its cells. What the path names is computed and
+nothing else. A block has weights of its own for every feature that it may merge.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mnasdet.errors import ConfigError
 from mnasdet.feature_pyramids.mnasfpn import EXTRACTOR
-from mnasdet.networks.hyperparams import Hyperparams, configured
+from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, configured
 from mnasdet.protos import architecture_pb2
 from mnasdet.supernets import elastic
 from mnasdet.supernets.elastic import ConvBn, SeparableConvBn
@@ -143,7 +144,11 @@ def _read_blocks(pyramid: architecture_pb2.MnasFpn) -> set[int]:
 class MnasFpnSupernet(tf_keras.layers.Layer):
     """The pyramid of a path: features of the backbone, and a path, to one feature a level.
 
-    Features have the largest width of the space; channels that a path does not have are zero.
+    Attributes:
+      format: how a path is written.
+      norms: all batch normalisations.
+      channels: the largest width of the space, which all features have; channels that a path does
+        not have are zero.
     """
 
     def __init__(
@@ -166,10 +171,12 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self._levels = list(range(fixed.min_level, fixed.max_level + 1))
         self._image_size = image_size
         self._channels_in = list(channels_in)
-        self._channels = max(pyramid.channels for pyramid in pyramids)
+        self.channels = max(pyramid.channels for pyramid in pyramids)
         self._repeats = max(pyramid.repeats for pyramid in pyramids)
         self._least_repeats = min(pyramid.repeats for pyramid in pyramids)
         hyperparams = configured(architectures[0].feature_pyramid) or EXTRACTOR
+        if not isinstance(hyperparams.normalizer, BatchNorm):
+            raise ConfigError("one_shot needs batch_norm in the feature pyramid's conv_hyperparams")
         expanded = max(block.expanded_channels for block in blocks)
         kernel_size = max(block.kernel_size for block in blocks)
         with tf.name_scope("/"):
@@ -180,18 +187,19 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
                 self._made_cell(repeat, expanded, kernel_size, hyperparams)
                 for repeat in range(self._repeats)
             ]
-        parts = [*self._coarser]
+        parts: list[ConvBn | SeparableConvBn] = [*self._coarser]
         for cell in self._cells:
             for block in cell:
                 parts += [*block]
+        self.norms = [part.norm for part in parts]
         # Keras finds variables and losses in attributes.
         self._weight_layers = [layer for part in parts for layer in part.layers]
 
     def _made_coarser(self, level: int, hyperparams: Hyperparams) -> ConvBn:
         """Returns the convolution that makes a level; the OD API leaves it without L2."""
-        channels_in = self._channels_in[-1] if level == self._first_coarser else self._channels
+        channels_in = self._channels_in[-1] if level == self._first_coarser else self.channels
         plain = replace(hyperparams, kernel=replace(hyperparams.kernel, l2=0.0))
-        return ConvBn(f"feature_pyramid/c{level}", [channels_in], self._channels, plain)
+        return ConvBn(f"feature_pyramid/c{level}", [channels_in], self.channels, plain)
 
     @property
     def _first_coarser(self) -> int:
@@ -206,7 +214,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
             widths = [self._width(repeat, source) for source in range(index)]
             of_sources = ConvBn(f"{name}/sources", widths, expanded, hyperparams)
             separable = SeparableConvBn(
-                f"{name}/separable", kernel_size, expanded, self._channels, hyperparams
+                f"{name}/separable", kernel_size, expanded, self.channels, hyperparams
             )
             blocks.append(_Block(of_sources, separable))
         return blocks
@@ -214,7 +222,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
     def _width(self, repeat: int, source: int) -> int:
         """Returns the largest width of a feature that a cell's block may merge."""
         from_backbone = repeat == 0 and source < len(self._channels_in)
-        return self._channels_in[source] if from_backbone else self._channels
+        return self._channels_in[source] if from_backbone else self.channels
 
     def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
         """Args:
@@ -320,13 +328,14 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         return tf.ensure_shape(x, [None, *self.size(level), None])
 
     def _padded(self, x: tf.Tensor) -> tf.Tensor:
-        x = elastic.widened(x, self._channels)
-        return tf.ensure_shape(x, [None, None, None, self._channels])
+        x = elastic.widened(x, self.channels)
+        return tf.ensure_shape(x, [None, None, None, self.channels])
 
     def weights_of(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
         """Returns the weights of a network of the space, by their names in the network."""
         pyramid = architecture.feature_pyramid.mnasfpn
-        channels, found = pyramid.channels, {}
+        channels = pyramid.channels
+        found: elastic.Values = {}
         for level, conv in zip(self._levels[len(self._channels_in) :], self._coarser, strict=True):
             width = self._channels_in[-1] if level == self._first_coarser else channels
             found |= conv.part(f"feature_pyramid/c{level}", 0, width, channels)

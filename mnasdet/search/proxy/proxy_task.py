@@ -13,8 +13,21 @@ def prepare(
     """Returns the pipeline of the children.
 
     It is the config's, started from weights that are trained into `folder` first if
-    `pretrain_config` says so. Interrupted, that training goes on.
+    `pretrain_config` says so. With `one_shot`, the weights that children share are trained beside
+    it. Interrupted, these trainings go on.
     """
+    children = _pretrained(pipeline, folder)
+    if pipeline.search_config.HasField("one_shot"):
+        from mnasdet.search import one_shot
+
+        shared = one_shot.train(children, folder.with_name("supernet"))
+        children.search_config.one_shot.checkpoint = shared
+    return children
+
+
+def _pretrained(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path
+) -> pipeline_pb2.TrainEvalPipelineConfig:
     search_config = pipeline.search_config
     if not search_config.HasField("pretrain_config"):
         return from_what_fits(pipeline)
@@ -40,6 +53,11 @@ def from_what_fits(
     """
     copy = _copy(pipeline)
     trainings = [copy.train_config]
+    if copy.search_config.HasField("one_shot"):
+        shared = copy.search_config.one_shot.train_config
+        if not shared.fine_tune_checkpoint:
+            shared.fine_tune_checkpoint = copy.train_config.fine_tune_checkpoint
+        trainings.append(shared)
     if copy.search_config.HasField("retrain_config"):
         retraining = copy.search_config.retrain_config
         if not retraining.HasField("fine_tune_checkpoint"):

@@ -1,0 +1,96 @@
+"""Searches whose children share the weights of one training and are not trained themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from mnasdet import config, models
+from mnasdet.blueprint import Blueprint, Subnets
+from mnasdet.networks.cost import cost_sheet
+from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.search_spaces import factory
+
+
+def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> str:
+    """Trains the shared weights into `folder`, or goes on doing so, and returns the checkpoint."""
+    from mnasdet.training import checkpoints, trainer
+
+    training = pipeline_pb2.TrainEvalPipelineConfig()
+    training.CopyFrom(pipeline)
+    training.train_config.CopyFrom(pipeline.search_config.one_shot.train_config)
+    seed = pipeline.search_config.seed
+    trainer.train(training, folder, blueprint=supernet(pipeline), seed=seed)
+    return checkpoints.find(folder)
+
+
+def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
+    """Returns the blueprint of the supernet: networks drawn from the space by the search's seed.
+
+    The two networks of the least and the most multiply-adds come first.
+    """
+    settings = pipeline.search_config
+    blueprint = config.resolve(pipeline)
+    space = factory.from_config(settings.search_space, blueprint.architecture)
+    rng = np.random.default_rng(settings.seed)
+    drawn = [space.decode(space.sample(rng)) for _ in range(settings.one_shot.num_networks)]
+
+    def cost(architecture: architecture_pb2.Architecture) -> int:
+        network = models.network(config.resolve(pipeline, architecture))
+        return cost_sheet(network).total.multiply_adds
+
+    by_cost = sorted(range(len(drawn)), key=lambda place: cost(drawn[place]))
+    ends = [by_cost[0], by_cost[-1]]
+    others = [place for place in range(len(drawn)) if place not in ends]
+    ordered = tuple(drawn[place] for place in [*ends, *others])
+    subnets = Subnets(ordered, settings.one_shot.sandwich)
+    return dataclasses.replace(blueprint, subnets=subnets)
+
+
+def metrics(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
+) -> dict[str, float]:
+    """Returns the metrics of a child with the shared weights."""
+    return _judge(pipeline.SerializeToString()).metrics(architecture)
+
+
+# One search a process: its supernet is loaded and traced once.
+@functools.lru_cache(maxsize=1)
+def _judge(serialized: bytes):
+    from mnasdet.supernets.judge import Judge
+    from mnasdet.training import checkpoints, trainer
+
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig.FromString(serialized)
+    one_shot = pipeline.search_config.one_shot
+    task = models.build(supernet(pipeline))
+    checkpoints.load_weights(task.model, one_shot.checkpoint)
+    batches = trainer.training_set(task, pipeline, pipeline.search_config.seed)
+    images = [
+        batch["image"] for batch in itertools.islice(batches, one_shot.num_recalibration_batches)
+    ]
+    return Judge(task, pipeline, images)
+
+
+def save_part(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    architecture: architecture_pb2.Architecture,
+    folder: Path,
+) -> None:
+    """Writes a checkpoint of one network with its part of the shared weights."""
+    import tensorflow as tf
+
+    from mnasdet.training import checkpoint_writer, checkpoints
+
+    task = models.build(supernet(pipeline))
+    checkpoints.load_weights(task.model, pipeline.search_config.one_shot.checkpoint)
+    weights = {
+        name: tf.Variable(value, trainable=False)
+        for name, value in task.model.weights_of(architecture).items()
+    }
+    checkpoint_writer.save(
+        tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights}), folder, step=0, max_to_keep=1
+    )

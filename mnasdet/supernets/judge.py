@@ -1,0 +1,62 @@
+"""Judges networks of a supernet, which has their weights."""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from mnasdet.evaluation.evaluate import evaluate_pipeline
+from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.supernets.detector import SharedDetector
+from mnasdet.tasks import Task
+
+
+class Judge:
+    """Evaluates networks of a trained supernet."""
+
+    def __init__(
+        self,
+        task: Task,
+        pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+        images: list[tf.Tensor],
+    ):
+        """
+        Args:
+          task: one whose model is a `SharedDetector`.
+          images: batches [batch, height, width, 3] of the training set, from which the statistics
+            of batch normalisation are taken anew for every network: those of the supernet are of
+            no network at all (Guo et al., "Single Path One-Shot Neural Architecture Search with
+            Uniform Sampling", 2020, section 3.4).
+        """
+        assert isinstance(task.model, SharedDetector)
+        self._task, self._model = task, task.model
+        self._pipeline = pipeline
+        self._images = images
+        self._averages = task.model.moving_averages()
+        # Traced once, whatever network is chosen.
+        self._predict = tf.function(task.predict, autograph=False)
+        self._run = tf.function(
+            functools.partial(task.model.of_chosen, training=True), autograph=False
+        )
+
+    def metrics(self, architecture: architecture_pb2.Architecture) -> dict[str, float]:
+        """Returns the metrics of a network on the evaluation set."""
+        self._model.choose(architecture)
+        self.recalibrate()
+        return evaluate_pipeline(self._task, self._pipeline, self._predict)
+
+    def recalibrate(self) -> None:
+        """Sets the moving averages to the mean of the statistics of all batches."""
+        sums = [tf.zeros_like(variable) for variable, _ in self._averages]
+        for images in self._images:
+            # From zero, an average moves to a share of the batch's own statistic.
+            for variable, _ in self._averages:
+                variable.assign(tf.zeros_like(variable))
+            self._run(images)
+            sums = [
+                total + variable / (1 - momentum)
+                for total, (variable, momentum) in zip(sums, self._averages, strict=True)
+            ]
+        for (variable, _), total in zip(self._averages, sums, strict=True):
+            variable.assign(total / len(self._images))
