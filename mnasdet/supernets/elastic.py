@@ -88,7 +88,7 @@ class _OfWidths(tf_keras.initializers.Initializer):
         self._widths, self._drawn = widths, drawn
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> tf.Tensor:
-        _, largest, channels = shape
+        largest, channels = shape[1:]
         kernels = [
             keras_initializer(self._drawn, 1, width, channels)((largest, channels), dtype)
             for width in self._widths
