@@ -1,4 +1,4 @@
-"""The features of regions, of one size each (RoIAlign: He et al., "Mask R-CNN", 2017, section 3)."""
+"""Features of regions, all of one size (RoIAlign: He et al., "Mask R-CNN", 2017, section 3)."""
 
 from __future__ import annotations
 

@@ -13,17 +13,14 @@ from mnasdet.blueprint import Blueprint
 from mnasdet.detectors import anchors, losses, sampling
 from mnasdet.detectors.proposals import Proposals, ProposalSelection
 from mnasdet.detectors.targets import IGNORED, TargetAssigner
-from mnasdet.detectors.two_stage_network import (
-    RPN_BOX_ENCODINGS,
-    RPN_OBJECTNESS,
-    TwoStageNetwork,
-)
+from mnasdet.detectors.two_stage_network import TwoStageNetwork
+from mnasdet.heads.region_proposal import BOX_ENCODINGS, OBJECTNESS
 from mnasdet.networks import random_draws
 from mnasdet.protos import faster_rcnn_pb2
 from mnasdet.tasks import Loss
 
-# Ren et al., "Faster R-CNN", 2015, section 3.1.2: an anchor shows an object from the one overlap on,
-# and the background below the other.
+# Ren et al., "Faster R-CNN", 2015, section 3.1.2: an anchor shows an object from the first overlap
+# on, and the background below the second.
 _MATCHED, _UNMATCHED = 0.7, 0.3
 
 # The names of the losses.
@@ -88,8 +85,8 @@ class AnchorProposals:
           features: the outputs of the network's first graph.
         """
         drawn = batch["rpn_anchors"]
-        logits = _two_logits(tf.gather(features[RPN_OBJECTNESS], drawn, batch_dims=1))
-        codes = tf.gather(features[RPN_BOX_ENCODINGS], drawn, batch_dims=1)
+        logits = _two_logits(tf.gather(features[OBJECTNESS], drawn, batch_dims=1))
+        codes = tf.gather(features[BOX_ENCODINGS], drawn, batch_dims=1)
         localization, objectness = self.loss(
             codes, logits, batch["rpn_box_targets"], batch["rpn_class_targets"]
         )
@@ -97,11 +94,11 @@ class AnchorProposals:
 
     def proposals(self, features: Mapping[str, tf.Tensor]) -> Proposals:
         """Returns regions; no gradient flows through them."""
-        logits = features[RPN_OBJECTNESS]
+        logits = features[OBJECTNESS]
         # The softmax over two logits is the sigmoid of their difference.
         difference = logits[..., -1] - logits[..., 0] if logits.shape[-1] == 2 else logits[..., 0]
         return self.select(
-            features[RPN_BOX_ENCODINGS],
+            features[BOX_ENCODINGS],
             tf.sigmoid(difference),
             self.anchors,
             self.anchors_of_levels,

@@ -77,8 +77,7 @@ def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
 
 
 def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Returns [..., n, m]: intersection over union of [..., n, 4] and [..., m, 4] (ymin, xmin, ymax,
-    xmax).
+    """Returns the intersection over union, [..., n, m], of boxes [..., n, 4] and [..., m, 4].
 
     Coordinate by coordinate: with the two of a corner in one tensor it takes four times as long.
     """

@@ -31,6 +31,7 @@ from mnasdet.detectors.proposals import Proposals
 from mnasdet.detectors.region_targets import region_targets
 from mnasdet.detectors.targets import BACKGROUND, IGNORED
 from mnasdet.detectors.two_stage_network import (
+    TwoStageNetwork,
     head_input_name,
     region_features_name,
     two_stage_network,
@@ -101,14 +102,14 @@ class TwoStageDetector:
     Attributes:
       blueprint: what it was built from.
       model: all weights by name. Its parts are called, it is not.
-      features: images [batch, height, width, 3], float32 in [-1, 1], to the outputs of the network's
-        graph "features".
+      features: images [batch, height, width, 3], float32 in [-1, 1], to the outputs of the graph
+        "features".
       first_stage: proposes regions.
       region_features: samples the features of regions.
       region_levels: the levels that they are sampled from.
       stages: of the second stage; each but the first judges the boxes of the one before.
-      sample_size: the regions of an image that the losses count, and `positive_fraction` the largest
-        share of objects among them.
+      sample_size: the regions of an image that the losses count.
+      positive_fraction: the largest share of objects among them.
       post_processing: raw predictions to detections.
     """
 
@@ -211,13 +212,13 @@ class TwoStageDetector:
           pad have no area.
         """
         features = self.features(images, training=False)
-        regions = self.first_stage.proposals(features).boxes
-        logits = []
+        logits: list[tf.Tensor] = []
+        refined = self.first_stage.proposals(features).boxes
         for stage in self.stages:
-            if logits:
-                regions = _refined(previous, raw, regions)
-            previous, raw = stage, self._judged(stage, features, regions, training=False)
+            regions = refined
+            raw = self._judged(stage, features, regions, training=False)
             logits.append(raw[CLASS_LOGITS])
+            refined = _refined(stage, raw, regions)
         mean = tf.add_n(logits) / len(logits)
         return {BOX_ENCODINGS: raw[BOX_ENCODINGS], CLASS_LOGITS: mean, PROPOSALS: regions}
 
@@ -289,9 +290,10 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
     model = keras_model(
         {"features": network.features, "heads": list(network.heads)}, quantized=blueprint.quantized
     )
-    if settings.HasField("feature_extractor"):
-        if not settings.feature_extractor.batch_norm_trainable:
-            freeze_batch_norm(model)
+    extractor = settings.feature_extractor
+    # The OD API's default freezes; a config with an architecture in the extractor's place does not.
+    if settings.HasField("feature_extractor") and not extractor.batch_norm_trainable:
+        freeze_batch_norm(model)
     outputs = model.output
     stages = []
     for number, (stage, head) in enumerate(
@@ -311,7 +313,7 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
         blueprint=blueprint,
         model=model,
         features=tf_keras.Model(image, outputs["features"], name="features"),
-        first_stage=region_proposals.build(blueprint, network),
+        first_stage=_first_stage(blueprint, network),
         region_features=region_features.from_proto(
             architecture.region_head.region_align, blueprint.image_size
         ),
@@ -323,6 +325,10 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
             settings.second_stage_post_processing, box_scales=stages[-1].box_scales
         ),
     )
+
+
+def _first_stage(blueprint: Blueprint, network: TwoStageNetwork) -> FirstStage:
+    return region_proposals.build(blueprint, network)
 
 
 def _loss(

@@ -1,5 +1,8 @@
-"""The graphs of a two-stage detector, from one Architecture: one for the image, and one for a region
-at each stage of the second. What lies between them depends on the predictions and is no graph."""
+"""The graphs of a two-stage detector, from one Architecture.
+
+One graph is for the image, and one for a region in each stage of the second. What lies between them
+depends on the predictions and is no graph.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,6 @@ from mnasdet.heads import region, region_proposal
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.graph import Graph, Network
 from mnasdet.protos import architecture_pb2
-
-# The names of the first stage's outputs.
-RPN_BOX_ENCODINGS = "rpn/box_encodings"
-RPN_OBJECTNESS = "rpn/objectness"
 
 
 def region_features_name(level: int) -> str:
@@ -84,14 +83,7 @@ def two_stage_network(
     # Coarser levels only propose: a region of their scale has enough pixels at stride 32.
     region_levels = [level for level in by_level if level <= COARSEST] or [min(by_level)]
     outputs = {region_features_name(level): by_level[level] for level in region_levels}
-    with b.scope("region_proposal"):
-        boxes, objectness = region_proposal.from_proto(
-            b,
-            features,
-            architecture.region_proposal,
-            anchors_per_location=anchors_per_location(architecture.anchor_generator, len(features)),
-        )
-    outputs |= {RPN_BOX_ENCODINGS: boxes, RPN_OBJECTNESS: objectness}
+    outputs |= _first_stage(b, features, architecture)
     side = region_side(architecture.region_head.region_align)
     heads = []
     for stage in range(1, len(region_stages(architecture)) + 1):
@@ -112,7 +104,7 @@ def two_stage_network(
 def _features(
     b: Builder, image: Node, architecture: architecture_pb2.Architecture
 ) -> dict[int, Node]:
-    """Returns the features that propose regions, by level: the pyramid's, or one of the backbone."""
+    """Returns the features that propose regions, by level: the pyramid's or one of the backbone."""
     multiplier, least = architecture.depth_multiplier, architecture.min_depth
     backbone = backbone_features(
         b, image, architecture.backbone, depth_multiplier=multiplier, min_depth=least
@@ -123,3 +115,16 @@ def _features(
         b, backbone, architecture.feature_pyramid, depth_multiplier=multiplier, min_depth=least
     )
     return dict(zip(levels(architecture), pyramid[-1], strict=True))
+
+
+def _first_stage(
+    b: Builder, features: Sequence[Node], architecture: architecture_pb2.Architecture
+) -> dict[str, Node]:
+    """Returns the predictions of the first stage, by name."""
+    with b.scope("region_proposal"):
+        return region_proposal.from_proto(
+            b,
+            features,
+            architecture.region_proposal,
+            anchors_per_location=anchors_per_location(architecture.anchor_generator, len(features)),
+        )

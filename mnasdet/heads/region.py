@@ -1,4 +1,4 @@
-"""The second stage of a two-stage detector: from the features of a region to its classes and box."""
+"""The second stage of a two-stage detector: features of a region to its classes and its box."""
 
 from __future__ import annotations
 

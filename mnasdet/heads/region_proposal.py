@@ -12,6 +12,10 @@ from mnasdet.networks.hyperparams import Hyperparams, Initializer, Kernel
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
 from mnasdet.protos import architecture_pb2
 
+# The names of the outputs.
+BOX_ENCODINGS = "rpn/box_encodings"
+OBJECTNESS = "rpn/objectness"
+
 BOX_CODE_SIZE = 4
 
 # Ren et al., section 3.3; their weight decay of 1e-4 (mmdetection's), halved for Keras.
@@ -81,12 +85,12 @@ def from_proto(
     proto: architecture_pb2.RegionProposal,
     *,
     anchors_per_location: Sequence[int],
-) -> tuple[Node, Node]:
-    """Builds `region_proposal` as an Architecture describes it.
+) -> dict[str, Node]:
+    """Builds `region_proposal` as an Architecture describes it, its outputs by name.
 
     All levels have as many anchors, which the config checks hold.
     """
-    return region_proposal(
+    boxes, objectness = region_proposal(
         b,
         features,
         anchors_per_location=anchors_per_location[0],
@@ -99,3 +103,4 @@ def from_proto(
             else DEFAULT
         ),
     )
+    return {BOX_ENCODINGS: boxes, OBJECTNESS: objectness}
