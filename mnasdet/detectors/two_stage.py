@@ -106,7 +106,6 @@ class TwoStageDetector:
         "features".
       first_stage: proposes regions.
       region_features: samples the features of regions.
-      region_levels: the levels that they are sampled from.
       stages: of the second stage; each but the first judges the boxes of the one before.
       sample_size: the regions of an image that the losses count.
       positive_fraction: the largest share of objects among them.
@@ -118,7 +117,6 @@ class TwoStageDetector:
     features: tf_keras.Model
     first_stage: FirstStage
     region_features: region_features.RegionFeatures
-    region_levels: Sequence[int]
     stages: Sequence[Stage]
     sample_size: int
     positive_fraction: float
@@ -164,6 +162,7 @@ class TwoStageDetector:
         # learn.
         objects = batch["object_boxes"]
         regions = tf.concat([self.first_stage.proposals(features).boxes, objects], axis=1)
+        sheet = self._sheet(features)
         is_object = tf.range(regions.shape[1]) >= regions.shape[1] - objects.shape[1]
         for number, stage in enumerate(self.stages, start=1):
             classes, codes = region_targets(
@@ -181,7 +180,7 @@ class TwoStageDetector:
                 classes = tf.gather(classes, sample.indices, batch_dims=1)
                 classes = tf.where(sample.is_drawn, classes, IGNORED)
                 is_object = tf.gather(is_object, sample.indices) | ~sample.is_drawn
-            raw = self._judged(stage, features, regions, training=True)
+            raw = self._judged(stage, sheet, regions, training=True)
             own = raw[BOX_ENCODINGS]
             localization, classification = stage.loss(
                 _of_class(own, classes - 1), raw[CLASS_LOGITS], codes, classes
@@ -212,11 +211,12 @@ class TwoStageDetector:
           pad have no area.
         """
         features = self.features(images, training=False)
+        sheet = self._sheet(features)
         logits: list[tf.Tensor] = []
         refined = self.first_stage.proposals(features).boxes
         for stage in self.stages:
             regions = refined
-            raw = self._judged(stage, features, regions, training=False)
+            raw = self._judged(stage, sheet, regions, training=False)
             logits.append(raw[CLASS_LOGITS])
             refined = _refined(stage, raw, regions)
         mean = tf.add_n(logits) / len(logits)
@@ -245,17 +245,23 @@ class TwoStageDetector:
     ) -> tf.Tensor:
         return drawing.draw(batch, predictions, settings)
 
+    def _sheet(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the features that regions are cropped from as one tensor."""
+        levels = self.region_features.feature_sizes
+        return self.region_features.sheet(
+            {level: features[region_features_name(level)] for level in levels}
+        )
+
     def _judged(
         self,
         stage: Stage,
-        features: Mapping[str, tf.Tensor],
+        sheet: tf.Tensor,
         regions: tf.Tensor,
         *,
         training: bool,
     ) -> dict[str, tf.Tensor]:
         """Returns the raw predictions of a stage, [batch, regions, ...] each."""
-        by_level = {level: features[region_features_name(level)] for level in self.region_levels}
-        x = self.region_features(by_level, regions)
+        x = self.region_features(sheet, regions)
         raw = stage.head(tf.reshape(x, [-1, *x.shape[2:]]), training=training)
         return {
             name: tf.reshape(value, [-1, regions.shape[1], *value.shape[1:]])
@@ -315,9 +321,11 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
         features=tf_keras.Model(image, outputs["features"], name="features"),
         first_stage=_first_stage(blueprint, network),
         region_features=region_features.from_proto(
-            architecture.region_head.region_align, blueprint.image_size
+            architecture.region_head.region_align,
+            blueprint.image_size,
+            network.region_levels,
+            network.feature_sizes[: len(network.region_levels)],
         ),
-        region_levels=network.region_levels,
         stages=stages,
         sample_size=settings.second_stage_batch_size,
         positive_fraction=settings.second_stage_balance_fraction,
