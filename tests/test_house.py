@@ -15,7 +15,7 @@ FLOORS = [
     ["protos", "passwords"],
     ["errors"],
     ["remote"],
-    ["text_files", "cores", "gpus", "terminal", "architectures"],
+    ["text_files", "cores", "gpus", "terminal", "architectures", "base_codes"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string"],
     ["config_checks", "packaged"],
