@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mnasdet.backbones import amoebanet, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.backbones import amoebanet, base_code, mnasnet, mobilenet_v2, mobilenet_v3, resnet
 from mnasdet.networks import hyperparams
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
@@ -17,6 +17,7 @@ _BACKBONES: dict[str, Callable[..., BackboneFeatures]] = {
     "mnasnet": mnasnet.from_proto,
     "resnet": resnet.from_proto,
     "amoebanet_d": amoebanet.from_proto,
+    "base_code": base_code.from_proto,
 }
 
 
