@@ -234,11 +234,10 @@ def from_proto(
     channels = max(int(proto.channels * depth_multiplier), min_depth)
     variant = architecture_pb2.Fpn.Variant.Name(proto.variant).lower()
     if variant == "two_stage":
-        backbone = (level for level in features.levels if level >= proto.min_level)
-        entering = proto.input_level or backbone
+        taken = [level for level in features.levels if level >= proto.min_level]
         pyramid = two_stage_fpn(
             b,
-            {level: features.levels[level] for level in entering},
+            {level: features.levels[level] for level in proto.input_level or taken},
             proto.output_level or range(proto.min_level, proto.max_level + 1),
             channels=channels,
             strided_levels=proto.strided_levels,
