@@ -174,8 +174,11 @@ def load_pipeline(
 
 
 def default_num_classes(architecture) -> int:
-    """Returns the number of ImageNet's classes, of COCO's for two stages, or of COCO's ids, which the
-    OD API's one-stage detectors have a class for each; without a background."""
+    """Returns the number of classes that the papers count, without a background.
+
+    They are ImageNet's, COCO's 80 for two stages, or COCO's 90 ids, as in the OD API's one-stage
+    detectors.
+    """
     if architecture.HasField("classifier"):
         return 1000
     return 80 if architecture.HasField("region_head") else 90

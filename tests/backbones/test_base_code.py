@@ -3,19 +3,18 @@
 import pytest
 from google.protobuf import text_format
 
+from mnasdet import config
+from mnasdet.architectures import default_input_size
 from mnasdet.backbones.base_code import base_code, from_proto
 from mnasdet.errors import ConfigError
-from mnasdet.heads.classifier import classifier
+from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, canonical_key, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2
 from tests import harness
 
 E0 = "basicblock_64_1-21-21-12"
-E2 = "basicblock_56_12-11111-211-1112"
-E3 = "bottleneck_56_211-111111111-2111111-11112111"
 E4 = "Xbottleneck_56_21-21-111111111111111-2111111"
-E5 = "Xbottleneck_56_21-21-11111111111111-21111111"
 
 
 def backbone(image_size=(64, 64), **arguments):
@@ -24,25 +23,27 @@ def backbone(image_size=(64, 64), **arguments):
 
 
 # Figure 6 (weights and operations as classifiers of 1000 classes at 224x224), and table 7 (the
-# backbone at the detector's image, padded to multiples of 32). E2 with base 56, and E3's 3.11 read
-# as 6.11: docs/differences.md.
+# backbone at the detector's image, padded to multiples of 32). E2 has base 56, and E3's 3.11 is
+# read as 6.11: docs/differences.md.
 @pytest.mark.parametrize(
-    ("code", "params", "operations", "image_size", "at_that_size"),
+    ("name", "params", "operations", "image_size", "at_that_size"),
     [
-        (E0, 8.152e6, 1.37e9, (512, 512), 7.16e9),
-        (E2, 9.928e6, 2.46e9, (608, 800), 23.81e9),
-        (E3, 29.964e6, 6.11e9, (608, 800), 59.22e9),
-        (E4, 43.138e6, 7.58e9, (608, 800), 73.50e9),
-        (E5, 45.743e6, 7.58e9, (800, 1344), 162.45e9),
+        ("sm_nas_e0", 8.152e6, 1.37e9, (512, 512), 7.16e9),
+        ("sm_nas_e2", 9.928e6, 2.46e9, (608, 800), 23.81e9),
+        ("sm_nas_e3", 29.964e6, 6.11e9, (608, 800), 59.22e9),
+        ("sm_nas_e4", 43.138e6, 7.58e9, (608, 800), 73.50e9),
+        ("sm_nas_e5", 45.743e6, 7.58e9, (800, 1344), 162.45e9),
     ],
 )
-def test_published_counts(code, params, operations, image_size, at_that_size):
-    b = Builder()
-    features = base_code(b, b.input((224, 224, 3)), code=code)
-    total = cost_sheet([classifier(b, features.last, num_classes=1000)]).total
+def test_published_counts(name, params, operations, image_size, at_that_size):
+    classifier = config.load_architecture(f"{name}_backbone")
+    total = cost_sheet(network_of(classifier, (224, 224), 1000)).total
     assert total.trainable_params == pytest.approx(params, abs=500)
-    assert total.operations == pytest.approx(operations, rel=0.003)
-    total = cost_sheet([backbone(image_size, code=code).last]).total
+    assert total.operations == pytest.approx(operations, abs=0.005e9)
+    detector = config.load_architecture(name)
+    assert default_input_size(detector) == image_size
+    assert detector.backbone == classifier.backbone
+    total = cost_sheet([backbone(image_size, code=detector.backbone.base_code.code).last]).total
     assert total.operations == pytest.approx(at_that_size, rel=3e-4)
 
 
