@@ -1,15 +1,20 @@
 """SM-NAS's backbones against the paper's figures, and as they are built, trained and converted."""
 
+import dataclasses
+
 import pytest
 from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.architectures import default_input_size
 from mnasdet.backbones.base_code import base_code, from_proto
+from mnasdet.backbones.resnet import TPU_DETECTION
+from mnasdet.base_codes import EXPANSIONS
 from mnasdet.errors import ConfigError
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, canonical_key, reachable
 from mnasdet.networks.cost import cost_sheet
+from mnasdet.networks.hyperparams import GroupNorm
 from mnasdet.protos import architecture_pb2
 from tests import harness
 
@@ -111,6 +116,19 @@ def test_depth_multiplier_keeps_groups_whole():
     assert nodes["stem/layer_2/conv"] == 24
     assert nodes["stage_2/block_1/layer_2/conv"] == 56
     assert nodes["stage_2/block_1/layer_3/conv"] == 88
+
+
+@pytest.mark.parametrize("base", [48, 56, 64, 72])
+def test_four_groups_divide_every_width_of_the_paper_s_bases(base):
+    """Not eight: the stem has half the base, 28 or 36 channels."""
+    four, eight = (
+        dataclasses.replace(TPU_DETECTION, normalizer=GroupNorm(groups)) for groups in (4, 8)
+    )
+    for block in EXPANSIONS:
+        backbone(code=f"{block}_{base}_12-21-1-2", hyperparams=four)
+    if base // 2 % 8:
+        with pytest.raises(ConfigError, match=f"its {base // 2} channels are no multiple of the 8"):
+            backbone(code=f"basicblock_{base}_12-21-1-2", hyperparams=eight)
 
 
 def test_from_proto():
