@@ -131,7 +131,8 @@ def schedule(learning_rate) -> str:
         case "CosineDecayLearningRate":
             return (
                 f"from {rate.warmup_learning_rate:g} to {rate.learning_rate_base:g} in "
-                f"{rate.warmup_steps} steps, cosine to 0 at {rate.total_steps}"
+                f"{rate.warmup_steps} steps, cosine to {rate.min_learning_rate:g} at "
+                f"{rate.total_steps}"
             )
         case "ExponentialDecayLearningRate":
             stairs = "every" if rate.staircase else "smoothly by"

@@ -1,5 +1,7 @@
 """Every published architecture, whole: shapes, costs, one training step, checkpoints, TFLite."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,7 +21,16 @@ MAX_PARAMS = 10_000_000
 # They differ from resnet50_nas_fpn_7_256 by widths and repeats alone, and a step and a conversion
 # of each takes a minute.
 LIKE_ANOTHER = ("resnet50_nas_fpn_5_256", "resnet50_nas_fpn_7_384")
-NAMES = config.architecture_names()
+
+# SM-NAS's backbones differ by their codes alone, of which tests/backbones builds small ones.
+SM_NAS = re.compile(r"sm_nas_e\d_backbone")
+
+# Two stages are several models, with tests of their own in tests/detectors.
+NAMES = [
+    name
+    for name in config.architecture_names()
+    if not SM_NAS.fullmatch(name) and not config.load_architecture(name).HasField("region_head")
+]
 every_one = pytest.mark.parametrize("network", NAMES, indirect=True)
 one_of_a_kind = pytest.mark.parametrize(
     "network", [name for name in NAMES if name not in LIKE_ANOTHER], indirect=True

@@ -1,15 +1,19 @@
 """Detectors with other normalisers than batch normalisation, whole."""
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from google.protobuf import text_format
 
 from mnasdet import config
+from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, canonical_key, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.protos import hyperparams_pb2
+from mnasdet.protos import hyperparams_pb2, image_resizer_pb2
+from mnasdet.saved_model.server import Server
 from mnasdet.tflite.convert import convert
 from mnasdet.tflite.latency.layers import layers
 from tests import harness
@@ -85,6 +89,55 @@ def test_the_export_holds_a_standardised_kernel_that_levels_share_once():
         x = b.max_pool(x, 2, strides=2, name=f"level_{level}/pool")
     weights = 4 * 3 * 3 * 64 * 64
     assert weights < len(convert(keras_model(outputs))) < 1.1 * weights
+
+
+def small_network(standardized):
+    """A convolution that two levels share and a depthwise one, with group normalisation."""
+    b = Builder()
+    x = b.input((8, 8, 16))
+    kernel = Kernel(standardized=standardized)
+    outputs = {}
+    for level in range(2):
+        y = b.conv2d(x, 8, 3, kernel=kernel, name="shared", shared=True)
+        y = b.group_norm(y, groups=4, epsilon=1e-6, name=f"level_{level}/norm")
+        outputs[f"level_{level}"] = y
+        x = b.depthwise_conv2d(x, 3, kernel=kernel, strides=2, name=f"level_{level}/half")
+    return keras_model(outputs)
+
+
+def test_a_tflite_file_has_no_operation_for_standardisation():
+    graphs = [convert(small_network(standardized)) for standardized in (True, False)]
+    standardized, plain = map(harness.operations_with_types, graphs)
+    assert standardized == plain
+
+
+def test_a_saved_model_holds_kernels_that_are_standardised_already():
+    model = small_network(standardized=True)
+    before = [variable.numpy() for variable in model.variables]
+    resizer = text_format.Parse(
+        "fixed_shape_resizer { height: 8 width: 8 }", image_resizer_pb2.ImageResizer()
+    )
+    # The network takes 16 channels, and pictures have 3.
+    picked = tf.constant(np.random.default_rng(0).normal(size=(3, 16)), tf.float32)
+    server = Server(
+        ImageResizer.from_proto(resizer),
+        lambda images, extents: model(images @ picked, training=False),
+    )
+    kernels = [v for v in server.weights if v.shape.rank == 4]
+    # One that two levels share, and one depthwise: the second level's output is not read.
+    assert sorted(tuple(v.shape) for v in kernels) == [(3, 3, 16, 1), (3, 3, 16, 8)]
+    for kernel in kernels:
+        axes = (0, 1, 2) if kernel.shape[-1] == 8 else (0, 1)
+        np.testing.assert_allclose(np.mean(kernel, axes), 0, atol=1e-6)
+        np.testing.assert_allclose(np.std(kernel, axes), 1, atol=1e-5)
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    served = server.function("image_tensor")(tf.constant(images))
+    expected = model((tf.cast(images, tf.float32) * (2 / 255) - 1) @ picked, training=False)
+    for name, output in expected.items():
+        np.testing.assert_allclose(served[name], output, atol=1e-5)
+    # Traced once more, the model standardises as before.
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
 
 
 def test_a_synchronised_network_is_the_plain_one_to_search_and_latency():

@@ -229,9 +229,11 @@ def _check_cosine(rate: Section, num_steps: int) -> None:
     if message.warmup_steps:
         rate.ordered("warmup_learning_rate", "learning_rate_base")
     rate.ordered("warmup_steps", "total_steps")
+    rate.at_least("min_learning_rate", 0)
+    rate.ordered("min_learning_rate", "learning_rate_base")
     # The schedule is 0 after its end: the steps after that would cost hours and change nothing.
     rate.require(
-        message.total_steps >= num_steps,
+        message.total_steps >= num_steps or message.min_learning_rate > 0,
         "total_steps",
         f"train_config.num_steps is {num_steps}, and the rate is 0 from total_steps on",
     )

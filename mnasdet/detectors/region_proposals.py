@@ -116,7 +116,10 @@ def build(blueprint: Blueprint, network: TwoStageNetwork) -> AnchorProposals:
     """Returns the first stage of a blueprint."""
     settings: faster_rcnn_pb2.FasterRcnn = blueprint.settings
     of_network = anchors.from_proto(
-        blueprint.architecture.anchor_generator, blueprint.image_size, network.feature_sizes
+        blueprint.architecture.anchor_generator,
+        blueprint.image_size,
+        network.feature_sizes,
+        network.levels,
     )
     places = [height * width for height, width in network.feature_sizes]
     per_place = len(of_network) // sum(places)

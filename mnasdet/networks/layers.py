@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -165,13 +168,50 @@ class GroupNormalization(tf_keras.layers.GroupNormalization):
         return normalized * self.gamma + self.beta
 
 
+class _Folding(threading.local):
+    """The kernels of the graph that this thread exports, by layer; None outside of an export."""
+
+    kernels: dict[int, tf.Variable] | None = None
+
+
+_folding = _Folding()
+
+
+@contextlib.contextmanager
+def folded_kernels() -> Iterator[None]:
+    """Traces graphs in which standardised kernels are variables, as plain convolutions have them.
+
+    The model and its own variables stay as they are: the graphs' variables are copies.
+    """
+    _folding.kernels = {}
+    try:
+        yield
+    finally:
+        _folding.kernels = None
+
+
+def _used_kernel(layer: tf_keras.layers.Layer, kernel: tf.Variable, axes: tuple[int, ...]) -> Any:
+    """Returns the kernel that a layer of standardised kernels convolves with."""
+    if _folding.kernels is None:
+        return _standardized(kernel, axes)
+    if id(layer) not in _folding.kernels:
+        # Outside of the graph, which takes the value as it is now.
+        with tf.init_scope():
+            folded = tf.Variable(
+                _standardized(kernel, axes), trainable=False, name=kernel.name[:-2]
+            )
+        _folding.kernels[id(layer)] = folded
+    # A layer that several levels share is one kernel there, too.
+    return _folding.kernels[id(layer)]
+
+
 @tf_keras.utils.register_keras_serializable("mnasdet")
 class StandardizedConv2D(tf_keras.layers.Conv2D):
     """A convolution whose kernel is standardised in every forward pass (Qiao et al., "Weight
     Standardization", 2019). The variable is the kernel before that; an export holds the other."""
 
     def convolution_op(self, inputs, kernel):
-        kernel = tf.cast(_standardized(kernel, (0, 1, 2)), inputs.dtype)
+        kernel = tf.cast(_used_kernel(self, self.kernel, (0, 1, 2)), inputs.dtype)
         return super().convolution_op(inputs, kernel)
 
 
@@ -180,7 +220,7 @@ class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
     def call(self, inputs):
-        kernel = tf.cast(_standardized(self.depthwise_kernel, (0, 1)), inputs.dtype)
+        kernel = tf.cast(_used_kernel(self, self.depthwise_kernel, (0, 1)), inputs.dtype)
         strides = (1, *self.strides, 1)
         padding = self.padding.upper()
         x = tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=self.dilation_rate)

@@ -152,15 +152,17 @@ def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
     return boxes
 
 
-def _levels_taken(architecture: architecture_pb2.Architecture) -> range:
+def _levels_taken(architecture: architecture_pb2.Architecture) -> Sequence[int]:
     """Returns the levels that the pyramid takes from linear outputs of blocks.
 
     The layer after those is then not built.
     """
     pyramid = architecture.feature_pyramid
     name = pyramid.WhichOneof("feature_pyramid_oneof")
+    if name == "fpn" and pyramid.fpn.input_level:
+        return pyramid.fpn.input_level
     if name in ("mnasfpn", "nas_fpn") or (
-        name == "fpn" and pyramid.fpn.variant == architecture_pb2.Fpn.RETINANET
+        name == "fpn" and pyramid.fpn.variant != architecture_pb2.Fpn.OBJECT_DETECTION_API
     ):
         return range(getattr(pyramid, name).min_level, MAX_LEVEL + 1)
     return range(0)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mnasdet.data import input_pipeline
 from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.networks.layers import folded_kernels
 
 # The name that the OD API's exported models have for their input.
 INPUT = "input_tensor"
@@ -45,7 +46,8 @@ class Server(tf.Module):
         # One function for all input types: the file has the network once.
         self._outputs = tf.function(outputs, inputs, autograph=False)
         # Not the Keras model: TensorFlow would save the functions of all its layers, too.
-        self.weights = list(self._outputs.get_concrete_function().graph.variables)
+        with folded_kernels():
+            self.weights = list(self._outputs.get_concrete_function().graph.variables)
         self.__call__ = self.function(input_type)
 
     def function(self, input_type: str) -> Any:

@@ -76,15 +76,18 @@ def cosine_decay(
     warmup_rate: float = 0.0,
     warmup_steps: int = 0,
     hold_steps: int = 0,
+    minimum: float = 0.0,
 ) -> Schedule:
-    """Rises linearly from `warmup_rate` to `base`, holds it, then falls by half a cosine to 0."""
+    """Rises linearly from `warmup_rate` to `base`, holds it, then falls by half a cosine to
+    `minimum`, at which it stays."""
 
     def schedule(step: tf.Tensor) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         start = warmup_steps + hold_steps
         progress = (step - start) / max(total_steps - start, 1)
         # Half a period, without restarts (Loshchilov and Hutter, 2017).
-        rate = base * (1 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0))) / 2
+        share = (1 + tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0))) / 2
+        rate = minimum + (base - minimum) * share
         if warmup_steps:
             warmup = warmup_rate + (base - warmup_rate) / warmup_steps * step
             rate = tf.where(step < warmup_steps, warmup, rate)
@@ -125,4 +128,5 @@ def from_config(proto: optimizer_pb2.LearningRate) -> Schedule:
         cosine.warmup_learning_rate,
         cosine.warmup_steps,
         cosine.hold_base_rate_steps,
+        cosine.min_learning_rate,
     )

@@ -113,6 +113,11 @@ BAD = [
         "warmup_steps at most total_steps, 50000, is allowed",
     ),
     (
+        nested(RATE, "cosine_decay_learning_rate { min_learning_rate: 5 }"),
+        f"{RATE}.cosine_decay_learning_rate.min_learning_rate is 5; at most learning_rate_base, "
+        "4, is allowed",
+    ),
+    (
         nested(RATE, "constant_learning_rate { learning_rate: 0 }"),
         f"{RATE}.constant_learning_rate.learning_rate is 0; more than 0 is allowed",
     ),

@@ -40,7 +40,7 @@ def test_published_figures(arguments, params, multiply_adds):
     assert (costs["params"], costs["multiply_adds"]) == (params, multiply_adds)
     assert costs["image_size"] == [320, 320]
     assert costs["num_classes"] == 90
-    for cost in ("params", "trainable_params", "multiply_adds", "memory_bytes"):
+    for cost in ("params", "trainable_params", "multiply_adds", "memory_bytes", "operations"):
         assert sum(part[cost] for part in costs["parts"].values()) == costs[cost]
 
 
@@ -79,6 +79,29 @@ def test_an_architecture_string():
     published = json.loads(analyze(MNASFPN, "--format=json").stdout)
     again = analyze(f"--architecture={published['structure']}", "--format=json")
     assert json.loads(again.stdout) == {**published, "architecture": "unnamed"}
+
+
+def test_a_two_stage_detector_at_a_rectangle_and_some_proposals():
+    """Hit-Detector, table 1: 41.76 M weights with COCO's 80 classes, 14.3 M of them the head's,
+    which has as many multiply-adds for every region."""
+    faster_rcnn = "--architecture=faster_rcnn_resnet50_fpn"
+    costs = json.loads(analyze(faster_rcnn, "--format=json").stdout)
+    assert (costs["image_size"], costs["num_classes"]) == ([800, 1200], 80)
+    assert costs["num_proposals"] == 1000
+    assert costs["trainable_params"] == pytest.approx(41.76e6, rel=3e-4)
+    weights = {part: cost["trainable_params"] / 1e6 for part, cost in costs["parts"].items()}
+    assert weights == {
+        "backbone": pytest.approx(23.5, abs=0.05),
+        "feature_pyramid": pytest.approx(3.3, abs=0.05),
+        "region_proposal": pytest.approx(0.594, abs=0.0005),
+        "region_head": pytest.approx(14.3, abs=0.05),
+    }
+    head = costs["parts"]["region_head"]["multiply_adds"]
+    text = analyze(faster_rcnn, "--num_proposals=10", "--image_size=800,1344").stdout
+    lines = text.splitlines()
+    assert lines[0] == "faster_rcnn_resnet50_fpn at 800x1344, 80 classes, 10 proposals"
+    assert lines[5].split()[:1] == ["region_head"]
+    assert lines[5].split()[3] == f"{head // 100:,}"
 
 
 def test_text_names_the_parts():
@@ -123,6 +146,8 @@ def test_list_has_every_architecture():
         ([], "give either --architecture, --pipeline_config_path, --op_profile or --list"),
         (["--architecture=mnasfpn"], 'no architecture "mnasfpn"; one of '),
         ([MNASFPN, "--image_size=32"], "image size 32x32: at least 64 is needed"),
+        ([MNASFPN, "--num_proposals=10"], "--num_proposals: the architecture has no second stage"),
+        ([MNASFPN, "--image_size=1,2,3"], "--image_size=1,2,3: a side such as 320, or 256x448"),
         ([MNASFPN, "--depth_multiplier=0"], "--depth_multiplier is 0; more than 0"),
         (["--architecture=resnet50_fpn_256", "--repeats=2"], "--repeats: fpn has none"),
         (

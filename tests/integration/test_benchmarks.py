@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+from mnasdet import config
+from mnasdet.config_checks.architecture import stated_hyperparams
+from mnasdet.models import network_of
 from tests.integration.commands import ROOT
 
 
@@ -30,3 +33,14 @@ def test_bookkeeping():
     flags = ["--num_trials=200", "--controllers=random", "--optuna_trials=0"]
     figures = run("bookkeeping", *flags)["milliseconds_a_trial"]
     assert 0 < figures["random"]["200"] < 1000
+
+
+def test_the_config_of_from_scratch_states_a_normalisation_in_every_part():
+    pipeline = config.load(ROOT / "benchmarks" / "from_scratch.config")
+    architecture = config.resolve(pipeline).architecture
+    stated = stated_hyperparams(architecture)
+    assert len(stated) == 3
+    for hyperparams in stated.values():
+        hyperparams.group_norm.groups = 4
+    # Every width is a multiple of the benchmark's groups, or this fails.
+    assert network_of(architecture, (96, 96), 10).outputs

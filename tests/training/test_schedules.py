@@ -39,6 +39,14 @@ def test_cosine_with_warmup_and_hold():
     np.testing.assert_allclose(rates(schedule, [0, 4, 5, 10, 60, 110, 200]), expected, atol=1e-6)
 
 
+def test_a_cosine_ends_at_a_rate_and_stays_there():
+    """SM-NAS, section 4.1.2: from 0.24 to 0.0001."""
+    schedule = schedules.cosine_decay(0.24, total_steps=90, minimum=1e-4)
+    # A third of the way has cos 60° = 1/2.
+    expected = [0.24, 1e-4 + (0.24 - 1e-4) * 0.75, 1e-4 + (0.24 - 1e-4) / 2, 1e-4, 1e-4]
+    np.testing.assert_allclose(rates(schedule, [0, 30, 45, 90, 200]), expected, rtol=1e-5)
+
+
 def test_exponential_decay_in_a_staircase():
     schedule = schedules.exponential_decay(0.5, 10, 0.5)
     assert rates(schedule, [0, 9, 10, 19, 20, 30]) == [0.5, 0.5, 0.25, 0.25, 0.125, 0.0625]
@@ -93,6 +101,12 @@ def test_exponential_decay_behind_a_burn_in():
               hold_base_rate_steps: 5
             }""",
             {0: 1.0, 7: 2.0, 60: 1.0, 110: 0.0},
+        ),
+        (
+            """cosine_decay_learning_rate {
+              learning_rate_base: 2 total_steps: 100 warmup_steps: 0 min_learning_rate: 1
+            }""",
+            {0: 2.0, 50: 1.5, 100: 1.0, 101: 1.0},
         ),
     ],
 )
