@@ -14,6 +14,9 @@ COARSEST = 5
 # The level of SSD's first feature; every further one is a level coarser.
 _SSD_LEVEL = 4
 
+# The level that proposes regions where there is no pyramid (Ren et al., "Faster R-CNN", 2015).
+_REGION_LEVEL = 4
+
 # No image is so large that a coarser level makes sense.
 MAX_LEVEL = 12
 MAX_SSD_LAYERS = MAX_LEVEL - _SSD_LEVEL - 1
@@ -22,11 +25,15 @@ NUM_ASPECT_RATIOS = 3  # The default of multiscale anchors.
 
 
 def levels(architecture: architecture_pb2.Architecture) -> range:
-    """Returns the levels that predict, finest first; none where there is no feature pyramid."""
+    """Returns the levels that predict, or propose regions, finest first.
+
+    A classifier has none.
+    """
     pyramid = architecture.feature_pyramid
     match name := pyramid.WhichOneof("feature_pyramid_oneof"):
         case None:
-            return range(0)
+            has_regions = architecture.HasField("region_head")
+            return range(_REGION_LEVEL, _REGION_LEVEL + has_regions)
         case "ssd_layers":
             num_layers = min(len(pyramid.ssd_layers.channels), MAX_SSD_LAYERS)
             return range(_SSD_LEVEL, _SSD_LEVEL + 2 + num_layers)
@@ -59,6 +66,25 @@ def num_anchors(architecture: architecture_pb2.Architecture, height: int, width:
     # A feature has a place for each 2^level pixels, and one for the rest.
     places = [-(-height // 2**level) * -(-width // 2**level) for level in predicting]
     return sum(count * anchors for count, anchors in zip(places, at_a_place, strict=False))
+
+
+def region_stages(
+    architecture: architecture_pb2.Architecture,
+) -> list[architecture_pb2.RegionStage]:
+    """Returns the stages of a region head, all settings filled in: one if none is stated."""
+    stages = []
+    for stated in architecture.region_head.stage or [architecture_pb2.RegionStage()]:
+        stage = architecture_pb2.RegionStage()
+        stage.CopyFrom(stated)
+        # Ren et al.'s deviations of 0.1 and 0.2, as factors.
+        stage.box_scales[:] = stage.box_scales or (10.0, 10.0, 5.0, 5.0)
+        stages.append(stage)
+    return stages
+
+
+def region_side(align: architecture_pb2.RegionAlign) -> int:
+    """Returns the bins along a side of a region that its head sees; a max pool pads nothing."""
+    return (align.size - align.max_pool_size) // align.max_pool_stride + 1
 
 
 def smallest_image_size(architecture: architecture_pb2.Architecture) -> int:

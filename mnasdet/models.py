@@ -20,6 +20,8 @@ def network_of(
 ) -> Network:
     """Returns the graphs of an architecture: a detector's raw predictions, a classifier's logits.
 
+    A two-stage detector has a graph for the image and one for a region at each stage.
+
     Args:
       image_size: (height, width) in pixels.
       num_classes: without the background.
@@ -28,6 +30,10 @@ def network_of(
         from mnasdet.classifiers.network import classification_network
 
         return classification_network(architecture, image_size, num_classes)
+    if architecture.HasField("region_head"):
+        from mnasdet.detectors.two_stage_network import two_stage_network
+
+        return two_stage_network(architecture, image_size, num_classes).deployed
     from mnasdet.detectors.network import detection_network
 
     return detection_network(architecture, image_size, num_classes).deployed
@@ -40,6 +46,10 @@ def build(blueprint: Blueprint) -> Task:
         from mnasdet.classifiers import classifier
 
         return classifier.build(blueprint)
+    if blueprint.kind == "faster_rcnn":
+        from mnasdet.detectors import two_stage
+
+        return two_stage.build(blueprint)
     from mnasdet.detectors import one_stage
 
     return one_stage.build(blueprint)

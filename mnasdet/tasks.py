@@ -58,8 +58,9 @@ class Task(Protocol):
 
     Attributes:
       blueprint: what it was built from.
-      model: images [batch, height, width, 3], float32 in [-1, 1], to its raw outputs. It has every
-        weight, by name.
+      model: it has every weight, by name, in its layers. A one-stage detector's and a classifier's
+        takes images [batch, height, width, 3], float32 in [-1, 1], to the raw outputs. That of a
+        two-stage detector has an input for each of its graphs and is never called as a whole.
       objective: the metric that counts; more is better.
       compiles: XLA can compile the losses.
     """

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from mnasdet.networks.blocks import conv_bn, round_channels
 from mnasdet.networks.builder import Builder, Node
@@ -54,34 +55,62 @@ def resnet(
       depth_multiplier: factor on every width, rounded by `round_channels`; widths as given for 1.
       min_depth: the least of the scaled widths.
     """
-    stages = _stages(depth, groups, width_per_group)
+    design = _Design(depth, groups, width_per_group, strides_in_1x1, depth_multiplier, min_depth)
+    stem = design.width(64)
+    x = conv_bn(b, image, stem, 7, hyperparams, strides=2, activation="relu", name="stem")
+    x = b.max_pool(x, 3, strides=2, name="stem/max_pool")
+    levels = {}
+    for level in range(2, MAX_LEVEL + 1):
+        x = levels[level] = _stage(b, x, level, 2 if level > 2 else 1, design, hyperparams)
+    return BackboneFeatures(levels, levels[MAX_LEVEL])
 
-    def width(channels: int, divisor: int = 8) -> int:
-        if depth_multiplier == 1.0:
+
+@dataclass(frozen=True)
+class _Design:
+    """The numbers that the blocks of all stages come from, as in `resnet`."""
+
+    depth: int
+    groups: int
+    width_per_group: int
+    strides_in_1x1: bool
+    depth_multiplier: float
+    min_depth: int
+
+    @property
+    def has_bottlenecks(self) -> bool:
+        return self.depth in _BOTTLENECK
+
+    def width(self, channels: int, divisor: int = 8) -> int:
+        """Returns a width with the multiplier, a multiple of `divisor`."""
+        if self.depth_multiplier == 1.0:
             return channels
         # A group's channels have to be whole, so the width of a grouped convolution is a multiple
         # of both.
-        return round_channels(channels * depth_multiplier, max(min_depth, divisor), divisor)
+        scaled = channels * self.depth_multiplier
+        return round_channels(scaled, max(self.min_depth, divisor), divisor)
 
-    x = conv_bn(b, image, width(64), 7, hyperparams, strides=2, activation="relu", name="stem")
-    x = b.max_pool(x, 3, strides=2, name="stem/max_pool")
-    levels = {}
-    for level, blocks in enumerate(stages, start=2):
-        scale = 2 ** (level - 2)
-        channels = width(64 * scale * (_BOTTLENECK_EXPANSION if depth in _BOTTLENECK else 1))
-        inner = width(groups * width_per_group * scale, math.lcm(8, groups))
-        for block in range(blocks):
-            strides = 2 if level > 2 and block == 0 else 1
-            with b.scope(f"stage_{level}/block_{block + 1}"):
-                if depth in _BOTTLENECK:
-                    both = (strides, 1) if strides_in_1x1 else (1, strides)
-                    y = _bottleneck(b, x, inner, channels, both, groups, hyperparams)
-                else:
-                    y = _basic(b, x, channels, strides, hyperparams)
-                y = b.add(_shortcut(b, x, channels, strides, hyperparams), y, name="add")
-                x = b.activation(y, "relu", name="relu")
-        levels[level] = x
-    return BackboneFeatures(levels, levels[MAX_LEVEL])
+
+def _stage(
+    b: Builder, x: Node, level: int, strides: int, design: _Design, hyperparams: Hyperparams
+) -> Node:
+    """Builds the blocks of one stage, the first of which strides."""
+    scale = 2 ** (level - 2)
+    expansion = _BOTTLENECK_EXPANSION if design.has_bottlenecks else 1
+    channels = design.width(64 * scale * expansion)
+    groups = design.groups
+    inner = design.width(groups * design.width_per_group * scale, math.lcm(8, groups))
+    blocks = _stages(design.depth, groups, design.width_per_group)
+    for block in range(blocks[level - 2]):
+        stride = strides if block == 0 else 1
+        with b.scope(f"stage_{level}/block_{block + 1}"):
+            if design.has_bottlenecks:
+                both = (stride, 1) if design.strides_in_1x1 else (1, stride)
+                y = _bottleneck(b, x, inner, channels, both, groups, hyperparams)
+            else:
+                y = _basic(b, x, channels, stride, hyperparams)
+            y = b.add(_shortcut(b, x, channels, stride, hyperparams), y, name="add")
+            x = b.activation(y, "relu", name="relu")
+    return x
 
 
 def _stages(depth: int, groups: int, width_per_group: int) -> tuple[int, ...]:
@@ -155,3 +184,29 @@ def from_proto(
         min_depth=min_depth,
         hyperparams=hyperparams or TPU_DETECTION,
     )
+
+
+def last_stage(
+    b: Builder,
+    x: Node,
+    proto: architecture_pb2.ResNet,
+    *,
+    strides: int,
+    depth_multiplier: float = 1.0,
+    min_depth: int = 8,
+    hyperparams: Hyperparams | None = None,
+) -> Node:
+    """Builds the stage that makes level 5, alone: of the features of a region in place of level 4.
+
+    Args:
+      strides: of its first block; 2 in a network for images.
+    """
+    design = _Design(
+        proto.depth,
+        proto.groups,
+        proto.width_per_group,
+        proto.strides_in_1x1,
+        depth_multiplier,
+        min_depth,
+    )
+    return _stage(b, x, MAX_LEVEL, strides, design, hyperparams or TPU_DETECTION)

@@ -1,4 +1,4 @@
-"""The losses of one-stage detectors.
+"""The losses of detectors.
 
 Every loss of single values sums over the last axis: over the classes of an anchor, or over the
 numbers that encode its box. `DetectionLoss` weighs the anchors and adds them up.
@@ -268,6 +268,8 @@ class DetectionLoss:
         positive anchors only, and they are kept.
       miner: picks the anchors that count, if any does.
       normalize_by_matches: divide both by the number of positive anchors in the batch.
+      normalize_by_samples: or by that of all anchors but the ignored ones, where a sample of them
+        was drawn before.
       match_offset: added to that number for every image. An offset for the batch would count once
         for each part that a batch is split into.
       normalize_by_code_size: divide the localization loss by 4.
@@ -282,6 +284,7 @@ class DetectionLoss:
     samplers: Sequence[Sampler] = ()
     miner: HardExampleMiner | None = None
     normalize_by_matches: bool = True
+    normalize_by_samples: bool = False
     match_offset: float = 0.0
     normalize_by_code_size: bool = True
 
@@ -306,7 +309,11 @@ class DetectionLoss:
         if self.miner:
             picked = self.miner(localization, classification, box_encodings, class_targets)
             localization, classification = localization * picked, classification * picked
-        normalizer = self._matches(positive) if self.normalize_by_matches else tf.constant(0.0)
+        normalizer = tf.constant(0.0)
+        if self.normalize_by_samples:
+            normalizer = tf.reduce_sum(tf.cast(class_targets != IGNORED, tf.float32))
+        elif self.normalize_by_matches:
+            normalizer = self._matches(positive)
         code_size = box_encodings.shape[-1] if self.normalize_by_code_size else 1
         return (
             Loss(self.localization_weight * tf.reduce_sum(localization) / code_size, normalizer),
@@ -343,7 +350,7 @@ def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> DetectionLoss:
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised.
     """
     return DetectionLoss(
-        classification=_classification(ssd.loss.classification_loss),
+        classification=classification(ssd.loss.classification_loss),
         localization=_localization(ssd.loss.localization_loss),
         classification_weight=ssd.loss.classification_weight,
         localization_weight=ssd.loss.localization_weight,
@@ -357,7 +364,8 @@ def from_config(ssd: ssd_pb2.Ssd, anchors: np.ndarray) -> DetectionLoss:
     )
 
 
-def _classification(proto: losses_pb2.ClassificationLoss) -> AnchorLoss:
+def classification(proto: losses_pb2.ClassificationLoss) -> AnchorLoss:
+    """Returns the loss that a message describes."""
     match proto.WhichOneof("classification_loss"):
         case "weighted_sigmoid":
             return sigmoid_cross_entropy

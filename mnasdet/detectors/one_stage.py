@@ -10,16 +10,13 @@ import tensorflow as tf
 import tf_keras
 
 from mnasdet.blueprint import Blueprint
-from mnasdet.detectors import anchors, losses, post_processing, targets
+from mnasdet.detectors import anchors, drawing, losses, post_processing, targets
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_network
 from mnasdet.evaluation import coco
 from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import eval_pb2
 from mnasdet.tasks import Loss
-
-# The colours of boxes in pictures for TensorBoard: red, green, blue, opacity.
-_FOUND, _TRUTH = (0.1, 0.9, 0.2, 1.0), (1.0, 0.3, 0.1, 1.0)
 
 # Where the model's outputs have, with deep supervision, the predictions after earlier repeats.
 _EARLIER = "earlier"
@@ -117,15 +114,7 @@ class Detector:
         predictions: Mapping[str, tf.Tensor],
         settings: eval_pb2.EvalConfig,
     ) -> tf.Tensor:
-        """Draws the boxes that were found (green) and those that are there (red)."""
-        shown = predictions["detection_scores"][..., None] >= settings.min_score_threshold
-        # A box of no size is not drawn; TensorFlow's op takes no mask.
-        found = tf.where(shown, predictions["detection_boxes"], 0.0)
-        found = found[:, : settings.max_num_boxes_to_visualize]
-        # The drawing operation takes images in [0, 1].
-        images = (batch["image"] + 1) / 2
-        images = tf.image.draw_bounding_boxes(images, batch["boxes"], np.array([_TRUTH]))
-        return tf.image.draw_bounding_boxes(images, found, np.array([_FOUND]))
+        return drawing.draw(batch, predictions, settings)
 
 
 def build(blueprint: Blueprint) -> Detector:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from mnasdet.detectors import box_coder
-from mnasdet.protos import box_predictor_pb2, ssd_pb2
+from mnasdet.protos import box_predictor_pb2, post_processing_pb2, ssd_pb2
 
 _SCORE_CONVERTERS = {"identity": tf.identity, "sigmoid": tf.sigmoid, "softmax": tf.nn.softmax}
 
@@ -53,9 +53,10 @@ class PostProcessing:
         """Returns detections, best first, padded with zeros. All have an area inside the image.
 
         Args:
-          box_encodings: [batch, anchors, 4].
+          box_encodings: [batch, anchors, 4], or [batch, anchors, classes or 1, 4] with a box for
+            each class or one for all.
           class_logits: [batch, anchors, 1 + classes], slot 0 for the background.
-          anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised.
+          anchors: [anchors, 4] or [batch, anchors, 4] (ymin, xmin, ymax, xmax), normalised.
 
         Returns:
           detection_boxes [batch, max_detections, 4] (ymin, xmin, ymax, xmax) in [0, 1];
@@ -63,10 +64,12 @@ class PostProcessing:
           num_detections [batch], int32.
         """
         box_encodings, scores = self.prepare(box_encodings, class_logits)
-        boxes = box_coder.decode(box_encodings, anchors, self.box_scales)
+        if len(box_encodings.shape) == 3:
+            box_encodings = box_encodings[:, :, None]
+        boxes = box_coder.decode(box_encodings, anchors[..., None, :], self.box_scales)
         # No threshold lets this score through. Dropped after the suppression, boxes outside of the
         # image would have taken places among the `max_detections`.
-        scores = tf.where(_has_area(boxes)[..., None], scores[..., 1:], scores.dtype.min)
+        scores = tf.where(_has_area(boxes), scores[..., 1:], scores.dtype.min)
         scores = self._candidates(scores)
         suppress = self._suppress_all if self.class_agnostic else self._suppress_per_class
         boxes, scores, classes, count = suppress(boxes, scores)
@@ -103,8 +106,7 @@ class PostProcessing:
 
     def _suppress_per_class(self, boxes: tf.Tensor, scores: tf.Tensor) -> _Kept:
         return tf.image.combined_non_max_suppression(
-            # An axis of length 1: one box for all classes of an anchor.
-            boxes[:, :, None, :],
+            boxes,
             scores,
             max_output_size_per_class=self.max_detections_per_class,
             max_total_size=self.max_detections,
@@ -125,10 +127,13 @@ class PostProcessing:
             )
 
         best = tf.reduce_max(scores, axis=-1)
+        best_class = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        of_best = best_class if boxes.shape[2] > 1 else tf.zeros_like(best_class)
+        boxes = tf.gather(boxes, of_best, batch_dims=2)
         indices, count = tf.map_fn(
             suppress, (boxes, best), fn_output_signature=(tf.int32, tf.int32)
         )
-        classes = tf.cast(tf.argmax(scores, axis=-1), tf.float32)
+        classes = tf.cast(best_class, tf.float32)
         kept = [tf.gather(x, indices, batch_dims=1) for x in (boxes, best, classes)]
         # Clipped after the suppression, as combined_non_max_suppression does.
         return tf.clip_by_value(kept[0], 0.0, 1.0), kept[1], kept[2], count
@@ -148,9 +153,27 @@ def from_config(
     Args:
       box_predictor: the architecture's, where `ssd` has none.
     """
-    nms = ssd.post_processing.batch_non_max_suppression
     coder = ssd.box_coder.faster_rcnn_box_coder
-    converter = ssd.post_processing.ScoreConverter.Name(ssd.post_processing.score_converter)
+    return from_proto(
+        ssd.post_processing,
+        box_scales=(coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale),
+        box_clip_range=_clip_range(box_predictor or ssd.box_predictor),
+    )
+
+
+def from_proto(
+    proto: post_processing_pb2.PostProcessing,
+    *,
+    box_scales: Sequence[float],
+    box_clip_range: tuple[float, float] | None = None,
+) -> PostProcessing:
+    """Builds the post-processing that a message describes.
+
+    Args:
+      box_scales, box_clip_range: as in `PostProcessing`.
+    """
+    nms = proto.batch_non_max_suppression
+    converter = proto.ScoreConverter.Name(proto.score_converter)
     return PostProcessing(
         score_threshold=nms.score_threshold,
         iou_threshold=nms.iou_threshold,
@@ -159,9 +182,9 @@ def from_config(
         max_candidates=nms.max_candidates,
         class_agnostic=nms.use_class_agnostic_nms,
         score_converter=converter.lower(),
-        logit_scale=ssd.post_processing.logit_scale,
-        box_scales=(coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale),
-        box_clip_range=_clip_range(box_predictor or ssd.box_predictor),
+        logit_scale=proto.logit_scale,
+        box_scales=box_scales,
+        box_clip_range=box_clip_range,
     )
 
 

@@ -77,12 +77,12 @@ def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
 
 
 def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
-    """Returns [n, m]: intersection over union of [n, 4] and [m, 4] (ymin, xmin, ymax, xmax).
+    """Returns the intersection over union, [..., n, m], of boxes [..., n, 4] and [..., m, 4].
 
     Coordinate by coordinate: with the two of a corner in one tensor it takes four times as long.
     """
-    ymin, xmin, ymax, xmax = tf.unstack(tf.convert_to_tensor(boxes)[:, None], axis=2)
-    top, left, bottom, right = tf.unstack(tf.convert_to_tensor(others), axis=1)
+    ymin, xmin, ymax, xmax = tf.unstack(tf.convert_to_tensor(boxes)[..., :, None, :], axis=-1)
+    top, left, bottom, right = tf.unstack(tf.convert_to_tensor(others)[..., None, :, :], axis=-1)
     height = tf.maximum(tf.minimum(ymax, bottom) - tf.maximum(ymin, top), 0.0)
     width = tf.maximum(tf.minimum(xmax, right) - tf.maximum(xmin, left), 0.0)
     intersection = height * width

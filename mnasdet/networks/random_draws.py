@@ -21,9 +21,13 @@ class _Draws:
         self._count = 0
 
     def next_seed(self) -> tf.Tensor:
+        return tf.random.experimental.stateless_fold_in(self._seed, self.next_fold())
+
+    def next_fold(self) -> int:
+        """Returns the number that makes a seed of its own for the next draw."""
         # Augmentations fold numbers from 0 on into the seed of the same example.
         self._count -= 1
-        return tf.random.experimental.stateless_fold_in(self._seed, self._count)
+        return self._count
 
 
 class _State(threading.local):
@@ -54,3 +58,23 @@ def uniform(shape: tf.Tensor | tuple) -> tf.Tensor:
     if _state.draws is None:
         return tf.random.uniform(shape)
     return tf.random.stateless_uniform(shape, _state.draws.next_seed())
+
+
+def uniform_of_each(seeds: tf.Tensor | None, shape: tuple[int, ...]) -> tf.Tensor:
+    """Draws float32 numbers in [0, 1) for every example: [examples, numbers].
+
+    What an example draws depends on its own seed alone, and not on the others of its batch or
+    replica.
+
+    Args:
+      seeds: of the examples, [examples, 2]; without them the draws are those of `uniform`.
+      shape: (examples, numbers).
+    """
+    if _state.draws is None or seeds is None:
+        return uniform(shape)
+    fold = _state.draws.next_fold()
+    drawn = [
+        tf.random.stateless_uniform(shape[1:], tf.random.experimental.stateless_fold_in(seed, fold))
+        for seed in tf.unstack(seeds)
+    ]
+    return tf.stack(drawn)
