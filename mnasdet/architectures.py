@@ -54,6 +54,9 @@ def anchors_per_location(
         count = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
         finest = 3 if ssd.reduce_boxes_in_lowest_layer else count
         return [finest] + [count] * (num_features - 1)
+    if generator.HasField("grid_anchor_generator"):
+        grid = generator.grid_anchor_generator
+        return [len(grid.scales) * len(grid.aspect_ratios)] * num_features
     multiscale = generator.multiscale_anchor_generator
     num_ratios = len(multiscale.aspect_ratios) or NUM_ASPECT_RATIOS
     return [multiscale.scales_per_octave * num_ratios] * num_features

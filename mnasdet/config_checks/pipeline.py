@@ -12,6 +12,7 @@ from collections.abc import Collection
 from mnasdet import text_proto
 from mnasdet.config_checks.classification import check_classification
 from mnasdet.config_checks.compression import check_compression
+from mnasdet.config_checks.faster_rcnn import check_faster_rcnn
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
@@ -24,7 +25,11 @@ READERS = ("train_input_reader", "eval_input_reader")
 _FLAGS = {"train_input_reader": "train_input", "eval_input_reader": "eval_input"}
 
 # The checks of a whole config that its model decides, by the model's field in DetectionModel.
-_MODELS = {"ssd": check_ssd, "classification": check_classification}
+_MODELS = {
+    "ssd": check_ssd,
+    "faster_rcnn": check_faster_rcnn,
+    "classification": check_classification,
+}
 
 # Classes of the digits: mnasdet/data/digits.py.
 _DIGITS_CLASSES = 10
