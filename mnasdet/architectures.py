@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import text_format
@@ -24,20 +25,28 @@ MAX_SSD_LAYERS = MAX_LEVEL - _SSD_LEVEL - 1
 NUM_ASPECT_RATIOS = 3  # The default of multiscale anchors.
 
 
-def levels(architecture: architecture_pb2.Architecture) -> range:
+def levels(architecture: architecture_pb2.Architecture) -> Sequence[int]:
     """Returns the levels that predict, or propose regions, finest first.
 
-    A classifier has none.
+    A classifier has none. Without a pyramid there is one level of the backbone.
     """
     pyramid = architecture.feature_pyramid
     match name := pyramid.WhichOneof("feature_pyramid_oneof"):
+        case None if architecture.HasField("classifier"):
+            return range(0)
         case None:
-            has_regions = architecture.HasField("region_head")
-            return range(_REGION_LEVEL, _REGION_LEVEL + has_regions)
+            level = _REGION_LEVEL if architecture.HasField("region_head") else COARSEST
+            return range(level, level + 1)
         case "ssd_layers":
             num_layers = min(len(pyramid.ssd_layers.channels), MAX_SSD_LAYERS)
             return range(_SSD_LEVEL, _SSD_LEVEL + 2 + num_layers)
+        case "fpn" if _lists_levels(pyramid.fpn):
+            return tuple(pyramid.fpn.output_level)
     return levels_of(getattr(pyramid, name))
+
+
+def _lists_levels(fpn: architecture_pb2.Fpn) -> bool:
+    return fpn.variant == architecture_pb2.Fpn.TWO_STAGE and len(fpn.output_level) > 0
 
 
 def levels_of(pyramid: Any) -> range:

@@ -2,6 +2,7 @@
 milliseconds come from, by a table of build_latency_table or a profile of benchmark_tflite.
 
 python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --image_size=320
+python scripts/analyze.py --architecture=sm_nas_e5 --image_size=800,1344 --num_proposals=300
 python scripts/analyze.py --architecture='mobilenet_v2_l256/fpn_c64_od_sep/shared_d64_n4/net_i320'
 python scripts/analyze.py --pipeline_config_path=configs/mnasfpn_mobilenet_v2_320x320_coco.config
 python scripts/analyze.py --architecture=mobilenet_v2_mnasfpn --latency_table=phone.textproto \
@@ -30,7 +31,14 @@ command.define_image_size_flag("in place of the architecture's or config's")
 flags.DEFINE_integer(
     "num_classes",
     None,
-    "Without the background; 90, a classifier's 1000 or the config's if left out.",
+    "Without the background; if left out the config's, or COCO's 90 ids, its 80 classes for two "
+    "stages, or a classifier's 1000.",
+    lower_bound=1,
+)
+flags.DEFINE_integer(
+    "num_proposals",
+    None,
+    "Regions of an image that a two-stage detector judges; 1000 or the config's if left out.",
     lower_bound=1,
 )
 flags.DEFINE_integer("repeats", None, "Repeats of the feature pyramid's cell.", lower_bound=1)
@@ -82,7 +90,10 @@ def main() -> None:
     if FLAGS.format == "json":
         command.print_json(costs)
         return
-    print(f"{costs['architecture']} at {image_size[0]}x{image_size[1]}, {num_classes} classes")
+    title = f"{costs['architecture']} at {image_size[0]}x{image_size[1]}, {num_classes} classes"
+    if "num_proposals" in costs:
+        title += f", {costs['num_proposals']} proposals"
+    print(title)
     print(f"{'':<16} " + " ".join(f"{_heading(cost):>{width}}" for cost, width in _COSTS.items()))
     for part, values in {**costs["parts"], "total": costs}.items():
         figures = " ".join(f"{values[cost]:>{width},}" for cost, width in _COSTS.items())
@@ -192,6 +203,10 @@ def _override(architecture) -> None:
         if not hasattr(pyramid, field):
             raise UserError(f"--{field}: {name or 'a classifier'} has none")
         setattr(pyramid, field, value)
+    if FLAGS.num_proposals is not None:
+        if not architecture.HasField("region_head"):
+            raise UserError("--num_proposals: the architecture has no second stage")
+        architecture.region_proposal.max_proposals = FLAGS.num_proposals
     if FLAGS.depth_multiplier is not None:
         if not 0 < FLAGS.depth_multiplier < float("inf"):
             raise UserError(f"--depth_multiplier is {FLAGS.depth_multiplier:g}; more than 0")
@@ -224,11 +239,15 @@ def analyze(architecture, image_size, num_classes: int) -> dict[str, Any]:
     # Typed in again, the string stands for what was counted, image size and all.
     architecture.input.height, architecture.input.width = image_size
     sheet = cost_sheet(models.network_of(architecture, image_size, num_classes))
+    proposals = {}
+    if architecture.HasField("region_head"):
+        proposals["num_proposals"] = architecture.region_proposal.max_proposals
     return {
         "architecture": architecture.name or "unnamed",
         "structure": to_string(architecture),
         "image_size": list(image_size),
         "num_classes": num_classes,
+        **proposals,
         **sheet.total._asdict(),
         "parts": {part: cost._asdict() for part, cost in sheet.parts.items()},
     }

@@ -73,7 +73,7 @@ def define_pipeline_flags(required: bool = True) -> None:
 
 def define_image_size_flag(place: str) -> None:
     """Defines --image_size, which `image_size` reads; `place` says in place of what it is."""
-    flags.DEFINE_string("image_size", "", f"Side in pixels, or HEIGHTxWIDTH, {place}.")
+    flags.DEFINE_string("image_size", "", f"Side in pixels, HEIGHTxWIDTH or HEIGHT,WIDTH, {place}.")
 
 
 def image_size() -> tuple[int, int] | None:
@@ -84,7 +84,7 @@ def image_size() -> tuple[int, int] | None:
     """
     if not FLAGS["image_size"].present:
         return None
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", FLAGS.image_size)
+    found = re.fullmatch(r"(\d{1,5})(?:[x,](\d{1,5}))?", FLAGS.image_size)
     size = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
     if not min(size):
         raise UserError(f"--image_size={FLAGS.image_size}: a side such as 320, or 256x448")
@@ -174,8 +174,11 @@ def load_pipeline(
 
 
 def default_num_classes(architecture) -> int:
-    """Returns the number of COCO's ids, or of ImageNet's classes; without a background."""
-    return 1000 if architecture.HasField("classifier") else 90
+    """Returns the number of ImageNet's classes, of COCO's for two stages, or of COCO's ids, which the
+    OD API's one-stage detectors have a class for each; without a background."""
+    if architecture.HasField("classifier"):
+        return 1000
+    return 80 if architecture.HasField("region_head") else 90
 
 
 def write_records(

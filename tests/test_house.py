@@ -15,7 +15,7 @@ FLOORS = [
     ["protos", "passwords"],
     ["errors"],
     ["remote"],
-    ["text_files", "cores", "gpus", "terminal", "architectures", "operation_names"],
+    ["text_files", "cores", "gpus", "terminal", "architectures", "base_codes", "operation_names"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string", "feature_extractors"],
     ["config_checks", "packaged"],

@@ -3,12 +3,14 @@
     mobilenet_v2/mnasfpn_c48_r4_L4(C4+C5)f256k3.L3(C3+B0)f128k3…/shared_d64_n4/net_i320
 
 The parts, separated by "/", are the backbone; then the feature pyramid, the box predictor and,
-where they are not the pyramid's usual ones, the anchors; or a classifier in place of those; and
-`net` for what belongs to all parts. A part is its kind and its options, joined by "_": a key and
+where they are not the pyramid's usual ones, the anchors; or a classifier in place of those; or a
+region proposal (`rpn`) and the heads of regions (`rcnn`) in place of the predictor; and `net` for
+what belongs to all parts. A part is its kind and its options, joined by "_": a key and
 its numbers, or a key alone. Blocks stand after the options, separated by ".". Those of a pyramid
 are their level and in brackets what they merge: C3, C4, … come in, B0, B1, … are the blocks before.
 A MnasFPN's have F and the kernel size after that, and "se" for squeeze and excite; a NAS-FPN's
-have "gp" for global pooling.
+have "gp" for global pooling. A base code stands after `base_code_` as it is. What is inside a head
+of regions stands like blocks: fc_n2_c1024.stage_i0.5.stage_i0.6.
 
 What the string leaves out is not structure: name and source; how layers start, are normalised,
 regularised and activated. Those are the published ones of each kind.
@@ -32,6 +34,7 @@ from mnasdet.architecture_string.words import (
     read_options,
     write_options,
 )
+from mnasdet.architectures import levels
 from mnasdet.protos import architecture_pb2
 
 
@@ -117,8 +120,9 @@ def _part(architecture: architecture_pb2.Architecture, field: str) -> tuple[Any,
         return architecture, {"net": KINDS["net"]}
     part: Any = getattr(architecture, field)
     path = field
-    if oneofs := part.DESCRIPTOR.oneofs:
-        member = part.WhichOneof(oneofs[0].name)
+    # A region head has a oneof, too, but that is one of its own parts.
+    if (oneof := f"{field}_oneof") in part.DESCRIPTOR.oneofs_by_name:
+        member = part.WhichOneof(oneof)
         path = f"{field}.{member}"
         part = getattr(part, member) if member else None
     elif not architecture.HasField(field):
@@ -132,10 +136,16 @@ def _usual(kind: Kind, message: Message, architecture: architecture_pb2.Architec
     Anchors have the pyramid's levels.
     """
     usual: Any = parse(kind.usual, message)
-    pyramid, _ = _part(architecture, "feature_pyramid")
-    if kind is KINDS["multiscale"] and hasattr(pyramid, "min_level"):
-        usual.min_level, usual.max_level = pyramid.min_level, pyramid.max_level
+    if kind is KINDS["multiscale"]:
+        _set_levels(usual, architecture)
     return usual
+
+
+def _set_levels(generator: Any, architecture: architecture_pb2.Architecture) -> None:
+    """Sets the levels of anchors to those that predict, if the pyramid has levels."""
+    predicting = levels(architecture)
+    if predicting and not architecture.feature_pyramid.HasField("ssd_layers"):
+        generator.min_level, generator.max_level = predicting[0], predicting[-1]
 
 
 def _set_usual_anchors(architecture: architecture_pb2.Architecture) -> None:
@@ -146,8 +156,7 @@ def _set_usual_anchors(architecture: architecture_pb2.Architecture) -> None:
         return
     anchors = parse(kinds[kind_of(pyramid, kinds)].anchors, architecture.anchor_generator)
     if anchors.HasField("multiscale_anchor_generator"):
-        generator = anchors.multiscale_anchor_generator
-        generator.min_level, generator.max_level = pyramid.min_level, pyramid.max_level
+        _set_levels(anchors.multiscale_anchor_generator, architecture)
     else:
         anchors.ssd_anchor_generator.num_layers = len(pyramid.channels) + 2
     architecture.anchor_generator.CopyFrom(anchors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mnasdet.architecture_string.base_code import read_base_code, write_base_code
 from mnasdet.architecture_string.grammar import Blocks, Kind, options
 from mnasdet.architecture_string.mnasnet_layers import read_mnasnet, write_mnasnet
 from mnasdet.architecture_string.pyramid_blocks import (
@@ -9,6 +10,14 @@ from mnasdet.architecture_string.pyramid_blocks import (
     read_nas_fpn,
     write_mnasfpn,
     write_nas_fpn,
+)
+from mnasdet.architecture_string.region_parts import (
+    HEAD_START,
+    PROPOSAL_START,
+    read_region_head,
+    read_region_proposal,
+    write_region_head,
+    write_region_proposal,
 )
 from mnasdet.protos import architecture_pb2
 
@@ -82,6 +91,12 @@ KINDS = {
         options("=depth! g=groups w=width_per_group", early=("strides_in_1x1", True)),
     ),
     "amoebanet_d": Kind("backbone.amoebanet_d", options("n=num_cells! f=filters!")),
+    "base_code": Kind(
+        # All that follows the name is the code.
+        "backbone.base_code",
+        (),
+        blocks=Blocks("", write_base_code, read_base_code),
+    ),
     "mnasfpn": Kind(
         "feature_pyramid.mnasfpn",
         options(
@@ -95,9 +110,11 @@ KINDS = {
     "fpn": Kind(
         "feature_pyramid.fpn",
         options(
-            f"c=channels! {_LEVELS}",
+            f"c=channels! {_LEVELS} in=input_level out=output_level",
             od=("variant", architecture_pb2.Fpn.OBJECT_DETECTION_API),
+            two=("variant", architecture_pb2.Fpn.TWO_STAGE),
             sep=("separable", True),
+            strided=("strided_levels", True),
         ),
         anchors=_octaves(4.0),
     ),
@@ -142,6 +159,26 @@ KINDS = {
             all=("reduce_boxes_in_lowest_layer", False),
         ),
     ),
+    "grid": Kind(
+        "anchor_generator.grid_anchor_generator",
+        options(
+            "h=height! w=width! s=scales! r=aspect_ratios! "
+            "hs=height_stride ws=width_stride ho=height_offset wo=width_offset"
+        ),
+    ),
+    "rpn": Kind(
+        "region_proposal",
+        options(
+            "c=channels! k=kernel_size n=max_proposals",
+            softmax=("objectness", architecture_pb2.RegionProposal.SOFTMAX),
+        ),
+        blocks=Blocks(PROPOSAL_START, write_region_proposal, read_region_proposal),
+    ),
+    "rcnn": Kind(
+        "region_head",
+        options("d=dropout", agnostic=("class_agnostic_boxes", True)),
+        blocks=Blocks(HEAD_START, write_region_head, read_region_head),
+    ),
     "classifier": Kind("classifier", options("h=hidden_channels d=dropout")),
     "net": Kind(
         "",
@@ -150,4 +187,13 @@ KINDS = {
 }
 
 # The order of the parts in a string.
-ORDER = ("backbone", "feature_pyramid", "classifier", "box_predictor", "anchor_generator", "")
+ORDER = (
+    "backbone",
+    "feature_pyramid",
+    "classifier",
+    "region_proposal",
+    "region_head",
+    "box_predictor",
+    "anchor_generator",
+    "",
+)

@@ -63,6 +63,9 @@ def _number(value: float) -> str:
     """Returns the shortest decimal of a float32."""
     if isinstance(value, int):
         return str(value)
+    # The shortest would be 2e+01 for 20.
+    if value.is_integer() and abs(value) < 1e6:
+        return str(int(value))
     # Six digits are not enough for every float32, and nine print 0.35 as 0.349999994.
     for digits in range(1, 9):
         text = f"{value:.{digits}g}"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mnasdet.backbones import (
     amoebanet,
+    base_code,
     mnasnet,
     mobilenet_v2,
     mobilenet_v3,
@@ -25,6 +26,7 @@ _BACKBONES: dict[str, Callable[..., BackboneFeatures]] = {
     "resnet": resnet.from_proto,
     "amoebanet_d": amoebanet.from_proto,
     "operation_layers": operation_layers.from_proto,
+    "base_code": base_code.from_proto,
 }
 
 

@@ -105,11 +105,9 @@ def _stage(
         with b.scope(f"stage_{level}/block_{block + 1}"):
             if design.has_bottlenecks:
                 both = (stride, 1) if design.strides_in_1x1 else (1, stride)
-                y = _bottleneck(b, x, inner, channels, both, groups, hyperparams)
+                x = bottleneck_block(b, x, inner, channels, both, groups, hyperparams)
             else:
-                y = _basic(b, x, channels, stride, hyperparams)
-            y = b.add(_shortcut(b, x, channels, stride, hyperparams), y, name="add")
-            x = b.activation(y, "relu", name="relu")
+                x = basic_block(b, x, channels, stride, hyperparams)
     return x
 
 
@@ -126,12 +124,14 @@ def _stages(depth: int, groups: int, width_per_group: int) -> tuple[int, ...]:
     return (_BASIC | _BOTTLENECK)[depth]
 
 
-def _basic(b: Builder, x: Node, channels: int, strides: int, hyperparams: Hyperparams) -> Node:
-    x = conv_bn(b, x, channels, 3, hyperparams, strides=strides, activation="relu", name="layer_1")
-    return conv_bn(b, x, channels, 3, hyperparams, name="layer_2")
+def basic_block(b: Builder, x: Node, channels: int, strides: int, hyperparams: Hyperparams) -> Node:
+    """Builds a block of two 3x3 convolutions, of which the first strides."""
+    y = conv_bn(b, x, channels, 3, hyperparams, strides=strides, activation="relu", name="layer_1")
+    y = conv_bn(b, y, channels, 3, hyperparams, name="layer_2")
+    return _residual(b, x, y, strides, hyperparams)
 
 
-def _bottleneck(
+def bottleneck_block(
     b: Builder,
     x: Node,
     inner: int,
@@ -140,11 +140,17 @@ def _bottleneck(
     groups: int,
     hyperparams: Hyperparams,
 ) -> Node:
-    """Builds a bottleneck; `strides` are those of its first 1x1 and its 3x3 convolution."""
-    x = conv_bn(b, x, inner, 1, hyperparams, strides=strides[0], activation="relu", name="layer_1")
-    x = conv_bn(
+    """Builds a bottleneck.
+
+    Args:
+      inner: width of its first two convolutions; `channels` is that of the third.
+      strides: of the first 1x1 and of the 3x3 convolution.
+      groups: of the 3x3 convolution.
+    """
+    y = conv_bn(b, x, inner, 1, hyperparams, strides=strides[0], activation="relu", name="layer_1")
+    y = conv_bn(
         b,
-        x,
+        y,
         inner,
         3,
         hyperparams,
@@ -153,14 +159,15 @@ def _bottleneck(
         activation="relu",
         name="layer_2",
     )
-    return conv_bn(b, x, channels, 1, hyperparams, name="layer_3")
+    y = conv_bn(b, y, channels, 1, hyperparams, name="layer_3")
+    return _residual(b, x, y, max(strides), hyperparams)
 
 
-def _shortcut(b: Builder, x: Node, channels: int, strides: int, hyperparams: Hyperparams) -> Node:
-    """Returns the block's input, projected where the shape changes (option B of section 3.3)."""
-    if strides == 1 and x.channels == channels:
-        return x
-    return conv_bn(b, x, channels, 1, hyperparams, strides=strides, name="shortcut")
+def _residual(b: Builder, x: Node, y: Node, strides: int, hyperparams: Hyperparams) -> Node:
+    """Adds a block's input, projected where the shape changes (option B of section 3.3)."""
+    if strides != 1 or x.channels != y.channels:
+        x = conv_bn(b, x, y.channels, 1, hyperparams, strides=strides, name="shortcut")
+    return b.activation(b.add(x, y, name="add"), "relu", name="relu")
 
 
 def from_proto(

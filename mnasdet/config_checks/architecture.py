@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from mnasdet import base_codes
 from mnasdet.architectures import (
     COARSEST,
     MAX_LEVEL,
@@ -55,6 +57,9 @@ _MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
 _MAX_LAYERS = 1024
 _MAX_MERGED = 4096
 
+# Values of a list that a message shows.
+_SHOWN = 12
+
 
 def architecture_problems(architecture: architecture_pb2.Architecture) -> list[str]:
     """Returns all problems of an architecture; paths start at its own fields."""
@@ -71,11 +76,17 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     if architecture.HasField("classifier"):
         _check_classifier(root)
         return root.problems
-    if pyramid := root.selected("feature_pyramid", "feature_pyramid_oneof"):
+    repeats = 1
+    # Without a pyramid the backbone's last level predicts (SM-NAS, section 3.2.1).
+    if architecture.HasField("feature_pyramid") and (
+        pyramid := root.selected("feature_pyramid", "feature_pyramid_oneof")
+    ):
         _check_pyramid(pyramid)
         _check_hyperparams_of(root.child("feature_pyramid"))
         repeats = getattr(pyramid.message, "repeats", 1)
-        root.within("exit", 0, max(repeats, 0))
+    root.within("exit", 0, max(repeats, 0))
+    if architecture.HasField("region_head"):  # TEMPORARY
+        return root.problems
     if predictor := root.selected("box_predictor", "box_predictor_oneof"):
         _check_predictor(predictor)
         _check_same_on_all_levels(predictor, architecture)
@@ -117,6 +128,24 @@ def _check_backbone(backbone: Section) -> None:
             backbone.counts(_MAX_CELLS, "num_cells")
             backbone.at_least("filters", _AMOEBANET_MIN_FILTERS)
             backbone.at_most("filters", MAX_CHANNELS)
+        case "BaseCode":
+            _check_base_code(backbone)
+
+
+def _check_base_code(backbone: Section) -> None:
+    try:
+        network = base_codes.parse(backbone.message.code)
+    except ConfigError as error:
+        backbone.report("code", f"cannot be read: {error}")
+        return
+    if network.num_blocks > _MAX_PARTS:
+        backbone.report(
+            "code", f"has {network.num_blocks} blocks; at most {_MAX_PARTS} are allowed"
+        )
+    elif max(network.widths) > MAX_CHANNELS:
+        backbone.report(
+            "code", f"ends with {max(network.widths)} channels; at most {MAX_CHANNELS} are allowed"
+        )
 
 
 def _check_mnasnet(backbone: Section) -> None:
@@ -231,6 +260,7 @@ def _check_pyramid(pyramid: Section) -> None:
     pyramid.within("min_level", _FINEST, COARSEST)
     pyramid.within("max_level", COARSEST, MAX_LEVEL)
     if kind == "Fpn":
+        _check_fpn(pyramid)
         return
     if kind == "HitPyramid":
         _check_hit_pyramid(pyramid)
@@ -279,6 +309,35 @@ def _check_hit_pyramid(pyramid: Section) -> None:
             for field in ("channels", "stride"):
                 if layer.message.HasField(field):
                     layer.report(field, "has no effect in a pyramid; remove it")
+
+
+def _check_fpn(pyramid: Section) -> None:
+    message = pyramid.message
+    if message.variant != architecture_pb2.Fpn.TWO_STAGE:
+        for name in ("input_level", "output_level", "strided_levels"):
+            if getattr(message, name):
+                pyramid.report(name, "has no effect; it belongs to variant: TWO_STAGE")
+        return
+    pyramid.only("separable", False)
+    entering = list(message.input_level) or list(range(message.min_level, COARSEST + 1))
+    leaving = list(message.output_level) or list(range(message.min_level, message.max_level + 1))
+    listed = [("input_level", entering, COARSEST), ("output_level", leaving, MAX_LEVEL)]
+    for name, levels_of_feature, coarsest in listed:
+        wrong = [level for level in levels_of_feature if not _FINEST <= level <= coarsest]
+        if wrong:
+            pyramid.report(name, f"has {wrong[0]}; {_FINEST} to {coarsest} is allowed")
+            return
+        # The top-down path goes from level to level, and predictions stand in this order.
+        if levels_of_feature != sorted(set(levels_of_feature)):
+            pyramid.report(name, f"is {levels_of_feature[:_SHOWN]}; ascending levels are needed")
+            return
+    for level in leaving:
+        # A finer level comes from the backbone's own; only coarser ones are made here.
+        if level < max(entering) and level not in entering:
+            pyramid.report(
+                "output_level",
+                f"has {level}; the input levels {entering} or coarser ones are allowed",
+            )
 
 
 def _check_block(block: Section, num_features: int) -> None:
@@ -389,7 +448,7 @@ def _check_kernel_size(section: Section) -> None:
     section.at_most("kernel_size", MAX_KERNEL_SIZE)
 
 
-def _check_anchors(anchors: Section, levels_of_features: range) -> None:
+def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
     message = anchors.message
     most = _MAX_ASPECT_RATIO
     if any(not 0 < ratio < math.inf for ratio in message.aspect_ratios):

@@ -17,7 +17,7 @@ def multiscale_anchors(
     image_size: Sequence[int],
     feature_sizes: Sequence[tuple[int, int]],
     *,
-    min_level: int,
+    levels: Sequence[int],
     anchor_scale: float,
     aspect_ratios: Sequence[float],
     scales_per_octave: int,
@@ -28,7 +28,8 @@ def multiscale_anchors(
 
     Args:
       image_size: (height, width) in pixels.
-      feature_sizes: (height, width) of the levels, `min_level` first.
+      feature_sizes: (height, width) of the features, and `levels`, one for each; level l has stride
+        2^l.
       anchor_scale: side of a level's smallest anchor over its stride.
       aspect_ratios: width over height.
 
@@ -38,16 +39,16 @@ def multiscale_anchors(
     """
     octaves = 2.0 ** (np.arange(scales_per_octave) / scales_per_octave)
     specs = [(scale, ratio) for ratio in aspect_ratios for scale in octaves]
-    levels = []
-    for level, size in enumerate(feature_sizes, start=min_level):
+    grids = []
+    for level, size in zip(levels, feature_sizes, strict=True):
         stride = 2.0**level
         # Where strides leave a rest, SAME padding moves what a location sees up and left by half a
         # stride, more or less; the OD API moves the anchors with it.
         offset = [stride / 2 if side % stride == 0 else 0.0 for side in image_size]
         base = anchor_scale * stride
-        levels.append(_grid(size, (stride, stride), offset, (base, base), specs))
+        grids.append(_grid(size, (stride, stride), offset, (base, base), specs))
     height, width = image_size
-    return (np.concatenate(levels) / (height, width, height, width)).astype(np.float32)
+    return (np.concatenate(grids) / (height, width, height, width)).astype(np.float32)
 
 
 def ssd_anchors(
@@ -183,8 +184,15 @@ def from_proto(
     proto: anchor_generator_pb2.AnchorGenerator,
     image_size: Sequence[int],
     feature_sizes: Sequence[tuple[int, int]],
+    levels: Sequence[int] = (),
 ) -> np.ndarray:
-    """Returns the anchors that an Architecture describes: [anchors, 4] (ymin, xmin, ymax, xmax)."""
+    """Returns the anchors that an Architecture describes: [anchors, 4] (ymin, xmin, ymax, xmax).
+
+    Args:
+      image_size: (height, width) in pixels.
+      feature_sizes: (height, width) of the features, finest first.
+      levels: of the features, where a pyramid leaves some out; one after the other by default.
+    """
     if proto.HasField("ssd_anchor_generator"):
         return _ssd_from_proto(proto.ssd_anchor_generator, image_size, feature_sizes)
     if proto.HasField("grid_anchor_generator"):
@@ -193,7 +201,7 @@ def from_proto(
     return multiscale_anchors(
         image_size,
         feature_sizes,
-        min_level=generator.min_level,
+        levels=levels or range(generator.min_level, generator.min_level + len(feature_sizes)),
         anchor_scale=generator.anchor_scale,
         aspect_ratios=generator.aspect_ratios or [1.0, 2.0, 0.5],
         scales_per_octave=generator.scales_per_octave,

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from mnasdet.architectures import levels
 from mnasdet.blueprint import Blueprint
 from mnasdet.detectors import anchors, drawing, losses, post_processing, targets
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS, detection_network
@@ -128,7 +129,9 @@ def build(blueprint: Blueprint) -> Detector:
     return Detector(
         blueprint=blueprint,
         model=model,
-        anchors=anchors.from_proto(architecture.anchor_generator, size, network.feature_sizes),
+        anchors=anchors.from_proto(
+            architecture.anchor_generator, size, network.feature_sizes, levels(architecture)
+        ),
         post_processing=post_processing.from_config(blueprint.settings, architecture.box_predictor),
     )
 

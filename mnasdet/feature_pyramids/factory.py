@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mnasdet.feature_pyramids import fpn, hit, mnasfpn, nas_fpn, ssd_layers
 from mnasdet.networks import hyperparams
 from mnasdet.networks.builder import Builder, Node
-from mnasdet.networks.features import BackboneFeatures
+from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
 from mnasdet.protos import architecture_pb2
 
 # The reader of each pyramid's message, by its field in FeaturePyramid.
@@ -32,14 +32,17 @@ def pyramid_features(
 
     Args:
       features: the backbone's.
-      proto: one pyramid, and the hyper-parameters in place of its publication's, if any.
+      proto: one pyramid, and the hyper-parameters in place of its publication's, if any; or none.
       depth_multiplier: factor on the pyramid's widths.
       min_depth: the least of the scaled widths.
 
     Returns:
-      The features after every repeat of the pyramid, each time one a level, finest first.
+      The features after every repeat of the pyramid, each time one a level, finest first. Without a
+      pyramid that is the backbone's last level, once.
     """
     name = proto.WhichOneof("feature_pyramid_oneof")
+    if name is None:
+        return [[features.levels[MAX_LEVEL]]]
     with b.scope("feature_pyramid"):
         return _PYRAMIDS[name](
             b,

@@ -1,11 +1,11 @@
-"""Feature pyramid networks (Lin et al., "Feature Pyramid Networks for Object Detection", 2017) as
-one-stage detectors use them: RetinaNet's, and the OD API's with its light FPNLite."""
+"""Feature pyramid networks (Lin et al., "Feature Pyramid Networks for Object Detection", 2017): the
+paper's own for two stages; RetinaNet's, and the OD API's with its light FPNLite, for one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mnasdet.networks.blocks import normalized, separable_conv
+from mnasdet.networks.blocks import conv_bn, normalized, separable_conv
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import BackboneFeatures
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
@@ -31,6 +31,10 @@ OBJECT_DETECTION_API = Hyperparams(
     activation="relu6",
 )
 
+# mmdetection's two-stage detectors: no normalisation and no activation; its weight decay of 1e-4
+# halved for Keras.
+TWO_STAGE = Hyperparams(kernel=Kernel(_GLOROT, 5e-5), normalizer=None, activation="linear")
+
 _VARIANTS = {"retinanet": RETINANET, "object_detection_api": OBJECT_DETECTION_API}
 
 
@@ -54,7 +58,7 @@ def fpn(
       variant: "retinanet" (Lin et al., "Focal Loss for Dense Object Detection", 2017, section 4:
         a 3x3 convolution on every level, all levels normalised at the end and none activated) or
         "object_detection_api" (3x3 convolutions, normalised and activated, on all levels but the
-        coarsest of the backbone).
+        coarsest of the backbone). `two_stage_fpn` builds the third one.
       hyperparams: the variant's own by default.
 
     Returns:
@@ -65,13 +69,73 @@ def fpn(
         level: _lateral(b, x, channels, hyperparams, f"lateral_{level}")
         for level, x in enumerate(features, start=min_level)
     }
-    for level in range(max(levels) - 1, min_level - 1, -1):
-        coarser = b.upsample(
-            levels[level + 1], levels[level].size, name=f"top_down_{level}/upsample"
-        )
-        levels[level] = b.add(levels[level], coarser, name=f"top_down_{level}/add")
+    _add_top_down(b, levels)
     finish = {"retinanet": _retinanet, "object_detection_api": _object_detection_api}[variant]
     return finish(b, levels, max_level, separable, hyperparams)
+
+
+def _add_top_down(b: Builder, levels: dict[int, Node]) -> None:
+    """Adds to every level but the coarsest the one after it, which may be more than an octave
+    away."""
+    coarsest, *finer = sorted(levels, reverse=True)
+    x = levels[coarsest]
+    for level in finer:
+        x = b.upsample(x, levels[level].size, name=f"top_down_{level}/upsample")
+        x = levels[level] = b.add(levels[level], x, name=f"top_down_{level}/add")
+
+
+def two_stage_fpn(
+    b: Builder,
+    features: Mapping[int, Node],
+    output_levels: Sequence[int],
+    *,
+    channels: int = 256,
+    strided_levels: bool = False,
+    hyperparams: Hyperparams = TWO_STAGE,
+) -> list[Node]:
+    """Carries coarse features down into finer ones, as two-stage detectors do: a 3x3 convolution on
+    every level, and nothing after it.
+
+    Levels may be left out: what comes down is up-sampled as far as the next finer level that is
+    there (SM-NAS, section 3.2.1).
+
+    Args:
+      features: of the backbone, by level.
+      output_levels: ascending, each of `features` or coarser than all of them.
+      channels: of every output.
+      strided_levels: coarser levels are made by 3x3 convolutions of stride 2 as RetinaNet's: from
+        the backbone's feature, and with a ReLU before every one but the first (Lin et al., "Focal
+        Loss for Dense Object Detection", 2017, section 4). Otherwise they are every other value of
+        the level before (Lin et al., 2017, section 4.1).
+      hyperparams: with a normalisation or an activation, laterals and outputs are normalised, and
+        outputs activated.
+
+    Returns:
+      One feature for each of `output_levels`, (height, width, channels).
+    """
+    levels = {
+        level: conv_bn(b, x, channels, 1, hyperparams, name=f"lateral_{level}")
+        for level, x in sorted(features.items())
+    }
+    _add_top_down(b, levels)
+    activation = hyperparams.activation
+    levels = {
+        level: conv_bn(b, x, channels, 3, hyperparams, activation=activation, name=f"p{level}")
+        for level, x in levels.items()
+    }
+    coarsest = max(levels)
+    x = features[coarsest] if strided_levels else levels[coarsest]
+    for level in range(coarsest + 1, max(output_levels) + 1):
+        if not strided_levels:
+            x = b.max_pool(x, 1, strides=2, name=f"p{level}/subsample")
+        else:
+            if level > coarsest + 1 and activation == "linear":
+                x = b.activation(x, "relu", name=f"p{level}/relu")
+            x = conv_bn(
+                b, x, channels, 3, hyperparams, strides=2, activation=activation, name=f"p{level}"
+            )
+        levels[level] = x
+    return [levels[level] for level in output_levels]
 
 
 def _lateral(b: Builder, x: Node, channels: int, hyperparams: Hyperparams, name: str) -> Node:
@@ -167,7 +231,19 @@ def from_proto(
 
     The multiplier's product is cut to an integer, not rounded to a multiple of 8, as in the OD API.
     """
+    channels = max(int(proto.channels * depth_multiplier), min_depth)
     variant = architecture_pb2.Fpn.Variant.Name(proto.variant).lower()
+    if variant == "two_stage":
+        taken = [level for level in features.levels if level >= proto.min_level]
+        pyramid = two_stage_fpn(
+            b,
+            {level: features.levels[level] for level in proto.input_level or taken},
+            proto.output_level or range(proto.min_level, proto.max_level + 1),
+            channels=channels,
+            strided_levels=proto.strided_levels,
+            hyperparams=hyperparams or TWO_STAGE,
+        )
+        return [pyramid]
     backbone = features.from_level(proto.min_level)
     if variant == "object_detection_api":
         # The OD API's extractor starts from the last 1x1 convolution, and not from the last
@@ -178,7 +254,7 @@ def from_proto(
         backbone,
         min_level=proto.min_level,
         max_level=proto.max_level,
-        channels=max(int(proto.channels * depth_multiplier), min_depth),
+        channels=channels,
         separable=proto.separable,
         variant=variant,
         hyperparams=hyperparams,

@@ -10,7 +10,7 @@ that are named backbone, feature_pyramid and box_predictor have the variables of
 checkpoint, by the same names.
 """
 
-from mnasdet.keras.backbones import AmoebaNetD, MnasNet, MobileNetV2, MobileNetV3, ResNet
+from mnasdet.keras.backbones import AmoebaNetD, BaseCode, MnasNet, MobileNetV2, MobileNetV3, ResNet
 from mnasdet.keras.factory import backbone, box_predictor, classifier, feature_pyramid
 from mnasdet.keras.feature_pyramids import FPN, NASFPN, MnasFPN, SSDLayers
 from mnasdet.keras.graph_layer import GraphLayer
@@ -20,6 +20,7 @@ __all__ = [
     "FPN",
     "NASFPN",
     "AmoebaNetD",
+    "BaseCode",
     "Classifier",
     "ConvolutionalBoxPredictor",
     "GraphLayer",

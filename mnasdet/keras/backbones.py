@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import tf_keras
 
-from mnasdet.backbones import amoebanet, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.architectures import levels
+from mnasdet.backbones import amoebanet, base_code, mnasnet, mobilenet_v2, mobilenet_v3, resnet
 from mnasdet.errors import LayerError, nearest
 from mnasdet.keras import parts
 from mnasdet.keras.graph_layer import GraphLayer
@@ -249,15 +250,36 @@ class AmoebaNetD(Backbone):
         super().__init__({"num_cells": num_cells, "filters": filters}, **kwargs)
 
 
+@tf_keras.utils.register_keras_serializable("mnasdet")
+class BaseCode(Backbone):
+    """A residual network of SM-NAS (Yao et al., 2020). "c2" to "c5" of E0 have 64, 128, 256 and 512
+    channels.
+
+    Args:
+      code: block, base width and stages, such as "basicblock_64_1-21-21-12"; see
+        mnasdet/base_codes.py.
+      **kwargs: those of `Backbone`.
+    """
+
+    kind = "base_code"
+    read = staticmethod(base_code.from_proto)
+
+    def __init__(self, code: str = "basicblock_64_1-21-21-12", **kwargs: Any):
+        super().__init__({"code": code}, **kwargs)
+
+
 def _read_features(architecture: architecture_pb2.Architecture) -> str | list[str]:
     """Returns the features that the rest of an architecture reads, as `outputs`."""
     pyramid = architecture.feature_pyramid
     match kind := pyramid.WhichOneof("feature_pyramid_oneof"):
         case None:
-            return "last"
+            # A detector without a pyramid takes one level.
+            return "last" if architecture.HasField("classifier") else f"c{levels(architecture)[0]}"
         case "ssd_layers":
             return ["expansion", "last"]
     message = getattr(pyramid, kind)
+    if kind == "fpn" and message.input_level:
+        return [f"c{level}" for level in message.input_level]
     names = [f"c{level}" for level in range(message.min_level, MAX_LEVEL + 1)]
     if kind == "fpn" and message.variant == architecture_pb2.Fpn.OBJECT_DETECTION_API:
         # The OD API's pyramid starts from the last 1x1 convolution, RetinaNet's from C5.

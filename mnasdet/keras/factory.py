@@ -14,6 +14,7 @@ from mnasdet.keras import parts
 from mnasdet.keras.backbones import (
     AmoebaNetD,
     Backbone,
+    BaseCode,
     MnasNet,
     MobileNetV2,
     MobileNetV3,
@@ -28,7 +29,7 @@ from mnasdet.keras.heads import (
 )
 from mnasdet.protos import architecture_pb2
 
-_BACKBONES = (MobileNetV2, MobileNetV3, MnasNet, ResNet, AmoebaNetD)
+_BACKBONES = (MobileNetV2, MobileNetV3, MnasNet, ResNet, AmoebaNetD, BaseCode)
 _PYRAMIDS = (MnasFPN, NASFPN, FPN, SSDLayers)
 _PREDICTORS = (ConvolutionalBoxPredictor, WeightSharedBoxPredictor)
 

@@ -95,23 +95,35 @@ class FeaturePyramid(GraphLayer):
 
     def _features(self, inputs: list[Node]) -> BackboneFeatures:
         """Returns the features that come in by their level."""
-        message = getattr(self._message, self.kind)
-        # Fewer are fine: the pyramid makes the coarser levels itself.
-        most = message.max_level - message.min_level + 1
-        if len(inputs) > most:
-            raise ValueError(
-                f"{len(inputs)} features come in; at most {most} are allowed, those of levels "
-                f"{message.min_level} to {message.max_level}"
-            )
-        for fine, coarse in itertools.pairwise(inputs):
+        levels = self._levels(len(inputs))
+        pairs = itertools.pairwise(zip(levels, inputs, strict=True))
+        for (fine_level, fine), (coarse_level, coarse) in pairs:
             # Rounded up, as strided convolutions with SAME padding do.
-            half = tuple(-(-side // 2) for side in fine.size)
-            if coarse.size != half:
+            stride = 2 ** (coarse_level - fine_level)
+            expected = tuple(-(-side // stride) for side in fine.size)
+            if coarse.size != expected:
                 raise ValueError(
                     f"a feature of {_text(fine.size)} comes before one of {_text(coarse.size)}; "
-                    f"{_text(half)} is needed, half of it"
+                    f"{_text(expected)} is needed, {'half' if stride == 2 else f'1/{stride}'} of it"
                 )
-        return BackboneFeatures(dict(enumerate(inputs, start=message.min_level)), inputs[-1])
+        return BackboneFeatures(dict(zip(levels, inputs, strict=True)), inputs[-1])
+
+    def _levels(self, count: int) -> list[int]:
+        """Returns the levels of the features that come in."""
+        message = getattr(self._message, self.kind)
+        listed = list(getattr(message, "input_level", ()))
+        if listed and len(listed) != count:
+            raise ValueError(
+                f"{count} features come in; {len(listed)} are needed, those of levels {listed}"
+            )
+        # Fewer are fine: the pyramid makes the coarser levels itself.
+        most = message.max_level - message.min_level + 1
+        if not listed and count > most:
+            raise ValueError(
+                f"{count} features come in; at most {most} are allowed, those of levels "
+                f"{message.min_level} to {message.max_level}"
+            )
+        return listed or list(range(message.min_level, message.min_level + count))
 
 
 def _text(size: tuple[int, ...]) -> str:
@@ -222,7 +234,11 @@ class FPN(FeaturePyramid):
       min_level: of the finest feature, `max_level` of the coarsest one.
       separable: depthwise separable 3x3 convolutions, FPNLite's.
       variant: "RETINANET", or "OBJECT_DETECTION_API", whose coarsest feature that comes in is the
-        backbone's "last" and not its "c5".
+        backbone's "last" and not its "c5", or "TWO_STAGE", that of Faster R-CNN.
+      input_level: with "TWO_STAGE", the levels that come in, and `output_level`, those that the
+        layer gives, in place of `min_level` and `max_level`; SM-NAS's P1 to P6 are levels 2 to 7.
+      strided_levels: with "TWO_STAGE", levels coarser than all that come in are made by strided
+        convolutions, and not by taking every other value.
       **kwargs: those of `FeaturePyramid`.
     """
 
@@ -237,6 +253,9 @@ class FPN(FeaturePyramid):
         max_level: int = 7,
         separable: bool = False,
         variant: str = "RETINANET",
+        input_level: Sequence[int] = (),
+        output_level: Sequence[int] = (),
+        strided_levels: bool = False,
         **kwargs: Any,
     ):
         fields = {
@@ -245,6 +264,9 @@ class FPN(FeaturePyramid):
             "max_level": max_level,
             "separable": separable,
             "variant": variant.upper(),
+            "input_level": list(input_level),
+            "output_level": list(output_level),
+            "strided_levels": strided_levels,
         }
         super().__init__(fields, **kwargs)
 

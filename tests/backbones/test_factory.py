@@ -17,7 +17,9 @@ def proto_of(name):
     proto = architecture_pb2.Backbone()
     backbone = getattr(proto, name)
     backbone.SetInParent()
-    if name == "mnasnet":
+    if name == "base_code":
+        backbone.code = "basicblock_8_1-2-2-2"
+    elif name == "mnasnet":
         for stride in (1, 2, 2, 2, 2):
             backbone.block.add(stride=stride, channels=16)
     return proto

@@ -6,6 +6,7 @@ from google.protobuf import text_format
 from mnasdet import config
 from mnasdet.architectures import levels, smallest_image_size
 from mnasdet.config_checks.architecture import architecture_problems
+from mnasdet.detectors.network import detection_network
 from mnasdet.protos import architecture_pb2
 from tests.config_fragments import merge
 
@@ -48,7 +49,8 @@ BAD = [
     (
         MNASFPN,
         lambda a: a.backbone.Clear(),
-        "backbone is empty; set mobilenet_v2 or mobilenet_v3 or mnasnet or resnet or amoebanet_d",
+        "backbone is empty; set mobilenet_v2 or mobilenet_v3 or mnasnet or resnet or amoebanet_d "
+        "or base_code",
     ),
     (
         MNASFPN,
@@ -342,6 +344,85 @@ BAD = [
 ]
 
 
+def base_code(code):
+    """Puts SM-NAS's backbone in the place of another."""
+
+    def change(architecture):
+        architecture.backbone.base_code.code = code
+
+    return change
+
+
+def two_stage_fpn(text):
+    def change(architecture):
+        architecture.feature_pyramid.Clear()
+        text_format.Merge(f"variant: TWO_STAGE {text}", architecture.feature_pyramid.fpn)
+
+    return change
+
+
+BAD += [
+    (
+        FPN,
+        base_code("basicblock_64_1-21-31-12"),
+        'backbone.base_code.code cannot be read: base code "basicblock_64_1-21-31-12", character '
+        '20: "3": a block is 1, which keeps the width, or 2, which doubles it',
+    ),
+    (
+        FPN,
+        base_code(f"basicblock_8_{'1' * 300}-1-1-1"),
+        "backbone.base_code.code has 303 blocks; at most 256 are allowed",
+    ),
+    (
+        FPN,
+        base_code("bottleneck_64_2222-2-2-2"),
+        "backbone.base_code.code ends with 32768 channels; at most 8192 are allowed",
+    ),
+    (
+        FPN,
+        "feature_pyramid { fpn { output_level: [3, 4] } }",
+        "feature_pyramid.fpn.output_level has no effect; it belongs to variant: TWO_STAGE",
+    ),
+    (
+        FPN,
+        "feature_pyramid { fpn { strided_levels: true } }",
+        "feature_pyramid.fpn.strided_levels has no effect; it belongs to variant: TWO_STAGE",
+    ),
+    (
+        FPN,
+        two_stage_fpn("separable: true"),
+        "feature_pyramid.fpn.separable is true; only false is supported",
+    ),
+    (
+        FPN,
+        two_stage_fpn("input_level: [1, 2]"),
+        "feature_pyramid.fpn.input_level has 1; 2 to 5 is allowed",
+    ),
+    (
+        FPN,
+        two_stage_fpn("output_level: [5, 13]"),
+        "feature_pyramid.fpn.output_level has 13; 2 to 12 is allowed",
+    ),
+    (
+        FPN,
+        two_stage_fpn("input_level: [5, 3]"),
+        "feature_pyramid.fpn.input_level is [5, 3]; ascending levels are needed",
+    ),
+    (
+        FPN,
+        two_stage_fpn("input_level: [3, 5] output_level: [3, 4, 5, 6]"),
+        "feature_pyramid.fpn.output_level has 4; the input levels [3, 5] or coarser ones are "
+        "allowed",
+    ),
+    (
+        FPN,
+        two_stage_fpn("min_level: 2 max_level: 6"),
+        "anchor_generator.multiscale_anchor_generator.min_level is 3; 2 is needed, as in the "
+        "feature pyramid",
+    ),
+]
+
+
 @pytest.mark.parametrize(("name", "change", "expected"), BAD)
 def test_check_names_field_value_and_what_is_allowed(name, change, expected):
     architecture = config.load_architecture(name)
@@ -373,3 +454,26 @@ def test_levels_and_the_smallest_image(name, expected_levels, expected_size):
     architecture = config.load_architecture(name)
     assert list(levels(architecture)) == expected_levels
     assert smallest_image_size(architecture) == expected_size
+
+
+def test_levels_of_a_pyramid_with_gaps_and_without_a_pyramid():
+    architecture = config.load_architecture(FPN)
+    two_stage_fpn("input_level: [3, 5] output_level: [3, 5, 7]")(architecture)
+    assert list(levels(architecture)) == [3, 5, 7]
+    assert architecture_problems(architecture) == []
+    # The backbone's last level predicts, or where regions are cropped from it the one before.
+    architecture.ClearField("feature_pyramid")
+    assert list(levels(architecture)) == [5]
+    architecture.region_head.SetInParent()
+    assert list(levels(architecture)) == [4]
+
+
+def test_a_detector_needs_no_pyramid():
+    architecture = config.load_architecture(FPN)
+    architecture.ClearField("feature_pyramid")
+    generator = architecture.anchor_generator.multiscale_anchor_generator
+    generator.min_level = generator.max_level = 5
+    assert architecture_problems(architecture) == []
+    network = detection_network(architecture, (128, 96), 2)
+    assert network.feature_sizes == [(4, 3)]
+    assert network.predictions["box_encodings"].shape == (4 * 3 * 9, 4)

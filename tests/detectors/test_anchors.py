@@ -22,7 +22,7 @@ def test_one_level_by_hand():
     boxes = anchors.multiscale_anchors(
         (16, 32),
         [(2, 4)],
-        min_level=3,
+        levels=[3],
         anchor_scale=3.0,
         aspect_ratios=[1.0, 4.0],
         scales_per_octave=2,
@@ -46,7 +46,7 @@ def test_first_centres_where_strides_leave_a_rest():
     boxes = anchors.multiscale_anchors(
         (64, 72),
         [(4, 5), (2, 3)],
-        min_level=4,
+        levels=[4, 5],
         anchor_scale=1.0,
         aspect_ratios=[1.0],
         scales_per_octave=1,
@@ -55,6 +55,17 @@ def test_first_centres_where_strides_leave_a_rest():
     # 64 has whole strides of 16 and of 32: half a stride. 72 has neither: the edge.
     np.testing.assert_allclose(pixels[0], (0, -8, 16, 8), atol=1e-5)
     np.testing.assert_allclose(pixels[4 * 5], (0, -16, 32, 16), atol=1e-5)
+
+
+def test_levels_that_a_pyramid_leaves_out():
+    proto = anchor_generator_pb2.AnchorGenerator()
+    proto.multiscale_anchor_generator.min_level = 3
+    proto.multiscale_anchor_generator.scales_per_octave = 1
+    proto.multiscale_anchor_generator.aspect_ratios.append(1.0)
+    boxes = anchors.from_proto(proto, (64, 64), [(8, 8), (2, 2)], levels=(3, 5))
+    # Squares of 4 strides, the first of each level centred half a stride from the corner.
+    np.testing.assert_allclose(boxes[0] * 64, (-12, -12, 20, 20), atol=1e-5)
+    np.testing.assert_allclose(boxes[64] * 64, (-48, -48, 80, 80), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_mnasfpn", "mobilenet_v2_ssdlite"])

@@ -39,3 +39,10 @@ def test_every_pyramid_of_the_message_is_built_in_its_scope(name, repeats, level
 
 def test_no_pyramid_of_the_message_is_left_out_above():
     assert [field.name for field in FIELDS] == ["mnasfpn", "fpn", "nas_fpn", "ssd_layers"]
+
+
+def test_without_a_pyramid_the_backbone_s_last_level_is_the_feature():
+    b = Builder()
+    inputs = {level: b.input((64 >> level, 64 >> level, 8)) for level in (2, 3, 4, 5)}
+    features = BackboneFeatures(inputs, b.input((2, 2, 24), "last"))
+    assert pyramid_features(b, features, architecture_pb2.FeaturePyramid()) == [[inputs[5]]]

@@ -5,10 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from mnasdet import architectures, text_proto
 from mnasdet.backbones import mobilenet_v2, resnet
-from mnasdet.feature_pyramids.fpn import OBJECT_DETECTION_API, fpn, from_proto
+from mnasdet.feature_pyramids.fpn import (
+    OBJECT_DETECTION_API,
+    TWO_STAGE,
+    fpn,
+    from_proto,
+    two_stage_fpn,
+)
 from mnasdet.heads import weight_shared
 from mnasdet.networks.builder import Builder, reachable
 from mnasdet.networks.cost import cost_sheet
@@ -212,3 +219,105 @@ def test_published_counts(name, params, operations):
     total = cost_sheet(outputs).total
     assert total.trainable_params == pytest.approx(params, rel=0.005)
     assert 2 * total.multiply_adds == pytest.approx(operations, rel=0.005)
+
+
+def two_stage(entering, leaving, **arguments):
+    """The pyramid over features of a 256x384 image, with 2, 3, 4 and 5 channels."""
+    b = Builder()
+    features = {
+        level: b.input((256 >> level, 384 >> level, level), f"c{level}") for level in entering
+    }
+    return two_stage_fpn(b, features, leaving, **{"channels": 6, **arguments})
+
+
+@pytest.mark.parametrize("strided_levels", [False, True])
+@pytest.mark.parametrize(
+    ("entering", "leaving"),
+    [
+        ([2, 3, 4, 5], [2, 3, 4, 5, 6]),
+        # SM-NAS's E0, P2 to P5; two of the choices that its figure 2 shows; others.
+        ([3, 4, 5], [3, 4, 5, 6]),
+        ([2, 3, 4, 5], [2, 3, 4, 5]),
+        ([3, 5], [3, 5, 6]),
+        ([2, 5], [2, 7]),
+        ([3], [3, 4, 7]),
+    ],
+)
+def test_levels_of_the_two_stage_variant(entering, leaving, strided_levels):
+    outputs = two_stage(entering, leaving, strided_levels=strided_levels)
+    assert [node.shape for node in outputs] == [
+        (256 >> level, 384 >> level, 6) for level in leaving
+    ]
+
+
+def test_layers_of_the_two_stage_variant():
+    nodes = {node.name: node for node in reachable(two_stage([3, 5], [3, 5, 6]))}
+    convs = [name for name, node in nodes.items() if node.op == "conv2d"]
+    assert sorted(convs) == ["lateral_3/conv", "lateral_5/conv", "p3/conv", "p5/conv"]
+    assert all(nodes[name].attrs["use_bias"] for name in convs)
+    assert {node.op for node in nodes.values()} == {
+        *("input", "conv2d", "upsample", "add", "max_pool"),
+    }
+    # Two octaves at once; a level more is every other value of the last output.
+    assert nodes["top_down_3/upsample"].inputs[0].name == "lateral_5/conv"
+    assert nodes["p6/subsample"].inputs[0].name == "p5/conv"
+
+
+def test_strided_levels_come_from_the_backbone_as_retinanet_s():
+    nodes = {n.name: n for n in reachable(two_stage([4, 5], [4, 5, 7], strided_levels=True))}
+    assert nodes["p6/conv"].inputs[0].name == "c5"
+    assert nodes["p7/conv"].inputs[0].name == "p7/relu"
+    assert nodes["p7/relu"].inputs[0].name == "p6/conv"
+    assert [nodes[f"p{level}/conv"].attrs["strides"] for level in (4, 5, 6, 7)] == [1, 1, 2, 2]
+
+
+def test_the_two_stage_variant_normalises_if_it_is_told_to():
+    hyperparams = dataclasses.replace(OBJECT_DETECTION_API, activation="linear")
+    outputs = two_stage([4, 5], [4, 5, 6], strided_levels=True, hyperparams=hyperparams)
+    nodes = reachable(outputs)
+    assert {node.op for node in outputs} == {"batch_norm"}
+    assert sum(node.op == "batch_norm" for node in nodes) == 5
+    assert not any(node.attrs["use_bias"] for node in nodes if node.op == "conv2d")
+    assert TWO_STAGE.normalizer is None
+
+
+def test_values_of_a_pyramid_with_a_gap_by_hand():
+    outputs = two_stage([3, 5], [3, 5, 6], channels=2)
+    model = keras_model({f"p{level}": x for level, x in zip((3, 5, 6), outputs, strict=True)})
+    rng = np.random.default_rng(0)
+    for level in (3, 5):
+        layer = model.get_layer(f"lateral_{level}/conv")
+        layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
+    identity_3x3(model, 2)
+    c3, c5 = rng.normal(size=(1, 32, 48, 3)), rng.normal(size=(1, 8, 12, 5))
+    out = model({"c3": np.float32(c3), "c5": np.float32(c5)}, training=False)
+    (k3, b3), (k5, b5) = (model.get_layer(f"lateral_{i}/conv").get_weights() for i in (3, 5))
+    p5 = c5 @ k5[0, 0] + b5
+    p3 = c3 @ k3[0, 0] + b3 + p5.repeat(4, axis=1).repeat(4, axis=2)
+    for name, expected in {"p3": p3, "p5": p5, "p6": p5[:, ::2, ::2]}.items():
+        np.testing.assert_allclose(out[name], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("input_level: [3, 5] output_level: [3, 5, 7]", [16, 4, 1]),
+        ("min_level: 3 max_level: 6", [16, 8, 4, 2]),
+    ],
+)
+def test_two_stage_levels_of_a_message(text, sizes):
+    proto = text_format.Parse(f"variant: TWO_STAGE channels: 8 {text}", architecture_pb2.Fpn())
+    outputs = read(proto, min_depth=8)
+    assert [node.size[0] for node in outputs] == sizes
+
+
+def test_weights_of_faster_r_cnn_s_pyramid():
+    b = Builder()
+    widths = {2: 256, 3: 512, 4: 1024, 5: 2048}
+    features = {
+        level: b.input((512 >> level, 512 >> level, channels), f"c{level}")
+        for level, channels in widths.items()
+    }
+    total = cost_sheet(two_stage_fpn(b, features, [2, 3, 4, 5, 6])).total
+    # Hit-Detector, table 1: 3.3 M.
+    assert total.params == (3840 + 4) * 256 + 4 * (9 * 256 + 1) * 256 == 3_344_384

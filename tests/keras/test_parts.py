@@ -11,6 +11,7 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.backbones.amoebanet import amoebanet_d
+from mnasdet.backbones.base_code import base_code
 from mnasdet.backbones.mobilenet_v2 import mobilenet_v2
 from mnasdet.backbones.mobilenet_v3 import mobilenet_v3
 from mnasdet.backbones.resnet import resnet
@@ -26,6 +27,7 @@ from mnasdet.keras import (
     FPN,
     NASFPN,
     AmoebaNetD,
+    BaseCode,
     Classifier,
     ConvolutionalBoxPredictor,
     MnasFPN,
@@ -146,6 +148,7 @@ def test_the_layers_of_an_architecture_are_its_network():
         (MobileNetV3, mobilenet_v3),
         (ResNet, resnet),
         (AmoebaNetD, amoebanet_d),
+        (BaseCode, base_code),
     ],
 )
 def test_backbones_default_to_what_is_published(layer, network):
@@ -167,6 +170,25 @@ def test_pyramids_default_to_what_is_published(layer, network):
     expected = network(b, inputs(b))
     b = Builder()
     assert described(layer().network(b, inputs(b))) == described(expected)
+
+
+def test_a_two_stage_pyramid_takes_the_levels_that_it_lists():
+    layer = FPN(16, variant="two_stage", input_level=[3, 5], output_level=[3, 5, 6])
+    b = Builder()
+    features = [b.input((16, 24, 8), "c3"), b.input((4, 6, 8), "c5")]
+    sizes = [node.size for node in layer.network(b, features)]
+    assert sizes == [(16, 24), (4, 6), (2, 3)]
+    with pytest.raises(ValueError, match=r"1 features come in; 2 are needed, those of levels \[3,"):
+        layer.network(b, features[:1])
+    with pytest.raises(ValueError, match="16x24 comes before one of 8x12; 4x6 is needed, 1/4"):
+        layer.network(b, [features[0], b.input((8, 12, 8), "c4")])
+    architecture = architecture_pb2.Architecture()
+    architecture.backbone.base_code.code = "basicblock_8_1-2-2-2"
+    architecture.feature_pyramid.fpn.variant = architecture_pb2.Fpn.TWO_STAGE
+    architecture.feature_pyramid.fpn.input_level[:] = [3, 5]
+    assert backbone(architecture).get_config()["outputs"] == ["c3", "c5"]
+    architecture.ClearField("feature_pyramid")
+    assert backbone(architecture).get_config()["outputs"] == "c5"
 
 
 def test_mnasnet_defaults_to_a1():

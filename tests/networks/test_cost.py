@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mnasdet import config
+from mnasdet.backbones.resnet import resnet
 from mnasdet.models import network_of
 from mnasdet.networks.builder import Builder, canonical_key
 from mnasdet.networks.cost import cost_sheet
@@ -31,6 +32,36 @@ def test_one_separable_block_by_hand():
     # conv: 48 weights x 9, reads 8*6*3, writes 4*3*16, four bytes each.
     (graph,) = sheet.graphs
     assert graph.costs[0].memory_bytes == 4 * (432 + 144 + 192)
+
+
+def test_operations_are_multiply_adds_and_the_work_beside_them():
+    b = Builder()
+    x = b.conv2d(b.input((8, 6, 3)), 16, 3, kernel=Kernel(), name="conv")
+    y = b.batch_norm(x, momentum=0.9, epsilon=1e-3, name="batch_norm")
+    y = b.activation(b.add(x, y, name="add"), "relu", name="relu")
+    y = b.max_pool(y, 3, strides=2, name="pool")
+    cost = cost_sheet([b.multiply(y, b.global_avg_pool(y, name="mean"), name="gated")]).total
+    values, pooled = 8 * 6 * 16, 4 * 3 * 16
+    assert cost.multiply_adds == 27 * values
+    assert cost.operations == (27 + 4 + 1 + 1) * values + 2 * pooled
+
+
+# SM-NAS, tables 2 and 7: G of backbones at images of a multiple of 32 pixels.
+@pytest.mark.parametrize(
+    ("depth", "groups", "size", "operations"),
+    [
+        (18, 1, (512, 512), 9.54e9),
+        (34, 1, (608, 800), 35.68e9),
+        (101, 1, (608, 800), 76.34e9),
+        (101, 32, (608, 800), 78.16e9),
+        (101, 32, (800, 1344), 172.78e9),
+    ],
+)
+def test_operations_of_the_residual_networks_that_sm_nas_prints(depth, groups, size, operations):
+    b = Builder()
+    width = 4 if groups > 1 else 64
+    features = resnet(b, b.input((*size, 3)), depth=depth, groups=groups, width_per_group=width)
+    assert cost_sheet([features.last]).total.operations == pytest.approx(operations, abs=11e6)
 
 
 def test_group_norm_has_a_factor_and_an_offset_and_no_averages():
@@ -87,7 +118,7 @@ def test_graphs_add_as_often_as_they_run():
     assert sheet.runs == 1001
     # A graph that runs once costs what its nodes cost, and has their key.
     once = Network({"detector": Graph({"x": features})})
-    assert cost_sheet(once).total == cost_sheet([features]).total == (12, 12, 576, 1392)
+    assert cost_sheet(once).total == cost_sheet([features]).total == (12, 12, 576, 1392, 576)
     assert once.key() == canonical_key([features])
     keys = {
         Network({"a": Graph({"x": features}), "b": Graph({"x": head}, times=times)}).key()
