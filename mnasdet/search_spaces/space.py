@@ -209,10 +209,15 @@ class SearchSpace(abc.ABC):
         order of token lists. Partial-order pruning (Li et al., 2019) assumes that `a` is then
         neither more accurate nor slower than `b`.
         """
-        return all(
-            one == other
-            or (d.order is not None and d.order(d.choices[one], d.choices[other]))
-            for d, one, other in zip(self.decisions, a, b, strict=True)
+        tokens = zip(a, b, strict=True)
+        return all(self._no_larger(index, *both) for index, both in enumerate(tokens))
+
+    def _no_larger(self, index: int, token: int, other: int) -> bool:
+        """Returns whether a choice of decision `index` is equal to another, or ordered before."""
+        decision = self.decisions[index]
+        return token == other or (
+            decision.order is not None
+            and decision.order(decision.choices[token], decision.choices[other])
         )
 
     def cardinality(self) -> int:
