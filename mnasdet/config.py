@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 from google.protobuf import text_format
@@ -24,7 +25,7 @@ from mnasdet.config_checks.training import trainings
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
 from mnasdet.feature_extractors import faster_rcnn, ssd
-from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2
+from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2
 from mnasdet.text_faults.faults import MAX_TOLD
 
 # The OD API's feature extractors, by the model's field in DetectionModel.
@@ -206,12 +207,11 @@ def resolve(
 
     Args:
       architecture: in place of the config's: all of it but the number of proposals, as a search
-        space decodes it or as it lies beside checkpoints.
+        space decodes it or as it lies beside checkpoints. A config of two-stage detectors builds
+        one-stage ones, too, with the settings of `one_stage`: a search samples both.
     """
-    kind = pipeline.model.WhichOneof("model")
-    assert kind
-    settings = getattr(pipeline.model, kind)
     resolved = architecture or _merged(pipeline.model)
+    kind, settings = _kind_and_settings(pipeline.model, resolved)
     if architecture and kind == "faster_rcnn":
         resolved = architecture_pb2.Architecture()
         resolved.CopyFrom(architecture)
@@ -224,6 +224,38 @@ def resolve(
         settings=settings,
         quantized=pipeline.HasField("graph_rewriter"),
     )
+
+
+def _kind_and_settings(
+    model: model_pb2.DetectionModel, architecture: architecture_pb2.Architecture
+) -> tuple[str, Any]:
+    """Returns the kind of a network, a member of `model`, and the message with its settings.
+
+    Raises:
+      ConfigError: the config has no settings for such a network.
+    """
+    kind = model.WhichOneof("model")
+    assert kind
+    settings = getattr(model, kind)
+    has_regions = architecture.HasField("region_head")
+    if kind == "ssd" and has_regions:
+        raise ConfigError(
+            "model.ssd builds detectors of one stage, but the architecture has a region_head; "
+            "write model { faster_rcnn { ... } }"
+        )
+    if kind != "faster_rcnn" or has_regions:
+        return kind, settings
+    if not settings.HasField("one_stage"):
+        raise ConfigError(
+            "model.faster_rcnn.one_stage is missing, but the architecture has no region_head and "
+            "is a detector of one stage; write its box_coder, matcher, loss and post_processing "
+            "there"
+        )
+    one_stage = ssd_pb2.Ssd()
+    one_stage.CopyFrom(settings.one_stage)
+    one_stage.num_classes = settings.num_classes
+    one_stage.image_resizer.CopyFrom(settings.image_resizer)
+    return "ssd", one_stage
 
 
 def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:

@@ -17,6 +17,7 @@ from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import check_ssd
+from mnasdet.config_checks.stages import check_stages
 from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train, trainings
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
@@ -64,6 +65,7 @@ def pipeline_problems(
         root.report("include", f'is "{pipeline.include[0]}"; config.load reads it, from a file')
     if (model := root.needed("model")) and model.chosen("model"):
         _MODELS[model.message.WhichOneof("model")](root, architecture)
+        check_stages(root, architecture)
     if train := root.needed("train_config"):
         check_train(train, starts="train_input_reader" in readers)
     check_compression(root, architecture)

@@ -46,6 +46,11 @@ def _check_ssd(
         check_padding(ssd.child("feature_extractor"), size)
         check_cuts_no_boxes(resizer)
     _check_extractor(ssd.child("feature_extractor"), architecture_field)
+    check_settings(ssd)
+
+
+def check_settings(ssd: Section) -> None:
+    """Checks targets, losses and post-processing: all but classes, images and the network."""
     if coder := ssd.selected("box_coder", "box_coder_oneof"):
         # The coder multiplies by these scales: 0 would lose the box, less than 0 turn it inside
         # out.
