@@ -41,10 +41,9 @@ _BASE = "backbone/base"
 _DOUBLINGS = "backbone/doublings"
 _PYRAMID_CHANNELS = "pyramid_channels"
 
-# The fields whose widths follow the pyramid's, in this order where they are there.
+# The fields whose widths follow the pyramid's, where they are there.
 _HEADS = (
     "region_proposal.channels",
-    "region_head.fully_connected.channels",
     "box_predictor.weight_shared_convolutional_box_predictor.depth",
 )
 
@@ -293,10 +292,7 @@ class BaseCodeSpace(ComposedSpace):
         """
         self.validate(tokens)
         values = self._values(tokens)
-        steps: list[list[Mapping[str, Choice]]] = [
-            [self._own.values(network) for network in networks]
-            for networks in self._own.steps(self._own.network(values)).values()
-        ]
+        steps: list[list[Any]] = list(self._own.steps(self._own.network(values)).values())
         for index in self._other:
             decision = self.decisions[index]
             others = [c for token, c in enumerate(decision.choices) if token != tokens[index]]
@@ -305,7 +301,8 @@ class BaseCodeSpace(ComposedSpace):
         if not steps:
             raise UserError("no decision has another choice; give the search space more of them")
         kind = steps[int(rng.integers(len(steps)))]
-        values |= kind[int(rng.integers(len(kind)))]
+        step = kind[int(rng.integers(len(kind)))]
+        values |= self._own.values(step) if isinstance(step, BaseCodeNetwork) else step
         return tuple(decision.choices.index(values[decision.name]) for decision in self.decisions)
 
     def _values(self, tokens: Sequence[int]) -> dict[str, Choice]:
@@ -445,9 +442,10 @@ def _widths(
 ) -> dict[int, dict[str, int]]:
     """Returns for each width of the pyramid the widths of it and of the heads, by their paths.
 
-    "The channels of the head is adjusted correspondingly" (section 3.2.2) is read as: by the same
-    factor. Beside 256 channels Faster R-CNN has 256 in its RPN and 1024 in its layers; beside 128
-    it then has 128 and 512.
+    "The channels of the head is adjusted correspondingly" (section 3.2.2) is read as: the
+    convolutions on the pyramid change by the same factor; of fully connected layers only the input
+    changes. Faster R-CNN's region proposals have 128 channels beside 128 of the pyramid, and its
+    layers 1024 as ever.
     """
     own = _get(base, pyramid)
     heads = [path for path in _HEADS if _is_set(base, path)]

@@ -85,11 +85,18 @@ _STAGES = (
 # for more overlap (Wang et al., 2019, section 3.5; the numbers are mmdetection's).
 _GUIDED_STAGE = (0.6, (20.0, 20.0, 10.0, 10.0), 1.0)
 
+# Width over height, of all anchors.
+_ASPECT_RATIOS = (0.5, 1.0, 2.0)
+
+# Without a pyramid one level has objects of all sizes. The OD API's four, over the sides of the
+# anchors that the level would have in a pyramid, 256 pixels.
+_SINGLE_LEVEL_SCALES = (0.25, 0.5, 1.0, 2.0)
+
 # One anchor size a level (Lin et al., "Feature Pyramid Networks", 2017, section 4.1).
 _REGION_ANCHORS = """
   multiscale_anchor_generator {
     anchor_scale: 8
-    aspect_ratios: [1.0, 2.0, 0.5]
+    aspect_ratios: [0.5, 1.0, 2.0]
     scales_per_octave: 1
   }
 """
@@ -109,9 +116,6 @@ _RETINANET_PREDICTOR = """
     }
   }
 """
-
-# Width of the fully connected layers over the pyramid's: 1024 beside 256.
-_FULLY_CONNECTED_FACTOR = 4
 
 _PARTS = (
     "backbone",
@@ -191,7 +195,9 @@ class StructurePart(Part):
         if levels:
             self._write_pyramid(levels, architecture.feature_pyramid)
         proposal, head = values["region_proposal"], values["head"]
-        architecture.anchor_generator.CopyFrom(self._anchors(levels or (COARSEST,), head))
+        # Guided anchoring predicts the shapes of its anchors.
+        if proposal != "ga_rpn":
+            architecture.anchor_generator.CopyFrom(self._anchors(levels, head))
         if head == _RETINANET:
             architecture.box_predictor.CopyFrom(self._predictor())
             return
@@ -250,8 +256,6 @@ class StructurePart(Part):
         head.CopyFrom(self._base.region_head)
         if head.WhichOneof("layers_oneof") != "fully_connected":
             head.fully_connected.SetInParent()
-        if not head.fully_connected.HasField("channels"):
-            head.fully_connected.channels = _FULLY_CONNECTED_FACTOR * self._channels
         one_stage = _GUIDED_STAGE if proposal == "ga_rpn" else _STAGES[0]
         stages = (one_stage,) if name == "2fc" else _STAGES[: _num_stages(name)]
         # Cai and Vasconcelos refine one box for all classes; with one stage each class has its own.
@@ -275,9 +279,20 @@ class StructurePart(Part):
         return default.multiscale_anchor_generator
 
     def _anchors(self, levels: Sequence[int], head: str) -> anchor_generator_pb2.AnchorGenerator:
+        own = self._region_anchors()
         generator = anchor_generator_pb2.AnchorGenerator()
+        if not levels:
+            stride = 2**COARSEST
+            side = round(own.anchor_scale * stride)
+            grid = generator.grid_anchor_generator
+            grid.height = grid.width = side
+            grid.height_stride = grid.width_stride = stride
+            grid.height_offset = grid.width_offset = stride // 2
+            grid.scales[:] = _SINGLE_LEVEL_SCALES
+            grid.aspect_ratios[:] = own.aspect_ratios or _ASPECT_RATIOS
+            return generator
         anchors = generator.multiscale_anchor_generator
-        anchors.CopyFrom(self._region_anchors())
+        anchors.CopyFrom(own)
         anchors.min_level, anchors.max_level = levels[0], levels[-1]
         if head == _RETINANET:
             anchors.anchor_scale *= _RETINANET_SMALLER

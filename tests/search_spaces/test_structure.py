@@ -94,7 +94,9 @@ def test_sampling_is_uniform():
     ],
 )
 def test_necks(neck, inputs, outputs):
-    space = make(f'backbones: "resnet18" necks: "{neck}" heads: ["retinanet", "2fc"]')
+    space = make(
+        f'backbones: "resnet18" necks: "{neck}" heads: ["retinanet", "2fc"] region_proposals: ["none", "rpn"]'
+    )
     for head in ("retinanet", "2fc"):
         architecture = sampled(space, head=head)
         fpn = architecture.feature_pyramid.fpn
@@ -105,10 +107,16 @@ def test_necks(neck, inputs, outputs):
 
 
 def test_without_a_neck_the_backbones_last_level_detects():
-    architecture = sampled(make('necks: "none"'))
-    assert not architecture.HasField("feature_pyramid")
-    anchors = architecture.anchor_generator.multiscale_anchor_generator
-    assert (anchors.min_level, anchors.max_level) == (5, 5)
+    space = make('necks: "none"')
+    for proposal in ("none", "rpn"):
+        architecture = sampled(space, region_proposal=proposal)
+        assert not architecture.HasField("feature_pyramid")
+        # All sizes from 64 to 512 pixels at one stride.
+        grid = architecture.anchor_generator.grid_anchor_generator
+        assert (grid.height, grid.width, list(grid.scales)) == (256, 256, [0.25, 0.5, 1, 2])
+        assert (grid.height_stride, grid.width_stride) == (32, 32)
+        assert (grid.height_offset, grid.width_offset) == (16, 16)
+        assert list(grid.aspect_ratios) == [0.5, 1, 2]
 
 
 def test_retinanet_is_as_published(space):
@@ -151,6 +159,7 @@ def test_region_heads_are_as_published(space, head, stages):
 def test_a_single_stage_after_guided_anchors_asks_for_more_overlap(space):
     architecture = sampled(space, head="2fc", region_proposal="ga_rpn")
     assert architecture.region_proposal.guided_anchoring.anchor_scale == 8
+    assert not architecture.HasField("anchor_generator")
     (stage,) = architecture.region_head.stage
     assert stage.iou_threshold == pytest.approx(0.6)
     assert list(stage.box_scales) == [20, 20, 10, 10]
@@ -195,7 +204,10 @@ def test_what_the_architecture_states_stays():
     assert one.box_predictor.weight_shared_convolutional_box_predictor.depth == 32
     # What is not stated follows the pyramid.
     plain = sampled(make('necks: "P2-P4" heads: "2fc" pyramid_channels: 32'))
-    assert (plain.region_proposal.channels, plain.region_head.fully_connected.channels) == (32, 128)
+    assert (plain.region_proposal.channels, plain.region_head.fully_connected.channels) == (
+        32,
+        1024,
+    )
 
 
 def test_lists_that_are_left_out_fit_the_others():

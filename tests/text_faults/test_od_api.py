@@ -67,9 +67,7 @@ def test_a_remedy_names_what_is_there(field):
 )
 def test_a_whole_extractor_is_the_cause(extractor, cause):
     assert od_api.absent_extractor(extractor).startswith(cause)
-    message = od_api.unknown_extractor(
-        "model.ssd.feature_extractor.type", extractor, EXTRACTORS
-    )
+    message = od_api.unknown_extractor("model.ssd.feature_extractor.type", extractor, EXTRACTORS)
     assert message.startswith(f'model.ssd.feature_extractor.type is "{extractor}"; {cause}')
     assert "is supported; or give model.architecture_name" in message
 
