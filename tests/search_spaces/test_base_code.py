@@ -4,12 +4,12 @@ from math import comb
 import numpy as np
 import pytest
 
-from mnasdet import base_codes
+from mnasdet import base_codes, config
 from mnasdet.errors import ConfigError, UserError
 from mnasdet.protos import architecture_pb2, hyperparams_pb2
 from mnasdet.search_spaces.base_code import BaseCodePart, BaseCodeSpace, no_larger
 from mnasdet.search_spaces.scale import scale_parts
-from tests.search_spaces.architectures import changed
+from tests.search_spaces.architectures import changed, key
 
 # The backbones of SM-NAS's results (table 2), each without its block.
 RESULTS = [
@@ -118,6 +118,13 @@ def test_a_base_code_gives_its_block_as_well():
     other = with_code(space, "basicblock_64_1-2-2-2")
     with pytest.raises(UserError, match="the block is basicblock, but bottleneck in the search"):
         space.encode(other)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_published_detectors_are_members(number):
+    published = config.load_architecture(f"sm_nas_e{number}")
+    space = make(published)
+    assert key(space.decode(space.encode(published))) == key(published)
 
 
 def test_samples_round_trip():

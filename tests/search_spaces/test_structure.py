@@ -6,6 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from mnasdet.errors import ConfigError, UserError
+from mnasdet.models import network_of
 from mnasdet.protos import architecture_pb2, search_pb2
 from mnasdet.search_spaces import factory
 from tests.search_spaces.architectures import all_tokens, changed
@@ -95,7 +96,8 @@ def test_sampling_is_uniform():
 )
 def test_necks(neck, inputs, outputs):
     space = make(
-        f'backbones: "resnet18" necks: "{neck}" heads: ["retinanet", "2fc"] region_proposals: ["none", "rpn"]'
+        f'backbones: "resnet18" necks: "{neck}" heads: ["retinanet", "2fc"] '
+        'region_proposals: ["none", "rpn"]'
     )
     for head in ("retinanet", "2fc"):
         architecture = sampled(space, head=head)
@@ -273,6 +275,26 @@ def test_precedes_is_a_partial_order(space):
     assert ((below & below.T) == equal).all()
     assert not ((below.astype(int) @ below.astype(int) > 0) & ~below).any()
     assert (below & ~equal).sum() > 10
+
+
+def test_every_pair_builds_a_network():
+    space = make(
+        """
+        backbones: ["resnet10", "basicblock_16_1-1-1-2"] necks: ["none", "P1-P5", "P2,P4,P6"]
+        pyramid_channels: 16
+        """,
+        "region_head { fully_connected { channels: 32 } }",
+    )
+    tokens = list(all_tokens(space))[::4]  # Every fourth has another input.
+    assert len(tokens) == 2 * 3 * 9
+    keys = set()
+    for architecture in map(space.decode, tokens):
+        network = network_of(architecture, (64, 96), 3)
+        heads = len(architecture.region_head.stage)
+        names = [f"region_head_{stage}" for stage in range(1, heads + 1)]
+        assert list(network.graphs) == (["features", *names] if heads else ["detector"])
+        keys.add(network.key())
+    assert len(keys) == len(tokens)
 
 
 @pytest.mark.parametrize(
