@@ -151,6 +151,7 @@ class StructurePart(Part):
         region_proposals: Sequence[str] = (),
         heads: Sequence[str] = (),
         pyramid_channels: int = 256,
+        box_predictor: box_predictor_pb2.BoxPredictor | None = None,
         space: str = "structure",
     ) -> None:
         """Args:
@@ -162,6 +163,8 @@ class StructurePart(Part):
           heads: of "retinanet", "2fc" and "cascade_2" to "cascade_4"; if left out all that go with
             one of the region proposals.
           pyramid_channels: width of pyramids.
+          box_predictor: of detectors of one stage, in place of the base's; RetinaNet's if there is
+            none.
           space: whose choices these are, for errors.
 
         Raises ConfigError for a value that no network can have.
@@ -174,6 +177,7 @@ class StructurePart(Part):
         check(space, "necks", tuple(self._levels.values()), lambda neck: True, "necks")
         self._base = base
         self._channels = pyramid_channels
+        self._box_predictor = box_predictor
 
     def decisions(self, first: int) -> list[Decision]:
         fits: Table = tuple(
@@ -265,6 +269,8 @@ class StructurePart(Part):
             head.stage.add(iou_threshold=overlap, box_scales=scales, loss_weight=weight)
 
     def _predictor(self) -> box_predictor_pb2.BoxPredictor:
+        if self._box_predictor is not None:
+            return self._box_predictor
         if self._base.HasField("box_predictor"):
             return self._base.box_predictor
         predictor = text_format.Parse(_RETINANET_PREDICTOR, box_predictor_pb2.BoxPredictor())
@@ -326,6 +332,7 @@ def from_config(
         region_proposals=config.region_proposals,
         heads=config.heads,
         pyramid_channels=config.pyramid_channels,
+        box_predictor=config.box_predictor if config.HasField("box_predictor") else None,
         space=space,
     )
     return [part]

@@ -204,6 +204,13 @@ def test_what_the_architecture_states_stays():
     assert (anchors.anchor_scale, anchors.scales_per_octave) == (2, 3)
     assert list(anchors.aspect_ratios) == [1]
     assert one.box_predictor.weight_shared_convolutional_box_predictor.depth == 32
+    stated = sampled(
+        make(
+            'heads: "retinanet" box_predictor { weight_shared_convolutional_box_predictor {'
+            " depth: 9 num_layers_before_predictor: 1 conv_hyperparams {} } }"
+        )
+    )
+    assert stated.box_predictor.weight_shared_convolutional_box_predictor.depth == 9
     # What is not stated follows the pyramid.
     plain = sampled(make('necks: "P2-P4" heads: "2fc" pyramid_channels: 32'))
     assert (plain.region_proposal.channels, plain.region_head.fully_connected.channels) == (
