@@ -15,7 +15,8 @@ COARSEST = 5
 # The level of SSD's first feature; every further one is a level coarser.
 _SSD_LEVEL = 4
 
-# The level that proposes regions where there is no pyramid (Ren et al., "Faster R-CNN", 2015).
+# The level that proposes regions where there is no pyramid, and the last stage of the backbone judges
+# them (He et al., "Deep Residual Learning", 2016, appendix A).
 _REGION_LEVEL = 4
 
 # No image is so large that a coarser level makes sense.
@@ -35,7 +36,9 @@ def levels(architecture: architecture_pb2.Architecture) -> Sequence[int]:
         case None if architecture.HasField("classifier"):
             return range(0)
         case None:
-            level = _REGION_LEVEL if architecture.HasField("region_head") else COARSEST
+            # With the backbone's last stage in the head, the image does not run through it.
+            in_head = architecture.region_head.HasField("last_backbone_stage")
+            level = _REGION_LEVEL if in_head else COARSEST
             return range(level, level + 1)
         case "ssd_layers":
             num_layers = min(len(pyramid.ssd_layers.channels), MAX_SSD_LAYERS)
@@ -63,6 +66,9 @@ def anchors_per_location(
         count = len(ssd.aspect_ratios) + (ssd.interpolated_scale_aspect_ratio > 0)
         finest = 3 if ssd.reduce_boxes_in_lowest_layer else count
         return [finest] + [count] * (num_features - 1)
+    if generator.HasField("grid_anchor_generator"):
+        grid = generator.grid_anchor_generator
+        return [len(grid.scales) * len(grid.aspect_ratios)] * num_features
     multiscale = generator.multiscale_anchor_generator
     num_ratios = len(multiscale.aspect_ratios) or NUM_ASPECT_RATIOS
     return [multiscale.scales_per_octave * num_ratios] * num_features

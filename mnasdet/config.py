@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import logging
 from google.protobuf import text_format
@@ -20,69 +21,15 @@ from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.config_checks.pipeline import READERS, pipeline_problems
 from mnasdet.config_checks.section import Section
-from mnasdet.config_checks.ssd import ARCHITECTURE_FIELDS
 from mnasdet.config_checks.training import trainings
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import ConfigError, nearest, shown
+from mnasdet.feature_extractors import faster_rcnn, ssd
 from mnasdet.protos import architecture_pb2, model_pb2, pipeline_pb2, ssd_pb2
 from mnasdet.text_faults.faults import MAX_TOLD
-from mnasdet.text_faults.od_api import unknown_extractor
 
-# Hyper-parameters that the OD API's backbones have of their own, unless the config overrides them.
-# Slim and Keras regularise differently: slim's L2 has a factor of 1/2, and TF1's MobileNets leave
-# depthwise kernels alone where TF2's do not.
-_SLIM_MOBILENET = """
-  initializer { truncated_normal_initializer { stddev: 0.09 } }
-  regularizer { l2_regularizer { weight: 4e-5 } }
-  batch_norm { decay: 0.9997 epsilon: 0.001 scale: true }
-  activation: RELU_6
-"""
-_KERAS_MOBILENET = f"{_SLIM_MOBILENET} regularize_depthwise: true"
-_SLIM_RESNET = """
-  initializer { variance_scaling_initializer { factor: 2.0 } }
-  regularizer { l2_regularizer { weight: 1e-4 } }
-  batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
-"""
-_KERAS_RESNET = """
-  initializer { variance_scaling_initializer { factor: 1.0 } }
-  regularizer { l2_regularizer { weight: 2e-4 } }
-  batch_norm { decay: 0.997 epsilon: 1e-5 scale: true }
-"""
-
-# Its ResNets stride in the first convolution of a bottleneck: under Keras as keras.applications has
-# them, under slim because the pyramid takes the features ahead of their strides.
-_RESNET = "resnet {{ depth: {} strides_in_1x1: true }}"
-
-# The backbones of the OD API's feature extractors, each with its hyper-parameters; the backbone
-# under MnasFPN has those of the paper. MobileNetV3's are those with fewer channels at stride 32
-# (Howard et al., 2019, section 6.3).
-_BACKBONES = {
-    "ssd_mobilenet_v2": ("mobilenet_v2 {}", _SLIM_MOBILENET),
-    "ssd_mobilenet_v2_keras": ("mobilenet_v2 {}", _KERAS_MOBILENET),
-    "ssd_mobilenet_v2_fpn": ("mobilenet_v2 {}", _SLIM_MOBILENET),
-    "ssd_mobilenet_v2_fpn_keras": ("mobilenet_v2 {}", _KERAS_MOBILENET),
-    "ssd_mobilenet_v2_mnasfpn": ("mobilenet_v2 {}", ""),
-    "ssd_mobilenet_v3_large": ("mobilenet_v3 { size: LARGE halved: true }", _SLIM_MOBILENET),
-    "ssd_mobilenet_v3_small": ("mobilenet_v3 { size: SMALL halved: true }", _SLIM_MOBILENET),
-    "ssd_resnet50_v1_fpn": (_RESNET.format(50), _SLIM_RESNET),
-    "ssd_resnet50_v1_fpn_keras": (_RESNET.format(50), _KERAS_RESNET),
-    "ssd_resnet101_v1_fpn": (_RESNET.format(101), _SLIM_RESNET),
-    "ssd_resnet101_v1_fpn_keras": (_RESNET.format(101), _KERAS_RESNET),
-    "ssd_resnet152_v1_fpn": (_RESNET.format(152), _SLIM_RESNET),
-    "ssd_resnet152_v1_fpn_keras": (_RESNET.format(152), _KERAS_RESNET),
-}
-
-_MNASFPN = "ssd_mobilenet_v2_mnasfpn"
-
-# Its feature pyramid, as published.
-_MNASFPN_ARCHITECTURE = "mobilenet_v2_mnasfpn"
-
-# SSD's extra layers (Liu et al., 2016; the widths are the OD API's).
-_SSD_CHANNELS = (512, 256, 256, 128)
-
-# The width of MobileNetV2's last 1x1 convolution under TF1's FPNLite. TF2's extractor means to
-# have it too, but never hands it to its backbone: the zoo's checkpoints have all 1280 channels.
-_FPNLITE_LAST_CHANNELS = 256
+# The OD API's feature extractors, by the model's field in DetectionModel.
+_EXTRACTORS = {"ssd": ssd, "faster_rcnn": faster_rcnn}
 
 # The most problems of an architecture that its one line tells.
 _MAX_JOINED = 5
@@ -110,7 +57,8 @@ def load(
     Args:
       path: as `packaged.find_config` takes it.
       architecture: in place of the config's, as `load_architecture` takes it. What `model.ssd`
-        says of predictor, anchors and hyper-parameters holds for it too.
+        says of predictor, anchors and hyper-parameters holds for it too; of `model.faster_rcnn`,
+        the number of proposals.
       train_input, eval_input: record files or patterns, in place of the config's.
       label_map: path, in place of both readers'.
       fine_tune_checkpoint: in place of train_config's.
@@ -183,14 +131,13 @@ def _override(
 def with_architecture(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, resolved: architecture_pb2.Architecture
 ) -> pipeline_pb2.TrainEvalPipelineConfig:
-    """Returns the config of exactly this architecture, which needs nothing more of `model.ssd`."""
+    """Returns the config of exactly this architecture, which needs nothing more of the model."""
     copy = pipeline_pb2.TrainEvalPipelineConfig()
     copy.CopyFrom(pipeline)
     _replace_architecture(copy, resolved)
-    if copy.model.HasField("ssd"):
-        extractor = copy.model.ssd.feature_extractor
-        extractor.ClearField("conv_hyperparams")
-        extractor.ClearField("override_base_feature_extractor_hyperparams")
+    kind = copy.model.WhichOneof("model")
+    if kind in _EXTRACTORS:
+        _EXTRACTORS[kind].replace_all(getattr(copy.model, kind))
     return copy
 
 
@@ -198,11 +145,9 @@ def _replace_architecture(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, architecture: architecture_pb2.Architecture
 ) -> None:
     pipeline.model.architecture.CopyFrom(architecture)
-    if pipeline.model.HasField("ssd"):
-        # The extractor's fields describe an architecture, too: both would be checked, and one
-        # ignored.
-        for field in ARCHITECTURE_FIELDS:
-            pipeline.model.ssd.feature_extractor.ClearField(field)
+    kind = pipeline.model.WhichOneof("model")
+    if kind in _EXTRACTORS:
+        _EXTRACTORS[kind].replace(getattr(pipeline.model, kind))
 
 
 def _drop_placeholders(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> None:
@@ -243,33 +188,15 @@ def check(
     except ConfigError as error:
         field = "model.architecture_name: " if pipeline.model.architecture_name else ""
         return [f"{field}{error}", *pipeline_problems(pipeline, readers=readers)]
+    kind = pipeline.model.WhichOneof("model")
+    # An architecture without settings is checked as one of a detector of one stage.
+    rooted = _EXTRACTORS.get(kind or "", ssd).rooted
     problems = [
         *pipeline_problems(pipeline, resolved, readers),
-        *(_rooted(problem, pipeline) for problem in architecture_problems(resolved)),
+        *(rooted(problem, pipeline.model) for problem in architecture_problems(resolved)),
     ]
     # Backbone and feature pyramid may share their hyper-parameters.
     return list(dict.fromkeys(problems))
-
-
-def _rooted(problem: str, pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> str:
-    """Returns the problem of a resolved architecture, with its field's path in the config."""
-    model = pipeline.model
-    field = re.split(r"[. ]", problem, maxsplit=1)[0]
-    of_part = problem.partition(".")[2]
-    if field in ("box_predictor", "anchor_generator") and model.ssd.HasField(field):
-        # The merged field stands where the config wrote it, and that is the line to be named.
-        return f"model.ssd.{problem}"
-    extractor = model.ssd.feature_extractor
-    if of_part.startswith("conv_hyperparams") and extractor.HasField("conv_hyperparams"):
-        return f"model.ssd.feature_extractor.{of_part}"
-    if model.WhichOneof("architecture_oneof"):
-        return f"model.architecture.{problem}"
-    if field in ("depth_multiplier", "min_depth"):
-        return f"model.ssd.feature_extractor.{problem}"
-    if field == "feature_pyramid":
-        of_fpn = re.sub(r"^(mnas)?fpn\.channels", "fpn.additional_layer_depth", of_part)
-        return f"model.ssd.feature_extractor.{of_fpn}"
-    return f"model.ssd.{problem}"
 
 
 def resolve(
@@ -279,13 +206,16 @@ def resolve(
     """Returns what a checked config builds.
 
     Args:
-      architecture: in place of the config's: all of it, as a search space decodes it or as it lies
-        beside checkpoints.
+      architecture: in place of the config's: all of it but the number of proposals, as a search
+        space decodes it or as it lies beside checkpoints. A config of two-stage detectors builds
+        one-stage ones, too, with the settings of `one_stage`: a search samples both.
     """
-    kind = pipeline.model.WhichOneof("model")
-    assert kind
-    settings = getattr(pipeline.model, kind)
     resolved = architecture or _merged(pipeline.model)
+    kind, settings = _kind_and_settings(pipeline.model, resolved)
+    if architecture and kind == "faster_rcnn":
+        resolved = architecture_pb2.Architecture()
+        resolved.CopyFrom(architecture)
+        faster_rcnn.merge(settings, resolved)
     return Blueprint(
         kind=kind,
         architecture=resolved,
@@ -296,14 +226,48 @@ def resolve(
     )
 
 
+def _kind_and_settings(
+    model: model_pb2.DetectionModel, architecture: architecture_pb2.Architecture
+) -> tuple[str, Any]:
+    """Returns the kind of a network, a member of `model`, and the message with its settings.
+
+    Raises:
+      ConfigError: the config has no settings for such a network.
+    """
+    kind = model.WhichOneof("model")
+    assert kind
+    settings = getattr(model, kind)
+    has_regions = architecture.HasField("region_head")
+    if kind == "ssd" and has_regions:
+        raise ConfigError(
+            "model.ssd builds detectors of one stage, but the architecture has a region_head; "
+            "write model { faster_rcnn { ... } }"
+        )
+    if kind != "faster_rcnn" or has_regions:
+        return kind, settings
+    if not settings.HasField("one_stage"):
+        raise ConfigError(
+            "model.faster_rcnn.one_stage is missing, but the architecture has no region_head and "
+            "is a detector of one stage; write its box_coder, matcher, loss and post_processing "
+            "there"
+        )
+    one_stage = ssd_pb2.Ssd()
+    one_stage.CopyFrom(settings.one_stage)
+    one_stage.num_classes = settings.num_classes
+    one_stage.image_resizer.CopyFrom(settings.image_resizer)
+    return "ssd", one_stage
+
+
 def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
     """Returns the architecture of a config.
 
     That is `model.architecture` or the named one, with the box predictor, the anchors and the
-    feature extractor's `conv_hyperparams` of `model.ssd` where those are set; else what
-    `model.ssd` describes. Other models have no network but the named one.
+    feature extractor's `conv_hyperparams` of `model.ssd` where those are set, or the proposals of
+    `model.faster_rcnn`; else what those messages describe. Other models have no network but the
+    named one.
     """
     resolved = architecture_pb2.Architecture()
+    kind = model.WhichOneof("model") or "ssd"
     match model.WhichOneof("architecture_oneof"):
         case "architecture":
             resolved.CopyFrom(model.architecture)
@@ -312,81 +276,16 @@ def _merged(model: model_pb2.DetectionModel) -> architecture_pb2.Architecture:
             resolved.ClearField("image_size")
         case "architecture_name":
             resolved.CopyFrom(load_architecture(model.architecture_name))
-        case _ if model.HasField("ssd") or not model.WhichOneof("model"):
-            resolved.CopyFrom(_from_extractor(model.ssd.feature_extractor))
+        case _ if kind in _EXTRACTORS:
+            described = _EXTRACTORS[kind].architecture(getattr(model, kind), load_architecture)
+            resolved.CopyFrom(described)
         case _:
             raise ConfigError(
                 "model.architecture_name is missing; name a network, or give model.architecture"
             )
-    extractor = model.ssd.feature_extractor
-    # The MnasFPN extractor keeps its own, as in the OD API.
-    if extractor.HasField("conv_hyperparams") and extractor.type != _MNASFPN:
-        resolved.feature_pyramid.conv_hyperparams.CopyFrom(extractor.conv_hyperparams)
-        if extractor.override_base_feature_extractor_hyperparams:
-            resolved.backbone.conv_hyperparams.CopyFrom(extractor.conv_hyperparams)
-    if model.ssd.HasField("box_predictor"):
-        resolved.box_predictor.CopyFrom(model.ssd.box_predictor)
-    if model.ssd.HasField("anchor_generator"):
-        resolved.anchor_generator.CopyFrom(model.ssd.anchor_generator)
+    if kind in _EXTRACTORS:
+        _EXTRACTORS[kind].merge(getattr(model, kind), resolved)
     return resolved
-
-
-def _from_extractor(extractor: ssd_pb2.SsdFeatureExtractor) -> architecture_pb2.Architecture:
-    """Builds backbone and feature pyramid as the OD API does for a `feature_extractor` message."""
-    if extractor.type not in _BACKBONES:
-        raise ConfigError(unknown_extractor(extractor.type, _BACKBONES))
-    network, hyperparams = _BACKBONES[extractor.type]
-    backbone = text_format.Parse(network, architecture_pb2.Backbone())
-    if hyperparams:
-        text_format.Parse(hyperparams, backbone.conv_hyperparams)
-    # The ResNets' pyramids never have separable convolutions there.
-    separable = extractor.use_depthwise and not backbone.HasField("resnet")
-    if separable and extractor.type == "ssd_mobilenet_v2_fpn":
-        backbone.mobilenet_v2.last_channels = _FPNLITE_LAST_CHANNELS
-    return architecture_pb2.Architecture(
-        name=extractor.type,
-        depth_multiplier=extractor.depth_multiplier,
-        min_depth=extractor.min_depth,
-        backbone=backbone,
-        feature_pyramid=_extractor_pyramid(extractor, separable),
-    )
-
-
-def _extractor_pyramid(
-    extractor: ssd_pb2.SsdFeatureExtractor, separable: bool
-) -> architecture_pb2.FeaturePyramid:
-    fpn = extractor.fpn
-    if extractor.type == _MNASFPN:
-        pyramid = load_architecture(_MNASFPN_ARCHITECTURE).feature_pyramid
-        if extractor.HasField("fpn"):
-            _check_mnasfpn_levels(fpn, pyramid.mnasfpn)
-            pyramid.mnasfpn.channels = fpn.additional_layer_depth
-        return pyramid
-    if "_fpn" in extractor.type:
-        return architecture_pb2.FeaturePyramid(
-            fpn=architecture_pb2.Fpn(
-                min_level=fpn.min_level,
-                max_level=fpn.max_level,
-                channels=fpn.additional_layer_depth,
-                separable=separable,
-                variant=architecture_pb2.Fpn.OBJECT_DETECTION_API,
-            )
-        )
-    channels = _SSD_CHANNELS[: max(extractor.num_layers - 2, 0)]
-    layers = architecture_pb2.SsdLayers(channels=channels, separable=separable)
-    return architecture_pb2.FeaturePyramid(ssd_layers=layers)
-
-
-def _check_mnasfpn_levels(
-    fpn: ssd_pb2.FeaturePyramidNetworks, mnasfpn: architecture_pb2.MnasFpn
-) -> None:
-    for name in ("min_level", "max_level"):
-        level, needed = getattr(fpn, name), getattr(mnasfpn, name)
-        if level != needed:
-            raise ConfigError(
-                f"model.ssd.feature_extractor.fpn.{name} is {level}; {needed} is needed by "
-                f"{_MNASFPN}"
-            )
 
 
 def load_architecture(name_or_path: str) -> architecture_pb2.Architecture:

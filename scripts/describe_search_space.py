@@ -32,6 +32,8 @@ command.define_format_flag()
 _USUAL_BASES = {
     "nas_fpn": "resnet50_nas_fpn_7_256",
     "mnasnet": "mobilenet_v2_ssdlite",
+    "structure": "faster_rcnn_resnet50_fpn",
+    "base_code": "sm_nas_e0",
 }
 _USUAL_BASE = "mobilenet_v2_mnasfpn"
 

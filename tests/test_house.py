@@ -17,7 +17,7 @@ FLOORS = [
     ["remote"],
     ["text_files", "cores", "gpus", "terminal", "architectures", "base_codes", "operation_names"],
     ["files", "text_faults", "message_differences"],
-    ["text_proto", "architecture_string"],
+    ["text_proto", "architecture_string", "feature_extractors"],
     ["config_checks", "packaged"],
     ["search_spaces", "networks", "data"],
     ["blueprint", "includes"],

@@ -461,6 +461,9 @@ def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
     if message.DESCRIPTOR.name == "SsdAnchorGenerator":
         _check_ssd_anchors(anchors, len(levels_of_features))
         return
+    if message.DESCRIPTOR.name == "GridAnchorGenerator":
+        _check_grid_anchors(anchors, levels_of_features)
+        return
     anchors.positive("anchor_scale")
     anchors.at_most("anchor_scale", _MAX_ANCHOR_SIZE)
     # An empty list stands for the default ratios.
@@ -479,6 +482,29 @@ def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
                 name,
                 f"{level} is needed, as in the feature pyramid",
             )
+
+
+def _check_grid_anchors(anchors: Section, levels_of_features: range) -> None:
+    message = anchors.message
+    if len(levels_of_features) > 1:
+        anchors.problems.append(
+            f"{anchors.path} is for a single feature, and there are {len(levels_of_features)}; use "
+            "multiscale_anchor_generator"
+        )
+    elif levels_of_features:
+        # Anchors with another step than the feature's would lie beside what it sees.
+        for name in ("height_stride", "width_stride"):
+            anchors.only(name, 2 ** levels_of_features[0])
+    anchors.counts(MAX_IMAGE_SIZE, "height", "width")
+    anchors.counts(MAX_IMAGE_SIZE, "height_offset", "width_offset", minimum=0)
+    for name in ("scales", "aspect_ratios"):
+        if not getattr(message, name):
+            anchors.report(name, "is empty; at least one is needed")
+    if any(not 0 < scale <= _MAX_ANCHOR_SIZE for scale in message.scales):
+        shown = _numbers(message.scales)
+        anchors.report("scales", f"is {shown}; more than 0 and at most {_MAX_ANCHOR_SIZE}")
+    if len(message.scales) * len(message.aspect_ratios) > _MAX_ANCHORS:
+        anchors.report("scales", f"with aspect_ratios make more than {_MAX_ANCHORS} anchors")
 
 
 def _check_ssd_anchors(anchors: Section, num_features: int) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Collection
 from mnasdet import text_proto
 from mnasdet.config_checks.classification import check_classification
 from mnasdet.config_checks.compression import check_compression
+from mnasdet.config_checks.faster_rcnn import check_faster_rcnn
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.search import check_search
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import check_ssd
+from mnasdet.config_checks.stages import check_stages
 from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train, trainings
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
@@ -24,7 +26,11 @@ READERS = ("train_input_reader", "eval_input_reader")
 _FLAGS = {"train_input_reader": "train_input", "eval_input_reader": "eval_input"}
 
 # The checks of a whole config that its model decides, by the model's field in DetectionModel.
-_MODELS = {"ssd": check_ssd, "classification": check_classification}
+_MODELS = {
+    "ssd": check_ssd,
+    "faster_rcnn": check_faster_rcnn,
+    "classification": check_classification,
+}
 
 # Classes of the digits: mnasdet/data/digits.py.
 _DIGITS_CLASSES = 10
@@ -59,6 +65,7 @@ def pipeline_problems(
         root.report("include", f'is "{pipeline.include[0]}"; config.load reads it, from a file')
     if (model := root.needed("model")) and model.chosen("model"):
         _MODELS[model.message.WhichOneof("model")](root, architecture)
+        check_stages(root, architecture)
     if train := root.needed("train_config"):
         check_train(train, starts="train_input_reader" in readers)
     check_compression(root, architecture)

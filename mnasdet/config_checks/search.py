@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from mnasdet.base_codes import NUM_STAGES
 from mnasdet.config_checks.architecture import (
     MAX_CHANNELS,
     MAX_DEPTH_MULTIPLIER,
@@ -24,6 +25,10 @@ _MAX_INTERNAL = 64
 # The largest choice of each list; a larger one would only fail when a trial is built.
 _MOST = {
     "channels": MAX_CHANNELS,
+    "bases": MAX_CHANNELS,
+    "pyramid_channels": MAX_CHANNELS,
+    "min_blocks": MAX_REPEATS,
+    "max_blocks": MAX_REPEATS,
     "expanded_channels": 64 * MAX_CHANNELS,
     "repeats": MAX_REPEATS,
     "kernel_sizes": MAX_KERNEL_SIZE,
@@ -37,6 +42,9 @@ _MOST = {
 
 # Values of one list. The papers have at most ten.
 _MAX_CHOICES = 256
+
+# Of the width of a backbone; ResNets double it three times.
+_MAX_DOUBLINGS = 6
 
 # 0 in one of these fields means no limit.
 _LIMITS = ("max_params", "max_multiply_adds", "max_latency_ms", "max_file_size")
@@ -139,6 +147,12 @@ def _check_space(space: Section) -> None:
         case "JointSpaceConfig":
             _check_mnasnet(chosen.child("mnasnet"))
             _check_mnasfpn(chosen.child("mnasfpn"))
+        case "StructureSpaceConfig":
+            chosen.counts(MAX_CHANNELS, "pyramid_channels")
+            for name in ("backbones", "necks", "region_proposals", "heads"):
+                _check_names(chosen, name)
+        case "BaseCodeSpaceConfig":
+            _check_base_code(chosen)
 
 
 def _check_inputs(space: Section) -> None:
@@ -178,6 +192,32 @@ def _check_mnasnet(space: Section) -> None:
     # The same value twice would be sampled twice as often and count every architecture twice.
     if any(not 0 <= ratio <= 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
         space.report("se_ratios", f"is {_shown(ratios)}; different values of 0 to 1 are allowed")
+
+
+def _check_names(space: Section, name: str) -> None:
+    """Reports names that are there twice, or too many; the search space knows the allowed ones."""
+    names = list(getattr(space.message, name))
+    if len(set(names)) < len(names):
+        space.report(name, f"is [{', '.join(names)}]; different names are allowed")
+    if len(names) > _MAX_CHOICES:
+        space.report(name, f"has {len(names)} values; at most {_MAX_CHOICES} are allowed")
+
+
+def _check_base_code(space: Section) -> None:
+    for name in ("bases", "pyramid_channels"):
+        _check_choices(space, name)
+    for name in ("min_blocks", "max_blocks"):
+        blocks = list(getattr(space.message, name))
+        if blocks and (
+            len(blocks) != NUM_STAGES or not 1 <= min(blocks) <= max(blocks) <= _MOST[name]
+        ):
+            space.report(
+                name,
+                f"is {blocks}; {NUM_STAGES} values of 1 to {_MOST[name]} are allowed, one for each "
+                "of the strides 4, 8, 16 and 32",
+            )
+    space.counts(_MAX_DOUBLINGS, "min_doublings", "max_doublings", minimum=0)
+    space.ordered("min_doublings", "max_doublings")
 
 
 def _check_choices(

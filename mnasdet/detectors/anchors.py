@@ -106,6 +106,39 @@ def ssd_anchors(
     return (np.concatenate(layers) / (height, width, height, width)).astype(np.float32)
 
 
+def grid_anchors(
+    image_size: Sequence[int],
+    feature_size: tuple[int, int],
+    *,
+    base_size: tuple[float, float],
+    scales: Sequence[float],
+    aspect_ratios: Sequence[float],
+    strides: tuple[float, float] = (16, 16),
+    offsets: tuple[float, float] = (0, 0),
+) -> np.ndarray:
+    """Returns the anchors of one feature.
+
+    Ren et al., "Faster R-CNN", 2015, section 3.1.1. The first one's centre is the image's corner
+    unless `offsets` say otherwise, as in the OD API. Anchors may reach beyond the image.
+
+    Args:
+      image_size: (height, width) in pixels.
+      feature_size: (height, width) of the feature.
+      base_size: (height, width) in pixels of an anchor at scale 1.
+      aspect_ratios: width over height.
+      strides: (y, x) in pixels.
+      offsets: (y, x) in pixels of the first centre.
+
+    Returns:
+      [anchors, 4] float32 (ymin, xmin, ymax, xmax), normalised: row by row, at a location aspect by
+      aspect, within one scale by scale.
+    """
+    specs = [(scale, ratio) for ratio in aspect_ratios for scale in scales]
+    height, width = image_size
+    corners = _grid(feature_size, strides, offsets, base_size, specs)
+    return (corners / (height, width, height, width)).astype(np.float32)
+
+
 def _ssd_specs(
     scales: Sequence[float],
     aspect_ratios: Sequence[float],
@@ -162,6 +195,8 @@ def from_proto(
     """
     if proto.HasField("ssd_anchor_generator"):
         return _ssd_from_proto(proto.ssd_anchor_generator, image_size, feature_sizes)
+    if proto.HasField("grid_anchor_generator"):
+        return _grid_from_proto(proto.grid_anchor_generator, image_size, feature_sizes)
     generator = proto.multiscale_anchor_generator
     return multiscale_anchors(
         image_size,
@@ -190,4 +225,21 @@ def _ssd_from_proto(
         base_anchor_size=(generator.base_anchor_height, generator.base_anchor_width),
         strides=list(zip(generator.height_stride, generator.width_stride, strict=True)),
         offsets=list(zip(generator.height_offset, generator.width_offset, strict=True)),
+    )
+
+
+def _grid_from_proto(
+    generator: anchor_generator_pb2.GridAnchorGenerator,
+    image_size: Sequence[int],
+    feature_sizes: Sequence[tuple[int, int]],
+) -> np.ndarray:
+    (feature_size,) = feature_sizes
+    return grid_anchors(
+        image_size,
+        feature_size,
+        base_size=(generator.height, generator.width),
+        scales=generator.scales,
+        aspect_ratios=generator.aspect_ratios,
+        strides=(generator.height_stride, generator.width_stride),
+        offsets=(generator.height_offset, generator.width_offset),
     )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
+import numpy as np
 
 from mnasdet.architectures import smallest_image_size
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, search_pb2
-from mnasdet.search_spaces import mnasfpn, mnasnet, nas_fpn
+from mnasdet.search_spaces import base_code, mnasfpn, mnasnet, nas_fpn, structure
 from mnasdet.search_spaces.composed import ComposedSpace, Part
 from mnasdet.search_spaces.scale import scale_parts
 from mnasdet.search_spaces.space import SearchSpace
@@ -35,8 +37,10 @@ def from_config(
         raise ConfigError(f"search_space is empty; use one of {', '.join(names())}")
     parts = _PARTS[name](getattr(config, name), base, name)
     inputs = [(size.height, size.width) for size in config.inputs]
+    if name == "structure" and not config.image_sizes:
+        inputs = inputs or list(structure.INPUTS)
     parts += scale_parts(name, config.depth_multipliers, config.image_sizes, inputs)
-    space = ComposedSpace(base, parts)
+    space = _KINDS.get(name, ComposedSpace)(base, parts)
     _check(name, space, "image_sizes", config.image_sizes, config.image_sizes)
     _check(name, space, "inputs", inputs, list(itertools.chain(*inputs)))
     return space
@@ -59,7 +63,12 @@ _PARTS: dict[str, Callable[[Any, architecture_pb2.Architecture, str], list[Part]
     "nas_fpnlite_s": nas_fpn.from_config,
     "mnasnet": mnasnet.from_config,
     "joint": _joint,
+    "structure": structure.from_config,
+    "base_code": base_code.from_config,
 }
+
+# Spaces with a class of their own.
+_KINDS: dict[str, type[ComposedSpace]] = {"base_code": base_code.BaseCodeSpace}
 
 
 def _check(
@@ -67,16 +76,29 @@ def _check(
 ) -> None:
     """Raises ConfigError where the networks do not fit, or images are too small for them.
 
-    What holds for one of the networks holds for all: anchors and predictor fit the pyramid.
-
     Args:
       field: of the sizes of images; `sizes`: its values; `sides`: heights and widths in pixels.
     """
-    if problems := architecture_problems(space.example):
-        raise ConfigError(f"{name} search space over this architecture: {'; '.join(problems)}")
+    for example in _examples(name, space):
+        if problems := architecture_problems(example):
+            raise ConfigError(f"{name} search space over this architecture: {'; '.join(problems)}")
     smallest = smallest_image_size(space.example)
     if sides and min(sides) < smallest:
         raise ConfigError(
             f"{name} search space: {field} is {list(sizes)}; use {smallest} or more, as every "
             "level is smaller than the one before"
         )
+
+
+def _examples(name: str, space: ComposedSpace) -> Iterator[architecture_pb2.Architecture]:
+    """Yields architectures that stand for all of a space.
+
+    What holds for one of the networks holds for all, as anchors and predictor fit the pyramid. A
+    structure chooses these as well, so that each choice is looked at once.
+    """
+    yield space.example
+    if name == "structure":
+        first, rng = space.encode(space.example), np.random.default_rng(0)
+        for index in range(len(space.decisions)):
+            for choice in space.allowed(index, first):
+                yield space.decode(space.change(first, index, choice, rng))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ KERNEL_SIZES = (3, 5, 7)
 REPEATS = 3
 
 _MERGES = ("add", "squeeze_excite")
+
+# More channels inside a block are wider; a larger kernel is neither deeper nor wider.
+_ORDERS = {"expanded_channels": operator.le}
 
 
 class MnasFpnPart(Part):
@@ -68,7 +72,7 @@ class MnasFpnPart(Part):
         check_at_least(space, "num_internal_blocks", num_internal_blocks, 0)
         if max_inputs is not None:
             check_at_least(space, "max_inputs", max_inputs, 2)
-        self._channels = Decision("channels", tuple(channels))
+        self._channels = Decision("channels", tuple(channels), order=operator.le)
         self._own: dict[str, tuple[Choice, ...]] = {
             "merge": _MERGES if max_inputs is None else (),
             "expanded_channels": tuple(expanded_channels or ()),
@@ -84,7 +88,7 @@ class MnasFpnPart(Part):
     def decisions(self, first: int) -> list[Decision]:
         def own(block: str) -> list[Decision]:
             return [
-                Decision(f"{block}/{field}", choices)
+                Decision(f"{block}/{field}", choices, order=_ORDERS.get(field))
                 for field, choices in self._own.items()
                 if choices
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -108,8 +109,13 @@ class MnasNetPart(Part):
         self._depths = {n: self._block_depths(n, depth_offsets) for n in self._searched}
 
     def decisions(self, first: int) -> list[Decision]:
+        orders = {"repeats": operator.le}
+        # Where a pooled input is projected to another width, a wider block may need no projection,
+        # and then it may cost less.
+        if not set(self._shared["skip"]) & {"pool", "average_pool"}:
+            orders["channels"] = operator.le
         return [
-            Decision(f"{_name(number)}/{field}", choices)
+            Decision(f"{_name(number)}/{field}", choices, order=orders.get(field))
             for number in self._searched
             for field, choices in {
                 **self._shared,

@@ -3,6 +3,7 @@ al., 2019, table 2)."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class NasFpnPart(Part):
         """
         check_positive(space, "channels", channels)
         check_at_least(space, "num_internal_cells", num_internal_cells, 0)
-        self._channels = Decision("channels", tuple(channels))
+        self._channels = Decision("channels", tuple(channels), order=operator.le)
         self._separable = separable
         levels = levels_of(base, space)
         self._cell = Cell(

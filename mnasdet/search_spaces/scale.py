@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 
 from mnasdet.errors import ConfigError
@@ -13,7 +14,10 @@ from mnasdet.search_spaces.space import Choice, Decision
 
 
 class FieldPart(Part):
-    """One field of the architecture: a decision where it has several values, else simply set."""
+    """One number of the architecture: a decision where it has several values, else simply set.
+
+    A larger one makes the network deeper or wider.
+    """
 
     def __init__(self, path: str, values: Sequence[float]) -> None:
         """Args:
@@ -28,7 +32,9 @@ class FieldPart(Part):
             self.fields = (path,)
 
     def decisions(self, first: int) -> list[Decision]:
-        return [Decision(self._name, self._values)] if len(self._values) > 1 else []
+        if len(self._values) == 1:
+            return []
+        return [Decision(self._name, self._values, order=operator.le)]
 
     def write(
         self, values: Mapping[str, Choice], architecture: architecture_pb2.Architecture
@@ -68,7 +74,12 @@ def repeats_part(
 
 
 class InputPart(Part):
-    """The size of the images: a decision where there are several, else simply set."""
+    """The size of the images: a decision where there are several, else simply set.
+
+    Of two sizes the one that is no higher and no wider than the other counts as the narrower: the
+    paper of SM-NAS does not say whether it pruned by them, but both time and accuracy grow with
+    them.
+    """
 
     fields = ("input",)
 
@@ -81,7 +92,12 @@ class InputPart(Part):
         self._sizes = dict(sizes)
 
     def decisions(self, first: int) -> list[Decision]:
-        return [Decision(self._name, tuple(self._sizes))] if len(self._sizes) > 1 else []
+        if len(self._sizes) == 1:
+            return []
+        return [Decision(self._name, tuple(self._sizes), order=self._within)]
+
+    def _within(self, choice: Choice, other: Choice) -> bool:
+        return all(map(operator.le, self._sizes[choice], self._sizes[other]))
 
     def write(
         self, values: Mapping[str, Choice], architecture: architecture_pb2.Architecture

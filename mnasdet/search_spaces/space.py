@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import bisect
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -36,11 +36,14 @@ class Decision:
       choices: what a token is an index of.
       narrowed_by: pairs (index of an earlier decision, table). A choice is allowed where the rows
         that the earlier tokens pick out of all tables allow it.
+      order: a partial order of the choices: whether the first is no deeper and no wider than the
+        second. None: no two different choices can be compared.
     """
 
     name: str
     choices: tuple[Choice, ...]
     narrowed_by: tuple[tuple[int, Table], ...] = ()
+    order: Callable[[Any, Any], bool] | None = field(default=None, compare=False)
 
 
 class SearchSpace(abc.ABC):
@@ -193,6 +196,29 @@ class SearchSpace(abc.ABC):
             fits = [token for token in preferred if token in allowed]
             crossed.append(fits[0] if fits else int(rng.choice(allowed)))
         return tuple(crossed)
+
+    @property
+    def has_order(self) -> bool:
+        """Returns whether `precedes` compares different networks of this space."""
+        return any(decision.order is not None for decision in self.decisions)
+
+    def precedes(self, a: Sequence[int], b: Sequence[int]) -> bool:
+        """Returns whether the network of `a` is no deeper and no wider than that of `b`.
+
+        In everything without an order, such as kernel sizes, both are the same. This is a partial
+        order of token lists. Partial-order pruning (Li et al., 2019) assumes that `a` is then
+        neither more accurate nor slower than `b`.
+        """
+        tokens = zip(a, b, strict=True)
+        return all(self._no_larger(index, *both) for index, both in enumerate(tokens))
+
+    def _no_larger(self, index: int, token: int, other: int) -> bool:
+        """Returns whether a choice of decision `index` is equal to another, or ordered before."""
+        decision = self.decisions[index]
+        return token == other or (
+            decision.order is not None
+            and decision.order(decision.choices[token], decision.choices[other])
+        )
 
     def cardinality(self) -> int:
         """Returns how many token lists there are, exactly."""

@@ -25,8 +25,8 @@ MAX_TOLD = 50
 # Allowed names that are listed with a problem.
 _MAX_LISTED = 12
 
-# The field that holds the kind of a whole feature extractor.
-_EXTRACTOR = ("SsdFeatureExtractor", "type")
+# The fields that hold the kind of a whole feature extractor.
+_EXTRACTORS = (("SsdFeatureExtractor", "type"), ("FasterRcnnFeatureExtractor", "type"))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _check_value(walk: _Walk, token: Token) -> None:
         told = len(walk.faults) < MAX_TOLD
         walk.report(token, no_value(token.text, enum) if told else "")
     owner = (walk.field.containing_type.name, walk.field.name)
-    extractor = token.text[1:-1] if owner == _EXTRACTOR and token.kind == "string" else ""
+    extractor = token.text[1:-1] if owner in _EXTRACTORS and token.kind == "string" else ""
     if cause := od_api.absent_extractor(extractor):
         walk.report(token, f'{cause}; "{extractor}" is not supported', is_cause=True)
 

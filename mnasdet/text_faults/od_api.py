@@ -10,7 +10,6 @@ from mnasdet.errors import nearest
 # Whole models, by the field of DetectionModel that holds each: its name, and the detectors here
 # that come nearest to it.
 _MODELS = {
-    "faster_rcnn": ("Faster R-CNN", "ssd_resnet50_v1_fpn_keras, with one stage in place of two"),
     "center_net": ("CenterNet", "ssd_resnet50_v1_fpn_keras, or ssd_mobilenet_v2_fpn_keras"),
     "detr": ("DETR", "ssd_resnet50_v1_fpn_keras, or ssd_mobilenet_v2_fpn_keras"),
     "experimental_model": ("an experimental model", "ssd_mobilenet_v2_fpn_keras"),
@@ -18,6 +17,17 @@ _MODELS = {
 
 # Whole feature extractors, by a pattern of their types; the first that matches counts.
 _EXTRACTORS = (
+    (
+        "faster_rcnn_inception",
+        "Faster R-CNN with Inception",
+        "faster_rcnn_resnet101_keras or faster_rcnn_resnet101",
+    ),
+    ("faster_rcnn_p?nas", "Faster R-CNN with NASNet", "faster_rcnn_resnet101"),
+    (
+        "faster_rcnn_mobilenet",
+        "Faster R-CNN with MobileNet",
+        "faster_rcnn_resnet50 or ssd_mobilenet_v3_large",
+    ),
     (
         "bifpn|efficientnet",
         "EfficientDet",
@@ -80,11 +90,29 @@ _FIELDS = {
     "neg_sq_dist_similarity": ("another similarity of boxes", "use iou_similarity"),
     "ioa_similarity": ("another similarity of boxes", "use iou_similarity"),
     "thresholded_iou_similarity": ("another similarity of boxes", "use iou_similarity"),
-    "mask_rcnn_box_predictor": ("the predictor of Mask R-CNN", "use convolutional_box_predictor"),
-    "rfcn_box_predictor": ("the predictor of R-FCN", "use convolutional_box_predictor"),
+    "BoxPredictor.mask_rcnn_box_predictor": (
+        "the second stage of Faster R-CNN",
+        "use convolutional_box_predictor",
+    ),
+    "SecondStageBoxPredictor.convolutional_box_predictor": (
+        "a predictor of one stage",
+        "use mask_rcnn_box_predictor",
+    ),
+    "SecondStageBoxPredictor.weight_shared_convolutional_box_predictor": (
+        "a predictor of one stage",
+        "use mask_rcnn_box_predictor",
+    ),
+    "rfcn_box_predictor": ("the predictor of R-FCN", "use mask_rcnn_box_predictor"),
+    "second_stage_mask_prediction_loss_weight": ("instance masks", _BOXES_ONLY),
+    "context_config": ("features of other images", "remove it: they are not used"),
+    "output_final_box_features": ("features in the output", _NO_EFFECT),
+    "output_final_box_rpn_features": ("features in the output", _NO_EFFECT),
+    "FasterRcnn.hard_example_miner": (
+        "counts the regions with the largest losses",
+        f"{_DIFFERS}; a sample of second_stage_batch_size counts",
+    ),
     "apply_conv_hyperparams_to_heads": ("a regularised last layer", _DIFFERS),
     "apply_conv_hyperparams_pointwise": ("a regularised pointwise kernel", _DIFFERS),
-    "grid_anchor_generator": ("Faster R-CNN's anchors", "use multiscale_anchor_generator"),
     "flexible_grid_anchor_generator": ("anchors one by one", "use multiscale_anchor_generator"),
     "calibration_config": ("rescales the scores", "remove it: scores come out uncalibrated"),
     "use_hard_nms": ("plain suppression, as here", _NO_EFFECT),
@@ -172,7 +200,7 @@ def absent_model(field: str) -> str:
     if field not in _MODELS:
         return ""
     name, near = _MODELS[field]
-    return f"{name} is not here, only SSD and what is built like it; nearest: {near}"
+    return f"{name} is not here, only SSD, Faster R-CNN and what is built like them; nearest: {near}"
 
 
 def absent_extractor(extractor: str) -> str:
@@ -183,11 +211,11 @@ def absent_extractor(extractor: str) -> str:
     return ""
 
 
-def unknown_extractor(extractor: str, known: Iterable[str]) -> str:
-    """Returns what to say of a feature extractor's type that is not one of `known`."""
+def unknown_extractor(field: str, extractor: str, known: Iterable[str]) -> str:
+    """Returns what to say of a feature extractor's type, in a field, that is not one of `known`."""
     cause = absent_extractor(extractor)
     return (
-        f'model.ssd.feature_extractor.type is "{extractor}"; {cause and cause + "; "}'
+        f'{field} is "{extractor}"; {cause and cause + "; "}'
         f"{nearest(extractor, known)} is supported; or give model.architecture_name"
     )
 

@@ -62,11 +62,15 @@ def test_a_field_in_the_wrong_message_belongs_around_it():
 
 # A whole model that is not here, and the one line that says so.
 ABSENT = {
-    "model { faster_rcnn { num_classes: 3 second_stage: 0 } } train_config { x: 1 }": (
-        "a:1:9: Faster R-CNN is not here, only SSD and what is built like it; nearest: "
-        "ssd_resnet50_v1_fpn_keras"
+    "model { center_net { num_classes: 3 second_stage: 0 } } train_config { x: 1 }": (
+        "a:1:9: CenterNet is not here, only SSD, Faster R-CNN and what is built like them; "
+        "nearest: ssd_resnet50_v1_fpn_keras"
     ),
-    "model { center_net { num_classes: 90 } }": "a:1:9: CenterNet is not here",
+    "model { detr { num_classes: 90 } }": "a:1:9: DETR is not here",
+    "model { faster_rcnn { feature_extractor { type: 'faster_rcnn_nas' } hard_example_miner {} } }": (
+        "a:1:49: Faster R-CNN with NASNet is not here; nearest: faster_rcnn_resnet101; "
+        '"faster_rcnn_nas" is not supported'
+    ),
     "model {\n ssd { image_resizer { identity_resizer {} } mask_head_config { x: 1 }\n"
     " feature_extractor { type: 'ssd_efficientnet-b0_bifpn_keras'\n bifpn { min_level: 3 } } } }": (
         "a:3:28: EfficientDet is not here; nearest: ssd_mobilenet_v2_fpn_keras or "

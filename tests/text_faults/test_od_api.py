@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mnasdet import config
+from mnasdet.feature_extractors import faster_rcnn, ssd
 from mnasdet.protos.pipeline_pb2 import TrainEvalPipelineConfig
 from mnasdet.text_faults import od_api
 from tests.od_api_configs import EXTRACTORS
@@ -59,12 +59,15 @@ def test_a_remedy_names_what_is_there(field):
         ("ssd_inception_v3", "Inception is not here; nearest: "),
         ("ssd_mobiledet_dsp", "MobileDet is not here; nearest: "),
         ("ssd_mobilenet_edgetpu", "MobileNet-EdgeTPU is not here; nearest: "),
+        ("faster_rcnn_inception_resnet_v2", "Faster R-CNN with Inception is not here; nearest: "),
+        ("faster_rcnn_nas", "Faster R-CNN with NASNet is not here; nearest: faster_rcnn_resnet101"),
+        ("faster_rcnn_pnas", "Faster R-CNN with NASNet is not here; nearest: "),
         ("ssd_mobilenet_v9", ""),
     ],
 )
 def test_a_whole_extractor_is_the_cause(extractor, cause):
     assert od_api.absent_extractor(extractor).startswith(cause)
-    message = od_api.unknown_extractor(extractor, EXTRACTORS)
+    message = od_api.unknown_extractor("model.ssd.feature_extractor.type", extractor, EXTRACTORS)
     assert message.startswith(f'model.ssd.feature_extractor.type is "{extractor}"; {cause}')
     assert "is supported; or give model.architecture_name" in message
 
@@ -72,6 +75,7 @@ def test_a_whole_extractor_is_the_cause(extractor, cause):
 def test_what_is_nearest_is_here_and_what_is_here_is_not_absent():
     named = [near for _, near in od_api._MODELS.values()]
     named += [near for _, _, near in od_api._EXTRACTORS]
-    for extractor in re.findall(r"ssd_\w+", " ".join(named)):
-        assert extractor in config._BACKBONES
-    assert [name for name in config._BACKBONES if od_api.absent_extractor(name)] == []
+    known = ssd.BACKBONES | faster_rcnn.BACKBONES
+    for extractor in re.findall(r"(?:ssd|faster_rcnn)_\w+", " ".join(named)):
+        assert extractor in known
+    assert [name for name in known if od_api.absent_extractor(name)] == []
