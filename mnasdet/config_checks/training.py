@@ -28,6 +28,8 @@ def trainings(root: Section) -> list[Section]:
         search = root.child("search_config")
         names = ("pretrain_config", "retrain_config")
         found += [search.child(name) for name in names if search.message.HasField(name)]
+        if search.message.second_stage.HasField("train_config"):
+            found.append(search.child("second_stage").child("train_config"))
     return found
 
 

@@ -36,6 +36,9 @@ class Prior(NamedTuple):
     cost: Callable[[Tokens], float] | None = None
 
 
+NO_PRIOR = Prior()
+
+
 class Controller(Protocol):
     """Proposes architectures and learns from their results.
 

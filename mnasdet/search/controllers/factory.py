@@ -6,7 +6,7 @@ import importlib
 
 from mnasdet.errors import ConfigError
 from mnasdet.protos import search_pb2
-from mnasdet.search.controllers.controller import Controller, Prior
+from mnasdet.search.controllers.controller import NO_PRIOR, Controller, Prior
 from mnasdet.search_spaces.space import SearchSpace
 
 # The module of each, by its field in ControllerConfig; loaded when named, for PPO needs TensorFlow.
@@ -25,7 +25,7 @@ _TAKE_PRIOR = ("partial_order",)
 
 
 def from_config(
-    config: search_pb2.ControllerConfig, space: SearchSpace, seed: int, prior: Prior = Prior()
+    config: search_pb2.ControllerConfig, space: SearchSpace, seed: int, prior: Prior = NO_PRIOR
 ) -> Controller:
     """Raises ConfigError for a config without controller."""
     name = config.WhichOneof("controller_oneof")

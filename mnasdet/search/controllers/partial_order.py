@@ -84,10 +84,8 @@ class PartialOrder:
         number = self._num_proposed
         self._num_proposed += 1
         rng = generator(self._seed, number)
-        if number < len(self._starts):
-            tokens = self._starts[number]
-        else:
-            tokens = self._new(number, rng)
+        is_start = number < len(self._starts)
+        tokens = self._starts[number] if is_start else self._new(number, rng)
         self._proposed.add(tokens)
         return tokens
 
