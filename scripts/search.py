@@ -189,22 +189,21 @@ def search(pipeline, space, store, model_dir: Path):
     input_pipeline.check_large_files(pipeline.train_input_reader, *pipeline.eval_input_reader)
     executor = executors.from_config(pipeline.search_config.executor)
     keep_loaded()
-    trials: list[Any] = []
     violations: list[dict[str, Any]] = []
+
+    def search_stage(config, stage, first):
+        if stage.groups:
+            results.describe_more(model_dir, store, groups=list(stage.groups))
+            picked = ", ".join(map(str, stage.groups))
+            print(f"the second stage starts from trials {picked}", file=sys.stderr)
+        trials = run_stage(config, stage, first, store, executor, model_dir)
+        compared = order.violations(stage.space, trials)
+        if compared:
+            violations.append(order.to_json(2 if stage.groups else 1, compared))
+        return trials
+
     try:
-        for number, config in enumerate(stages.pipelines(pipeline), start=1):
-            if number == 1:
-                stage = stages.first(config, space)
-            else:
-                num_groups = pipeline.search_config.second_stage.num_groups
-                stage = stages.second(config, trials, num_groups)
-                results.describe_more(model_dir, store, groups=list(stage.groups))
-                picked = ", ".join(map(str, stage.groups))
-                print(f"the second stage starts from trials {picked}", file=sys.stderr)
-            found = run_stage(config, stage, len(trials), store, executor, model_dir)
-            compared = order.violations(stage.space, found)
-            violations += [order.to_json(number, compared)] if compared else []
-            trials += found
+        trials = stages.run(pipeline, space, search_stage)
     finally:
         executor.close()
     if violations:

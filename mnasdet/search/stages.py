@@ -17,7 +17,7 @@ from absl import logging
 from mnasdet import base_codes, search_stages
 from mnasdet.architectures import from_trial
 from mnasdet.errors import ConfigError, UserError
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.controllers import factory as controllers
@@ -95,6 +95,26 @@ class TakingTurns:
         for result in results:
             group, *own = result.tokens
             self._members[group].feedback([result._replace(tokens=tuple(own))])
+
+
+def run(
+    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
+    space: SearchSpace,
+    search: Callable[[pipeline_pb2.TrainEvalPipelineConfig, Stage, int], list[Trial]],
+) -> list[Trial]:
+    """Runs all stages, one after the other, and returns their trials.
+
+    Args:
+      space: of the first stage.
+      search: runs one stage, from its config and the number of its first trial, and returns its
+        trials, all of them finished.
+    """
+    config, *later = pipelines(pipeline)
+    trials = search(config, first(config, space), 0)
+    for config in later:
+        groups = pipeline.search_config.second_stage.num_groups
+        trials = [*trials, *search(config, second(config, trials, groups), len(trials))]
+    return trials
 
 
 def pipelines(
@@ -181,42 +201,42 @@ def picked(front: Sequence[Trial], count: int) -> list[Trial]:
 def _groups(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig, front: Sequence[Trial], count: int
 ) -> list[Group]:
+    config = pipeline.search_config.search_space
     members = list(front)
-    while True:
-        picks = picked(members, count)
-        opened = [_group(pipeline, trial) for trial in picks]
-        groups = [group for group in opened if group is not None]
-        if len(groups) == len(picks):
-            break
+    spaces: dict[int, SearchSpace | None] = {}
+    picks = picked(members, count)
+    while new := [trial for trial in picks if trial.number not in spaces]:
+        spaces |= {trial.number: _space(config, trial) for trial in new}
         # Others of the front take the places of those that the space cannot start from.
-        unusable = [t for t, group in zip(picks, opened, strict=True) if group is None]
-        members = [trial for trial in members if trial not in unusable]
-    if not groups:
+        members = [trial for trial in members if spaces.get(trial.number, trial) is not None]
+        picks = picked(members, count)
+    if not picks:
         raise UserError(
             f"the second stage has nothing to start from: none of the {len(front)} trials on the "
             "front of the first one has an architecture that search_config.second_stage."
             "search_space fits"
         )
-    return groups
+    return [
+        Group(trial.number, space, _start(config, trial, space))
+        for trial in picks
+        if (space := spaces[trial.number]) is not None
+    ]
 
 
-def _group(pipeline: pipeline_pb2.TrainEvalPipelineConfig, trial: Trial) -> Group | None:
-    """Returns the group of a trial; None, with a warning, where the space does not fit it."""
-    config = pipeline.search_config.search_space
-    base = from_trial(trial.architecture)
-    if config.HasField("base_code"):
-        _use_base_code(base)
-        if config.base_code.HasField("conv_hyperparams"):
-            base.backbone.conv_hyperparams.CopyFrom(config.base_code.conv_hyperparams)
+def _space(config: search_pb2.SearchSpaceConfig, trial: Trial) -> SearchSpace | None:
+    """Returns the space around a trial's architecture; None, with a warning, where none fits."""
     try:
-        space = search_spaces.from_config(config, base)
+        return search_spaces.from_config(config, _base(config, trial))
     except ConfigError as error:
-        logging.warning(
-            "no group of the second stage starts from trial %d: %s", trial.number, error
-        )
+        number = trial.number
+        logging.warning("no group of the second stage starts from trial %d: %s", number, error)
         return None
+
+
+def _start(config: search_pb2.SearchSpaceConfig, trial: Trial, space: SearchSpace) -> Tokens | None:
+    """Returns the tokens of a trial's architecture; None, with a warning, where there are none."""
     try:
-        start = space.encode(base)
+        return space.encode(_base(config, trial))
     except UserError as error:
         logging.warning(
             "the group of trial %d starts from random architectures, as its space does not hold "
@@ -224,16 +244,24 @@ def _group(pipeline: pipeline_pb2.TrainEvalPipelineConfig, trial: Trial) -> Grou
             trial.number,
             error,
         )
-        start = None
-    return Group(trial.number, space, start)
+        return None
 
 
-def _use_base_code(architecture: architecture_pb2.Architecture) -> None:
-    """Puts a base code of the same blocks and widths in the place of a ResNet."""
-    if architecture.backbone.HasField("resnet"):
-        resnet = architecture.backbone.resnet
-        code = base_codes.of_resnet(resnet.depth, resnet.groups)
-        architecture.backbone.base_code.code = str(code)
+def _base(config: search_pb2.SearchSpaceConfig, trial: Trial) -> architecture_pb2.Architecture:
+    """Returns the architecture of a trial as the second stage starts from it.
+
+    Among base codes a ResNet is the one of its blocks and widths, and the backbone has the
+    hyper-parameters that the space gives to all.
+    """
+    base = from_trial(trial.architecture)
+    if config.HasField("base_code"):
+        if base.backbone.HasField("resnet"):
+            resnet = base.backbone.resnet
+            code = base_codes.of_resnet(resnet.depth, resnet.groups)
+            base.backbone.base_code.code = str(code)
+        if config.base_code.HasField("conv_hyperparams"):
+            base.backbone.conv_hyperparams.CopyFrom(config.base_code.conv_hyperparams)
+    return base
 
 
 def _cost(

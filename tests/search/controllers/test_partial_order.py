@@ -116,7 +116,7 @@ def test_a_share_of_the_pruned_is_tried_all_the_same():
 
 
 def test_no_architecture_is_proposed_twice_while_there_are_others():
-    assert len(set(search(trials=90, trust=0.0))) == 90
+    assert len(set(search(trials=75, trust=0.0))) == 75
 
 
 def test_where_all_others_are_pruned_it_repeats_what_costs_nothing():
