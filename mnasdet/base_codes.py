@@ -21,6 +21,19 @@ NUM_STAGES = 4
 # What a block does with the width: the digits of the string.
 KEEPS, DOUBLES = 1, 2
 
+# He et al., "Deep Residual Learning for Image Recognition", 2016, table 1: the blocks at strides 4,
+# 8, 16 and 32, and the channels at stride 4. From 50 layers on they are bottlenecks.
+_RESNET_BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+_RESNET_BASE = 64
+_BOTTLENECK_DEPTH = 50
+
 
 @dataclass(frozen=True)
 class BaseCodeNetwork:
@@ -104,3 +117,16 @@ def _fail(code: str, place: int, text: str, allowed: str) -> NoReturn:
     raise ConfigError(
         f'base code "{shown(code)}", character {place + 1}: "{shown(text)}": {allowed}'
     )
+
+
+def of_resnet(depth: int, groups: int = 1) -> BaseCodeNetwork:
+    """Returns the base code with the blocks and the widths of a ResNet or ResNeXt.
+
+    Its stem is another one: two 3x3 convolutions in place of a 7x7 one and a max pool.
+    """
+    block = "basicblock"
+    if depth >= _BOTTLENECK_DEPTH:
+        block = "bottleneck" if groups == 1 else "Xbottleneck"
+    first, *others = _RESNET_BLOCKS[depth]
+    stages = [(KEEPS,) * first, *((DOUBLES, *(KEEPS,) * (count - 1)) for count in others)]
+    return BaseCodeNetwork(block, _RESNET_BASE, tuple(stages))

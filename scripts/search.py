@@ -83,7 +83,7 @@ def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
     from mnasdet.detectors.one_stage import Detector
     from mnasdet.reporting import examples, facts, report
-    from mnasdet.search import axes, latency, results, winner
+    from mnasdet.search import axes, chain, latency, results, stages, winner
     from mnasdet.search.frontier import frontier_latency
     from mnasdet.search.proxy import proxy_task
     from mnasdet.search.trials import reopening
@@ -109,6 +109,9 @@ def run(pipeline, model_dir: Path) -> None:
             reopening.reopen(store, reopening.failed(store.trials()))
         children = proxy_task.prepare(pipeline, model_dir / "pretrained")
         trials = search(children, space, store, model_dir)
+        # What compares all trials, and where the winner is.
+        chained = chain.from_description(store.description())
+        trials = chained.aligned(trials)
         measured_ms = results.read_measured_ms(model_dir)
         description = results.write(model_dir, trials, measured_ms)
         store.describe(description)
@@ -117,7 +120,7 @@ def run(pipeline, model_dir: Path) -> None:
     device = latency.device_spec(settings.latency)
     asked = facts.of_search(pipeline)
     report.write(report_path, trials, search=description, space=space, facts=asked)
-    frontier, best = results.frontier(trials), results.best(trials)
+    frontier, best = results.frontier(trials), results.best(chained.final(trials))
     print(
         f"the trials are done; now {len(frontier)} networks of the frontier are measured, and "
         f"trial {best.number} is retrained, exported and benchmarked",
@@ -127,7 +130,8 @@ def run(pipeline, model_dir: Path) -> None:
     measured_ms = frontier_latency.measure(children, frontier, measured_ms)
     # Written ahead of the retraining, which takes hours: an interrupted search keeps it.
     results.write(model_dir, trials, measured_ms)
-    metrics, benchmark = winner.finish(children, best, model_dir / "best", device)
+    config_of_best = stages.pipelines(children)[chained.stage(best) - 1]
+    metrics, benchmark = winner.finish(config_of_best, best, model_dir / "best", device)
     # The retraining's own config: it names the winner's architecture.
     trained = config.load(model_dir / "best" / "pipeline.config")
     task = checkpoints.load_task(trained, model_dir / "best")
@@ -148,6 +152,7 @@ def run(pipeline, model_dir: Path) -> None:
         command.print_json(to_json(model_dir, best.number, metrics, benchmark))
         return
     print_frontier(frontier, measured_ms, best, metrics, axes.from_config(pipeline))
+    print_order(description.get("order", []))
     print_files(model_dir / "best", task.blueprint.kind, benchmark)
     print(f"report: {report_path}")
 
@@ -174,50 +179,87 @@ def to_json(model_dir: Path, best: int, metrics, benchmark) -> dict[str, Any]:
 
 
 def search(pipeline, space, store, model_dir: Path):
-    """Runs the search and returns all trials, finished."""
+    """Runs all stages of the search and returns their trials, finished."""
     from mnasdet.data import input_pipeline
     from mnasdet.networks.memory import keep_loaded
-    from mnasdet.reporting.progress import TrialProgress, last_training
-    from mnasdet.search import attempts, axes, latency, limits, reward
-    from mnasdet.search.controllers import factory as controllers
+    from mnasdet.search import order, results, stages
     from mnasdet.search.executors import factory as executors
-    from mnasdet.search.search import Search
-    from mnasdet.search.training_queue import num_workers
 
     # Ahead of the workers, whose first children would all wait for it.
     input_pipeline.check_large_files(pipeline.train_input_reader, *pipeline.eval_input_reader)
+    executor = executors.from_config(pipeline.search_config.executor)
+    keep_loaded()
+    violations: list[dict[str, Any]] = []
+
+    def search_stage(config, stage, first):
+        if stage.groups:
+            results.describe_more(model_dir, store, groups=list(stage.groups))
+            picked = ", ".join(map(str, stage.groups))
+            print(f"the second stage starts from trials {picked}", file=sys.stderr)
+        trials = run_stage(config, stage, first, store, executor, model_dir)
+        compared = order.violations(stage.space, trials)
+        if compared:
+            violations.append(order.to_json(2 if stage.groups else 1, compared))
+        return trials
+
+    try:
+        trials = stages.run(pipeline, space, search_stage)
+    finally:
+        executor.close()
+    if violations:
+        results.describe_more(model_dir, store, order=violations)
+    return trials
+
+
+def run_stage(pipeline, stage, first: int, store, executor, model_dir: Path):
+    """Runs one stage of the search and returns its trials, finished.
+
+    Args:
+      pipeline: the config of this stage.
+      first: the number of its first trial.
+    """
+    from mnasdet.reporting.progress import TrialProgress, last_training
+    from mnasdet.search import attempts, axes, latency, limits, reward
+    from mnasdet.search.search import Search
+    from mnasdet.search.training_queue import num_workers
+
     settings = pipeline.search_config
     weighed = axes.from_config(pipeline)
     progress = TrialProgress(
         settings.num_trials,
-        space=space,
+        space=None if stage.groups else stage.space,
         summary_dir=model_dir / "tensorboard",
         axes=weighed,
         num_workers=num_workers(settings.executor),
         last_training=last_training(pipeline),
     )
+    numbers = range(first, first + settings.num_trials)
     for trial in store.trials():
-        if trial.is_finished:
+        if trial.is_finished and trial.number in numbers:
             progress.replay(trial)
-    executor = executors.from_config(settings.executor)
-    keep_loaded()
-    try:
-        return Search(
-            pipeline=pipeline,
-            store=store,
-            space=space,
-            controller=controllers.from_config(settings.controller, space, settings.seed),
-            reward=reward.from_config(settings.reward),
-            latency=latency.from_config(settings.latency),
-            executor=executor,
-            limits=limits.from_config(settings.limits, weighed.unit),
-            max_pending=settings.max_pending_trials,
-            seed=settings.seed,
-            on_trial=progress,
-            pauses=attempts.pauses(settings.executor.max_retries),
-        ).run(settings.num_trials)
-    finally:
-        executor.close()
+    return Search(
+        pipeline=pipeline,
+        store=store,
+        space=stage.space,
+        controller=stage.controller,
+        reward=reward.from_config(settings.reward),
+        latency=latency.from_config(settings.latency),
+        executor=executor,
+        limits=limits.from_config(settings.limits, weighed.unit),
+        max_pending=settings.max_pending_trials,
+        first=first,
+        seed=settings.seed,
+        on_trial=progress,
+        pauses=attempts.pauses(settings.executor.max_retries),
+    ).run(settings.num_trials)
+
+
+def print_order(entries) -> None:
+    """Prints how far smaller networks were the worse and the cheaper ones, stage by stage."""
+    from mnasdet.search import order
+
+    for entry in entries:
+        print(f"stage {entry['stage']}: {order.from_json(entry).text}")
 
 
 def print_frontier(frontier, measured_ms, best, metrics, axes) -> None:

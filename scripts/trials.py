@@ -86,12 +86,18 @@ Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
 
 def list_trials() -> Result:
-    from mnasdet.search import axes
+    from mnasdet.search import axes, chain
     from mnasdet.search.trials import trial_export
 
     with _open() as store:
-        rows = [trial_export.summary(trial) for trial in store.trials()]
-        name, weighed = store.search_name, axes.from_description(store.description())
+        description = store.description()
+        chained, weighed = chain.from_description(description), axes.from_description(description)
+        rows = [
+            trial_export.summary(trial)
+            | ({"stage": chained.stage(trial)} if chained.is_chained else {})
+            for trial in chained.aligned(store.trials())
+        ]
+        name = store.search_name
     shown = [row for row in rows if FLAGS.state in (None, row["state"])]
     shown.sort(key=_sort_key)
     shown = shown[: FLAGS.limit or None]
@@ -122,11 +128,15 @@ def _print_trials(result: dict[str, Any]) -> None:
 
     weighed = axes.from_description(result)
     cost = f"{weighed.cost} ms" if weighed.unit == "ms" else weighed.cost
+    # Only searches of two stages say of which one a trial is.
+    stage = ["stage"] if any("stage" in row for row in rows) else []
+    columns = ["state", "reward", weighed.accuracy, cost, "duplicate of", "note", "error"]
     _print_table(
-        ["number", "state", "reward", weighed.accuracy, cost, "duplicate of", "note", "error"],
+        ["number", *stage, *columns],
         [
             [
                 str(row["number"]),
+                *(str(row[name]) for name in stage),
                 row["state"],
                 _number(row["reward"]),
                 _number(row["accuracy"]),
@@ -233,14 +243,19 @@ def _print_reset(result: dict[str, Any]) -> None:
 
 
 def compare() -> Result:
-    from mnasdet.search import axes, comparison
+    from mnasdet.search import axes, chain, comparison
     from mnasdet.search.trials import trial_database
 
     places = [FLAGS.store, FLAGS.compare]
     with _open() as first, _open("compare", "compare_search_name") as second:
         names = [store.search_name for store in (first, second)]
-        weighed = [axes.from_description(store.description()) for store in (first, second)]
-        result = comparison.compare([first.trials(), second.trials()])
+        descriptions = [store.description() for store in (first, second)]
+        weighed = [axes.from_description(description) for description in descriptions]
+        trials = [
+            chain.from_description(description).aligned(store.trials())
+            for description, store in zip(descriptions, (first, second), strict=True)
+        ]
+        result = comparison.compare(trials)
     for search, place, name, own in zip(result["searches"], places, names, weighed, strict=True):
         search.update(
             store=trial_database.shown(place),

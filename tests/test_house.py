@@ -16,6 +16,7 @@ FLOORS = [
     ["errors"],
     ["remote"],
     ["text_files", "cores", "gpus", "terminal", "architectures", "base_codes", "operation_names"],
+    ["search_stages"],
     ["files", "text_faults", "message_differences"],
     ["text_proto", "architecture_string", "feature_extractors"],
     ["config_checks", "packaged"],

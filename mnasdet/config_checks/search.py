@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from mnasdet import search_stages
 from mnasdet.base_codes import NUM_STAGES
 from mnasdet.config_checks.architecture import (
     MAX_CHANNELS,
@@ -59,7 +60,14 @@ _COUNTS = {
     "Nsga2Config": {"population_size": _MAX_TRIALS},
     "LocalSearchConfig": {"num_starts": _MAX_TRIALS},
     "OptunaConfig": {"num_startup_trials": _MAX_TRIALS},
+    "PartialOrderConfig": {"num_starts": _MAX_TRIALS},
 }
+
+# Controllers that weigh accuracy and cost by themselves.
+_OF_TWO_OBJECTIVES = ("nsga2", "partial_order")
+
+# Groups of a second stage.
+_MAX_GROUPS = 1000
 
 # Seeds of NumPy's RandomState, which Optuna draws from, have 32 bits; trials count on from here.
 _MAX_SEED = 2**31 - 1
@@ -79,9 +87,24 @@ _PENALTIES = {
 
 
 def check_search(search: Section) -> None:
-    search.at_least("num_trials", 1)
     search.counts(_MAX_SEED, "seed", minimum=0)
     search.counts(_MAX_TRIALS, "max_pending_trials")
+    _check_stage(search)
+    if search.message.HasField("second_stage"):
+        _check_second_stage(search)
+    _check_store(search.child("trial_store"))
+    _check_executor(search)
+    for training in ("pretrain_config", "retrain_config"):
+        if search.message.HasField(training):
+            check_train(search.child(training))
+            check_training_compression(search.child(training))
+    if search.message.HasField("one_shot"):
+        _check_one_shot(search)
+
+
+def _check_stage(search: Section) -> None:
+    """Checks what each stage of a search has of its own."""
+    search.at_least("num_trials", 1)
     if search.selected("search_space", "search_space_oneof"):
         _check_space(search.child("search_space"))
     controller = search.selected("controller", "controller_oneof")
@@ -94,14 +117,30 @@ def check_search(search: Section) -> None:
         _check_latency(source)
     for name in _LIMITS:
         search.child("limits").at_least(name, 0)
-    _check_store(search.child("trial_store"))
-    _check_executor(search)
-    for training in ("pretrain_config", "retrain_config"):
-        if search.message.HasField(training):
-            check_train(search.child(training))
-            check_training_compression(search.child(training))
-    if search.message.HasField("one_shot"):
-        _check_one_shot(search)
+
+
+def _check_second_stage(search: Section) -> None:
+    second = search.child("second_stage")
+    second.counts(_MAX_GROUPS, "num_groups")
+    # What it leaves out is the first stage's, and was told of there.
+    whole = Section(search_stages.settings(search.message)[1], second.path, [])
+    _check_stage(whole)
+    told = {problem.replace(search.path, second.path, 1) for problem in search.problems}
+    second.problems.extend(problem for problem in whole.problems if problem not in told)
+    chosen = search.message.reward.WhichOneof("reward_oneof")
+    has_target = chosen in ("mnasnet", "tunas")
+    if (
+        has_target
+        and not second.message.HasField("reward")
+        and not search_stages.have_one_cost(search.message)
+    ):
+        second.report(
+            "reward",
+            f"is missing; the target of search_config.reward.{chosen} is of another latency source",
+        )
+    if second.message.HasField("train_config"):
+        check_train(second.child("train_config"))
+        check_training_compression(second.child("train_config"))
 
 
 # The spaces whose networks can share weights.
@@ -262,6 +301,8 @@ def _check_controller(controller: Section) -> None:
             # At 0 nothing would be believed, so that no climb would ever move.
             controller.positive("believed_gain")
             controller.within("believed_gain", 0, 1)
+        case "PartialOrderConfig":
+            controller.within("trust", 0, 1)
 
 
 def _check_reward(reward: Section) -> None:
@@ -280,18 +321,19 @@ def _check_objectives(search: Section, reward: Section) -> None:
     kind = reward.message.DESCRIPTOR.name
     several = kind == "MultiObjectiveReward"
     controller = search.message.controller.WhichOneof("controller_oneof")
-    if kind == "AccuracyReward" and controller == "nsga2":
+    if kind == "AccuracyReward" and controller in _OF_TWO_OBJECTIVES:
         search.report(
             "reward.accuracy",
-            "leaves out latency, which controller nsga2 weighs by itself; use multi_objective, or "
-            "another controller",
+            f"leaves out latency, which controller {controller} weighs by itself; use "
+            "multi_objective, or another controller",
         )
     limited = any(getattr(search.message.limits, name) for name in _LIMITS)
-    if several and controller not in (None, "nsga2", "random") and not limited:
+    weighs = controller in (None, "random", *_OF_TWO_OBJECTIVES)
+    if several and not weighs and not limited:
         search.report(
             "reward.multi_objective",
-            f"gives {controller} the accuracy alone; use controller nsga2, set limits, or use "
-            "reward accuracy",
+            f"gives {controller} the accuracy alone; use controller "
+            f"{' or '.join(_OF_TWO_OBJECTIVES)}, set limits, or use reward accuracy",
         )
 
 

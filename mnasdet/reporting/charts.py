@@ -17,11 +17,16 @@ from markupsafe import Markup
 from mnasdet.reporting import page, proposals
 from mnasdet.search import results
 from mnasdet.search.axes import DEFAULT, Axes
+from mnasdet.search.chain import SINGLE, Chain
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
 
 _TRIAL, _LATE, _LINE, _BEST = "#8b95a5", "#2bb3a3", "#3b82f6", "#e08a1e"
+
+# Name and symbol of each stage of a search that has two.
+_STAGES = (("first stage", "circle"), ("second stage", "diamond"))
+_CHAINED_NOTE = " Lines go from where a group of the second stage starts to the group's own front."
 
 # Beyond this, SVG points make a browser sluggish and WebGL draws them, smaller ones. What lies on
 # top of them has to be WebGL's as well.
@@ -50,6 +55,7 @@ def charts(
     strings: Mapping[int, str],
     space: SearchSpace | None = None,
     axes: Axes = DEFAULT,
+    chain: Chain = SINGLE,
 ) -> list[Chart]:
     """Returns all charts, accuracy and latency first.
 
@@ -58,8 +64,9 @@ def charts(
     Args:
       trials: by number.
       strings: architecture strings by trial number, at least of the best and the frontier.
-      space: of the trials; without it there is no entropy.
+      space: of the first stage's trials; without it there is no entropy.
       axes: of the search.
+      chain: its stages.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
@@ -68,20 +75,27 @@ def charts(
         Chart(
             "Accuracy and latency",
             "Greener trials are later ones. Drag to zoom, double-click to go back; a click on a "
-            "trial shows its row.",
-            _frontier(trials, complete, best, strings, axes),
+            f"trial shows its row.{_CHAINED_NOTE * chain.is_chained}",
+            _frontier(trials, complete, best, strings, axes, chain),
         )
     ]
     if len(complete) == 1:
         return drawn
-    drawn.append(Chart("Reward", "Of every trial, and the best so far.", _rewards(complete)))
-    if space and len(trials) >= proposals.LEAST_TRIALS:
-        window = proposals.window_of(len(trials))
+    # Rewards of two stages do not compare.
+    rewarded = chain.final(complete)
+    of_stage = " of the second stage" if chain.stage(rewarded[0]) > 1 else ""
+    drawn.append(
+        Chart("Reward", f"Of every trial{of_stage}, and the best so far.", _rewards(rewarded))
+    )
+    # Each group of a second stage has decisions of its own.
+    sampled = chain.of_stage(trials, 1)
+    if space and len(sampled) >= proposals.LEAST_TRIALS:
+        window = proposals.window_of(len(sampled))
         note = (
             f"Of the choices in the last {window} trials, averaged over the decisions: 1 where "
             "every choice is as frequent, 0 where all agree. Dotted: uniform sampling."
         )
-        drawn.append(Chart("Entropy of the proposals", note, _entropy(trials, space, window)))
+        drawn.append(Chart("Entropy of the proposals", note, _entropy(sampled, space, window)))
     note = "The area under the frontier so far, out to the slowest trial."
     drawn.append(Chart("Hypervolume", note, _hypervolume(complete, axes)))
     note = "Networks among the trials. Dotted: all of them different."
@@ -95,6 +109,7 @@ def _frontier(
     best: Trial | None,
     strings: Mapping[int, str],
     axes: Axes,
+    chain: Chain,
 ) -> go.Figure:
     members = results.frontier(trials)
 
@@ -117,18 +132,26 @@ def _frontier(
     figure = page.figure(
         f"{axes.cost} (ms)" if axes.unit == "ms" else axes.cost, axes.accuracy, legend=True
     )
-    figure.add_trace(
-        scatter(
-            mode="markers",
-            name="trials",
-            marker={
-                **({"size": 4, "opacity": 0.5} if many else {"size": 8, "opacity": 0.75}),
-                "color": [trial.number for trial in complete],
-                "colorscale": [[0, _TRIAL], [1, _LATE]],
-            },
-            **marks(complete),
+    # One scale for all stages.
+    scale = {"cmin": complete[0].number, "cmax": complete[-1].number}
+    if chain.is_chained:
+        figure.add_trace(_descents(complete, chain, scatter))
+    for stage, (name, symbol) in enumerate(_STAGES if chain.is_chained else _STAGES[:1], start=1):
+        shown = chain.of_stage(complete, stage)
+        figure.add_trace(
+            scatter(
+                mode="markers",
+                name=name if chain.is_chained else "trials",
+                marker={
+                    **({"size": 4, "opacity": 0.5} if many else {"size": 8, "opacity": 0.75}),
+                    "symbol": symbol,
+                    "color": [trial.number for trial in shown],
+                    **(scale if chain.is_chained else {}),
+                    "colorscale": [[0, _TRIAL], [1, _LATE]],
+                },
+                **marks(shown),
+            )
         )
-    )
     figure.add_trace(
         scatter(
             mode="lines+markers",
@@ -152,6 +175,32 @@ def _frontier(
             )
         )
     return figure
+
+
+def _descents(
+    complete: Sequence[Trial], chain: Chain, scatter: type[go.Scatter] | type[go.Scattergl]
+) -> go.Scatter | go.Scattergl:
+    """Draws a line from each trial that a group starts from to the members of the group's front."""
+    by_number = {trial.number: trial for trial in complete}
+    groups: dict[int, list[Trial]] = {}
+    for trial in chain.of_stage(complete, 2):
+        parent = chain.parent(trial)
+        if parent in by_number:
+            groups.setdefault(parent, []).append(trial)
+    lines = [
+        (by_number[parent], child)
+        for parent, children in groups.items()
+        for child in results.frontier(children)
+    ]
+    return scatter(
+        # None ends a line.
+        x=[cost for pair in lines for cost in (pair[0].cost, pair[1].cost, None)],
+        y=[accuracy for pair in lines for accuracy in (pair[0].accuracy, pair[1].accuracy, None)],
+        mode="lines",
+        name="from the first stage to the second",
+        line={"color": _TRIAL, "width": 1},
+        hoverinfo="skip",
+    )
 
 
 def _rewards(complete: Sequence[Trial]) -> go.Figure:

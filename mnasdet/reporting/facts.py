@@ -12,7 +12,7 @@ import tensorflow as tf
 from mnasdet import config
 from mnasdet.data import input_pipeline
 from mnasdet.protos import input_reader_pb2, pipeline_pb2, search_pb2, train_pb2
-from mnasdet.search import axes
+from mnasdet.search import axes, stages
 from mnasdet.search.axes import Axes
 
 # To count boxes, all records are read; of larger sets that takes minutes.
@@ -30,17 +30,33 @@ def of_search(
     settings = pipeline.search_config
     program, *flags = sys.argv if arguments is None else arguments
     retraining = settings.HasField("retrain_config")
+    first, *later = map(_of_stage, stages.pipelines(pipeline))
+    different = {
+        f"second stage, {name}": value
+        for second in later
+        for name, value in second.items()
+        if value != first[name]
+    }
     return {
-        "reward": reward(settings.reward, axes.from_config(pipeline)),
-        "latency": latency_source(settings.latency),
+        **first,
+        **different,
         "training set": data_set(pipeline.train_input_reader),
         "evaluation set": data_set(pipeline.eval_input_reader[0]),
         "classes": f"{config.resolve(pipeline).num_classes}",
-        "a child's training": _training(pipeline.train_config),
         "the best one's training": _training(
-            settings.retrain_config if retraining else pipeline.train_config
+            settings.retrain_config if retraining else stages.pipelines(pipeline)[-1].train_config
         ),
         "command": shlex.join([Path(program).name, *flags]),
+    }
+
+
+def _of_stage(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> dict[str, str]:
+    """Returns what each stage of a search may have of its own."""
+    settings = pipeline.search_config
+    return {
+        "reward": reward(settings.reward, axes.from_config(pipeline)),
+        "latency": latency_source(settings.latency),
+        "a child's training": _training(pipeline.train_config),
     }
 
 

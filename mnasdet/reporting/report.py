@@ -30,7 +30,7 @@ from mnasdet.reporting import (
 from mnasdet.reporting.charts import Chart, charts
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.latency_check import Latency
-from mnasdet.search import axes, results
+from mnasdet.search import axes, chain, order, results
 from mnasdet.search.axes import Axes
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from mnasdet.search_spaces.space import SearchSpace
@@ -60,8 +60,9 @@ def write(
       path: of the HTML file.
       trials: by number.
       search: search.json; shown as it is. Its image_size, (height, width), sizes the drawings, and
-        it names the metric and the unit of the cost, to which measurements compare only in ms.
-      space: of the trials, for what its decisions were over time.
+        it names the stages, the metric and the unit of the cost, to which measurements compare only
+        in ms.
+      space: of the first stage's trials, for what its decisions were over time.
       retrained: metrics.json of the trial with the best reward; `benchmark` its benchmark.json.
       measured_ms: latencies by trial number, of some trials.
       measured_note: what to know of them.
@@ -69,7 +70,10 @@ def write(
       facts: names and values of the search's settings, from `facts.of_search`.
       noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
     """
-    best = results.best(trials) if any(trial.reward is not None for trial in trials) else None
+    chained = chain.from_description(search)
+    trials = chained.aligned(trials)
+    final = chained.final(trials)
+    best = results.best(final) if any(trial.reward is not None for trial in final) else None
     members = results.frontier(trials)
     strings = _strings(trials, members)
     size, weighed = search.get("image_size"), axes.from_description(search)
@@ -77,7 +81,7 @@ def write(
     drawings = {t.number: graphs.small(_parsed(t), size, f"trial-{t.number}-cell") for t in members}
     latencies = latency_check.latencies(trials, measured_ms if weighed.unit == "ms" else None)
     frontier = frontier_table.table(members, strings, drawings, latencies, weighed)
-    drawn = charts(trials, best, strings, space, weighed)
+    drawn = charts(trials, best, strings, space, weighed, chained)
     told = spread.verdict(
         trials,
         noise=noise,
@@ -97,16 +101,32 @@ def write(
         page.section("Retrained", accuracy_table.content(metrics, _set(judged), weighed.accuracy)),
         page.section("Benchmark", benchmark_table.content(benchmark)),
         _small_charts(drawn),
-        marginals.section([t.tokens for t in trials], space.decisions) if space else Markup(),
+        _decisions(chained.of_stage(trials, 1), space),
+        page.section("Deeper and wider", _order(search)),
         latency_check.section(list(latencies.values()), measured_note),
         *(graphs.sections(_parsed(best), size) if best else []),
     ]
     if trials:
-        body.append(page.section("Trials", trial_table.table(trials, best, strings, weighed)))
+        rows = trial_table.table(trials, best, strings, weighed, chained)
+        body.append(page.section("Trials", rows))
     body.append(page.section("Failures", reasons.html(trials, TrialState.FAILED)))
     body.append(page.section("Rejected", _rejected(trials)))
     body.append(page.section("About this search", _about(trials, search, facts)))
     files.write(path, page.html("mnasdet search", Markup().join(body)))
+
+
+def _decisions(trials: Sequence[Trial], space: SearchSpace | None) -> Markup:
+    """Returns the decisions of the first stage: each group of a second one has others."""
+    return marginals.section([t.tokens for t in trials], space.decisions) if space else Markup()
+
+
+def _order(search: Mapping[str, Any]) -> Markup:
+    """Returns how far smaller networks were the worse and the cheaper ones, stage by stage."""
+    found = search.get("order", [])
+    return Markup().join(
+        page.note(f"Stage {stage}: {text}" if len(found) > 1 else text)
+        for stage, text in ((entry["stage"], order.from_json(entry).text) for entry in found)
+    )
 
 
 def _strings(trials: Sequence[Trial], members: Sequence[Trial]) -> dict[int, str]:

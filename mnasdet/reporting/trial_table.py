@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from mnasdet.reporting import page
 from mnasdet.search.axes import DEFAULT, Axes
+from mnasdet.search.chain import SINGLE, Chain
 from mnasdet.search.trials.trial_store import Trial, TrialState
 
 # Rows of complete, failed and rejected trials each; more make a page that nobody reads.
@@ -15,6 +16,7 @@ MOST_ROWS = 200
 
 _COLUMNS = (
     "trial",
+    "stage",  # Of a search that has two.
     "state",
     "accuracy",
     "cost",
@@ -29,7 +31,11 @@ _TEXT = ("state", "error")
 
 
 def table(
-    trials: Sequence[Trial], best: Trial | None, strings: Mapping[int, str], axes: Axes = DEFAULT
+    trials: Sequence[Trial],
+    best: Trial | None,
+    strings: Mapping[int, str],
+    axes: Axes = DEFAULT,
+    chain: Chain = SINGLE,
 ) -> Markup:
     """Returns one row a trial, best reward first, those without a result last.
 
@@ -43,14 +49,17 @@ def table(
             f"Of {len(trials):,} trials the {MOST_ROWS} best, and as many of those that failed or "
             f"were rejected. {note}"
         )
+    columns = [name for name in _COLUMNS if name != "stage" or chain.is_chained]
     headers = {"accuracy": axes.accuracy, "cost": axes.unit}
     header = Markup().join(
         Markup('<th scope="col"{}><button type="button">{}</button></th>').format(
             _text_class(name), headers.get(name, name)
         )
-        for name in _COLUMNS
+        for name in columns
     )
-    body = Markup().join(_row(trial, best, strings.get(trial.number, "")) for trial in shown)
+    body = Markup().join(
+        _row(trial, best, strings.get(trial.number, ""), columns, chain) for trial in shown
+    )
     return Markup(
         '{}<div class="wide scroll"><table class="sortable">'
         "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
@@ -72,8 +81,11 @@ def _by_reward(trial: Trial) -> tuple[bool, float, int]:
     return trial.reward is None, -(trial.reward or 0.0), trial.number
 
 
-def _row(trial: Trial, best: Trial | None, string: str) -> Markup:
+def _row(
+    trial: Trial, best: Trial | None, string: str, columns: Sequence[str], chain: Chain
+) -> Markup:
     cells = {name: _number(value, text) for name, (value, text) in _figures(trial).items()}
+    cells["stage"] = _number(chain.stage(trial), "d")
     cells["trial"] = Markup('<td data-value="{0}" title="{1}">{0}</td>').format(
         trial.number, string
     )
@@ -82,7 +94,7 @@ def _row(trial: Trial, best: Trial | None, string: str) -> Markup:
         trial.error or ""
     )
     kind = Markup(' class="best"') if best and trial.number == best.number else ""
-    row = Markup().join(cells[name] for name in _COLUMNS)
+    row = Markup().join(cells[name] for name in columns)
     return Markup('<tr id="trial-{}"{}>{}</tr>').format(trial.number, kind, row)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mnasdet import search_stages
 from mnasdet.evaluation import objectives
 from mnasdet.protos import pipeline_pb2
 
@@ -40,11 +41,12 @@ DEFAULT = Axes()
 
 
 def from_config(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Axes:
-    """Returns the axes of a search that a config asks for."""
+    """Returns the axes of a search that a config asks for: of two stages, those they share."""
     from mnasdet.search import latency  # Loads TFLite.
 
     kind = pipeline.model.WhichOneof("model")
-    return Axes(objectives.objective(kind or ""), latency.unit(pipeline.search_config.latency))
+    source = search_stages.common_latency(pipeline.search_config)
+    return Axes(objectives.objective(kind or ""), latency.unit(source))
 
 
 def from_description(description: Mapping[str, Any] | None) -> Axes:

@@ -35,12 +35,19 @@ def of_search(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> dict[str, Any]:
 
     Returns:
       config: its decisive fields, as a text proto. data: {use: [[bytes, hash of the head]]}.
-      latency: {field: value} of the device or the table. versions: {package: version}.
+      latency: {field: value} of the device or the table; second_latency: that of a second stage
+      with a source of its own. versions: {package: version}.
     """
+    second = pipeline.search_config.second_stage
     return {
         "config": text_format.MessageToString(decisive(pipeline)),
         "data": {use: [_fingerprint(file) for file in files] for use, files in _data(pipeline)},
         "latency": latency.identity(pipeline.search_config.latency),
+        **(
+            {"second_latency": latency.identity(second.latency)}
+            if second.HasField("latency")
+            else {}
+        ),
         "versions": versions(),
     }
 
@@ -64,17 +71,26 @@ def decisive(
     kept = pipeline_pb2.TrainEvalPipelineConfig()
     kept.CopyFrom(pipeline)
     search_config = kept.search_config
-    for field in ("num_trials", "executor", "retrain_config", "trial_store"):
+    for field in ("executor", "retrain_config", "trial_store"):
         search_config.ClearField(field)
+    sources = [search_config.latency]
+    # The trials of a second stage come after those of the first, and depend on all of them.
+    if search_config.HasField("second_stage"):
+        second = search_config.second_stage
+        second.ClearField("num_trials")
+        sources += [second.latency] if second.HasField("latency") else []
+    else:
+        search_config.ClearField("num_trials")
     for reader in (kept.train_input_reader, *kept.eval_input_reader):
         reader.ClearField("label_map_path")
         if reader.HasField("tf_record_input_reader"):
             reader.tf_record_input_reader.ClearField("input_path")
     for training in _trainings(kept):
         training.ClearField("fine_tune_checkpoint")
-    if search_config.latency.WhichOneof("latency_oneof") in (None, "latency_table"):
-        search_config.latency.latency_table.SetInParent()  # Unset, it is this source.
-        search_config.latency.latency_table.ClearField("path")
+    for source in sources:
+        if source.WhichOneof("latency_oneof") in (None, "latency_table"):
+            source.latency_table.SetInParent()  # Unset, it is this source.
+            source.latency_table.ClearField("path")
     return kept
 
 
@@ -92,11 +108,12 @@ def differences(held: Identity, found: Identity) -> list[str]:
         files = [one["data"].get(use) for one in (held, found)]
         if files[0] != files[1]:
             lines.append(f"{use}: {_described(files[0])} at the start, {_described(files[1])} now")
-    device, own_device = dict(held["latency"]), dict(found["latency"])
-    if "governors" not in device or "governors" not in own_device:  # A container may hide them.
-        device.pop("governors", None)
-        own_device.pop("governors", None)
-    lines += _differing_values(device, own_device, "latency: ")
+    for source in ("latency", "second_latency"):
+        device, own_device = (dict(one.get(source, {})) for one in (held, found))
+        if "governors" not in device or "governors" not in own_device:  # A container may hide them.
+            device.pop("governors", None)
+            own_device.pop("governors", None)
+        lines += _differing_values(device, own_device, f"{source}: ")
     return lines
 
 
@@ -141,11 +158,14 @@ def _trainings(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
 ) -> list[train_pb2.TrainConfig]:
     """Returns the trainings that decide the results of trials."""
+    search_config = pipeline.search_config
     trainings = [pipeline.train_config]
-    if pipeline.search_config.HasField("pretrain_config"):
-        trainings.append(pipeline.search_config.pretrain_config)
-    if pipeline.search_config.HasField("one_shot"):
-        trainings.append(pipeline.search_config.one_shot.train_config)
+    if search_config.HasField("pretrain_config"):
+        trainings.append(search_config.pretrain_config)
+    if search_config.second_stage.HasField("train_config"):
+        trainings.append(search_config.second_stage.train_config)
+    if search_config.HasField("one_shot"):
+        trainings.append(search_config.one_shot.train_config)
     return trainings
 
 

@@ -206,6 +206,12 @@ def measured_elsewhere(proto: search_pb2.LatencyConfig) -> str:
     return f"Predicted for {phone}, measured on the machine that the search ran on."
 
 
+def is_computed(proto: search_pb2.LatencyConfig) -> bool:
+    """Returns whether the source computes costs: without a device, and the same ones again."""
+    name = proto.WhichOneof("latency_oneof")
+    return name == "multiply_adds" or bool(name == "latency_table" and proto.latency_table.path)
+
+
 def unit(proto: search_pb2.LatencyConfig) -> str:
     """Returns `LatencySource.unit` without opening the source."""
     if proto.WhichOneof("latency_oneof") == "multiply_adds":

@@ -14,11 +14,11 @@ from typing import Any
 from absl import logging
 from google.protobuf import text_format
 
-from mnasdet import config, files
+from mnasdet import config, files, search_stages
 from mnasdet.architectures import from_trial
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, search_pb2
-from mnasdet.search import axes, identity
+from mnasdet.search import axes, identity, latency
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, list_searches
 from mnasdet.search_spaces.space import SearchSpace
@@ -30,9 +30,21 @@ _PARETO_FILE = "pareto.json"
 # The number of differences that an error names.
 _MOST_CHANGES = 5
 
-# The fields that decide which trials are proposed.
+# The fields that decide which trials are proposed, and the beginnings of what is said of them. With
+# a second stage the number of trials of the first one is among what `identity` compares.
 _FIXED = tuple(
-    f"search_config.{name}" for name in ("seed", "search_space", "controller", "max_pending_trials")
+    f"search_config.{name}"
+    for name in (
+        "num_trials",
+        "seed",
+        "search_space",
+        "controller",
+        "max_pending_trials",
+        "second_stage is",
+        "second_stage.search_space",
+        "second_stage.controller",
+        "second_stage.num_groups",
+    )
 )
 
 
@@ -139,6 +151,13 @@ def _asked(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) -
     """Returns what search.json tells people of the config."""
     search_config = pipeline.search_config
     weighed = axes.from_config(pipeline)
+    settings = search_stages.settings(search_config)
+    # Where the second stage's trials begin; a search of one stage says nothing of it.
+    firsts = [0, search_config.num_trials][: len(settings)]
+    stages = [
+        {"first": first, "unit": latency.unit(own.latency)}
+        for first, own in zip(firsts, settings, strict=True)
+    ]
     return {
         "seed": search_config.seed,
         "search_space": search_config.search_space.WhichOneof("search_space_oneof"),
@@ -148,8 +167,16 @@ def _asked(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) -
         "unit": weighed.unit,
         "controller": search_config.controller.WhichOneof("controller_oneof"),
         "max_pending_trials": search_config.max_pending_trials,
+        **({"stages": stages} if len(stages) > 1 else {}),
         "versions": identity.versions(),
     }
+
+
+def describe_more(model_dir: Path, store: TrialStore, **values: Any) -> None:
+    """Adds to what search.json and the store tell of a search."""
+    description = read_description(model_dir) | values
+    files.write_json(model_dir / SEARCH_FILE, description)
+    store.describe(description)
 
 
 def _check_pair(

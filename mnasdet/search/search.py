@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from absl import logging
 
 from mnasdet.errors import Terminated, UserError
-from mnasdet.protos import pipeline_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2
 from mnasdet.search.attempts import DEFAULT_PAUSES, Attempts
 from mnasdet.search.candidate import Candidate, candidate
 from mnasdet.search.child import ChildTask, Outcome
@@ -20,7 +21,15 @@ from mnasdet.search.latency import LatencySource
 from mnasdet.search.limits import Limits
 from mnasdet.search.reward import Reward
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore, now
-from mnasdet.search_spaces.space import SearchSpace, Tokens
+from mnasdet.search_spaces.space import Tokens
+
+
+class Decoder(Protocol):
+    """Knows what tokens stand for."""
+
+    def decode(self, tokens: Tokens) -> architecture_pb2.Architecture:
+        """Returns the architecture of tokens."""
+        ...
 
 
 @dataclasses.dataclass
@@ -35,7 +44,9 @@ class Search:
 
     Attributes:
       pipeline: the proxy task: what a child trains on and for how long.
+      space: what decodes tokens; the space of a search, or those of the groups of a second stage.
       limits: what is over them is a rejected trial and never trained.
+      first: the number of its first trial: those before it in the store are of an earlier stage.
       max_pending: trials that may be without a result at once.
       seed: the child of trial n trains with seed + n.
       on_trial: is told of every trial that finishes.
@@ -44,19 +55,20 @@ class Search:
 
     pipeline: pipeline_pb2.TrainEvalPipelineConfig
     store: TrialStore
-    space: SearchSpace
+    space: Decoder
     controller: Controller
     reward: Reward
     latency: LatencySource
     executor: Executor
     limits: Limits = dataclasses.field(default_factory=Limits)
     max_pending: int = 8
+    first: int = 0
     seed: int = 0
     on_trial: Callable[[Trial], None] = lambda trial: None
     pauses: Sequence[float] = DEFAULT_PAUSES
 
     def run(self, num_trials: int) -> list[Trial]:
-        """Goes on until the store holds `num_trials` finished trials, and returns them.
+        """Goes on until the store holds its `num_trials` finished trials, and returns them.
 
         The store is this process's meanwhile. Trials whose rows are damaged are trained again.
         Whatever ends it early, trials without a result are left open in the store.
@@ -71,7 +83,13 @@ class Search:
             return self._run(num_trials)
 
     def _run(self, num_trials: int) -> list[Trial]:
-        self._trials = {trial.number: trial for trial in self.store.trials(drop_damaged=True)}
+        numbers = range(self.first, self.first + num_trials)
+        # Those of other stages may be the same networks, trained otherwise.
+        self._trials = {
+            trial.number: trial
+            for trial in self.store.trials(drop_damaged=True)
+            if trial.number in numbers
+        }
         # Two token lists may stand for one network: it is trained once.
         self._first_of_key: dict[str, int] = {}
         for trial in self._trials.values():
@@ -79,15 +97,15 @@ class Search:
         self._serialized = self.pipeline.SerializeToString()
         self._children: Attempts[int] = Attempts(self.executor, self.pauses, self._proof())
         try:
-            self._propose(range(min(self.max_pending, num_trials)))
-            for number in range(num_trials):
+            self._propose(numbers[: self.max_pending])
+            for number in numbers:
                 self._finish_up_to(number)
                 # In the order of the trials, whichever child was done first: the controller's
                 # randomness depends on what it was told, and in which order.
                 self.controller.feedback([_result(self._trials[number])])
                 # One proposal for every result: `max_pending` trials are open at any time, so that
                 # the history of a search does not depend on which child was done first.
-                if number + self.max_pending < num_trials:
+                if number + self.max_pending in numbers:
                     self._propose([number + self.max_pending])
         # SIGTERM gives little time: the children in training are dropped. Ctrl-C lets them end.
         except Terminated:
@@ -103,7 +121,7 @@ class Search:
             raise
         finally:
             self._leave_open()
-        return [self._trials[number] for number in range(num_trials)]
+        return [self._trials[number] for number in numbers]
 
     def _propose(self, numbers: Sequence[int]) -> None:
         """Takes the next trials, from the store or new in it, and begins their training."""

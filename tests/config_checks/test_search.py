@@ -7,6 +7,7 @@ from tests.config_fragments import SPACE, merge, nested
 
 SPACES = "search_config.search_space"
 MNASNET = f"{SPACES}.mnasnet"
+SECOND = "search_config.second_stage"
 WORKERS = "search_config.executor.worker_processes"
 
 # A fragment that spoils the config, and the one problem that it makes.
@@ -131,13 +132,51 @@ BAD = [
     ),
     (
         "search_config { controller { ppo {} } reward { multi_objective {} } }",
-        "search_config.reward.multi_objective gives ppo the accuracy alone; use controller nsga2, "
-        "set limits, or use reward accuracy",
+        "search_config.reward.multi_objective gives ppo the accuracy alone; use controller nsga2 "
+        "or partial_order, set limits, or use reward accuracy",
     ),
     (
         "search_config { controller { nsga2 {} } reward { accuracy {} } }",
         "search_config.reward.accuracy leaves out latency, which controller nsga2 weighs by "
         "itself; use multi_objective, or another controller",
+    ),
+    (
+        "search_config { controller { partial_order { trust: 2 } } reward { multi_objective {} } }",
+        "search_config.controller.partial_order.trust is 2; 0 to 1 is allowed",
+    ),
+    (
+        "search_config { controller { partial_order {} } reward { accuracy {} } }",
+        "search_config.reward.accuracy leaves out latency, which controller partial_order weighs",
+    ),
+    (
+        nested(SECOND, "num_trials: 0"),
+        f"{SECOND}.num_trials is 0; at least 1 is allowed",
+    ),
+    (
+        nested(SECOND, "num_groups: 0"),
+        f"{SECOND}.num_groups is 0; at least 1 is allowed",
+    ),
+    (
+        nested(SECOND, "controller { nsga2 { population_size: 0 } }"),
+        f"{SECOND}.controller.nsga2.population_size is 0; at least 1 is allowed",
+    ),
+    (
+        nested(SECOND, "search_space { base_code { min_blocks: [1, 1] } }"),
+        f"{SECOND}.search_space.base_code.min_blocks is [1, 1]; 4 values of 1 to",
+    ),
+    (
+        nested(SECOND, "reward { mnasfpn { exponent: 0.3 } }"),
+        f"{SECOND}.reward.mnasfpn.exponent is 0.3; at most 0 is allowed",
+    ),
+    # What the first stage says wrongly is told of once.
+    (
+        "search_config { limits { max_params: -1 } second_stage {} }",
+        "search_config.limits.max_params is -1; at least 0 is allowed",
+    ),
+    (
+        "search_config { reward { mnasnet { target_latency_ms: 20 } } second_stage { "
+        "latency { multiply_adds {} } } }",
+        f"{SECOND}.reward is missing; the target of search_config.reward.mnasnet is of another",
     ),
     (
         'search_config { latency { latency_table { path: "/no/table" } } }',
@@ -191,6 +230,13 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
     assert problem.startswith(expected)
 
 
+def test_the_training_of_a_second_stage_is_checked(coco_pipeline):
+    merge(nested(SECOND, "train_config { num_steps: 0 batch_size: 0 }"), coco_pipeline)
+    problems = config.check(coco_pipeline)
+    for name in ("num_steps", "batch_size"):
+        assert f"{SECOND}.train_config.{name} is 0; at least 1 is allowed" in problems
+
+
 @pytest.mark.parametrize(
     "fragment",
     [
@@ -201,6 +247,11 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
         "limits { max_latency_ms: 20 } }",
         f'search_config {{ latency {{ adb {{ benchmark_binary: "{__file__}" taskset: "f0" }} }} }}',
         "search_config { latency { host { num_threads: 2 } } }",
+        "search_config { controller { partial_order {} } reward { multi_objective {} } }",
+        nested(SECOND, "search_space { base_code {} } latency { multiply_adds {} }"),
+        "search_config { reward { mnasnet { target_latency_ms: 20 } } second_stage { "
+        "latency { multiply_adds {} } reward { multi_objective {} } "
+        "controller { partial_order {} } } }",
         nested(MNASNET, "ops: [CONV, MBCONV] skips: NONE depth_offsets: [-1, 0]"),
         nested(SPACES, "joint {} depth_multipliers: [0.5, 1] image_sizes: [192, 256]"),
         nested("search_config", "max_pending_trials: 32 executor { ray { num_workers: 32 } }"),

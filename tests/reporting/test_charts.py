@@ -2,6 +2,7 @@ import dataclasses
 
 from mnasdet.evaluation.coco import MAP
 from mnasdet.reporting.charts import charts
+from mnasdet.search.chain import Chain
 from mnasdet.search.trials.trial_store import Trial, TrialState
 from tests.reporting.coins import Coins
 
@@ -44,6 +45,25 @@ def test_frontier():
     # Out to the slowest trial.
     assert (level.x, level.y) == ((15, 20), (0.3, 0.3))
     assert tuple(star.customdata[0]) == (3, 0.13, "c3 r1 |")
+
+
+def test_a_second_stage_descends_from_the_first():
+    def child(number, group, accuracy, cost):
+        return dataclasses.replace(trial(number, accuracy, cost, 0.1), tokens=(group, 0))
+
+    # Group 0 starts from trial 3 and has two on its front, group 1 from trial 0 one.
+    children = [child(5, 0, 0.4, 14.0), child(6, 1, 0.1, 9.0), child(7, 0, 0.1, 12.0)]
+    trials = [*TRIALS, *children, child(8, 0, 0.1, 13.0)]
+    chain = Chain(firsts=(0, 5), units=("ms", "ms"), unit="ms", groups=(3, 0))
+    charted = charts(trials, children[0], {}, chain=chain)
+    lines, first, second, *_ = charted[0].figure.data
+    assert lines.x == (15, 12, None, 15, 14, None, 10, 9, None)
+    assert lines.y == (0.3, 0.1, None, 0.3, 0.4, None, 0.2, 0.1, None)
+    assert [mark[0] for mark in first.customdata] == [0, 2, 3, 4]
+    assert [mark[0] for mark in second.customdata] == [5, 6, 7, 8]
+    assert (first.name, second.name) == ("first stage", "second stage")
+    # Rewards of two stages do not compare.
+    assert charted[1].figure.data[0].x == (5, 6, 7, 8)
 
 
 def test_reward_and_running_best():

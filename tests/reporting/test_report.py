@@ -374,3 +374,31 @@ def test_multiply_adds_are_never_called_milliseconds(page):
     assert not re.search(r"\bms\b", charts)
     assert "latency" not in texts(parsed, "dt")
     assert "Predicted and measured latency" not in texts(parsed, "h2")
+
+
+def test_two_stages(page):
+    """One front of both, though their costs are of two kinds."""
+    trials = [complete(0, cost=30.0), complete(1, cost=40.0), complete(2, cost=0.5)]
+    trials[2] = dataclasses.replace(trials[2], tokens=(0, 1))
+    trials[2].metrics["multiply_adds"] = 500_000_000
+    search = {
+        "unit": "G multiply-adds",
+        "stages": [{"first": 0, "unit": "ms"}, {"first": 2, "unit": "G multiply-adds"}],
+        "groups": [1],
+        "order": [
+            {"stage": 1, "pairs": 4, "accuracy": 1, "cost": 0},
+            {"stage": 2, "pairs": 8, "accuracy": 2, "cost": 1},
+        ],
+    }
+    found = page(trials, search=search)
+    lines, *_ = found.figures[0]["data"]
+    # In billions of multiply-adds, from the trial that the group starts from.
+    assert lines["x"] == [0.92, 0.5, None]
+    header = [text for text in found.texts["button"] if text in ("trial", "stage", "state")]
+    assert header == ["trial", "stage", "state"]
+    rows = {row[0]: row[1] for row in found.rows if len(row) == 11}
+    assert rows == {"0": "1", "1": "1", "2": "2"}
+    assert "Trial 2" in found.texts["h2"]
+    told = " ".join(found.texts["p"])
+    assert "Stage 1: Of 4 pairs of trained children" in told
+    assert "more accurate in 25.0% and cost more in 12.5%" in told

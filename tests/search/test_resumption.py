@@ -207,6 +207,57 @@ def test_what_changes_results_is_named_and_has_to_be_accepted(run, name):
     run.start()
 
 
+SECOND_STAGE = """second_stage {
+    num_trials: 5
+    num_groups: 3
+    latency { multiply_adds {} }
+    train_config { num_steps: 5 }
+  }
+"""
+
+
+@pytest.fixture
+def chained(tmp_path):
+    run = Run(tmp_path)
+    replace("num_trials: 4", f"num_trials: 4 {SECOND_STAGE}")(run)
+    run.start(resume=False)
+    return run
+
+
+def test_the_stages_are_in_search_json(chained):
+    description = chained.start()
+    assert description["stages"] == [
+        {"first": 0, "unit": "ms"},
+        {"first": 4, "unit": "G multiply-adds"},
+    ]
+    # In which all trials compare.
+    assert description["unit"] == "G multiply-adds"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        # The trials of the second stage come after them.
+        (replace("num_trials: 4", "num_trials: 6"), "search_config.num_trials is 4 in the folder"),
+        (replace("num_groups: 3", "num_groups: 2"), "second_stage.num_groups is 3 in the folder"),
+        (replace(SECOND_STAGE, ""), "search_config.second_stage is set in the folder, not set"),
+    ],
+)
+def test_what_decides_the_trials_of_both_stages_is_fixed(chained, change, message):
+    change(chained)
+    with pytest.raises(UserError, match=message):
+        chained.start(accept_changes=True)
+
+
+def test_the_second_stage_may_go_on_and_be_trained_otherwise(chained):
+    replace("num_trials: 5", "num_trials: 50")(chained)
+    chained.start()
+    replace("num_steps: 5", "num_steps: 6")(chained)
+    with pytest.raises(UserError, match="second_stage.train_config.num_steps is 5 in the folder"):
+        chained.start()
+    chained.start(accept_changes=True)
+
+
 def test_what_decides_nothing_may_change(run):
     replace("num_trials: 4", "num_trials: 9 executor { worker_processes {} }")(run)
     run.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +22,21 @@ class Result(NamedTuple):
     tokens: Tokens
     reward: float | None = None
     objectives: tuple[float, ...] | None = None
+
+
+class Prior(NamedTuple):
+    """What a search knows before its first trial.
+
+    Attributes:
+      starts: architectures that it goes on from.
+      cost: computes what an architecture costs, without a measurement; None where that is unknown.
+    """
+
+    starts: tuple[Tokens, ...] = ()
+    cost: Callable[[Tokens], float] | None = None
+
+
+NO_PRIOR = Prior()
 
 
 class Controller(Protocol):

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from absl import logging
 
-from mnasdet import config
+from mnasdet import config, search_stages
 from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2, search_pb2
-from mnasdet.search import attempts, axes, latency, results
+from mnasdet.search import attempts, axes, chain, latency, results
 from mnasdet.search.axes import Axes
 from mnasdet.search.frontier import frontier_scaling
 from mnasdet.search.frontier.frontier_scaling import Variant
@@ -118,7 +118,7 @@ def _variants(
     frontier = results.frontier(_trials(search_dir, settings.trial_store))
     if not frontier:
         raise UserError(f"{search_dir}: none of its trials is complete yet")
-    source = latency.from_config(settings.latency)
+    source = latency.from_config(search_stages.common_latency(settings))
     if scales.budgets:
         picks = frontier_scaling.best_within(frontier, scales.budgets, source.unit)
     else:
@@ -135,7 +135,7 @@ def _trials(search_dir: Path, trial_store: search_pb2.TrialStoreConfig) -> list[
     location = trial_store.url or search_dir / results.TRIALS_FILE
     name = results.search_name(search_dir, trial_store)
     with closing(TrialStore(location, name, create=False)) as store:
-        return store.trials()
+        return chain.from_description(store.description()).aligned(store.trials())
 
 
 def _train(scaled: ScaledModels, executor_config: search_pb2.ExecutorConfig, weighed: Axes) -> None:

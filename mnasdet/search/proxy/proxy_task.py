@@ -65,6 +65,8 @@ def from_what_fits(
                 if copy.train_config.HasField(field):
                     setattr(retraining, field, getattr(copy.train_config, field))
         trainings.append(retraining)
+    if copy.search_config.second_stage.HasField("train_config"):
+        trainings.append(copy.search_config.second_stage.train_config)
     for training in trainings:
         if training.fine_tune_checkpoint and not training.HasField("min_matched_share"):
             training.min_matched_share = 0.0

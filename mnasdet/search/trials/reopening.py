@@ -33,8 +33,11 @@ def reopen(store: TrialStore, numbers: Collection[int]) -> list[Trial]:
             _check(store.trial(number))
         trials = store.trials()
         last = max((trial.number for trial in trials), default=0)
-        # Trial n + max_pending_trials is the first one that was proposed knowing of trial n.
-        pending = (store.description() or {}).get("max_pending_trials", 0)
+        # Trial n + max_pending_trials is the first one that was proposed knowing of trial n; all of
+        # a second stage are proposed knowing of all of the first.
+        description = store.description() or {}
+        pending = description.get("max_pending_trials", 0)
+        later = [stage["first"] for stage in description.get("stages", [])[1:]]
         # Duplicates first: where this is cut short, their originals can be reset once more.
         trials.sort(key=lambda trial: trial.duplicate_of is None)
         return [
@@ -45,7 +48,9 @@ def reopen(store: TrialStore, numbers: Collection[int]) -> list[Trial]:
                 worker=None,
                 started=None,
                 finished=None,
-                told_failed=trial.told_failed or trial.number + pending <= last,
+                told_failed=trial.told_failed
+                or trial.number + pending <= last
+                or any(trial.number < first <= last for first in later),
             )
             for trial in trials
             if trial.state is TrialState.FAILED and {trial.number, trial.duplicate_of} & {*numbers}

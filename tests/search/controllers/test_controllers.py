@@ -7,6 +7,7 @@ from mnasdet.search.controllers.controller import Result
 from mnasdet.search.controllers.local_search import LocalSearch
 from mnasdet.search.controllers.nsga2 import Nsga2
 from mnasdet.search.controllers.optuna_tpe import OptunaTpe
+from mnasdet.search.controllers.partial_order import PartialOrder
 from mnasdet.search.controllers.ppo import Ppo
 from mnasdet.search.controllers.random_search import RandomSearch
 from mnasdet.search.controllers.regularized_evolution import RegularizedEvolution
@@ -20,6 +21,7 @@ CONTROLLERS = {
     "nsga2": lambda space, seed=0: Nsga2(space, seed=seed, population_size=6),
     "local_search": lambda space, seed=0: LocalSearch(space, seed=seed, num_starts=2),
     "optuna": lambda space, seed=0: OptunaTpe(space, seed=seed, num_startup_trials=3),
+    "partial_order": lambda space, seed=0: PartialOrder(space, seed=seed, num_starts=6),
 }
 
 # The first proposals with seed 0, `step` by `step`, from the seventh on. A change here changes
@@ -45,6 +47,14 @@ PERMANENT = {
         (1, 2, 0, 3),
     ],
     "optuna": [(1, 0, 2, 1), (1, 0, 2, 0), (2, 0, 1, 3), (2, 0, 1, 3), (0, 2, 1, 1), (2, 0, 1, 1)],
+    "partial_order": [
+        (1, 2, 0, 0),
+        (1, 2, 0, 3),
+        (1, 0, 2, 3),
+        (2, 0, 1, 3),
+        (2, 1, 0, 0),
+        (0, 1, 2, 3),
+    ],
 }
 
 every_controller = pytest.mark.parametrize("name", CONTROLLERS)

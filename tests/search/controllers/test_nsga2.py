@@ -1,7 +1,8 @@
 import numpy as np
 
 from mnasdet.search.controllers.controller import Result
-from mnasdet.search.controllers.nsga2 import Nsga2, crowding_distances, ranks
+from mnasdet.search.controllers.fronts import crowding_distances, ranks
+from mnasdet.search.controllers.nsga2 import Nsga2
 from mnasdet.search.controllers.random_search import RandomSearch
 
 

@@ -43,6 +43,17 @@ def test_a_reopened_trial_gets_its_result_and_the_others_stay(controller, tmp_pa
     one.store.close()
 
 
+def test_all_of_a_second_stage_were_told_of_a_failure_in_the_first(tmp_path):
+    one = search(tmp_path / "trials.db", fails_at_times, "random")
+    one.run(8)
+    stages = [{"first": 0}, {"first": 6}]
+    one.store.describe({"max_pending_trials": one.max_pending, "stages": stages})
+    # By the number alone nothing was proposed knowing of trial 3: 3 + 6 are more than 7.
+    for trial in reopening.reopen(one.store, sorted(FAILING)):
+        assert trial.told_failed == (trial.number < 6)
+    one.store.close()
+
+
 def test_only_failed_trials_are_reopened(tmp_path):
     one = search(tmp_path / "trials.db", fails_at_times)
     trials = one.run(8)
