@@ -134,6 +134,45 @@ class Builder:
             **_dilation_attrs(strides, dilation, name),
         )
 
+    def deformable_conv2d(
+        self,
+        x: Node,
+        offsets: Node,
+        filters: int,
+        kernel_size: int,
+        *,
+        deformable_groups: int = 1,
+        kernel: Kernel,
+        name: str,
+        shared: bool = False,
+    ) -> Node:
+        """Adds a convolution whose taps look beside their places, without a bias.
+
+        Args:
+          offsets: (height, width, deformable_groups * kernel_size^2 * 2): for each group of
+            channels and each weight, row by row, (y, x) in pixels.
+          deformable_groups: groups of channels with offsets of their own.
+        """
+        values = 2 * deformable_groups * kernel_size**2
+        if offsets.shape != (*x.size, values) or x.channels % deformable_groups:
+            raise ValueError(
+                f"{name}: offsets of {offsets.shape} for {x.shape} in {deformable_groups} groups; "
+                f"they need {values} channels and groups that divide those of the features"
+            )
+        if kernel.standardized:
+            raise ValueError(f"{name}: a deformable convolution has no standardised kernel")
+        return self._layer(
+            "deformable_conv2d",
+            name,
+            (x, offsets),
+            (*x.size, filters),
+            shared,
+            filters=filters,
+            kernel_size=kernel_size,
+            deformable_groups=deformable_groups,
+            **_kernel_attrs(kernel),
+        )
+
     def batch_norm(
         self,
         x: Node,
@@ -184,6 +223,10 @@ class Builder:
         if function == "linear":
             return x
         return self._layer("activation", name, (x,), x.shape, function=function)
+
+    def stop_gradient(self, x: Node, *, name: str) -> Node:
+        """Keeps what is learned after `x` from changing what is before."""
+        return self._layer("stop_gradient", name, (x,), x.shape)
 
     def dropout(self, x: Node, rate: float, *, name: str) -> Node:
         """Drops single units in training; `rate` is the share dropped."""

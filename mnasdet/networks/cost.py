@@ -113,10 +113,11 @@ def layer_cost(node: Node, *, count_weights: bool = True) -> Cost:
     trainable = fixed = multiply_adds = 0
     # Normalisations, activations and additions count no multiply-adds, as in MnasFPN's and
     # MnasNet's tables; NAS-FPN prints twice our number as FLOPs.
-    if node.op in ("conv2d", "depthwise_conv2d"):
+    # A deformable convolution counts as the plain one: interpolation is no weight's work.
+    if node.op in ("conv2d", "depthwise_conv2d", "deformable_conv2d"):
         taps = _taps(node)
         multiply_adds = values * taps
-        trainable = node.channels * (taps + node.attrs["use_bias"])
+        trainable = node.channels * (taps + node.attrs.get("use_bias", False))
     elif node.op == "batch_norm":
         trainable = (node.attrs["center"] + node.attrs["scale"]) * node.channels
         # The moving mean and variance: no gradient changes them, but a checkpoint and a phone hold
@@ -142,4 +143,4 @@ def _taps(node: Node) -> int:
     area = size**2 if isinstance(size, int) else math.prod(size)
     if node.op == "depthwise_conv2d":
         return area
-    return area * node.inputs[0].channels // node.attrs["groups"]
+    return area * node.inputs[0].channels // node.attrs.get("groups", 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mnasdet.errors import ConfigError
 from mnasdet.networks.builder import Node, reachable
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
@@ -23,7 +24,11 @@ _KEEPING = (
     "reshape",
     "dropout",
     "drop_block",
+    "stop_gradient",
 )
+
+# Operations that TFLite has no int8 kernel for.
+_UNSUPPORTED = ("deformable_conv2d",)
 
 _FUSED_ACTIVATIONS = ("relu", "relu6")
 
@@ -46,8 +51,18 @@ class Rounding:
 
 
 def rounding(outputs: Sequence[Node]) -> Rounding:
-    """Returns where the network of `outputs` rounds."""
+    """Returns where the network of `outputs` rounds.
+
+    Raises:
+      ConfigError: TFLite has no int8 kernel for one of its layers.
+    """
     nodes = reachable(outputs)
+    for node in nodes:
+        if node.op in _UNSUPPORTED:
+            raise ConfigError(
+                f"layer {node.name}: TFLite has no int8 kernel for {node.op}; leave out "
+                "graph_rewriter, or guided_anchoring"
+            )
     readers: dict[Node, list[Node | None]] = {node: [] for node in nodes}
     for node in nodes:
         for node_in in node.inputs:

@@ -14,6 +14,7 @@ from tf_keras import layers
 
 from mnasdet.networks.builder import Node, reachable
 from mnasdet.networks.choices import choices
+from mnasdet.networks.deformable import DeformableConv2D
 from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import (
@@ -25,6 +26,7 @@ from mnasdet.networks.layers import (
     StandardizedConv2D,
     StandardizedDepthwiseConv2D,
     Upsample,
+    stop_gradient,
 )
 from mnasdet.networks.mixed import MixedOperation, Mixing, collapsed
 
@@ -193,12 +195,29 @@ def _depthwise_conv2d(node: Node, **common: Any) -> layers.Layer:
     )
 
 
+def _deformable_conv2d(node: Node, **common: Any) -> layers.Layer:
+    attrs = node.attrs
+    size, filters = attrs["kernel_size"], attrs["filters"]
+    return DeformableConv2D(
+        filters,
+        size,
+        attrs["deformable_groups"],
+        kernel_initializer=_initializer(
+            attrs["initializer"], size, node.inputs[0].channels, filters
+        ),
+        kernel_regularizer=_regularizer(attrs["l2"]),
+        **common,
+    )
+
+
 _LAYERS: dict[str, Callable[..., layers.Layer]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
+    "deformable_conv2d": _deformable_conv2d,
     "batch_norm": lambda node, **common: layers.BatchNormalization(**node.attrs, **common),
     "group_norm": lambda node, **common: GroupNormalization(**node.attrs, **common),
     "activation": lambda node, **common: _activation(node.attrs["function"], **common),
+    "stop_gradient": lambda node, **common: layers.Activation(stop_gradient, **common),
     "dropout": lambda node, **common: Dropout(node.attrs["rate"], **common),
     "drop_block": lambda node, **common: DropBlock(**node.attrs, **common),
     "max_pool": lambda node, **common: MaxPooling2D(

@@ -197,6 +197,12 @@ def _standardized(kernel: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
+def stop_gradient(x: tf.Tensor) -> tf.Tensor:
+    """Returns `x` as a constant: a name that Keras can read back from a saved model."""
+    return tf.stop_gradient(x)
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     """Computes relu6(x + 3) / 6; tf_keras' own has another slope."""
     return tf.nn.relu6(x + 3.0) * (1 / 6)

@@ -17,7 +17,7 @@ _WITH_BATCH_NORM = ("conv2d", "depthwise_conv2d")
 # stays.
 _FUSED_BY_CONVOLUTIONS = (*_FUSED_ACTIVATIONS, "hard_sigmoid")
 # Layers that do something in training only.
-_IDENTITIES = ("dropout", "drop_block")
+_IDENTITIES = ("dropout", "drop_block", "stop_gradient")
 
 # Layers whose output's shape does not follow from the inputs', and layers with a window.
 _WITH_OUTPUT = ("conv2d", "upsample", "reshape")

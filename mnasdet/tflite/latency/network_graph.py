@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from mnasdet.errors import ConfigError
 from mnasdet.networks.builder import Node, reachable
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.tflite import graph_file
@@ -53,6 +54,11 @@ def network_graph(outputs: Sequence[Node]) -> bytes:
     executed = {layer.node: layer for layer in layers(sheet)}
     for node in graph_sheet.nodes:
         inputs = [tensors[x] for x in node.inputs]
+        if node in executed and node.op not in _OPERATIONS:
+            raise ConfigError(
+                f"layer {node.name}: TFLite has no {node.op}; a search can time the whole "
+                "detector with latency { predict { } }"
+            )
         # A node that is no layer is fused into the one in front, or does nothing.
         tensors[node] = (
             _OPERATIONS[node.op](graph, executed[node], *inputs) if node in executed else inputs[0]
