@@ -21,7 +21,7 @@ from mnasdet.tasks import Loss
 
 # Ren et al., "Faster R-CNN", 2015, section 3.1.2: an anchor shows an object from the first overlap
 # on, and the background below the second.
-_MATCHED, _UNMATCHED = 0.7, 0.3
+MATCHED, UNMATCHED = 0.7, 0.3
 
 # The names of the losses.
 OBJECTNESS_LOSS = "rpn_objectness"
@@ -85,27 +85,31 @@ class AnchorProposals:
           features: the outputs of the network's first graph.
         """
         drawn = batch["rpn_anchors"]
-        logits = _two_logits(tf.gather(features[OBJECTNESS], drawn, batch_dims=1))
+        logits = two_logits(tf.gather(features[OBJECTNESS], drawn, batch_dims=1))
         codes = tf.gather(features[BOX_ENCODINGS], drawn, batch_dims=1)
         localization, objectness = self.loss(
             codes, logits, batch["rpn_box_targets"], batch["rpn_class_targets"]
         )
         return {OBJECTNESS_LOSS: objectness, LOCALIZATION_LOSS: localization}
 
-    def proposals(self, features: Mapping[str, tf.Tensor]) -> Proposals:
-        """Returns regions; no gradient flows through them."""
-        logits = features[OBJECTNESS]
-        # The softmax over two logits is the sigmoid of their difference.
-        difference = logits[..., -1] - logits[..., 0] if logits.shape[-1] == 2 else logits[..., 0]
+    def proposals(self, features: Mapping[str, tf.Tensor], *, training: bool) -> Proposals:
+        """Returns regions, the same in training; no gradient flows through them."""
         return self.select(
             features[BOX_ENCODINGS],
-            tf.sigmoid(difference),
+            probabilities(features[OBJECTNESS]),
             self.anchors,
             self.anchors_of_levels,
         )
 
 
-def _two_logits(logits: tf.Tensor) -> tf.Tensor:
+def probabilities(logits: tf.Tensor) -> tf.Tensor:
+    """Returns the probabilities [...] of an object, from logits [..., 1 or 2]."""
+    # The softmax over two logits is the sigmoid of their difference.
+    object_logit = logits[..., -1]
+    return tf.sigmoid(object_logit - logits[..., 0] if logits.shape[-1] == 2 else object_logit)
+
+
+def two_logits(logits: tf.Tensor) -> tf.Tensor:
     """Returns logits of background and object; one alone is that of the object, over 0."""
     if logits.shape[-1] == 2:
         return logits
@@ -123,21 +127,26 @@ def build(blueprint: Blueprint, network: TwoStageNetwork) -> AnchorProposals:
     return AnchorProposals(
         anchors=of_network,
         anchors_of_levels=[count * per_place for count in places],
-        assign=TargetAssigner(of_network, _MATCHED, _UNMATCHED),
+        assign=TargetAssigner(of_network, MATCHED, UNMATCHED),
         sample_size=settings.first_stage_minibatch_size,
         positive_fraction=settings.first_stage_positive_balance_fraction,
-        loss=losses.DetectionLoss(
-            classification=losses.softmax_cross_entropy,
-            localization=functools.partial(
-                losses.smooth_l1, delta=settings.first_stage_localization_delta
-            ),
-            classification_weight=settings.first_stage_objectness_loss_weight,
-            localization_weight=settings.first_stage_localization_loss_weight,
-            background_as_zeros=False,
-            normalize_by_samples=True,
-            normalize_by_code_size=False,
-        ),
+        loss=loss(settings),
         select=selection(settings, network.max_proposals),
+    )
+
+
+def loss(settings: faster_rcnn_pb2.FasterRcnn) -> losses.DetectionLoss:
+    """Builds the loss of a sample of anchors that the settings describe."""
+    return losses.DetectionLoss(
+        classification=losses.softmax_cross_entropy,
+        localization=functools.partial(
+            losses.smooth_l1, delta=settings.first_stage_localization_delta
+        ),
+        classification_weight=settings.first_stage_objectness_loss_weight,
+        localization_weight=settings.first_stage_localization_loss_weight,
+        background_as_zeros=False,
+        normalize_by_samples=True,
+        normalize_by_code_size=False,
     )
 
 

@@ -27,14 +27,16 @@ class TargetAssigner:
         without boxes is all background in either case.)
       force_match: every box also gets the anchor that overlaps it most, however little.
       box_scales: of the box coder.
+      least_forced: the overlap from which on `force_match` gives a box its anchor.
     """
 
-    anchors: np.ndarray
+    anchors: np.ndarray | tf.Tensor
     matched_threshold: float = 0.5
     unmatched_threshold: float = 0.5
     negatives_lower: bool = True
     force_match: bool = True
     box_scales: Sequence[float] = box_coder.DEFAULT_SCALES
+    least_forced: float = 0.0
 
     def __call__(self, boxes: tf.Tensor, classes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the targets of one image.
@@ -49,31 +51,43 @@ class TargetAssigner:
         """
         # A box of no size stands after the others: no anchor overlaps it, so that an image without
         # boxes needs no case of its own.
-        nothing = tf.shape(boxes)[0]
         boxes = tf.concat([boxes, tf.zeros([1, 4])], axis=0)
         classes = tf.concat([classes, [BACKGROUND]], axis=0)
-        overlap = iou(boxes, self.anchors)
+        match, ignored = self.match(iou(boxes, self.anchors))
+        targets = tf.where(ignored, IGNORED, tf.gather(classes, match))
+        codes = box_coder.encode(tf.gather(boxes, match), self.anchors, self.box_scales)
+        return targets, codes
+
+    def match(self, overlap: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the box of each anchor and whether it is ignored.
+
+        Args:
+          overlap: [boxes, anchors], intersection over union; the last box stands for none.
+
+        Returns:
+          indices of boxes [anchors] int32 and [anchors] bool.
+        """
+        nothing = tf.shape(overlap)[0] - 1
         best = tf.argmax(overlap, axis=0, output_type=tf.int32)
         best_overlap = tf.reduce_max(overlap, axis=0)
         match = tf.where(best_overlap >= self.matched_threshold, best, nothing)
         if self.force_match:
             # Without its last row: the box of no size must not claim an anchor.
-            match = _force(match, tf.argmax(overlap[:-1], axis=1, output_type=tf.int32))
-        targets = tf.gather(classes, match)
+            match = self._force(match, overlap[:-1])
         ignored = (best_overlap < self.unmatched_threshold) != self.negatives_lower
-        ignored &= (match == nothing) & (nothing > 0)
-        targets = tf.where(ignored, IGNORED, targets)
-        codes = box_coder.encode(tf.gather(boxes, match), self.anchors, self.box_scales)
-        return targets, codes
+        return match, ignored & (match == nothing) & (nothing > 0)
 
-
-def _force(match: tf.Tensor, anchors_of_boxes: tf.Tensor) -> tf.Tensor:
-    """Gives each box its anchor; where two want the same one, the first box has it."""
-    # A scatter with minimum, because writes of a plain scatter to one place have no order.
-    unwanted = tf.fill(tf.shape(match), match.dtype.max)
-    boxes = tf.range(tf.size(anchors_of_boxes))
-    wanted_by = tf.tensor_scatter_nd_min(unwanted, anchors_of_boxes[:, None], boxes)
-    return tf.where(wanted_by < match.dtype.max, wanted_by, match)
+    def _force(self, match: tf.Tensor, overlap: tf.Tensor) -> tf.Tensor:
+        """Gives each box its anchor; where two want the same one, the first box has it."""
+        anchors = tf.argmax(overlap, axis=1, output_type=tf.int32)
+        boxes = tf.range(tf.size(anchors))
+        if self.least_forced:
+            enough = tf.reduce_max(overlap, axis=1) >= self.least_forced
+            boxes = tf.where(enough, boxes, match.dtype.max)
+        # A scatter with minimum, because writes of a plain scatter to one place have no order.
+        unwanted = tf.fill(tf.shape(match), match.dtype.max)
+        wanted_by = tf.tensor_scatter_nd_min(unwanted, anchors[:, None], boxes)
+        return tf.where(wanted_by < match.dtype.max, wanted_by, match)
 
 
 def iou(boxes: tf.Tensor, others: tf.Tensor) -> tf.Tensor:

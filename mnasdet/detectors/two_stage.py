@@ -19,6 +19,7 @@ from mnasdet.blueprint import Blueprint
 from mnasdet.detectors import (
     box_coder,
     drawing,
+    guided_anchors,
     losses,
     post_processing,
     region_features,
@@ -73,7 +74,7 @@ class FirstStage(Protocol):
         """
         ...
 
-    def proposals(self, features: Mapping[str, tf.Tensor]) -> Proposals:
+    def proposals(self, features: Mapping[str, tf.Tensor], *, training: bool) -> Proposals:
         """Returns regions; no gradient flows through them."""
         ...
 
@@ -161,7 +162,8 @@ class TwoStageDetector:
         # At first no proposal is good: the objects themselves show the second stage what it is to
         # learn.
         objects = batch["object_boxes"]
-        regions = tf.concat([self.first_stage.proposals(features).boxes, objects], axis=1)
+        proposals = self.first_stage.proposals(features, training=True)
+        regions = tf.concat([proposals.boxes, objects], axis=1)
         sheet = self._sheet(features)
         is_object = tf.range(regions.shape[1]) >= regions.shape[1] - objects.shape[1]
         for number, stage in enumerate(self.stages, start=1):
@@ -213,7 +215,7 @@ class TwoStageDetector:
         features = self.features(images, training=False)
         sheet = self._sheet(features)
         logits: list[tf.Tensor] = []
-        refined = self.first_stage.proposals(features).boxes
+        refined = self.first_stage.proposals(features, training=False).boxes
         for stage in self.stages:
             regions = refined
             raw = self._judged(stage, sheet, regions, training=False)
@@ -336,7 +338,8 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
 
 
 def _first_stage(blueprint: Blueprint, network: TwoStageNetwork) -> FirstStage:
-    return region_proposals.build(blueprint, network)
+    is_guided = blueprint.architecture.region_proposal.HasField("guided_anchoring")
+    return (guided_anchors if is_guided else region_proposals).build(blueprint, network)
 
 
 def _loss(

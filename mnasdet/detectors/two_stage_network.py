@@ -19,7 +19,7 @@ from mnasdet.architectures import (
 from mnasdet.backbones.factory import backbone_features
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
 from mnasdet.feature_pyramids.factory import pyramid_features
-from mnasdet.heads import region, region_proposal
+from mnasdet.heads import guided_anchoring, region, region_proposal
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.graph import Graph, Network
 from mnasdet.protos import architecture_pb2
@@ -121,10 +121,13 @@ def _first_stage(
     b: Builder, features: Sequence[Node], architecture: architecture_pb2.Architecture
 ) -> dict[str, Node]:
     """Returns the predictions of the first stage, by name."""
+    proto = architecture.region_proposal
     with b.scope("region_proposal"):
+        if proto.HasField("guided_anchoring"):
+            return guided_anchoring.from_proto(b, features, proto)
         return region_proposal.from_proto(
             b,
             features,
-            architecture.region_proposal,
+            proto,
             anchors_per_location=anchors_per_location(architecture.anchor_generator, len(features)),
         )

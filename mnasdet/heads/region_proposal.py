@@ -43,40 +43,63 @@ def region_proposal(
       Box encodings (anchors, 4) and objectness logits (anchors, num_logits): levels in order,
       within one row by row, within a location anchor by anchor.
     """
-    predicting = hyperparams.unnormalized.kernel
-
-    def predict(x: Node, values: int, name: str, level: int) -> Node:
-        height, width, _ = x.shape
-        x = b.conv2d(
-            x,
-            anchors_per_location * values,
-            1,
-            use_bias=True,
-            kernel=predicting,
-            name=f"{name}/conv",
-            shared=True,
-        )
-        count = height * width * anchors_per_location
-        return b.reshape(x, (count, values), name=f"{name}/feature_{level}")
-
-    boxes, objectness = [], []
-    for level, x in enumerate(features):
-        x = b.conv2d(
-            x,
-            channels,
-            kernel_size,
-            use_bias=hyperparams.normalizer is None,
-            kernel=hyperparams.kernel,
-            name="hidden/conv",
-            shared=True,
-        )
-        # The statistics of the levels differ.
-        x = normalized(b, x, hyperparams, f"hidden/feature_{level}")
-        activation = hyperparams.activation
-        x = b.activation(x, activation, name=f"hidden/feature_{level}/{activation}")
-        boxes.append(predict(x, BOX_CODE_SIZE, "box", level))
-        objectness.append(predict(x, num_logits, "objectness", level))
+    boxes: list[Node] = []
+    objectness: list[Node] = []
+    for level, feature in enumerate(features):
+        x = hidden(b, feature, level, channels, kernel_size, hyperparams)
+        for found, values, name in (
+            (boxes, BOX_CODE_SIZE, "box"),
+            (objectness, num_logits, "objectness"),
+        ):
+            maps = predicted(b, x, anchors_per_location * values, name, hyperparams)
+            found.append(flat(b, maps, values, name, level))
     return b.concat(boxes, name="box_encodings"), b.concat(objectness, name="objectness")
+
+
+def hidden(
+    b: Builder, x: Node, level: int, channels: int, kernel_size: int, hyperparams: Hyperparams
+) -> Node:
+    """Adds the convolution before the predictions, with the kernel that all levels share."""
+    x = b.conv2d(
+        x,
+        channels,
+        kernel_size,
+        use_bias=hyperparams.normalizer is None,
+        kernel=hyperparams.kernel,
+        name="hidden/conv",
+        shared=True,
+    )
+    # The statistics of the levels differ.
+    x = normalized(b, x, hyperparams, f"hidden/feature_{level}")
+    activation = hyperparams.activation
+    return b.activation(x, activation, name=f"hidden/feature_{level}/{activation}")
+
+
+def predicted(
+    b: Builder, x: Node, values: int, name: str, hyperparams: Hyperparams, bias: float = 0.0
+) -> Node:
+    """Predicts some values for each place, with the 1x1 kernel that all levels share.
+
+    Args:
+      bias: their first value.
+    """
+    return b.conv2d(
+        x,
+        values,
+        1,
+        use_bias=True,
+        bias=bias,
+        kernel=hyperparams.unnormalized.kernel,
+        name=f"{name}/conv",
+        shared=True,
+    )
+
+
+def flat(b: Builder, x: Node, values: int, name: str, level: int) -> Node:
+    """Returns a map as (anchors, values): row by row, in a place anchor by anchor."""
+    height, width, channels = x.shape
+    shape = (height * width * channels // values, values)
+    return b.reshape(x, shape, name=f"{name}/feature_{level}")
 
 
 def from_proto(
@@ -96,11 +119,18 @@ def from_proto(
         anchors_per_location=anchors_per_location[0],
         channels=proto.channels,
         kernel_size=proto.kernel_size,
-        num_logits=2 if proto.objectness == proto.SOFTMAX else 1,
-        hyperparams=(
-            read_hyperparams(proto.conv_hyperparams)
-            if proto.HasField("conv_hyperparams")
-            else DEFAULT
-        ),
+        num_logits=objectness_logits(proto),
+        hyperparams=configured(proto),
     )
     return {BOX_ENCODINGS: boxes, OBJECTNESS: objectness}
+
+
+def objectness_logits(proto: architecture_pb2.RegionProposal) -> int:
+    """Returns the logits of one anchor's objectness."""
+    return 2 if proto.objectness == proto.SOFTMAX else 1
+
+
+def configured(proto: architecture_pb2.RegionProposal) -> Hyperparams:
+    """Returns the hyper-parameters that a message states, or those of the publication."""
+    stated = proto.HasField("conv_hyperparams")
+    return read_hyperparams(proto.conv_hyperparams) if stated else DEFAULT

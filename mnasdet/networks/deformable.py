@@ -78,7 +78,7 @@ def deformable_conv2d(
     size, filters = kernel.shape[0], kernel.shape[-1]
     offsets = tf.reshape(offsets, (-1, height, width, deformable_groups, size * size, 2))
     y = _sum_of_taps(
-        # From one pixel outside on all is zero, and the corners of a sample there reach one further.
+        # From one pixel outside on all is zero; the corners of a sample there reach one further.
         tf.pad(x, [[0, 0], [1, 2], [1, 2], [0, 0]]),
         # Places of 16 bits would be exact to some pixels in a large feature.
         tf.cast(tf.transpose(offsets, (4, 0, 1, 2, 3, 5)), tf.float32),
@@ -125,11 +125,11 @@ def _sum_of_taps(x: tf.Tensor, offsets: tf.Tensor, kernel: tf.Tensor, size: int)
         def gradient(dy):
             def add(tap, dx, doffsets, dkernel):
                 # Sampled anew: the samples of all taps would be kept from the forward pass.
-                inputs = [x, offsets[tap], kernel[tap]]
+                own, weights = offsets[tap], kernel[tap]
                 with tf.GradientTape() as tape:
-                    tape.watch(inputs)
-                    y = added(*inputs, tap)
-                of_x, of_offsets, of_kernel = tape.gradient(y, inputs, dy)
+                    tape.watch([x, own, weights])
+                    y = added(x, own, weights, tap)
+                of_x, of_offsets, of_kernel = tape.gradient(y, [x, own, weights], dy)
                 return (
                     tap + 1,
                     dx + of_x,
