@@ -164,6 +164,24 @@ def test_an_image_without_objects_has_background_alone():
     assert not np.any(targets["rpn_is_shape"])
 
 
+def test_targets_have_fixed_shapes_in_tf_data():
+    own = stage()
+    boxes = normalized(own, random_boxes(own))
+    images = tf.data.Dataset.from_generator(
+        lambda: (boxes[:0], boxes), output_signature=tf.TensorSpec([None, 4], tf.float32)
+    ).map(tf.autograph.experimental.do_not_convert(own.targets))
+    (targets,) = images.batch(2)
+    places = len(own.squares)
+    assert {name: tuple(spec.shape) for name, spec in images.element_spec.items()} == {
+        "rpn_location_targets": (places,),
+        "rpn_places": (32,),
+        "rpn_is_shape": (32,),
+        "rpn_shape_targets": (32, 2),
+    }
+    expected = [own.location_targets(boxes[:0]), own.location_targets(boxes)]
+    np.testing.assert_array_equal(targets["rpn_location_targets"], expected)
+
+
 def test_the_sample_of_shapes_is_drawn_from_the_targets_by_the_seed():
     own = stage()
     boxes = tf.constant(normalized(own, random_boxes(own)))
