@@ -271,7 +271,7 @@ class GuidedProposals:
 
         def assign(image: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             guided, objects = image
-            return _assigner(guided)(objects, tf.ones(len(objects), tf.int32))
+            return _assigner(guided)(objects, tf.ones(objects.shape[0], tf.int32))
 
         places = len(self.squares)
         classes, codes = tf.map_fn(

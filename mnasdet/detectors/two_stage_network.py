@@ -42,7 +42,8 @@ class TwoStageNetwork:
     Attributes:
       features: of the image: the features that regions are cropped from,
         "region_features/level_<l>" (height, width, channels), and what the first stage predicts,
-        "rpn/box_encodings" (anchors, 4) and "rpn/objectness" (anchors, 1 or 2).
+        "rpn/box_encodings" (anchors, 4) and "rpn/objectness" (anchors, 1 or 2); with guided
+        anchoring also "rpn/anchor_shapes" (anchors, 2) and "rpn/locations" (anchors, 1).
       heads: of a region, one a stage: "box_encodings" (num_classes or 1, 4) and
         "class_predictions_with_background" (num_classes + 1,), slot 0 for the background.
       levels: those that propose regions, finest first; level l has stride 2^l.

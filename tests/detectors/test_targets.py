@@ -116,3 +116,12 @@ def test_from_config():
     ssd.matcher.argmax_matcher.ignore_thresholds = True
     assigner = from_config(ssd, ANCHORS)
     assert (assigner.matched_threshold, assigner.unmatched_threshold) == (0.0, 0.0)
+
+
+def test_a_box_is_forced_on_an_anchor_only_from_the_least_overlap_on():
+    # The tiny box covers 0.0025 of a quarter's 0.25; the other 0.8 of the second quarter.
+    arguments = {"matched_threshold": 0.9, "unmatched_threshold": 0.9}
+    classes, _ = assign([TINY, MOST_OF_SECOND], [3, 2], least_forced=0.3, **arguments)
+    assert classes.numpy().tolist() == [0, 2, 0, 0, 0]
+    classes, _ = assign([TINY, MOST_OF_SECOND], [3, 2], least_forced=0.009, **arguments)
+    assert classes.numpy().tolist() == [0, 2, 0, 3, 0]
