@@ -200,7 +200,9 @@ def absent_model(field: str) -> str:
     if field not in _MODELS:
         return ""
     name, near = _MODELS[field]
-    return f"{name} is not here, only SSD, Faster R-CNN and what is built like them; nearest: {near}"
+    return (
+        f"{name} is not here, only SSD, Faster R-CNN and what is built like them; nearest: {near}"
+    )
 
 
 def absent_extractor(extractor: str) -> str:
