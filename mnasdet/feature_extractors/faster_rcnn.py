@@ -57,9 +57,9 @@ EXTRACTOR_FIELDS = (
 # one-stage detectors.
 _FPN_LEVELS = (2, 6)
 
-# Pixels, the side of regions from whose level those of others are counted: ImageNet's images (Lin et
-# al., "Feature Pyramid Networks", 2017, equation 1). The paper crops them from level 4 of 2 to 5;
-# the OD API from the level before the last, which is 5 of 2 to 6.
+# Pixels, the side of regions from whose level the levels of others are counted: ImageNet's images
+# (Lin et al., "Feature Pyramid Networks", 2017, equation 1). The paper crops them from level 4 of 2
+# to 5; the OD API from the level before the last, which is 5 of 2 to 6.
 _CANONICAL_SIDE = 224
 _FINEST_LEVEL = 2
 
