@@ -491,7 +491,7 @@ def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
             )
 
 
-def _check_grid_anchors(anchors: Section, levels_of_features: range) -> None:
+def _check_grid_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
     message = anchors.message
     if len(levels_of_features) > 1:
         anchors.problems.append(
@@ -502,7 +502,7 @@ def _check_grid_anchors(anchors: Section, levels_of_features: range) -> None:
         # Anchors with another step than the feature's would lie beside what it sees.
         for name in ("height_stride", "width_stride"):
             anchors.only(name, 2 ** levels_of_features[0])
-    anchors.counts(MAX_IMAGE_SIZE, "height", "width")
+    anchors.counts(MAX_IMAGE_SIZE, "height", "width", "height_stride", "width_stride")
     anchors.counts(MAX_IMAGE_SIZE, "height_offset", "width_offset", minimum=0)
     for name in ("scales", "aspect_ratios"):
         if not getattr(message, name):

@@ -113,11 +113,10 @@ def _check_predictor(predictor: Section) -> None:
         hyperparams.only("op", type(hyperparams.message).FC)
         if normalizer := hyperparams.message.WhichOneof("normalizer_oneof"):
             hyperparams.report(normalizer, "is not supported in fully connected layers; remove it")
-    if message.use_dropout:
-        kept = message.dropout_keep_probability
-        predictor.require(
-            0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
-        )
+    kept = message.dropout_keep_probability
+    predictor.require(
+        0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
+    )
     # The box coder is (ymin, xmin, ymax, xmax) without keypoints, so a box has four codes.
     predictor.only("box_code_size", _BOX_CODE_SIZE)
     predictor.only("predict_instance_masks", False)

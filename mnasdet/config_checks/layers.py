@@ -36,7 +36,7 @@ def check_initializer(section: Section, name: str) -> None:
 def check_hyperparams(hyperparams: Section) -> None:
     """Checks the hyper-parameters of convolutions."""
     message = hyperparams.message
-    # FC is for fc_hyperparams of the OD API's two-stage detectors, which lose it on their way into an
+    # FC is for fc_hyperparams of the OD API's two-stage detectors, which lose it on the way into an
     # architecture.
     hyperparams.require(message.op == type(message).CONV, "op", "only CONV is supported")
     if message.HasField("regularizer") and (

@@ -94,7 +94,7 @@ def _check_align(align: Section) -> None:
     align.counts(_MAX_BINS, "size")
     align.counts(_MAX_SAMPLES, "sampling_ratio")
     align.counts(max(message.size, 1), "max_pool_size")
-    align.at_least("max_pool_stride", 1)
+    align.counts(_MAX_BINS, "max_pool_stride")
     align.positive("finest_scale")
 
 
