@@ -86,7 +86,6 @@ def _check_nothing_beside(settings: Section, given: str) -> None:
 
 def _check_described(settings: Section) -> None:
     """Checks what describes the architecture, as far as that does not show it itself."""
-    message = settings.message
     extractor = settings.child("feature_extractor")
     if not has_pyramid(extractor.message):
         extractor.only("first_stage_features_stride", _FEATURES_STRIDE)
@@ -97,12 +96,6 @@ def _check_described(settings: Section) -> None:
     elif extractor.message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")
     settings.only("first_stage_atrous_rate", 1)
-    if not message.HasField("region_align"):
-        settings.at_least("initial_crop_size", 1)
-        settings.at_least("maxpool_kernel_size", 0)
-        if message.maxpool_kernel_size:
-            settings.at_least("maxpool_stride", 1)
-            settings.at_most("maxpool_kernel_size", message.initial_crop_size)
     if predictor := settings.selected("second_stage_box_predictor", "box_predictor_oneof"):
         _check_predictor(predictor)
 
