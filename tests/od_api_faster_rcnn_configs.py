@@ -1,5 +1,6 @@
-"""Pipeline configs of two-stage detectors as users of the TF Object Detection API have them: one for
-every feature extractor, with the fields, the hints to its runtime and the spelling usual there."""
+"""Pipeline configs of two-stage detectors as users of the TF Object Detection API have them: one
+for every feature extractor, with the fields, the hints to its runtime and the spelling usual
+there."""
 
 _HYPERPARAMS = """
       conv_hyperparams {

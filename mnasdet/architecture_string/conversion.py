@@ -86,7 +86,8 @@ def from_string(text: str) -> architecture_pb2.Architecture:
         read_options(message, options, kind.options)
         if kind.blocks:
             _read_blocks(message, kind.blocks, blocks)
-        if kind.anchors:
+        # The pyramid decides the usual anchors, and proposals may have guided ones in their place.
+        if kind.anchors or kind.path == "region_proposal":
             _set_usual_anchors(architecture)
     return architecture
 
@@ -149,10 +150,10 @@ def _set_levels(generator: Any, architecture: architecture_pb2.Architecture) -> 
 
 
 def _set_usual_anchors(architecture: architecture_pb2.Architecture) -> None:
-    """Sets the anchors that are usual for the pyramid; none without one."""
+    """Sets the anchors that are usual for the pyramid; none without one, or with guided ones."""
     architecture.ClearField("anchor_generator")
     pyramid, kinds = _part(architecture, "feature_pyramid")
-    if pyramid is None:
+    if pyramid is None or architecture.region_proposal.HasField("guided_anchoring"):
         return
     anchors = parse(kinds[kind_of(pyramid, kinds)].anchors, architecture.anchor_generator)
     if anchors.HasField("multiscale_anchor_generator"):

@@ -15,6 +15,16 @@ from mnasdet.architectures import (
     levels,
     levels_of,
 )
+from mnasdet.config_checks.layers import (
+    MAX_CHANNELS,
+    MAX_KERNEL_SIZE,
+    MAX_PREDICTOR_LAYERS,
+    check_hyperparams,
+    check_hyperparams_of,
+    check_initializer,
+    check_kernel_size,
+)
+from mnasdet.config_checks.regions import check_regions
 from mnasdet.config_checks.section import Section
 from mnasdet.errors import ConfigError, nearest
 from mnasdet.operation_names import POOL, parse
@@ -35,7 +45,6 @@ _BOX_CODE_SIZE = 4
 
 # Upper bounds. Each is several times what any published network has, so none is in the way; a slip
 # such as repeats: 2147483647 would otherwise build layers until the memory is full.
-MAX_CHANNELS = 8192  # The widest published layer here has 2048 (ResNet).
 MAX_REPEATS = 64  # NAS-FPN stacks 7, SpineNet and ResNet-152 repeat a block 36 times.
 MAX_IMAGE_SIZE = 8192  # EfficientDet-D7 takes 1536 pixels.
 # Objects365, iNaturalist and LVIS have 365 to 8142 classes.
@@ -43,9 +52,7 @@ MAX_CLASSES = 100_000
 _MAX_CELLS = 256  # AmoebaNet-D has 18.
 _MAX_EXPANSION = 64  # MnasNet has 6.
 _MAX_DILATION = 16  # Hit-Detector has 3.
-MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).
 MAX_DEPTH_MULTIPLIER = 16
-_MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
 _MAX_ANCHORS = 64  # At one place of a feature; RetinaNet has 9.
 _MAX_ANCHOR_SIZE = 1000  # Over a level's stride, or over the image's side.
 _MAX_ASPECT_RATIO = 1000
@@ -72,7 +79,7 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
             root.child(name).counts(MAX_IMAGE_SIZE, "height", "width")
     if backbone := root.selected("backbone", "backbone_oneof"):
         _check_backbone(backbone)
-        _check_hyperparams_of(root.child("backbone"))
+        check_hyperparams_of(root.child("backbone"))
     if architecture.HasField("classifier"):
         _check_classifier(root)
         return root.problems
@@ -82,15 +89,18 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
         pyramid := root.selected("feature_pyramid", "feature_pyramid_oneof")
     ):
         _check_pyramid(pyramid)
-        _check_hyperparams_of(root.child("feature_pyramid"))
+        check_hyperparams_of(root.child("feature_pyramid"))
         repeats = getattr(pyramid.message, "repeats", 1)
     root.within("exit", 0, max(repeats, 0))
-    if architecture.HasField("region_head"):  # TEMPORARY
-        return root.problems
-    if predictor := root.selected("box_predictor", "box_predictor_oneof"):
+    if architecture.HasField("region_head"):
+        check_regions(root)
+    elif predictor := root.selected("box_predictor", "box_predictor_oneof"):
         _check_predictor(predictor)
         _check_same_on_all_levels(predictor, architecture)
-    if anchors := root.selected("anchor_generator", "anchor_generator_oneof"):
+    if architecture.region_proposal.HasField("guided_anchoring"):
+        if architecture.HasField("anchor_generator"):
+            root.report("anchor_generator", "has no effect beside guided_anchoring; remove it")
+    elif anchors := root.selected("anchor_generator", "anchor_generator_oneof"):
         _check_anchors(anchors, levels(architecture))
     return root.problems
 
@@ -105,11 +115,15 @@ def stated_hyperparams(
     }
     if name := architecture.box_predictor.WhichOneof("box_predictor_oneof"):
         parts[f"box_predictor.{name}"] = getattr(architecture.box_predictor, name)
-    return {
+    parts["region_proposal"] = architecture.region_proposal
+    stated = {
         f"{path}.conv_hyperparams": part.conv_hyperparams
         for path, part in parts.items()
         if part.HasField("conv_hyperparams")
     }
+    if architecture.region_head.HasField("hyperparams"):
+        stated["region_head.hyperparams"] = architecture.region_head.hyperparams
+    return stated
 
 
 def _check_backbone(backbone: Section) -> None:
@@ -157,7 +171,7 @@ def _check_mnasnet(backbone: Section) -> None:
         block.counts(MAX_CHANNELS, "channels")
         block.within("stride", 1, 2)
         block.within("se_ratio", 0, 1)
-        _check_kernel_size(block)
+        check_kernel_size(block)
     layers = sum(min(block.message.repeats, MAX_REPEATS) for block in blocks)
     if layers > _MAX_LAYERS:
         backbone.report(
@@ -349,7 +363,7 @@ def _check_block(block: Section, num_features: int) -> None:
     elif len(inputs) < 2:
         block.report("input", f"is {inputs}; at least 2 features are merged")
     block.counts(_MAX_EXPANSION * MAX_CHANNELS, "expanded_channels")
-    _check_kernel_size(block)
+    check_kernel_size(block)
 
 
 def _check_merging_cell(cell: Section, num_features: int) -> None:
@@ -384,13 +398,13 @@ def _check_drop_block(pyramid: Section) -> None:
 def _check_predictor(predictor: Section) -> None:
     message = predictor.message
     predictor.at_least("num_layers_before_predictor", 0)
-    predictor.at_most("num_layers_before_predictor", _MAX_PREDICTOR_LAYERS)
+    predictor.at_most("num_layers_before_predictor", MAX_PREDICTOR_LAYERS)
     predictor.within("class_prediction_bias_init", -_MAX_BIAS, _MAX_BIAS)
-    _check_kernel_size(predictor)
+    check_kernel_size(predictor)
     if message.DESCRIPTOR.name == "ConvolutionalBoxPredictor":
         _check_convolutional(predictor)
     else:
-        _check_initializer(predictor, "prediction_initializer")
+        check_initializer(predictor, "prediction_initializer")
         if message.num_layers_before_predictor > 0:
             predictor.counts(MAX_CHANNELS, "depth")
     if hyperparams := predictor.needed("conv_hyperparams"):
@@ -441,13 +455,6 @@ def _check_same_on_all_levels(
         )
 
 
-def _check_kernel_size(section: Section) -> None:
-    size = section.message.kernel_size
-    # An even kernel has no centre: SAME padding would move the feature by half a pixel.
-    section.require(size > 0 and size % 2 == 1, "kernel_size", "only odd sizes are allowed")
-    section.at_most("kernel_size", MAX_KERNEL_SIZE)
-
-
 def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
     message = anchors.message
     most = _MAX_ASPECT_RATIO
@@ -484,7 +491,7 @@ def _check_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
             )
 
 
-def _check_grid_anchors(anchors: Section, levels_of_features: range) -> None:
+def _check_grid_anchors(anchors: Section, levels_of_features: Sequence[int]) -> None:
     message = anchors.message
     if len(levels_of_features) > 1:
         anchors.problems.append(
@@ -495,7 +502,7 @@ def _check_grid_anchors(anchors: Section, levels_of_features: range) -> None:
         # Anchors with another step than the feature's would lie beside what it sees.
         for name in ("height_stride", "width_stride"):
             anchors.only(name, 2 ** levels_of_features[0])
-    anchors.counts(MAX_IMAGE_SIZE, "height", "width")
+    anchors.counts(MAX_IMAGE_SIZE, "height", "width", "height_stride", "width_stride")
     anchors.counts(MAX_IMAGE_SIZE, "height_offset", "width_offset", minimum=0)
     for name in ("scales", "aspect_ratios"):
         if not getattr(message, name):
@@ -547,53 +554,3 @@ def _check_ssd_anchors(anchors: Section, num_features: int) -> None:
 def _numbers(values) -> list[float]:
     """Returns floats as they were written: a float32 as a double has more digits."""
     return [float(f"{value:g}") for value in values]
-
-
-def _check_hyperparams_of(part: Section) -> None:
-    if part.message.HasField("conv_hyperparams"):
-        check_hyperparams(part.child("conv_hyperparams"))
-
-
-def _check_initializer(section: Section, name: str) -> None:
-    if section.message.HasField(name) and (
-        initializer := section.selected(name, "initializer_oneof")
-    ):
-        if "mean" in initializer.message.DESCRIPTOR.fields_by_name:
-            initializer.only("mean", 0)
-            initializer.positive("stddev")
-        else:
-            initializer.positive("factor")
-
-
-def check_hyperparams(hyperparams: Section) -> None:
-    """Checks the hyper-parameters of convolutions."""
-    message = hyperparams.message
-    # FC belongs to the second stage of the OD API's two-stage detectors, which is not built here.
-    hyperparams.require(message.op == type(message).CONV, "op", "only CONV is supported")
-    if message.HasField("regularizer") and (
-        l2 := hyperparams.selected("regularizer", "regularizer_oneof")
-    ):
-        l2.at_least("weight", 0)
-    _check_initializer(hyperparams, "initializer")
-    match name := message.WhichOneof("normalizer_oneof"):
-        case "batch_norm" | "sync_batch_norm":
-            batch_norm = hyperparams.child(name)
-            # Normalisation divides by the square root of the variance, which may be 0, plus
-            # epsilon.
-            batch_norm.within("decay", 0, 1)
-            batch_norm.positive("epsilon")
-            batch_norm.require(
-                batch_norm.message.train,
-                "train",
-                "only true is supported; to freeze batch normalisation set "
-                "model.ssd.freeze_batchnorm",
-            )
-        case "group_norm":
-            hyperparams.child(name).counts(MAX_CHANNELS, "groups")
-            hyperparams.child(name).positive("epsilon")
-    # Without a normalisation nothing takes the mean and the scale of standardised weights out.
-    hyperparams.require(
-        name is not None or not message.standardize_weights,
-        "standardize_weights",
-        "batch_norm, sync_batch_norm or group_norm is needed beside it",
-    )

@@ -12,6 +12,7 @@ from mnasdet.config_checks.detector import (
     check_post_processing,
 )
 from mnasdet.config_checks.image_resizer import check_resizer
+from mnasdet.config_checks.regions import MAX_PROPOSALS
 from mnasdet.config_checks.section import Section
 from mnasdet.feature_extractors.faster_rcnn import (
     ARCHITECTURE_FIELDS,
@@ -22,9 +23,6 @@ from mnasdet.protos import architecture_pb2
 
 _BOX_CODE_SIZE = 4
 _FEATURES_STRIDE = 16
-
-# For one image. The papers have 2000 at most; a head runs for every one.
-_MAX_PROPOSALS = 100_000
 
 _LOSS_WEIGHTS = (
     "first_stage_localization_loss_weight",
@@ -88,7 +86,6 @@ def _check_nothing_beside(settings: Section, given: str) -> None:
 
 def _check_described(settings: Section) -> None:
     """Checks what describes the architecture, as far as that does not show it itself."""
-    message = settings.message
     extractor = settings.child("feature_extractor")
     if not has_pyramid(extractor.message):
         extractor.only("first_stage_features_stride", _FEATURES_STRIDE)
@@ -99,12 +96,6 @@ def _check_described(settings: Section) -> None:
     elif extractor.message.override_base_feature_extractor_hyperparams:
         extractor.needed("conv_hyperparams")
     settings.only("first_stage_atrous_rate", 1)
-    if not message.HasField("region_align"):
-        settings.at_least("initial_crop_size", 1)
-        settings.at_least("maxpool_kernel_size", 0)
-        if message.maxpool_kernel_size:
-            settings.at_least("maxpool_stride", 1)
-            settings.at_most("maxpool_kernel_size", message.initial_crop_size)
     if predictor := settings.selected("second_stage_box_predictor", "box_predictor_oneof"):
         _check_predictor(predictor)
 
@@ -113,11 +104,12 @@ def _check_predictor(predictor: Section) -> None:
     message = predictor.message
     if hyperparams := predictor.needed("fc_hyperparams"):
         hyperparams.only("op", type(hyperparams.message).FC)
-    if message.use_dropout:
-        kept = message.dropout_keep_probability
-        predictor.require(
-            0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
-        )
+        if normalizer := hyperparams.message.WhichOneof("normalizer_oneof"):
+            hyperparams.report(normalizer, "is not supported in fully connected layers; remove it")
+    kept = message.dropout_keep_probability
+    predictor.require(
+        0 < kept <= 1, "dropout_keep_probability", "more than 0 and at most 1 is allowed"
+    )
     # The box coder is (ymin, xmin, ymax, xmax) without keypoints, so a box has four codes.
     predictor.only("box_code_size", _BOX_CODE_SIZE)
     predictor.only("predict_instance_masks", False)
@@ -125,8 +117,8 @@ def _check_predictor(predictor: Section) -> None:
 
 
 def _check_first_stage(settings: Section) -> None:
-    settings.counts(_MAX_PROPOSALS, "first_stage_minibatch_size", "first_stage_max_proposals")
-    settings.counts(_MAX_PROPOSALS, "first_stage_max_candidates", minimum=0)
+    settings.counts(MAX_PROPOSALS, "first_stage_minibatch_size", "first_stage_max_proposals")
+    settings.counts(MAX_PROPOSALS, "first_stage_max_candidates", minimum=0)
     settings.within("first_stage_positive_balance_fraction", 0, 1)
     settings.within("first_stage_nms_score_threshold", 0, 1)
     settings.within("first_stage_nms_iou_threshold", 0, 1)
@@ -138,7 +130,7 @@ def _check_first_stage(settings: Section) -> None:
 
 def _check_second_stage(settings: Section) -> None:
     message = settings.message
-    settings.counts(_MAX_PROPOSALS, "second_stage_batch_size")
+    settings.counts(MAX_PROPOSALS, "second_stage_batch_size")
     settings.within("second_stage_balance_fraction", 0, 1)
     loss = "weighted_softmax"
     if message.HasField("second_stage_classification_loss"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from mnasdet.architectures import MAX_LEVEL
 from mnasdet.errors import ConfigError
 from mnasdet.feature_extractors.backbones import (
     KERAS_RESNET,
@@ -57,9 +58,9 @@ EXTRACTOR_FIELDS = (
 # one-stage detectors.
 _FPN_LEVELS = (2, 6)
 
-# Pixels, the side of regions from whose level those of others are counted: ImageNet's images (Lin et
-# al., "Feature Pyramid Networks", 2017, equation 1). The paper crops them from level 4 of 2 to 5;
-# the OD API from the level before the last, which is 5 of 2 to 6.
+# Pixels, the side of regions from whose level the levels of others are counted: ImageNet's images
+# (Lin et al., "Feature Pyramid Networks", 2017, equation 1). The paper crops them from level 4 of 2
+# to 5; the OD API from the level before the last, which is 5 of 2 to 6.
 _CANONICAL_SIDE = 224
 _FINEST_LEVEL = 2
 
@@ -198,7 +199,8 @@ def _region_align(settings: faster_rcnn_pb2.FasterRcnn) -> architecture_pb2.Regi
         align.max_pool_stride = settings.maxpool_stride
     if has_pyramid(settings.feature_extractor):
         _, max_level = _levels(settings.feature_extractor)
-        align.finest_scale = _CANONICAL_SIDE / 2.0 ** (max_level - 1 - _FINEST_LEVEL)
+        before_last = min(max_level, MAX_LEVEL) - 1
+        align.finest_scale = _CANONICAL_SIDE / 2.0 ** (before_last - _FINEST_LEVEL)
     return align
 
 

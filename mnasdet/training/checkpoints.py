@@ -16,6 +16,7 @@ from mnasdet.architectures import num_exits
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import input_pipeline
 from mnasdet.errors import CheckpointError, UserError
+from mnasdet.networks.names import in_backbone, part_of
 from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
 from mnasdet.training import foreign_checkpoints, run_files
@@ -175,10 +176,11 @@ def _fit(model: tf_keras.Model, reader: Any, parts: Collection[str] = ()) -> Fit
     root = AVERAGES if any(key.startswith(f"{AVERAGES}/") for key in shapes) else WEIGHTS
     fit = Fit({}, [], [])
     for name, variable in variables_by_name(model).items():
-        # A part is the outermost scope of a name: backbone, feature_pyramid, box_predictor.
-        if parts and name.partition("/")[0] not in parts:
+        if parts and part_of(name) not in parts:
             continue
         key = _key(root, name)
+        if key not in shapes:
+            key = _key(root, in_backbone(name))
         if key not in shapes:
             fit.missing.append(f"{name} is missing{_LEARNT if _RANGE in name else ''}")
         elif shapes[key] != variable.shape.as_list():

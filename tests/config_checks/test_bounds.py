@@ -1,16 +1,18 @@
 """No field of a config takes a value that fills the memory or never ends."""
 
+import functools
 import math
 
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-from mnasdet import config
+from mnasdet import config, text_proto
 from mnasdet.architectures import num_anchors
 from mnasdet.config_checks.architecture import architecture_problems
-from mnasdet.detectors.network import detection_network
 from mnasdet.errors import ConfigError
+from mnasdet.models import network_of
 from mnasdet.protos import pipeline_pb2
+from tests import od_api_faster_rcnn_configs
 from tests.config_fragments import CONFIGS, merge
 from tests.od_api_configs import config_text
 
@@ -31,6 +33,9 @@ UNREAD = {
     "eval_interval_secs", "max_evals", "startup_delay_steps", "keep_checkpoint_every_n_hours",
     "train_config.max_number_of_boxes", "retrain_config.max_number_of_boxes",
     "pretrain_config.max_number_of_boxes",
+    "mask_prediction_conv_depth", "mask_height", "mask_width", "mask_prediction_num_conv_layers",
+    # Of extractors without a pyramid.
+    "first_stage_features_stride",
     # Version 0.1 wrote it for information; it is cleared.
     "model.architecture.image_size",
 }  # fmt: skip
@@ -53,6 +58,9 @@ OVERRIDDEN = (
     "model.architecture.box_predictor",
     "model.architecture.anchor_generator",
     "model.ssd.feature_extractor.fpn",
+    "model.faster_rcnn.one_stage",
+    # Of masks.
+    "model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.conv_hyperparams",
 )
 
 
@@ -87,10 +95,26 @@ def put(message, path, value):
         setattr(message, field.name, value)
 
 
+@functools.cache
+def two_stages(is_given):
+    """A config of a two-stage detector, of an extractor or with an architecture beside it."""
+    pipeline = text_proto.parse(
+        od_api_faster_rcnn_configs.config_text("faster_rcnn_resnet50_fpn_keras"),
+        pipeline_pb2.TrainEvalPipelineConfig,
+        "od_api.config",
+    )
+    if is_given:
+        return config.with_architecture(pipeline, config.resolve(pipeline).architecture)
+    return pipeline
+
+
 def named(path, value, base):
     """Returns whether a problem names the field when it has the value."""
     pipeline = pipeline_pb2.TrainEvalPipelineConfig()
     pipeline.CopyFrom(base)
+    names = [field.name for field in path]
+    if names[1:2] == ["faster_rcnn"] or names[2:3] in (["region_proposal"], ["region_head"]):
+        pipeline.CopyFrom(two_stages(is_given=names[1] == "architecture"))
     put(pipeline, path, value)
     return any(path[-1].name in problem for problem in config.check(pipeline))
 
@@ -235,7 +259,8 @@ DETECTORS = [
 def test_anchors_are_counted_as_they_are_made(name):
     architecture = config.load_architecture(name)
     size = (416, 352)
-    boxes = detection_network(architecture, size, 1).predictions["box_encodings"]
+    outputs = next(iter(network_of(architecture, size, 1).graphs.values())).outputs
+    boxes = outputs.get("rpn/box_encodings") or outputs["box_encodings"]
     # SSD's finest feature has three, and is counted with all.
     least = boxes.shape[0]
     assert least <= num_anchors(architecture, *size) <= 2 * least

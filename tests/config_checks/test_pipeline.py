@@ -121,7 +121,7 @@ def test_check_lets_pass(coco_pipeline, fragment):
 
 MISSING = {
     "model": "model is missing",
-    "model.ssd": "model is empty; set ssd or classification",
+    "model.ssd": "model is empty; set faster_rcnn or ssd or classification",
     "model.ssd.image_resizer": "model.ssd.image_resizer is missing",
     "model.ssd.box_coder": "model.ssd.box_coder is missing",
     "model.ssd.matcher": "model.ssd.matcher is missing",

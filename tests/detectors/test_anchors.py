@@ -68,6 +68,41 @@ def test_levels_that_a_pyramid_leaves_out():
     np.testing.assert_allclose(boxes[64] * 64, (-48, -48, 80, 80), atol=1e-5)
 
 
+def test_grid_anchors_in_the_od_apis_order():
+    """The first centre is the corner; a location has ratio by ratio all scales."""
+    generator = text_format.Parse(
+        """
+        grid_anchor_generator {
+          height: 128 width: 64 scales: [0.5, 1, 2] aspect_ratios: [1, 4] height_stride: 16
+          width_stride: 8 height_offset: 3 width_offset: 1
+        }
+        """,
+        anchor_generator_pb2.AnchorGenerator(),
+    )
+    expected = []
+    for row in range(2):
+        for column in range(3):
+            for ratio in (1.0, 4.0):
+                for scale in (0.5, 1.0, 2.0):
+                    height, width = 128 * scale / ratio**0.5, 64 * scale * ratio**0.5
+                    y, x = 16 * row + 3, 8 * column + 1
+                    corners = (y - height / 2, x - width / 2, y + height / 2, x + width / 2)
+                    expected.append(corners)
+    boxes = anchors.from_proto(generator, (32, 24), [(2, 3)])
+    assert boxes.dtype == np.float32
+    np.testing.assert_allclose(boxes * (32, 24, 32, 24), expected, rtol=1e-5, atol=1e-4)
+    assert anchors_per_location(generator, 1) == [6]
+
+
+def test_grid_anchors_of_a_config_without_offsets_start_at_the_corner():
+    generator = anchor_generator_pb2.AnchorGenerator()
+    generator.grid_anchor_generator.scales.append(0.25)
+    generator.grid_anchor_generator.aspect_ratios.append(1.0)
+    boxes = anchors.from_proto(generator, (640, 640), [(40, 40)])
+    np.testing.assert_allclose(boxes[0] * 640, (-32, -32, 32, 32), rtol=1e-5)
+    np.testing.assert_allclose(boxes[41] * 640, (-16, -16, 48, 48), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v2_mnasfpn", "mobilenet_v2_ssdlite"])
 def test_as_many_anchors_as_predictions(name):
     path = ROOT / "configs" / "architectures" / f"{name}.textproto"

@@ -67,7 +67,7 @@ ABSENT = {
         "nearest: ssd_resnet50_v1_fpn_keras"
     ),
     "model { detr { num_classes: 90 } }": "a:1:9: DETR is not here",
-    "model { faster_rcnn { feature_extractor { type: 'faster_rcnn_nas' } hard_example_miner {} } }": (
+    "model { faster_rcnn { feature_extractor { type: 'faster_rcnn_nas' } masks {} } }": (
         "a:1:49: Faster R-CNN with NASNet is not here; nearest: faster_rcnn_resnet101; "
         '"faster_rcnn_nas" is not supported'
     ),

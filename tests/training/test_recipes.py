@@ -126,8 +126,9 @@ TRAINED_ELSEWHERE = {"mnasnet_a1_imagenet", "mnasnet_search_imagenet", "quicksta
 def shrink(pipeline):
     """Makes two steps of two small pictures of every training, and a cheaper network.
 
-    Pyramids have one repeat, ResNets are ResNet-10, and SSDLite has the smallest backbone: they are
-    whole in tests/test_architectures.py and tests/training/test_od_api_configs.py.
+    Pyramids have one repeat, ResNets are ResNet-10, SSDLite has the smallest backbone, and few
+    regions have narrow heads: they are whole in tests/test_architectures.py and
+    tests/training/test_od_api_configs.py.
     Losses, optimizers and augmentations stay as they are.
     """
     architecture = config.resolve(pipeline).architecture
@@ -136,7 +137,8 @@ def shrink(pipeline):
     pipeline.CopyFrom(config.with_architecture(pipeline, architecture))
     kind = pipeline.model.WhichOneof("model")
     resizer = getattr(pipeline.model, kind).image_resizer
-    size = resizer.fixed_shape_resizer if kind == "ssd" else resizer.center_crop_resizer
+    is_classifier = kind == "classification"
+    size = resizer.center_crop_resizer if is_classifier else resizer.fixed_shape_resizer
     size.height = size.width = side
     pipeline.eval_config.batch_size = 1
     pipeline.eval_config.num_visualizations = 0
@@ -170,7 +172,15 @@ def _cut(architecture):
     if architecture.backbone.HasField("resnet"):
         architecture.backbone.resnet.depth = 10
         architecture.depth_multiplier = 0.25
-        architecture.box_predictor.weight_shared_convolutional_box_predictor.depth //= 4
+    predictor = architecture.box_predictor.weight_shared_convolutional_box_predictor
+    if architecture.backbone.HasField("resnet") and architecture.HasField("box_predictor"):
+        predictor.depth //= 4
+    if architecture.backbone.HasField("base_code"):
+        architecture.backbone.base_code.code = "basicblock_48_1-2-1-1"
+    if architecture.HasField("region_head"):
+        architecture.region_proposal.max_proposals = 8
+        architecture.region_proposal.channels = 32
+        architecture.region_head.fully_connected.channels = 32
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mnasdet import text_proto
 from mnasdet.errors import ConfigError
+from mnasdet.networks.names import in_backbone
 from mnasdet.protos import name_map_pb2
 
 # {n} and {n:3-5} in names of ours; {n}, {n-1}, {n+6} and {2n-4} in names of theirs.
@@ -126,6 +127,7 @@ class NameMap:
 
     def layers(self, ours: str) -> list[Layer]:
         """Returns the source's layers that may have the place of our layer, in the map's order."""
+        ours = in_backbone(ours)
         return [layer for rule in self._rules if (layer := rule.apply(ours))]
 
     def names(self, layer: Layer, variable: str) -> list[str]:

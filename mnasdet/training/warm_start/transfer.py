@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tf_keras
 
+from mnasdet.networks.names import part_of
 from mnasdet.protos import name_map_pb2
 from mnasdet.training import checkpoints
 from mnasdet.training.warm_start.name_map import Layer, NameMap
@@ -117,9 +118,9 @@ class _Transferring:
 
     def result(self, parts: Collection[str]) -> Transfer:
         found = Transfer()
-        known = {_part(name) for name in self._shapes if self._map.layers(_layer_of(name))}
+        known = {part_of(name) for name in self._shapes if self._map.layers(_layer_of(name))}
         for name, shape in self._shapes.items():
-            if _part(name) not in (parts or known):
+            if part_of(name) not in (parts or known):
                 continue
             # A variable of another shape has a place, too.
             self._used.update(
@@ -250,11 +251,6 @@ class _Transferring:
         if len(grey) != kernel.shape[2]:
             return 0.0
         return np.einsum("hwio,i->o", kernel, grey)
-
-
-def _part(name: str) -> str:
-    """Returns the part of the model that has a variable: the outermost scope of its name."""
-    return name.partition("/")[0]
 
 
 def _arranged(shape: tuple[int, ...], variable: str, layout: int) -> tuple[int, ...]:
