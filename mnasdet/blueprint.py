@@ -11,6 +11,10 @@ from typing import Any
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.protos import architecture_pb2
 
+# The kinds of models that are deployed as TFLite files; the others are SavedModels. What a two-stage
+# detector does between its graphs, proposals and crops, is no TFLite operation.
+TFLITE_KINDS = ("ssd", "classification")
+
 
 @dataclass(frozen=True)
 class Subnets:

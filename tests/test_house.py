@@ -28,6 +28,7 @@ FLOORS = [
     ["supernets"],
     ["models"],
     ["tflite", "saved_model"],
+    ["timing"],
     ["training", "deployment"],
     ["search"],
     ["reporting"],
