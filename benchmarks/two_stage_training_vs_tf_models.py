@@ -76,7 +76,7 @@ def pipeline():
         digits_input_reader {{ split: TRAIN num_images: {_PICTURES} image_size: {FLAGS.image_size} }}
       }}
       eval_input_reader {{
-        digits_input_reader {{ split: TEST num_images: 8 image_size: {FLAGS.image_size} }}
+        digits_input_reader {{ split: VALIDATION num_images: 8 image_size: {FLAGS.image_size} }}
       }}
     """
     settings = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())

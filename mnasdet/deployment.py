@@ -22,9 +22,8 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.saved_model import export as saving
 from mnasdet.saved_model import loaded
 from mnasdet.saved_model.classifier_outputs import classifier_outputs
-from mnasdet.saved_model.detector_outputs import detector_outputs
+from mnasdet.saved_model.detector_outputs import detector_outputs, two_stage_outputs
 from mnasdet.saved_model.server import Outputs, Server
-from mnasdet.saved_model.two_stage_outputs import two_stage_outputs
 from mnasdet.tasks import Evaluator, Task
 from mnasdet.tflite import accuracy, classifier_file, interpreter
 from mnasdet.tflite import export as exporting
