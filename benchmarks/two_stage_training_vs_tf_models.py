@@ -48,13 +48,14 @@ def pipeline():
     from mnasdet import config
     from mnasdet.protos import pipeline_pb2
 
+    side = FLAGS.image_size
     text = f"""
       model {{
         architecture_name: "{FLAGS.architecture_name}"
         faster_rcnn {{
           num_classes: {_CLASSES}
           image_resizer {{
-            fixed_shape_resizer {{ height: {FLAGS.image_size} width: {FLAGS.image_size} }}
+            fixed_shape_resizer {{ height: {side} width: {side} }}
           }}
           first_stage_max_proposals: {_PROPOSALS}
           first_stage_max_candidates: {_CANDIDATES}
@@ -73,10 +74,10 @@ def pipeline():
       }}
       eval_config {{ use_moving_averages: false }}
       train_input_reader {{
-        digits_input_reader {{ split: TRAIN num_images: {_PICTURES} image_size: {FLAGS.image_size} }}
+        digits_input_reader {{ split: TRAIN num_images: {_PICTURES} image_size: {side} }}
       }}
       eval_input_reader {{
-        digits_input_reader {{ split: VALIDATION num_images: 8 image_size: {FLAGS.image_size} }}
+        digits_input_reader {{ split: VALIDATION num_images: 8 image_size: {side} }}
       }}
     """
     settings = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
@@ -183,9 +184,7 @@ def serve(step: Callable[[], float], start: float) -> None:
 
 def peak_mb() -> float:
     """Returns the peak resident memory of this process; Linux alone."""
-    lines = dict(
-        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-    )
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["VmHWM"].split()[0]) / 1024
 
 

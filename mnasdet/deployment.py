@@ -14,9 +14,9 @@ from mnasdet import config, files, text_proto
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.input_pipeline import label_map
+from mnasdet.errors import UserError
 from mnasdet.evaluation.classification import ClassificationEvaluator
 from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
-from mnasdet.errors import UserError
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
 from mnasdet.protos import pipeline_pb2
 from mnasdet.saved_model import export as saving
@@ -53,8 +53,8 @@ class _Kind:
     """How models of one kind are deployed.
 
     Attributes:
-      forms: the TFLite files of a model, by name; "raw" is the first. A kind without any is deployed
-        as a SavedModel.
+      forms: the TFLite files of a model, by name; "raw" is the first. A kind without any is
+        deployed as a SavedModel.
       exportable: takes the task and the arguments of `deployment.exportable`.
       predict_function: as of `deployment.predict_function`.
       outputs: makes the outputs of a task's SavedModel.
@@ -81,7 +81,6 @@ _DETECTORS = _Kind(
     loaded.detection_function,
     DetectionEvaluator,
 )
-
 
 
 def _no_tflite(*arguments: Any, **kind: Any) -> Any:

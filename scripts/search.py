@@ -2,9 +2,9 @@
 
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
 tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite of raw predictions,
-detect_nms.tflite for phone apps, or saved_model/ of a two-stage detector, benchmark.json),
-pipeline.config, and pretrained/ if the config asks for it. A search that was interrupted goes on with --resume; Ctrl-C lets the children in
-training end first, twice drops them.
+detect_nms.tflite for phone apps, or the saved_model/ of a two-stage detector, benchmark.json),
+pipeline.config, and pretrained/ if the config asks for it. A search that was interrupted goes on
+with --resume; Ctrl-C lets the children in training end first, twice drops them.
 
 A child that fails because data, disk or a worker is lost is tried again. Where that does not help,
 the search stops and leaves its trials open: mend the cause, then go on with --resume. A trial that

@@ -334,13 +334,14 @@ def check_two_stage_search(search: Section) -> None:
         if source not in (None, "predict", "multiply_adds"):
             stage.child("latency").report(
                 source,
-                "measures TFLite files, and two-stage detectors are none; predict and multiply_adds "
-                "are allowed",
+                "measures TFLite files, and two-stage detectors are none; predict and "
+                "multiply_adds are allowed",
             )
         if stage.message.limits.max_file_size:
             stage.child("limits").report(
                 "max_file_size",
-                "limits TFLite files, and two-stage detectors are none; remove it, or set max_params",
+                "limits TFLite files, and two-stage detectors are none; remove it, or set "
+                "max_params",
             )
 
 

@@ -1,5 +1,5 @@
-"""A MnasNet, block by block, as in figure 7 of Tan et al., 2019, and the network of a base code (Yao
-et al., "SM-NAS", 2020) in the same way."""
+"""A MnasNet, block by block, as in figure 7 of Tan et al., 2019, and likewise the network of a base
+code (Yao et al., "SM-NAS", 2020)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A two-stage detector as boxes and arrows: levels, proposals, regions, and the stages that judge."""
+"""A two-stage detector as boxes and arrows: levels, proposals, regions, and stages that judge."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from markupsafe import Markup
@@ -52,9 +53,7 @@ def _graph(
     if architecture.HasField("feature_pyramid"):
         taken = {level: _level("C", level, 0, image_size) for level in _taken(architecture)}
         row = 1
-    features = {
-        level: _level("P" if row else "C", level, row, image_size) for level in proposing
-    }
+    features = {level: _level("P" if row else "C", level, row, image_size) for level in proposing}
     if row:
         for level, box in features.items():
             edges.append(Edge(taken.get(level, taken[max(taken)]), box))
@@ -71,7 +70,7 @@ def _graph(
         title = f"Stage {number} · IoU {stage.iou_threshold:.2g}"
         chain.append(Box("gated", title, _layers(architecture), middle, chain[-1].row + 1))
     chain.append(Box("end", "Detections", "classes and boxes", middle, chain[-1].row + 1))
-    edges += [Edge(one, other) for one, other in zip(chain, chain[1:], strict=False)]
+    edges += [Edge(one, other) for one, other in itertools.pairwise(chain)]
     own = [*(taken.values() if row else ()), *features.values()]
     return [*own, first, *chain], edges
 

@@ -121,5 +121,11 @@ def test_the_blocks_of_a_base_code():
         ["Basic block", "3×3  ×1", "512 channels", "C5"],
     ]
     sizes = [text.text for text in root.findall(f"{SVG}text")]
-    assert sizes == ["1/2 · 256×256", "1/4 · 128×128", "1/8 · 64×64", "1/16 · 32×32", "1/32 · 16×16"]
+    assert sizes == [
+        "1/2 · 256×256",
+        "1/4 · 128×128",
+        "1/8 · 64×64",
+        "1/16 · 32×32",
+        "1/32 · 16×16",
+    ]
     assert "basicblock_64_1-21-21-12" in backbone_graph.caption(e0)

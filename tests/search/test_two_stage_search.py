@@ -83,7 +83,9 @@ def test_a_search_ends_with_a_saved_model_and_a_report(pipeline, tmp_path):
         max_pending=2,
     )
     trials = search.run(settings.num_trials)
-    codes = [config.resolve(pipeline, from_trial(t.architecture)).architecture.backbone for t in trials]
+    codes = [
+        config.resolve(pipeline, from_trial(t.architecture)).architecture.backbone for t in trials
+    ]
     assert [t.cost for t in trials] == [float(len(one.base_code.code)) for one in codes]
     assert [t.metrics["latency_iqr_ms"] for t in trials] == [0.25, 0.25]
     frontier, best = results.frontier(trials), results.best(trials)
@@ -126,4 +128,3 @@ def test_a_search_ends_with_a_saved_model_and_a_report(pipeline, tmp_path):
         assert text in page, text
     assert "TFLite file" not in page
     assert metrics[MAP] >= 0
-

@@ -19,7 +19,7 @@ from tests import two_stage_config
 def check(result):
     order = ("min_ms", "p10_ms", "median_ms", "p90_ms", "max_ms")
     values = [result[name] for name in order]
-    assert 0 < values[0]
+    assert values[0] > 0
     assert values == sorted(values)
     assert result["num_runs"] == 10
     assert len(result["repeats_ms"]) == 2

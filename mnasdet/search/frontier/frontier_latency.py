@@ -12,6 +12,7 @@ from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.trials.trial_store import Trial
 
+
 def measure(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     members: Sequence[Trial],
