@@ -61,6 +61,10 @@ def pipeline():
           first_stage_max_candidates: {_CANDIDATES}
           first_stage_minibatch_size: {_ANCHORS}
           second_stage_batch_size: {_SAMPLES}
+          second_stage_post_processing {{
+            batch_non_max_suppression {{ score_threshold: 0.05 iou_threshold: 0.5 }}
+            score_converter: SOFTMAX
+          }}
         }}
       }}
       train_config {{
@@ -161,7 +165,7 @@ def theirs() -> Callable[[], float]:
         return task.train_step(inputs, model, optimizer)
 
     def step() -> float:
-        return float(update(next(batches))["total_loss"])
+        return float(update(next(batches))[task.loss])
 
     return step
 
@@ -214,6 +218,7 @@ def main(argv: list[str]) -> None:
         start = time.time()
         serve({"ours": ours, "theirs": theirs}[FLAGS.side](), start)
         return
+    pipeline()  # What is wrong with it is told before anything is built.
     # One after the other up to the first step: building does not compete.
     processes, answers = {}, {}
     try:
