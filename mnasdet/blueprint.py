@@ -11,6 +11,10 @@ from typing import Any
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.protos import architecture_pb2
 
+# The kinds of models that are deployed as TFLite files; the others are SavedModels. A two-stage
+# detector's proposals and crops, between its graphs, are no TFLite operations.
+TFLITE_KINDS = ("ssd", "classification")
+
 
 @dataclass(frozen=True)
 class Subnets:

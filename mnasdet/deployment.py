@@ -14,6 +14,7 @@ from mnasdet import config, files, text_proto
 from mnasdet.blueprint import Blueprint
 from mnasdet.data import label_map as label_maps
 from mnasdet.data.input_pipeline import label_map
+from mnasdet.errors import UserError
 from mnasdet.evaluation.classification import ClassificationEvaluator
 from mnasdet.evaluation.detection_evaluator import DetectionEvaluator
 from mnasdet.evaluation.evaluate import Predict, evaluate_pipeline, first_images
@@ -21,7 +22,7 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.saved_model import export as saving
 from mnasdet.saved_model import loaded
 from mnasdet.saved_model.classifier_outputs import classifier_outputs
-from mnasdet.saved_model.detector_outputs import detector_outputs
+from mnasdet.saved_model.detector_outputs import detector_outputs, two_stage_outputs
 from mnasdet.saved_model.server import Outputs, Server
 from mnasdet.tasks import Evaluator, Task
 from mnasdet.tflite import accuracy, classifier_file, interpreter
@@ -30,6 +31,7 @@ from mnasdet.tflite.detector_file import detector_file
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.exportable import Exportable
+from mnasdet.timing.predict import PredictTimer
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class _Kind:
     """How models of one kind are deployed.
 
     Attributes:
-      forms: the files of a model, by name; "raw" is the first.
+      forms: the TFLite files of a model, by name; "raw" is the first. A kind without any is
+        deployed as a SavedModel.
       exportable: takes the task and the arguments of `deployment.exportable`.
       predict_function: as of `deployment.predict_function`.
       outputs: makes the outputs of a task's SavedModel.
@@ -79,9 +82,25 @@ _DETECTORS = _Kind(
     DetectionEvaluator,
 )
 
+
+def _no_tflite(*arguments: Any, **kind: Any) -> Any:
+    raise UserError(
+        "two-stage detectors have no TFLite file: what they do between their graphs, proposals and "
+        "crops, is no TFLite operation; use the command export_saved_model, and --saved_model_path"
+    )
+
+
 # By the model's field in DetectionModel.
 _KINDS = {
     "ssd": _DETECTORS,
+    "faster_rcnn": _Kind(
+        {},
+        _no_tflite,
+        _no_tflite,
+        two_stage_outputs,
+        loaded.detection_function,
+        DetectionEvaluator,
+    ),
     "classification": _Kind(
         {"raw": Form(interpreter.CLASSIFIER_GRAPH_FILE, "probabilities, for phone apps")},
         classifier_file.classifier_file,
@@ -91,6 +110,20 @@ _KINDS = {
         ClassificationEvaluator,
     ),
 }
+
+
+# What a model without a TFLite file is deployed as.
+_SAVED_MODEL = Form(saving.MODEL_FOLDER, "detections, in TensorFlow")
+
+
+def check_tflite(kind: str) -> None:
+    """Raises UserError unless models of a kind have TFLite files.
+
+    Args:
+      kind: the model's field in DetectionModel.
+    """
+    if not _KINDS[kind].forms:
+        _no_tflite()
 
 
 def exportable(
@@ -142,7 +175,8 @@ def deploy(
 
     Args:
       folder: gets the files of the kind: a detector's detect.tflite with export.json, its
-        detect_nms.tflite, which apps open as it is, with export_nms.json; and benchmark.json.
+        detect_nms.tflite, which apps open as it is, with export_nms.json; a two-stage detector's
+        saved_model/, with export.json and label_map.pbtxt; and benchmark.json.
       device: that is measured on; this machine if left out.
 
     Returns:
@@ -150,6 +184,8 @@ def deploy(
     """
     logging.info("exporting to %s", folder)
     labels = label_map(pipeline.eval_input_reader[0])
+    if not _KINDS[task.blueprint.kind].forms:
+        return _deploy_saved_model(task, folder, labels, device or DeviceSpec())
     images = first_images(pipeline, task.blueprint.resizer, exporting.NUM_PARITY_IMAGES)
     graphs = {}
     for name, form in _KINDS[task.blueprint.kind].forms.items():
@@ -171,6 +207,29 @@ def deploy(
     return timing
 
 
+def _deploy_saved_model(
+    task: Task, folder: Path, labels: Mapping[int, str], device: DeviceSpec
+) -> dict[str, Any]:
+    """Exports a task as a SavedModel into the folder of its checkpoints, and times `predict`."""
+    input_type = "image_tensor"
+    description = saving.export_beside(
+        _server(task, input_type),
+        folder,
+        input_type=input_type,
+        others=_label_map_file(labels),
+        described=_described(task.blueprint),
+    )
+    logging.info("timing detection in TensorFlow")
+    timer = PredictTimer(device)
+    with timer.held() as benchmark:
+        timing = benchmark(task.blueprint)
+    timer.close()
+    timing["model_bytes"] = sum(description["bytes"].values())
+    timing["provenance"]["graph"] = os.fspath(folder / saving.MODEL_FOLDER)
+    files.write_json(folder / "benchmark.json", timing)
+    return timing
+
+
 def timings(kind: str, timing: dict[str, Any]) -> Iterator[tuple[Form, dict[str, Any]]]:
     """Yields every file of a deployed model with its benchmark's result.
 
@@ -178,7 +237,8 @@ def timings(kind: str, timing: dict[str, Any]) -> Iterator[tuple[Form, dict[str,
       kind: the model's field in DetectionModel.
       timing: what `deploy` returned.
     """
-    for number, (name, form) in enumerate(_KINDS[kind].forms.items()):
+    forms = _KINDS[kind].forms or {"saved_model": _SAVED_MODEL}
+    for number, (name, form) in enumerate(forms.items()):
         yield form, timing[name] if number else timing
 
 
@@ -205,22 +265,31 @@ def export_saved_model(
     Args:
       input_type: one of `server.INPUT_TYPES`, that of the signature "serving_default".
     """
-    blueprint = task.blueprint
-    outputs = _KINDS[blueprint.kind].outputs(task)
     return saving.export(
-        Server(blueprint.resizer, outputs, input_type),
+        _server(task, input_type),
         output_dir,
         input_type=input_type,
-        others={
-            "pipeline.config": config.to_text(pipeline),
-            "label_map.pbtxt": text_proto.sealed(label_maps.to_text(labels)),
-        },
-        described={
-            "kind": blueprint.kind,
-            "image_size": list(blueprint.image_size),
-            "num_classes": blueprint.num_classes,
-        },
+        others={"pipeline.config": config.to_text(pipeline), **_label_map_file(labels)},
+        described=_described(task.blueprint),
     )
+
+
+def _server(task: Task, input_type: str) -> Server:
+    outputs = _KINDS[task.blueprint.kind].outputs(task)
+    return Server(task.blueprint.resizer, outputs, input_type)
+
+
+def _label_map_file(labels: Mapping[int, str]) -> dict[str, str]:
+    return {"label_map.pbtxt": text_proto.sealed(label_maps.to_text(labels))}
+
+
+def _described(blueprint: Blueprint) -> dict[str, Any]:
+    """Returns what the description of a SavedModel says of a model."""
+    return {
+        "kind": blueprint.kind,
+        "image_size": list(blueprint.image_size),
+        "num_classes": blueprint.num_classes,
+    }
 
 
 def saved_model_function(kind: str, path: str | os.PathLike) -> Predict:

@@ -81,12 +81,14 @@ def main() -> None:
     pipeline = command.load_pipeline(readers=("eval_input_reader",))
     if pipeline.model.HasField("classification"):
         check_flags_of_classifier()
+    if pipeline.model.HasField("faster_rcnn") and FLAGS.every_exit:
+        raise UserError("--every_exit is for detectors of one stage; two stages have one exit")
     if FLAGS.every_exit:
         print_exits(evaluate_exits(pipeline))
         return
 
     # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
-    from mnasdet import deployment
+    from mnasdet import config, deployment
     from mnasdet.data import input_pipeline
     from mnasdet.evaluation import baseline
     from mnasdet.evaluation.evaluate import judged_on
@@ -94,9 +96,11 @@ def main() -> None:
     from mnasdet.training import runtime
 
     runtime.log_devices()
+    kind = config.resolve(pipeline).kind
+    if FLAGS.tflite_path:
+        deployment.check_tflite(kind)
     labels = input_pipeline.label_map(pipeline.eval_input_reader[0])
     check_labels(labels)
-    kind = pipeline.model.WhichOneof("model")
     evaluator: Any = Collector(labels) if FLAGS.report_dir else deployment.evaluator(kind, labels)
     judged_on(pipeline, evaluator, *predictor(pipeline))
     if FLAGS.detections_path and not evaluator.coco.num_objects:
@@ -172,7 +176,7 @@ def predictor(pipeline):
     from mnasdet.training import checkpoints
 
     if FLAGS.saved_model_path:
-        kind = pipeline.model.WhichOneof("model")
+        kind = config.resolve(pipeline).kind
         return deployment.saved_model_function(kind, FLAGS.saved_model_path), None
     if FLAGS.tflite_path:
         blueprint = config.resolve(pipeline)

@@ -102,7 +102,7 @@ def main() -> None:
     pipeline = command.load_pipeline(readers=("eval_input_reader", *trained_on))
 
     # Only here: what is wrong with the flags or the config is told before TensorFlow loads.
-    from mnasdet import deployment
+    from mnasdet import config, deployment
     from mnasdet.data import input_pipeline
     from mnasdet.evaluation import metric_text
     from mnasdet.evaluation.evaluate import first_images
@@ -112,6 +112,7 @@ def main() -> None:
     from mnasdet.training import runtime
     from mnasdet.training.checkpoints import load_task
 
+    deployment.check_tflite(config.resolve(pipeline).kind)
     runtime.log_devices()
     task = load_task(pipeline, FLAGS.checkpoint_dir, FLAGS["exit"].value)
     resizer = task.blueprint.resizer

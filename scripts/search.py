@@ -2,9 +2,9 @@
 
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
 tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite of raw predictions,
-detect_nms.tflite for phone apps, benchmark.json), pipeline.config, and pretrained/ if the config
-asks for it. A search that was interrupted goes on with --resume; Ctrl-C lets the children in
-training end first, twice drops them.
+detect_nms.tflite for phone apps, or the saved_model/ of a two-stage detector, benchmark.json),
+pipeline.config, and pretrained/ if the config asks for it. A search that was interrupted goes on
+with --resume; Ctrl-C lets the children in training end first, twice drops them.
 
 A child that fails because data, disk or a worker is lost is tried again. Where that does not help,
 the search stops and leaves its trials open: mend the cause, then go on with --resume. A trial that
@@ -81,7 +81,7 @@ def apply_flags(pipeline) -> None:
 
 def run(pipeline, model_dir: Path) -> None:
     from mnasdet import config
-    from mnasdet.detectors.one_stage import Detector
+    from mnasdet.evaluation import objectives
     from mnasdet.reporting import examples, facts, report
     from mnasdet.search import axes, chain, latency, results, stages, winner
     from mnasdet.search.frontier import frontier_latency
@@ -135,6 +135,7 @@ def run(pipeline, model_dir: Path) -> None:
     # The retraining's own config: it names the winner's architecture.
     trained = config.load(model_dir / "best" / "pipeline.config")
     task = checkpoints.load_task(trained, model_dir / "best")
+    finds_boxes = objectives.finds_boxes(task.blueprint.kind)
     report.write(
         report_path,
         trials,
@@ -144,7 +145,7 @@ def run(pipeline, model_dir: Path) -> None:
         benchmark=benchmark,
         measured_ms=measured_ms,
         measured_note=latency.measured_elsewhere(settings.latency),
-        judged=examples.judge(trained, task) if isinstance(task, Detector) else None,
+        judged=examples.judge(trained, task) if finds_boxes else None,
         facts=asked,
         noise=results.read_noise(model_dir),
     )
@@ -280,7 +281,7 @@ def print_frontier(frontier, measured_ms, best, metrics, axes) -> None:
 
 
 def print_files(folder: Path, kind: str, benchmark) -> None:
-    """Prints where the TFLite files of the best trial are, and what each took when measured."""
+    """Prints where the files of the best trial are, and what each took when measured."""
     from mnasdet import deployment
     from mnasdet.tflite.devices.repeats import typical_ms
 

@@ -29,6 +29,7 @@ FLOORS = [
     ["supernets"],
     ["models"],
     ["tflite", "saved_model"],
+    ["timing"],
     ["training", "deployment"],
     ["search"],
     ["reporting"],

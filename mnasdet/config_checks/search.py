@@ -343,6 +343,8 @@ def _check_latency(source: Section) -> None:
             check_exists(source, "path", [source.message.path])
         return
     source.counts(_MAX_RUNS, "num_runs")
+    if kind == "PredictSource":
+        return
     taskset = source.message.taskset
     # A mask without cores would fail on the phone only, in the middle of a search.
     source.require(
@@ -357,6 +359,27 @@ def _check_latency(source: Section) -> None:
             "benchmark_binary",
             "is missing; name TFLite's benchmark_model for the device (tflite/README.md)",
         )
+
+
+def check_two_stage_search(search: Section) -> None:
+    """Reports what needs TFLite files, which two-stage detectors are not."""
+    stages = [search]
+    if search.message.HasField("second_stage"):
+        stages.append(search.child("second_stage"))
+    for stage in stages:
+        source = stage.message.latency.WhichOneof("latency_oneof")
+        if source not in (None, "predict", "multiply_adds"):
+            stage.child("latency").report(
+                source,
+                "measures TFLite files, and two-stage detectors are none; predict and "
+                "multiply_adds are allowed",
+            )
+        if stage.message.limits.max_file_size:
+            stage.child("limits").report(
+                "max_file_size",
+                "limits TFLite files, and two-stage detectors are none; remove it, or set "
+                "max_params",
+            )
 
 
 def _check_store(store: Section) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 # By kind, the member of `model` that a config sets.
 _OBJECTIVES = {
     "ssd": "DetectionBoxes_Precision/mAP",
+    "faster_rcnn": "DetectionBoxes_Precision/mAP",
     "classification": "Classification/top_1",
 }
 
@@ -15,3 +16,8 @@ FIRST = _OBJECTIVES["ssd"]
 def objective(kind: str) -> str:
     """Returns the name of the metric by which a search judges models of a kind."""
     return _OBJECTIVES.get(kind, FIRST)
+
+
+def finds_boxes(kind: str) -> bool:
+    """Returns whether models of a kind are detectors, which have pictures and curves to show."""
+    return objective(kind) == FIRST

@@ -1,12 +1,15 @@
-"""A MnasNet, block by block, as in figure 7 of Tan et al., 2019."""
+"""A MnasNet, block by block, as in figure 7 of Tan et al., 2019, and likewise the network of a base
+code (Yao et al., "SM-NAS", 2020)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mnasdet import base_codes
 from mnasdet.networks.blocks import round_channels
 from mnasdet.networks.features import MAX_LEVEL
 from mnasdet.protos import architecture_pb2
@@ -28,6 +31,12 @@ _SKIPS = {
     _MnasNet.NONE: "no skip",
     _MnasNet.POOL: "pool skip",
     _MnasNet.AVERAGE_POOL: "average pool skip",
+}
+
+_BASE_CODE_TITLES = {
+    "basicblock": "Basic block",
+    "bottleneck": "Bottleneck",
+    "Xbottleneck": "Grouped",
 }
 
 _STYLE = Markup("""
@@ -79,14 +88,14 @@ def svg(
     architecture: architecture_pb2.Architecture, image_size: Sequence[int] | None = None
 ) -> Markup:
     """Returns the backbone as an SVG element, which stands alone or in a page, light or dark;
-    nothing if it is no MnasNet.
+    nothing if it is neither a MnasNet nor a base code.
 
     Args:
       image_size: (height, width) in pixels; without it only strides are shown.
     """
-    if not architecture.backbone.mnasnet.block:
-        return Markup()
     boxes = _boxes(architecture)
+    if not boxes:
+        return Markup()
     lefts = [_MARGIN]
     for box in boxes:
         lefts.append(lefts[-1] + box.width + _GAP)
@@ -111,6 +120,11 @@ def svg(
 
 def caption(architecture: architecture_pb2.Architecture) -> str:
     """Describes the drawing in words."""
+    if architecture.backbone.HasField("base_code"):
+        return (
+            f"{architecture.backbone.base_code.code}: ×3 are three blocks of one width, of which "
+            "the first of a size strides. Levels C2 to C5 are what the last blocks of a size give."
+        )
     if not architecture.backbone.mnasnet.block:
         return ""
     return (
@@ -121,12 +135,53 @@ def caption(architecture: architecture_pb2.Architecture) -> str:
 
 
 def _boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
+    if architecture.backbone.HasField("base_code"):
+        return _base_code_boxes(architecture)
+    if architecture.backbone.mnasnet.block:
+        return _mnasnet_boxes(architecture)
+    return []
+
+
+def _width(architecture: architecture_pb2.Architecture, channels: int) -> int:
+    if architecture.depth_multiplier == 1.0:
+        return channels
+    return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
+
+
+def _base_code_boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
+    """Returns the stem and, of every stage, a box for all blocks of one width."""
+    network = base_codes.parse(architecture.backbone.base_code.code)
+    title, expansion = _BASE_CODE_TITLES[network.block], base_codes.EXPANSIONS[network.block]
+
+    def channels(count: int) -> str:
+        return f"{_width(architecture, count)} channels"
+
+    boxes = [
+        _Layers("Conv", ("3×3", channels(network.base // 2)), 2),
+        _Layers("Conv", ("3×3", channels(network.base)), 4),
+    ]
+    takes = architecture.HasField("feature_pyramid") or architecture.HasField("region_head")
+    for level, stage in enumerate(network.planes, start=base_codes.FIRST_LEVEL):
+        runs = [(planes, len(list(blocks))) for planes, blocks in itertools.groupby(stage)]
+        for place, (planes, repeats) in enumerate(runs, start=1):
+            boxes.append(
+                _Layers(
+                    title,
+                    (f"3×3  ×{repeats}", channels(expansion * planes)),
+                    2**level,
+                    3,
+                    repeats,
+                    level if takes and place == len(runs) else None,
+                )
+            )
+    return boxes
+
+
+def _mnasnet_boxes(architecture: architecture_pb2.Architecture) -> list[_Layers]:
     proto = architecture.backbone.mnasnet
 
     def width(channels: int) -> int:
-        if architecture.depth_multiplier == 1.0:
-            return channels
-        return round_channels(channels * architecture.depth_multiplier, architecture.min_depth)
+        return _width(architecture, channels)
 
     boxes = [_Layers("Conv", ("3×3", f"{width(proto.stem_channels)} channels"), 2)]
     taken = _levels_taken(architecture)

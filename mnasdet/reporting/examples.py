@@ -11,7 +11,6 @@ import tensorflow as tf
 from PIL import Image
 
 from mnasdet.data import input_pipeline
-from mnasdet.detectors.one_stage import Detector
 from mnasdet.evaluation.detection_evaluator import (
     DetectionEvaluator,
     found_in_image,
@@ -22,6 +21,7 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.reporting import pictures
 from mnasdet.reporting.judgement import Judgement
 from mnasdet.reporting.pictures import MOST_EXAMPLES, Example
+from mnasdet.tasks import Task
 
 
 class Collector:
@@ -73,7 +73,7 @@ class Collector:
 
 def judge(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    detector: Detector,
+    detector: Task,
     count: int = MOST_EXAMPLES,
 ) -> Judgement:
     """Judges a detector on the pipeline's evaluation set.

@@ -91,6 +91,8 @@ def latency_source(config: search_pb2.LatencyConfig) -> str:
             return "whole networks, measured on the machine that the search ran on"
         case "adb":
             return "whole networks, measured on a phone"
+        case "predict":
+            return "detection from image to boxes, timed in TensorFlow on the search's machine"
     path = config.latency_table.path
     table = Path(path).name if path else "this machine's own"
     return f"the sum over a table of single layers ({table})"

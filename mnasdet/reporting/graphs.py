@@ -1,5 +1,5 @@
-"""An architecture as drawings: its backbone and its cell, where they are of a kind that is
-searched."""
+"""An architecture as drawings: its backbone, its cell and its two stages, where they are of a kind
+that is searched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from mnasdet.architectures import input_size
 from mnasdet.protos import architecture_pb2
-from mnasdet.reporting import backbone_graph, cell_graph, page
+from mnasdet.reporting import backbone_graph, cell_graph, page, two_stage_graph
 
 
 def sections(
@@ -23,9 +23,11 @@ def sections(
     size = _image_size(architecture, image_size)
     backbone = backbone_graph.svg(architecture, size)
     cell = cell_graph.svg(architecture, size, "best-cell")
+    stages = two_stage_graph.svg(architecture, size, "best-stages")
     return [
         _section("The best backbone", backbone_graph.caption(architecture), backbone),
         _section("The best cell", cell_graph.caption(architecture), cell),
+        _section("The best detector", two_stage_graph.caption(architecture), stages),
     ]
 
 
@@ -38,10 +40,12 @@ def small(
       name: unique in the page.
     """
     size = _image_size(architecture, image_size)
-    drawings = filter(
-        None, [backbone_graph.svg(architecture, size), cell_graph.svg(architecture, size, name)]
-    )
-    content = Markup().join(map(_wide, drawings))
+    drawings = [
+        backbone_graph.svg(architecture, size),
+        cell_graph.svg(architecture, size, name),
+        two_stage_graph.svg(architecture, size, f"{name}-stages"),
+    ]
+    content = Markup().join(map(_wide, filter(None, drawings)))
     if not content:
         return Markup()
     return Markup("<details><summary>graph</summary>{}</details>").format(content)

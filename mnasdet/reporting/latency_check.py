@@ -56,7 +56,7 @@ def note(
     if measured is not None:
         parts.append(
             f"{page.latency(measured)} ms on the frontier: the whole network with random weights, "
-            "measured after the search, the fastest of five turns."
+            "measured after the search, the fastest of several turns."
         )
     if benchmark:
         runs = f"{benchmark['num_runs']} runs" if "num_runs" in benchmark else "its runs"

@@ -220,7 +220,9 @@ def _winner(
         confirmed["latency, on the frontier"] = _ms(latency.measured)
     if benchmark:
         confirmed["latency, trained file"] = _ms(benchmark["median_ms"])
-        confirmed["TFLite file"] = _large(benchmark.get("model_bytes")) + Markup("<small>B</small>")
+        graph = str(benchmark.get("provenance", {}).get("graph", ""))
+        file = "SavedModel" if graph.endswith("saved_model") else "TFLite file"
+        confirmed[file] = _large(benchmark.get("model_bytes")) + Markup("<small>B</small>")
     notes = []
     if weighed.unit == "ms":
         measured = latency.measured if latency else None

@@ -18,6 +18,9 @@ from mnasdet.saved_model.server import INPUT, INPUT_TYPES, Server
 MODEL_FOLDER = "saved_model"
 DESCRIPTION_FILE = "export.json"
 
+# All that TensorFlow writes into the folder of a model.
+_MODEL_FILES = ("saved_model.pb", "variables", "assets", "assets.extra", "fingerprint.pb")
+
 # The signature that TensorFlow Serving and others take unless they are told another.
 SERVING = "serving_default"
 
@@ -48,26 +51,61 @@ def export(
     """
     names = {MODEL_FOLDER, DESCRIPTION_FILE, *others}
     with files.replacing_folder(output_dir, names) as folder:
-        functions = {name: server.function(name).get_concrete_function() for name in INPUT_TYPES}
-        tf.saved_model.save(
-            server,
-            str(folder / MODEL_FOLDER),
-            {SERVING: functions[input_type], **functions},
-            # Without them, loading warns of every layer that has a gradient of its own.
-            tf.saved_model.SaveOptions(experimental_custom_gradients=True),
-        )
-        description = {
-            "saved_model": MODEL_FOLDER,
-            "input_type": input_type,
-            **described,
-            "signatures": {name: _signature(one) for name, one in functions.items()},
-            "bytes": dict(_sizes(folder)),
-            "versions": {"mnasdet": mnasdet.__version__}
-            | {package: packages.version(package) for package in _PACKAGES},
-        }
-        for name, content in others.items():
-            files.write(folder / name, content)
-        files.write_json(folder / DESCRIPTION_FILE, description)
+        signatures = _save(server, folder / MODEL_FOLDER, input_type)
+        return _describe(folder, input_type, signatures, others, described)
+
+
+def export_beside(
+    server: Server,
+    folder: str | os.PathLike,
+    *,
+    input_type: str,
+    others: Mapping[str, str],
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes the same as `export` into a folder with other files, such as that of a training.
+
+    The model itself appears whole, in place of an older one.
+    """
+    folder = Path(folder)
+    with files.replacing_folder(folder / MODEL_FOLDER, _MODEL_FILES) as place:
+        signatures = _save(server, place, input_type)
+    return _describe(folder, input_type, signatures, others, described)
+
+
+def _save(server: Server, place: Path, input_type: str) -> dict[str, Any]:
+    """Writes the model and returns its signatures."""
+    functions = {name: server.function(name).get_concrete_function() for name in INPUT_TYPES}
+    tf.saved_model.save(
+        server,
+        str(place),
+        {SERVING: functions[input_type], **functions},
+        # Without them, loading warns of every layer that has a gradient of its own.
+        tf.saved_model.SaveOptions(experimental_custom_gradients=True),
+    )
+    return {name: _signature(one) for name, one in functions.items()}
+
+
+def _describe(
+    folder: Path,
+    input_type: str,
+    signatures: Mapping[str, Any],
+    others: Mapping[str, str],
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Writes the description and the other files beside the model; returns the description."""
+    description = {
+        "saved_model": MODEL_FOLDER,
+        "input_type": input_type,
+        **described,
+        "signatures": signatures,
+        "bytes": dict(_sizes(folder)),
+        "versions": {"mnasdet": mnasdet.__version__}
+        | {package: packages.version(package) for package in _PACKAGES},
+    }
+    for name, content in others.items():
+        files.write(folder / name, content)
+    files.write_json(folder / DESCRIPTION_FILE, description)
     return description
 
 

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 from absl import logging
 from tqdm import tqdm
 
-from mnasdet.protos import search_pb2
+from mnasdet.blueprint import TFLITE_KINDS
+from mnasdet.protos import pipeline_pb2, search_pb2
 from mnasdet.search.candidate import Candidate
+from mnasdet.search.meters import Meter, PredictMeter, TfliteMeter
 from mnasdet.tflite.devices import host
 from mnasdet.tflite.devices.benchmark_model import Options
 from mnasdet.tflite.devices.device import DeviceSpec
@@ -20,7 +22,8 @@ from mnasdet.tflite.devices.factory import opened
 from mnasdet.tflite.devices.provenance import DEVICE_FIELDS
 from mnasdet.tflite.latency import latency_table, table_measurement
 from mnasdet.tflite.latency.latency_table import LatencyTable
-from mnasdet.tflite.latency.network_latency import network_latency
+from mnasdet.tflite.latency.network_latency import Measured
+from mnasdet.timing import predict
 
 # Timed runs of each execution of a network: enough for a median, as a search measures hundreds.
 _NUM_RUNS = 10
@@ -43,6 +46,10 @@ class LatencySource(Protocol):
         """Returns one cost a network."""
         ...
 
+    def figures(self, candidate: Candidate) -> dict[str, float]:
+        """Returns what else is known of a network's cost, by name, for the trial's metrics."""
+        ...
+
 
 class MultiplyAdds:
     """Billions of multiply-adds in place of milliseconds."""
@@ -54,6 +61,9 @@ class MultiplyAdds:
 
     def costs(self, candidates: Sequence[Candidate]) -> list[float]:
         return [candidate.sheet.total.multiply_adds / 1e9 for candidate in candidates]
+
+    def figures(self, candidate: Candidate) -> dict[str, float]:
+        return {}
 
 
 class FixedTable:
@@ -69,6 +79,9 @@ class FixedTable:
 
     def costs(self, candidates: Sequence[Candidate]) -> list[float]:
         return [self._table.latency_ms(candidate.sheet) for candidate in candidates]
+
+    def figures(self, candidate: Candidate) -> dict[str, float]:
+        return {}
 
 
 class HostTable:
@@ -91,6 +104,9 @@ class HostTable:
                 self._table = table_measurement.ensure(self._path, sheets, device, progress=True)
         return [self._table.latency_ms(sheet) for sheet in sheets]
 
+    def figures(self, candidate: Candidate) -> dict[str, float]:
+        return {}
+
     def _load(self) -> LatencyTable:
         if self._path.exists():
             return LatencyTable.load(self._path)
@@ -98,24 +114,24 @@ class HostTable:
 
 
 class WholeNetworks:
-    """Networks as they are, converted and measured on a device, each of them once."""
+    """Networks as they are, measured as a whole, each of them once."""
 
     unit = "ms"
 
-    def __init__(self, spec: DeviceSpec):
-        self._spec = spec
-        # A controller may propose a network again, and a phone takes seconds for each.
-        self._known: dict[str, float] = {}
+    def __init__(self, meter: Meter):
+        self._meter = meter
+        # A controller may propose a network again, and measuring takes seconds for each.
+        self._known: dict[str, Measured] = {}
 
     def has_to_measure(self, candidates: Sequence[Candidate]) -> bool:
         return any(candidate.key not in self._known for candidate in candidates)
 
     def costs(self, candidates: Sequence[Candidate]) -> list[float]:
-        new = {c.key: c.network for c in candidates if c.key not in self._known}
+        new = {c.key: c for c in candidates if c.key not in self._known}
         if new:
-            with opened(self._spec) as device:
-                for key, network in tqdm(new.items(), desc="measuring", unit="network"):
-                    measured = network_latency(network, device)
+            with self._meter.opened() as measure:
+                for key, candidate in tqdm(new.items(), desc="measuring", unit="network"):
+                    measured = measure(candidate)
                     if measured.noisy:
                         logging.warning(
                             "%.4g ms are noisy: the runs differ; of the executions' medians the "
@@ -123,8 +139,12 @@ class WholeNetworks:
                             measured.latency_ms,
                             measured.iqr_ms,
                         )
-                    self._known[key] = measured.latency_ms
-        return [self._known[candidate.key] for candidate in candidates]
+                    self._known[key] = measured
+        return [self._known[candidate.key].latency_ms for candidate in candidates]
+
+    def figures(self, candidate: Candidate) -> dict[str, float]:
+        measured = self._known.get(candidate.key)
+        return {} if measured is None else {"latency_iqr_ms": measured.iqr_ms}
 
 
 def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
@@ -133,19 +153,36 @@ def from_config(proto: search_pb2.LatencyConfig) -> LatencySource:
         case "multiply_adds":
             return MultiplyAdds()
         case "host" | "adb":
-            return WholeNetworks(device_spec(proto))
+            return WholeNetworks(TfliteMeter(device_spec(proto)))
+        case "predict":
+            return WholeNetworks(PredictMeter(device_spec(proto)))
     source = proto.latency_table
     if source.path:
         return FixedTable(LatencyTable.load(source.path))
     return HostTable(source.num_threads)
 
 
+def meter(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Meter:
+    """Returns what measures whole networks of a search: as its source does where that measures.
+
+    Else float32 TFLite files are measured, or `predict` where the config's models are none.
+    """
+    proto = pipeline.search_config.latency
+    has_files = pipeline.model.WhichOneof("model") in TFLITE_KINDS
+    if proto.WhichOneof("latency_oneof") == "predict" or not has_files:
+        return PredictMeter(device_spec(proto))
+    return TfliteMeter(device_spec(proto))
+
+
 def device_spec(proto: search_pb2.LatencyConfig) -> DeviceSpec:
     """Returns the device on which whole networks are measured.
 
-    It is this machine where the source itself measures none.
+    It is this machine where the source itself measures none, and where it times `predict`.
     """
     name = proto.WhichOneof("latency_oneof")
+    if name == "predict":
+        own = proto.predict
+        return DeviceSpec(options=Options(num_threads=own.num_threads, num_runs=own.num_runs))
     if name not in ("host", "adb"):
         # As many threads as the table is for, so that prediction and measurement compare.
         options = Options(num_threads=proto.latency_table.num_threads, num_runs=_NUM_RUNS)
@@ -176,13 +213,15 @@ def identity(proto: search_pb2.LatencyConfig) -> dict[str, Any]:
     name = proto.WhichOneof("latency_oneof")
     if name == "multiply_adds":
         return {}
-    if name != "host" and name != "adb" and proto.latency_table.path:
+    if name not in ("host", "adb", "predict") and proto.latency_table.path:
         # By its content: a table may move with its search, and may be measured anew at its old
         # place.
         content = Path(proto.latency_table.path).read_bytes()
         return {"table": hashlib.sha256(content).hexdigest()[:16]}
     spec = device_spec(proto)
-    if spec.kind == "host" and not spec.binary:
+    if name == "predict":
+        found = predict.provenance(spec)
+    elif spec.kind == "host" and not spec.binary:
         # This machine is known without a process that times anything.
         found = host.provenance(spec)
     else:

@@ -190,9 +190,11 @@ class Search:
             state = {"state": TrialState.RUNNING, "started": now()}
         # A damaged row may have left a duplicate without its original: that is trained anew.
         duplicate_of = first if first < number else None
-        return found.trial(
+        trial = found.trial(
             number, self.seed + number, duplicate_of=duplicate_of, cost=cost, **state
         )
+        trial.metrics.update(self.latency.figures(found))
+        return trial
 
     def _task(self, trial: Trial) -> ChildTask:
         return ChildTask(

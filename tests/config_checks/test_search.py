@@ -1,8 +1,11 @@
 """Every check of a search config, by its message."""
 
 import pytest
+from google.protobuf import text_format
 
 from mnasdet import config
+from mnasdet.protos import pipeline_pb2
+from tests import two_stage_config
 from tests.config_fragments import SPACE, merge, nested
 
 SPACES = "search_config.search_space"
@@ -259,4 +262,43 @@ def test_the_training_of_a_second_stage_is_checked(coco_pipeline):
 )
 def test_sound_searches(coco_pipeline, fragment):
     merge(fragment, coco_pipeline)
+    assert config.check(coco_pipeline) == []
+
+
+_TWO_STAGES = """
+  search_config {
+    search_space { base_code {} } controller { random {} } reward { mnasfpn {} }
+    executor { this_process {} } latency { predict {} }
+  }
+"""
+
+
+@pytest.mark.parametrize(
+    ("fragment", "expected"),
+    [
+        ("latency { predict { num_threads: 0 } }", "latency.predict.num_threads is 0; at least 1"),
+        ("latency { predict { num_runs: 0 } }", "latency.predict.num_runs is 0; at least 1"),
+        ("latency { host {} }", "latency.host measures TFLite files, and two-stage detectors are"),
+        ("latency { latency_table {} }", "latency.latency_table measures TFLite files, and"),
+        (
+            "second_stage { search_space { base_code {} } latency { host {} } }",
+            "second_stage.latency.host measures TFLite files, and two-stage detectors are none",
+        ),
+        (
+            "limits { max_file_size: 1000000 }",
+            "limits.max_file_size limits TFLite files, and two-stage detectors are none; remove it",
+        ),
+    ],
+)
+def test_what_a_search_of_two_stage_detectors_cannot_have(fragment, expected):
+    text = two_stage_config.text(further=_TWO_STAGES)
+    pipeline = text_format.Parse(text, pipeline_pb2.TrainEvalPipelineConfig())
+    assert config.check(pipeline) == []
+    merge(f"search_config {{ {fragment} }}", pipeline)
+    (problem,) = config.check(pipeline)
+    assert problem.startswith(f"search_config.{expected}")
+
+
+def test_one_stage_detectors_may_be_timed_in_tensorflow(coco_pipeline):
+    merge("search_config { latency { predict { num_threads: 2 } } }", coco_pipeline)
     assert config.check(coco_pipeline) == []

@@ -103,3 +103,29 @@ def test_text_stays_in_its_box(a1):
 def test_another_backbone():
     other = config.load_architecture("mobilenet_v2_mnasfpn")
     assert backbone_graph.svg(other) == backbone_graph.caption(other) == ""
+
+
+def test_the_blocks_of_a_base_code():
+    """SM-NAS's E0: one block at stride 4; then 128 channels twice, 256 thrice, twice again."""
+    e0 = architecture_pb2.Architecture()
+    e0.backbone.base_code.code = "basicblock_64_1-21-21-12"
+    e0.region_head.SetInParent()
+    root = ET.fromstring(backbone_graph.svg(e0, (512, 512)))
+    assert boxes(root) == [
+        ["Conv", "3×3", "32 channels"],
+        ["Conv", "3×3", "64 channels"],
+        ["Basic block", "3×3  ×1", "64 channels", "C2"],
+        ["Basic block", "3×3  ×2", "128 channels", "C3"],
+        ["Basic block", "3×3  ×2", "256 channels", "C4"],
+        ["Basic block", "3×3  ×1", "256 channels"],
+        ["Basic block", "3×3  ×1", "512 channels", "C5"],
+    ]
+    sizes = [text.text for text in root.findall(f"{SVG}text")]
+    assert sizes == [
+        "1/2 · 256×256",
+        "1/4 · 128×128",
+        "1/8 · 64×64",
+        "1/16 · 32×32",
+        "1/32 · 16×16",
+    ]
+    assert "basicblock_64_1-21-21-12" in backbone_graph.caption(e0)

@@ -219,8 +219,8 @@ def test_every_latency_of_a_network_is_named(page):
     assert (
         "One network, latency by latency: 12.00 ms in the search: the sum over a table. 12.50 ms "
         "on the frontier: the whole network with random weights, measured after the search, the "
-        "fastest of five turns. 14.25 ms of the trained file: the median of 100 runs, which were "
-        "noisy."
+        "fastest of several turns. 14.25 ms of the trained file: the median of 100 runs, which "
+        "were noisy."
     ) in texts(parsed, "p")
     assert {"ms in the search", "measured ms"} <= {*texts(parsed, "th")}
 

@@ -38,5 +38,19 @@ def test_the_anchor_of_a_detection():
         "detection_classes": np.float32([[2, 1, 2, 0]]),
         "detection_scores": np.float32([[0.9, 0.9, 0.4, 0]]),
     }
-    indices = detector_outputs._anchor_indices(found, tf.constant(boxes[None]), scores[None])
+    shared = tf.constant(boxes[None, :, None])
+    indices = detector_outputs._anchor_indices(found, shared, scores[None])
     assert indices.numpy().tolist()[0][:3] == [0, 2, 2]
+
+
+def test_the_region_of_a_detection_whose_classes_have_boxes_of_their_own():
+    # Two regions, each with a box for either class; the same scores, so that boxes alone tell.
+    boxes = np.float32([[[0, 0, 0.5, 0.5], [0, 0, 0.6, 0.6]], [[0, 0, 0.6, 0.6], [0, 0, 0.7, 0.7]]])
+    scores = np.float32([[0, 0.8, 0.8], [0, 0.8, 0.8]])
+    found = {
+        "detection_boxes": np.float32([boxes[1, 0], boxes[0, 1], boxes[1, 1]])[None],
+        "detection_classes": np.float32([[1, 2, 2]]),
+        "detection_scores": np.float32([[0.8, 0.8, 0.8]]),
+    }
+    indices = detector_outputs._anchor_indices(found, tf.constant(boxes[None]), scores[None])
+    assert indices.numpy().tolist() == [[1, 0, 1]]

@@ -1,6 +1,7 @@
 """Where the search's latencies come from."""
 
 import logging
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,8 @@ from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import Kernel
-from mnasdet.protos import search_pb2
-from mnasdet.search import latency
+from mnasdet.protos import pipeline_pb2, search_pb2
+from mnasdet.search import latency, meters
 from mnasdet.tflite.devices.device import DeviceSpec
 from mnasdet.tflite.latency.latency_table import LatencyTable
 from mnasdet.tflite.latency.layers import layers
@@ -86,6 +87,61 @@ def test_whole_networks_are_measured_on_a_phone(phone, stand_in, caplog):
     assert list(phone.tmp.iterdir()) == []
 
 
+def test_detection_is_timed_once_for_each_network(monkeypatch, caplog):
+    """What a search records of it: the median, and the spread of the executions."""
+    asked = []
+
+    class Timer:
+        def __init__(self, spec):
+            assert (spec.options.num_threads, spec.options.num_runs) == (2, 7)
+
+        @contextmanager
+        def held(self):
+            yield self.benchmark
+
+        def benchmark(self, blueprint):
+            asked.append(blueprint)
+            return {"median_ms": 8.0 * blueprint, "iqr_ms": 0.5, "noisy": blueprint > 1}
+
+    monkeypatch.setattr(meters, "PredictTimer", Timer)
+    one, other = (
+        SimpleNamespace(blueprint=number, key=f"key {number}", network=None) for number in (1, 2)
+    )
+    predict = {"num_threads": 2, "num_runs": 7}
+    source = latency.from_config(search_pb2.LatencyConfig(predict=predict))
+    assert source.unit == "ms"
+    assert source.figures(one) == {}
+    assert source.has_to_measure([one])
+    with caplog.at_level(logging.WARNING):
+        assert source.costs([one, other, one]) == [8.0, 16.0, 8.0]
+    assert caplog.text.count("are noisy") == 1
+    assert not source.has_to_measure([one, other])
+    assert source.costs([other]) == [16.0]
+    assert asked == [1, 2]
+    assert source.figures(one) == {"latency_iqr_ms": 0.5}
+
+
+def test_what_measures_the_networks_of_a_frontier():
+    pipeline = pipeline_pb2.TrainEvalPipelineConfig()
+    pipeline.model.ssd.SetInParent()
+    source = pipeline.search_config.latency
+    source.multiply_adds.SetInParent()
+    assert isinstance(latency.meter(pipeline), meters.TfliteMeter)
+    source.predict.SetInParent()
+    assert isinstance(latency.meter(pipeline), meters.PredictMeter)
+    # Two-stage detectors have no TFLite file.
+    source.multiply_adds.SetInParent()
+    pipeline.model.faster_rcnn.SetInParent()
+    assert isinstance(latency.meter(pipeline), meters.PredictMeter)
+
+
+def test_the_machine_that_times_detection_is_known():
+    found = latency.identity(search_pb2.LatencyConfig(predict={"num_threads": 3}))
+    assert found["device"] == "host"
+    assert found["num_threads"] == 3
+    assert found["runtime"].startswith("tensorflow 2")
+
+
 def test_noisy_networks_are_told_of(phone, tmp_path, caplog):
     """A binary whose executions take 1, 2, 3 ... ms."""
     binary, count = tmp_path / "benchmark_model", tmp_path / "count"
@@ -107,6 +163,7 @@ def test_noisy_networks_are_told_of(phone, tmp_path, caplog):
         ({}, ("host", [], "", 1, "", None)),
         ({"latency_table": {"num_threads": 2}}, ("host", [], "", 2, "", None)),
         ({"multiply_adds": {}}, ("host", [], "", 1, "", None)),
+        ({"predict": {"num_threads": 2}}, ("host", [], "", 2, "", None)),
         (
             {"host": {"num_threads": 2, "taskset": "3", "benchmark_binary": "b"}},
             ("host", [], "b", 2, "3", None),
@@ -133,6 +190,7 @@ def test_the_device_that_whole_networks_are_measured_on(config, expected):
 def test_units():
     assert latency.unit(search_pb2.LatencyConfig()) == "ms"
     assert latency.unit(search_pb2.LatencyConfig(host={})) == "ms"
+    assert latency.unit(search_pb2.LatencyConfig(predict={})) == "ms"
     assert latency.unit(search_pb2.LatencyConfig(multiply_adds={})) == "G multiply-adds"
 
 

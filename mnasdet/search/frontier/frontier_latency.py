@@ -11,11 +11,6 @@ from mnasdet.protos import pipeline_pb2
 from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.trials.trial_store import Trial
-from mnasdet.tflite.devices.factory import opened
-from mnasdet.tflite.latency.network_latency import network_latency
-
-# Turns of every network, with the others' in between: a machine's restless second must not decide.
-_TURNS = 5
 
 
 def measure(
@@ -23,7 +18,7 @@ def measure(
     members: Sequence[Trial],
     known: Mapping[int, float],
 ) -> dict[int, float]:
-    """Measures whole networks as float32 TFLite files.
+    """Measures whole networks in turns, as `latency.meter` does.
 
     It does so on the device that the search measures on, or else on this machine.
 
@@ -31,18 +26,21 @@ def measure(
       known: what was measured already.
 
     Returns:
-      Milliseconds by trial number: of the fastest of five turns.
+      Milliseconds by trial number: of the fastest turn.
     """
     measured = dict(known)
     new = [trial for trial in members if trial.number not in known]
     if not new:
         return measured
-    networks = [
-        (trial.number, candidate(pipeline, from_trial(trial.architecture)).network) for trial in new
+    candidates = [
+        (trial.number, candidate(pipeline, from_trial(trial.architecture))) for trial in new
     ]
-    with opened(latency.device_spec(pipeline.search_config.latency)) as device:
-        for number, network in tqdm(networks * _TURNS, desc="measuring the frontier", unit="turn"):
-            turn_ms = network_latency(network, device).latency_ms
+    meter = latency.meter(pipeline)
+    # Every network in turn: a machine's restless second must not decide.
+    turns = candidates * meter.turns
+    with meter.opened() as turn:
+        for number, network in tqdm(turns, desc="measuring the frontier", unit="turn"):
+            turn_ms = turn(network).latency_ms
             # The fastest turn: whatever else the machine does only adds to a latency.
             measured[number] = min(turn_ms, measured.get(number, turn_ms))
     return measured

@@ -44,12 +44,12 @@ def run(
     """
     try:
         content = read_graph(graph)
-        _forget_peak_memory()
-        process_memory_mb = _peak_memory_mb()
+        forget_peak_memory()
+        process_memory_mb = peak_memory_mb()
         start = time.perf_counter()
         interpreter = load(content, num_threads, graph)
         init_ms = 1e3 * (time.perf_counter() - start)
-        loaded_mb = _peak_memory_mb()
+        loaded_mb = peak_memory_mb()
     except UserError as error:
         return {"error": str(error)}
     rng = np.random.default_rng(0)
@@ -81,17 +81,17 @@ def run(
         "runs_ms": runs_ms,
         "process_memory_mb": process_memory_mb,
         "loaded_mb": loaded_mb,
-        "peak_mb": _peak_memory_mb(),
+        "peak_mb": peak_memory_mb(),
     }
 
 
-def _forget_peak_memory() -> None:
+def forget_peak_memory() -> None:
     """Makes the peak start from here: it is that of this graph, not of those before. Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Returns the peak resident memory. Linux lets `getrusage` start from the parent's."""
     status = Path("/proc/self/status")
     if status.exists():

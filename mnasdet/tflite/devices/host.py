@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -17,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from mnasdet import cores
-from mnasdet.errors import ConfigError, UserError
+from mnasdet.errors import ConfigError
 from mnasdet.tflite.devices import locks
 from mnasdet.tflite.devices.device import DeviceSpec, timed
+from mnasdet.tflite.devices.job_process import JobProcess
 from mnasdet.tflite.devices.provenance import host_condition, of_host
 
 # The most runs, and seconds, of a graph in a quick measurement.
@@ -64,7 +59,7 @@ class Host:
         options = self._spec.options
 
         def execute() -> dict[str, Any]:
-            return _figures(self._run(graph, options.num_runs, options.warmup_runs))
+            return figures(self._run(graph, options.num_runs, options.warmup_runs))
 
         return timed(self, self._spec, graph, host_condition, execute)
 
@@ -95,8 +90,12 @@ class Host:
         )
 
 
-def _figures(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns the worker's result with the keys of `benchmark_model.read`."""
+def figures(result: dict[str, Any]) -> dict[str, Any]:
+    """Returns the result of a worker with the keys of `benchmark_model.read`.
+
+    Args:
+      result: of `benchmark_worker.run`.
+    """
     runs = np.asarray(result["runs_ms"])
     warmup = result["warmup_runs_ms"]
     p5, p10, median, p90, p95 = (float(p) for p in np.percentile(runs, [5, 10, 50, 90, 95]))
@@ -132,27 +131,16 @@ class Worker:
 
         "3" stands for the first two; empty for all.
         """
-        self._cores = masked_cores(taskset)
+        self.process = JobProcess(
+            "mnasdet.tflite.devices.benchmark_worker", pinned=masked_cores(taskset)
+        )
 
     def __enter__(self) -> Worker:
-        # A file, as nobody reads a pipe while the worker runs: full, it would block the worker.
-        self._stderr = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mnasdet.tflite.devices.benchmark_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-        )
-        if self._cores:
-            # Ahead of the first job: the runtime makes its threads then, and they inherit the
-            # cores.
-            cores.pin(self._process.pid, self._cores)
+        self.process.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._stderr.close()
+        self.process.__exit__(*exception)
 
     def run(
         self,
@@ -174,42 +162,7 @@ class Worker:
             "max_seconds": max_seconds,
             "evict_cache": evict_cache,
         }
-        assert self._process.stdin
-        assert self._process.stdout
-        timed_out = threading.Event()
-
-        def stop() -> None:
-            timed_out.set()
-            self._process.kill()
-
-        # readline() has no timeout; a killed worker closes the pipe and ends it.
-        timer = threading.Timer(timeout_seconds, stop)
-        timer.start()
-        try:
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        finally:
-            timer.cancel()
-        if timed_out.is_set():
-            raise UserError(f"{graph}: no result within {timeout_seconds:g} s; the benchmark hangs")
-        if not answer:
-            raise UserError(f"{graph}: the benchmark's process died: {self._death()}")
-        result = json.loads(answer)
-        if "error" in result:
-            raise UserError(result["error"])
-        return result
-
-    def _death(self) -> str:
-        status = self._process.wait()
-        if status < 0:
-            name = signal.Signals(-status).name
-            return f"{name} (out of memory?)" if name == "SIGKILL" else name
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"status {status}"
+        return self.process.run(job, os.fspath(graph), timeout_seconds)
 
 
 def masked_cores(taskset: str) -> set[int]:

@@ -8,6 +8,7 @@ from google.protobuf import text_format
 
 from mnasdet import config
 from mnasdet.protos import pipeline_pb2
+from mnasdet.search import meters
 from mnasdet.search.frontier import frontier_latency
 from mnasdet.search.trials.trial_store import Trial
 
@@ -54,7 +55,7 @@ def order(monkeypatch):
     def opened(spec):
         yield Clock()
 
-    monkeypatch.setattr(frontier_latency, "opened", opened)
+    monkeypatch.setattr(meters, "opened", opened)
     return order
 
 

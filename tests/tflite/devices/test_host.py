@@ -82,7 +82,7 @@ def test_hanging_worker_is_an_error(graph_path):
 def test_killed_worker_is_an_error(graph_path):
     with Worker() as worker:
         arguments = {"num_threads": 1, "num_runs": 10**9, "warmup_runs": 0, "timeout_seconds": 60}
-        threading.Timer(1, os.kill, (worker._process.pid, signal.SIGKILL)).start()
+        threading.Timer(1, os.kill, (worker.process.pid, signal.SIGKILL)).start()
         with pytest.raises(UserError, match=r"the benchmark's process died: SIGKILL \(out of mem"):
             worker.run(graph_path, **arguments)
 
@@ -91,7 +91,7 @@ def test_killed_worker_is_an_error(graph_path):
 def test_taskset_pins_the_worker():
     core = min(os.sched_getaffinity(0))
     with Worker(f"{1 << core:x}") as worker:
-        assert os.sched_getaffinity(worker._process.pid) == {core}
+        assert os.sched_getaffinity(worker.process.pid) == {core}
 
 
 @pytest.mark.parametrize("mask", ["0", "0,1", "xyz", f"{1 << 5000:x}"])
