@@ -15,8 +15,8 @@ COARSEST = 5
 # The level of SSD's first feature; every further one is a level coarser.
 _SSD_LEVEL = 4
 
-# The level that proposes regions where there is no pyramid, and the last stage of the backbone judges
-# them (He et al., "Deep Residual Learning", 2016, appendix A).
+# The level that proposes regions where there is no pyramid, and the last stage of the backbone
+# judges them (He et al., "Deep Residual Learning", 2016, appendix A).
 _REGION_LEVEL = 4
 
 # No image is so large that a coarser level makes sense.

@@ -102,19 +102,13 @@ class GuidedProposals:
         return of_places.reshape(len(self.squares), -1, 4).swapaxes(0, 1)
 
     def _grid(self, aspect_ratios: Sequence[float], scales_per_octave: int) -> np.ndarray:
-        # Level by level: those of a pyramid need not be neighbours.
-        return np.concatenate(
-            [
-                anchors.multiscale_anchors(
-                    self.image_size,
-                    [size],
-                    min_level=level,
-                    anchor_scale=self.anchor_scale,
-                    aspect_ratios=aspect_ratios,
-                    scales_per_octave=scales_per_octave,
-                )
-                for level, size in zip(self.levels, self.feature_sizes, strict=True)
-            ]
+        return anchors.multiscale_anchors(
+            self.image_size,
+            self.feature_sizes,
+            levels=self.levels,
+            anchor_scale=self.anchor_scale,
+            aspect_ratios=aspect_ratios,
+            scales_per_octave=scales_per_octave,
         )
 
     def targets(self, boxes: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -202,10 +202,10 @@ def _deformable_conv2d(node: Node, **common: Any) -> layers.Layer:
         filters,
         size,
         attrs["deformable_groups"],
-        kernel_initializer=_initializer(
+        kernel_initializer=keras_initializer(
             attrs["initializer"], size, node.inputs[0].channels, filters
         ),
-        kernel_regularizer=_regularizer(attrs["l2"]),
+        kernel_regularizer=keras_regularizer(attrs["l2"]),
         **common,
     )
 
