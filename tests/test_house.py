@@ -190,7 +190,7 @@ def test_a_search_whose_children_train_elsewhere_needs_no_tensorflow():
             {
                 "mnasdet/backbones/amoebanet.py",
                 "mnasdet/backbones/factory.py",
-                "mnasdet/config_checks/architecture.py",
+                "mnasdet/config_checks/backbones.py",
                 "mnasdet/architecture_string/kinds.py",
                 "mnasdet/keras/backbones.py",
                 "mnasdet/keras/factory.py",

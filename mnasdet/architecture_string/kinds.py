@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from mnasdet.architecture_string.base_code import read_base_code, write_base_code
+from mnasdet.architecture_string.chosen_layers import (
+    LAYER_START,
+    PYRAMID_START,
+    read_backbone,
+    read_pyramid,
+    write_backbone,
+    write_pyramid,
+)
 from mnasdet.architecture_string.grammar import Blocks, Kind, options
 from mnasdet.architecture_string.mnasnet_layers import read_mnasnet, write_mnasnet
 from mnasdet.architecture_string.pyramid_blocks import (
@@ -97,6 +105,11 @@ KINDS = {
         (),
         blocks=Blocks("", write_base_code, read_base_code),
     ),
+    "operations": Kind(
+        "backbone.operation_layers",
+        options("s=stem_channels! l=last_channels"),
+        blocks=Blocks(LAYER_START, write_backbone, read_backbone),
+    ),
     "mnasfpn": Kind(
         "feature_pyramid.mnasfpn",
         options(
@@ -122,6 +135,12 @@ KINDS = {
         "feature_pyramid.nas_fpn",
         options(f"c=channels! r=repeats! {_LEVELS}", sep=("separable", True)),
         blocks=Blocks(r"L\d", write_nas_fpn, read_nas_fpn),
+        anchors=_octaves(4.0),
+    ),
+    "hit": Kind(
+        "feature_pyramid.hit",
+        options(f"c=channels! {_LEVELS}"),
+        blocks=Blocks(PYRAMID_START, write_pyramid, read_pyramid),
         anchors=_octaves(4.0),
     ),
     "ssd_layers": Kind(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from mnasdet.architecture_string import chosen_layers
 from mnasdet.architecture_string.grammar import Kind, Piece, options
 from mnasdet.architecture_string.words import parse, read_kind, read_options, write_options
 from mnasdet.protos import architecture_pb2
@@ -22,7 +25,10 @@ _HEAD_PARTS = {
     "last": Kind("last_backbone_stage", options("s=stride")),
     "stage": Kind("stage", options("i=iou_threshold! s=box_scales w=loss_weight")),
 }
-PROPOSAL_START, HEAD_START = "ga(?:_|$)", r"(?:align|fc|last|stage)(?:_|\.|$)"
+PROPOSAL_START, HEAD_START = (
+    "ga(?:_|$)",
+    (rf"(?:(?:align|fc|last|stage)(?:_|\.|$)|{chosen_layers.CHOSEN_HEAD_START})"),
+)
 
 
 def write_region_proposal(proto: architecture_pb2.RegionProposal) -> list[str]:
@@ -34,11 +40,17 @@ def read_region_proposal(proto: architecture_pb2.RegionProposal, piece: Piece) -
 
 
 def write_region_head(proto: architecture_pb2.RegionHead) -> list[str]:
-    return _write(proto, _HEAD_PARTS)
+    words = _write(proto, _HEAD_PARTS)
+    if proto.HasField("chosen_layers"):
+        words += chosen_layers.write_head(proto.chosen_layers)
+    return words
 
 
 def read_region_head(proto: architecture_pb2.RegionHead, piece: Piece) -> None:
-    _read(proto, piece, _HEAD_PARTS)
+    if re.match(chosen_layers.CHOSEN_HEAD_START, piece[0]):
+        chosen_layers.read_head(proto.chosen_layers, piece)
+    else:
+        _read(proto, piece, _HEAD_PARTS)
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mnasdet.architectures import num_anchors
-from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
+from mnasdet.config_checks.layers import MAX_IMAGE_SIZE
 from mnasdet.config_checks.section import Section
 from mnasdet.protos import architecture_pb2
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from mnasdet.config_checks.section import Section
+from mnasdet.errors import ConfigError, nearest
+from mnasdet.operation_names import POOL, parse
 
 # Upper bounds. Each is several times what any published network has, so none is in the way.
 MAX_CHANNELS = 8192  # The widest published layer here has 2048 (ResNet).
 MAX_KERNEL_SIZE = 31  # MnasNet has 5; 31 is the largest in the literature (RepLKNet).
+MAX_IMAGE_SIZE = 8192  # EfficientDet-D7 takes 1536 pixels.
 MAX_PREDICTOR_LAYERS = 64  # RetinaNet has 4.
+MAX_EXPANSION = 64  # MnasNet has 6.
+MAX_REPEATS = 64  # NAS-FPN stacks 7, SpineNet and ResNet-152 repeat a block 36 times.
+MAX_DEPTH_MULTIPLIER = 16
+_MAX_DILATION = 16  # Hit-Detector has 3.
+MAX_PARTS = 256  # Blocks that are listed one by one; MobileNetV2 has 17.
 
 
 def check_kernel_size(section: Section) -> None:
@@ -66,3 +74,34 @@ def check_hyperparams(hyperparams: Section) -> None:
         "standardize_weights",
         "batch_norm, sync_batch_norm or group_norm is needed beside it",
     )
+
+
+def parts_of(section: Section, name: str) -> list[Section]:
+    """Returns the parts that a repeated field lists, as many as a network can have."""
+    parts = section.children(name)
+    if len(parts) > MAX_PARTS:
+        section.report(name, f"is there {len(parts)} times; at most {MAX_PARTS} are allowed")
+    return parts[:MAX_PARTS]
+
+
+def check_operations(layer: Section) -> None:
+    """Checks the operations that a `ChosenLayer` lists."""
+    ops = list(layer.message.op)
+    if not ops:
+        layer.report("op", f"is empty; {nearest('', map(str, POOL))}")
+    if len(set(ops)) < len(ops):
+        layer.report("op", f"is {ops}; each operation at most once")
+    for text in dict.fromkeys(ops):
+        try:
+            operation = parse(text)
+        except ConfigError as error:
+            layer.report("op", f"is {text}: {error}")
+            continue
+        if operation.kernel_size % 2 == 0 or operation.kernel_size > MAX_KERNEL_SIZE:
+            layer.report(
+                "op", f"is {text}; kernels of odd sizes up to {MAX_KERNEL_SIZE} are allowed"
+            )
+        if not 1 <= operation.expansion <= MAX_EXPANSION:
+            layer.report("op", f"is {text}; expansions from 1 to {MAX_EXPANSION} are allowed")
+        if not 1 <= operation.dilation <= _MAX_DILATION:
+            layer.report("op", f"is {text}; dilations from 1 to {_MAX_DILATION} are allowed")

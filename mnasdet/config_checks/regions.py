@@ -10,6 +10,8 @@ from mnasdet.config_checks.layers import (
     check_hyperparams,
     check_hyperparams_of,
     check_kernel_size,
+    check_operations,
+    parts_of,
 )
 from mnasdet.config_checks.section import Section
 
@@ -53,6 +55,12 @@ def check_regions(root: Section) -> None:
         if layers.message.DESCRIPTOR.name == "FullyConnectedLayers":
             layers.counts(MAX_PREDICTOR_LAYERS, "num_layers", minimum=0)
             layers.counts(MAX_CHANNELS, "channels")
+        elif layers.message.DESCRIPTOR.name == "ChosenLayers":
+            layers.counts(MAX_CHANNELS, "fc_channels")
+            for layer in parts_of(layers, "layer"):
+                check_operations(layer)
+                layer.counts(MAX_CHANNELS, "channels")
+                layer.within("stride", 1, 2)
         else:
             _check_last_stage(root, layers)
     dropout = head.message.dropout

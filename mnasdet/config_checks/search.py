@@ -7,10 +7,15 @@ import re
 
 from mnasdet import search_stages
 from mnasdet.base_codes import NUM_STAGES
-from mnasdet.config_checks.architecture import MAX_DEPTH_MULTIPLIER, MAX_IMAGE_SIZE, MAX_REPEATS
 from mnasdet.config_checks.compression import check_training_compression
 from mnasdet.config_checks.files import check_exists
-from mnasdet.config_checks.layers import MAX_CHANNELS, MAX_KERNEL_SIZE
+from mnasdet.config_checks.layers import (
+    MAX_CHANNELS,
+    MAX_DEPTH_MULTIPLIER,
+    MAX_IMAGE_SIZE,
+    MAX_KERNEL_SIZE,
+    MAX_REPEATS,
+)
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.training import check_train
 

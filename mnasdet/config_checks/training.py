@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from mnasdet.config_checks.architecture import MAX_IMAGE_SIZE
 from mnasdet.config_checks.files import check_exists
+from mnasdet.config_checks.layers import MAX_IMAGE_SIZE
 from mnasdet.config_checks.section import Section
 from mnasdet.errors import nearest
 from mnasdet.protos import optimizer_pb2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from mnasdet.backbones import resnet
+from mnasdet.networks import operations
 from mnasdet.networks.blocks import conv_bn
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.hyperparams import Hyperparams, Initializer, Kernel, configured
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
+from mnasdet.operation_names import parse
 from mnasdet.protos import architecture_pb2
 
 BOX_CODE_SIZE = 4
@@ -100,6 +102,19 @@ def from_proto(
             hyperparams=configured(architecture.backbone),
         )
         x = b.global_avg_pool(x, name="mean")
+    elif proto.HasField("chosen_layers"):
+        for number, layer in enumerate(proto.chosen_layers.layer, start=1):
+            with b.scope(f"chosen_{number}"):
+                ops = [parse(op) for op in layer.op]
+                own = stated or operations.RELEASED
+                x = operations.chosen(b, x, ops, layer.channels, own, strides=layer.stride)
+        x = fully_connected(
+            b,
+            x,
+            num_layers=1,
+            channels=proto.chosen_layers.fc_channels,
+            hyperparams=stated.unnormalized if stated else DEFAULT,
+        )
     else:
         layers = proto.fully_connected
         x = fully_connected(

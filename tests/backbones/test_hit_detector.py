@@ -5,8 +5,11 @@ import random
 import pytest
 from google.protobuf import text_format
 
+from mnasdet import config, models
+from mnasdet.architecture_string.conversion import from_string, to_string
 from mnasdet.backbones.factory import backbone_features
 from mnasdet.config_checks.architecture import architecture_problems
+from mnasdet.errors import ConfigError
 from mnasdet.feature_pyramids.factory import pyramid_features
 from mnasdet.networks import choices
 from mnasdet.networks.builder import Builder
@@ -130,3 +133,32 @@ def test_problems_name_the_layer():
     assert "layer[3].op is ['ir_k3_e3', 'ir_k3_e3']; each operation at most once" in text
     assert "has stride 2 3 times; 4 times is needed" in text
     assert "hit.output is there 3 times; 4 are needed" in text
+
+
+def test_the_published_detector_has_the_papers_counts():
+    published = config.load_architecture("hit_detector")
+    sheet = cost_sheet(models.network_of(published, (800, 1200), 80))
+    # The paper's table 1 and the release, in millions; 268.2 G multiply-adds with 1000 proposals.
+    # Table 2 prints 272.3 B, which counts element-wise work as well.
+    counted = {part: cost.trainable_params / 1e6 for part, cost in sheet.parts.items()}
+    assert counted == {
+        "backbone": pytest.approx(13.882, rel=1e-3),
+        "feature_pyramid": pytest.approx(2.716, rel=1e-3),
+        "region_proposal": pytest.approx(0.594, rel=1e-3),
+        "region_head": pytest.approx(9.932, rel=1e-3),
+    }
+    assert sheet.total.trainable_params == pytest.approx(27.124e6, rel=1e-3)
+    assert sheet.total.multiply_adds == pytest.approx(268.2e9, rel=1e-2)
+
+
+@pytest.mark.parametrize("more", [[], ["sep_k3_d1", "conv_k5_d2"]])
+def test_the_string_of_a_detector_is_read_back(more):
+    published = config.load_architecture("hit_detector")
+    for layer in published.backbone.operation_layers.layer:
+        layer.op.extend(more)
+    again = from_string(to_string(published))
+    assert to_string(again) == to_string(published)
+    first, second = (models.network_of(each, (64, 64), 3) for each in (again, published))
+    assert first.key() == second.key()
+    with pytest.raises(ConfigError, match='no operation "ir_k3_e9x"'):
+        from_string("operations_s16_op_ir-k3-e9x_c48/hit_c256")
