@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mnasdet.backbones import resnet
 from mnasdet.networks import operations
-from mnasdet.networks.blocks import conv_bn
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.hyperparams import Hyperparams, Initializer, Kernel, configured
 from mnasdet.networks.hyperparams import from_proto as read_hyperparams
@@ -35,15 +34,15 @@ def fully_connected(
 ) -> Node:
     """Builds layers that each see all of a region: (1, 1, channels).
 
-    Lin et al., "Feature Pyramid Networks for Object Detection", 2017, section 5.2.
+    Lin et al., "Feature Pyramid Networks for Object Detection", 2017, section 5.2. Nothing is
+    normalised.
     """
     height, width, channels_in = x.shape
-    # A 1x1 convolution of one place has the weights and the multiply-adds of a dense layer, and the
-    # cost sheet and the latency tables know it already.
     x = b.reshape(x, (1, 1, height * width * channels_in), name="flat")
     for layer in range(1, num_layers + 1):
+        x = b.dense(x, channels, kernel=hyperparams.unnormalized.kernel, name=f"layer_{layer}/conv")
         activation = hyperparams.activation
-        x = conv_bn(b, x, channels, 1, hyperparams, activation=activation, name=f"layer_{layer}")
+        x = b.activation(x, activation, name=f"layer_{layer}/{activation}")
     return x
 
 
@@ -71,10 +70,8 @@ def predictions(
     """
     x = b.dropout(x, dropout, name="dropout")
     num_boxes = 1 if class_agnostic_boxes else num_classes
-    boxes = b.conv2d(
-        x, num_boxes * BOX_CODE_SIZE, 1, use_bias=True, kernel=box_kernel, name="box/conv"
-    )
-    logits = b.conv2d(x, num_classes + 1, 1, use_bias=True, kernel=class_kernel, name="class/conv")
+    boxes = b.dense(x, num_boxes * BOX_CODE_SIZE, kernel=box_kernel, name="box/conv")
+    logits = b.dense(x, num_classes + 1, kernel=class_kernel, name="class/conv")
     return (
         b.reshape(boxes, (num_boxes, BOX_CODE_SIZE), name="box_encodings"),
         b.reshape(logits, (num_classes + 1,), name="class_logits"),

@@ -107,6 +107,37 @@ class Builder:
             **_dilation_attrs(strides, dilation, name),
         )
 
+    def dense(
+        self,
+        x: Node,
+        units: int,
+        *,
+        use_bias: bool = True,
+        kernel: Kernel,
+        name: str,
+    ) -> Node:
+        """Adds a fully connected layer of one place, (1, 1, channels) to (1, 1, units).
+
+        It is a 1x1 convolution: its weights, its cost and whatever reads the graph are the same.
+        Only Keras computes it otherwise, for batches of a thousand regions.
+        """
+        if x.size != (1, 1):
+            raise ValueError(f"dense {name}: the size is {x.size}; only (1, 1) is allowed")
+        return self._layer(
+            "conv2d",
+            name,
+            (x,),
+            (1, 1, units),
+            filters=units,
+            kernel_size=1,
+            strides=1,
+            groups=1,
+            use_bias=use_bias,
+            bias=0.0,
+            **_kernel_attrs(kernel),
+            dense=True,
+        )
+
     def depthwise_conv2d(
         self,
         x: Node,

@@ -19,6 +19,7 @@ from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
 from mnasdet.networks.layers import (
     ACTIVATIONS,
+    DenseConv2D,
     DropBlock,
     Dropout,
     GroupNormalization,
@@ -160,6 +161,8 @@ def _quantized(
 def _conv2d(node: Node, **common: Any) -> layers.Layer:
     attrs = node.attrs
     kind = StandardizedConv2D if attrs.get("standardized") else layers.Conv2D
+    if attrs.get("dense"):
+        kind = DenseConv2D
     return kind(
         attrs["filters"],
         attrs["kernel_size"],

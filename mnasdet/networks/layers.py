@@ -216,6 +216,17 @@ class StandardizedConv2D(tf_keras.layers.Conv2D):
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
+class DenseConv2D(tf_keras.layers.Conv2D):
+    """A 1x1 convolution of a single pixel, as a product of matrices: TensorFlow's own convolution
+    takes fifty times as long for the gradients of 256 images with 12544 channels on a CPU."""
+
+    def convolution_op(self, inputs, kernel):
+        channels, units = kernel.shape[2:]
+        x = tf.matmul(tf.reshape(inputs, [-1, channels]), tf.reshape(kernel, [channels, units]))
+        return tf.reshape(x, [-1, 1, 1, units])
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
 class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
