@@ -22,6 +22,9 @@ def proto_of(name):
     elif name == "mnasnet":
         for stride in (1, 2, 2, 2, 2):
             backbone.block.add(stride=stride, channels=16)
+    elif name == "operation_layers":
+        for _ in range(4):
+            backbone.layer.add(op=["conv_k3"], stride=2, channels=16)
     return proto
 
 

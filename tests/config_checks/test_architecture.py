@@ -124,7 +124,7 @@ BAD = [
     (
         MNASFPN,
         lambda a: a.feature_pyramid.Clear(),
-        "feature_pyramid is empty; set mnasfpn or fpn or nas_fpn or ssd_layers",
+        "feature_pyramid is empty; set mnasfpn or fpn or nas_fpn or ssd_layers or hit",
     ),
     (
         MNASFPN,
@@ -461,10 +461,12 @@ def test_levels_of_a_pyramid_with_gaps_and_without_a_pyramid():
     two_stage_fpn("input_level: [3, 5] output_level: [3, 5, 7]")(architecture)
     assert list(levels(architecture)) == [3, 5, 7]
     assert architecture_problems(architecture) == []
-    # The backbone's last level predicts, or where regions are cropped from it the one before.
+    # The backbone's last level predicts, or with the last stage in the head the one before.
     architecture.ClearField("feature_pyramid")
     assert list(levels(architecture)) == [5]
-    architecture.region_head.SetInParent()
+    architecture.region_head.fully_connected.SetInParent()
+    assert list(levels(architecture)) == [5]
+    architecture.region_head.last_backbone_stage.SetInParent()
     assert list(levels(architecture)) == [4]
 
 

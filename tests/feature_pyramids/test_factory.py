@@ -20,12 +20,16 @@ def proto_of(name):
             pyramid.cell.add(input=[1, 2], level=level)
     elif name == "ssd_layers":
         pyramid.channels[:] = [512, 256, 256, 128]
+    elif name == "hit":
+        for layers in (pyramid.lateral, pyramid.output):
+            for _ in range(4):
+                layers.add(op=["sep_k3"])
     return proto
 
 
 @pytest.mark.parametrize(
     ("name", "repeats", "levels"),
-    [("mnasfpn", 4, 4), ("fpn", 1, 5), ("nas_fpn", 7, 5), ("ssd_layers", 1, 6)],
+    [("mnasfpn", 4, 4), ("fpn", 1, 5), ("nas_fpn", 7, 5), ("ssd_layers", 1, 6), ("hit", 1, 5)],
 )
 def test_every_pyramid_of_the_message_is_built_in_its_scope(name, repeats, levels):
     b = Builder()
@@ -38,7 +42,7 @@ def test_every_pyramid_of_the_message_is_built_in_its_scope(name, repeats, level
 
 
 def test_no_pyramid_of_the_message_is_left_out_above():
-    assert [field.name for field in FIELDS] == ["mnasfpn", "fpn", "nas_fpn", "ssd_layers"]
+    assert [field.name for field in FIELDS] == ["mnasfpn", "fpn", "nas_fpn", "ssd_layers", "hit"]
 
 
 def test_without_a_pyramid_the_backbone_s_last_level_is_the_feature():
