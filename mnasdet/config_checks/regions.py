@@ -50,11 +50,14 @@ def check_regions(root: Section) -> None:
     head = root.child("region_head")
     _check_align(head.child("region_align"))
     if layers := head.chosen("layers_oneof"):
-        if layers.message.DESCRIPTOR.name == "FullyConnectedLayers":
-            layers.counts(MAX_PREDICTOR_LAYERS, "num_layers", minimum=0)
-            layers.counts(MAX_CHANNELS, "channels")
-        else:
-            _check_last_stage(root, layers)
+        match layers.message.DESCRIPTOR.name:
+            case "FullyConnectedLayers":
+                layers.counts(MAX_PREDICTOR_LAYERS, "num_layers", minimum=0)
+                layers.counts(MAX_CHANNELS, "channels")
+            case "LastBackboneStage":
+                _check_last_stage(root, layers)
+            case "ChosenLayers":
+                layers.counts(MAX_CHANNELS, "fc_channels")
     dropout = head.message.dropout
     # dropout is the share that is dropped: at 1 the head would see nothing but zeros.
     head.require(0 <= dropout < 1, "dropout", "0 to less than 1 is allowed")
