@@ -158,6 +158,7 @@ def _region_proposal(settings: faster_rcnn_pb2.FasterRcnn) -> architecture_pb2.R
         kernel_size=settings.first_stage_box_predictor_kernel_size,
         objectness=architecture_pb2.RegionProposal.SOFTMAX,
         max_proposals=settings.first_stage_max_proposals,
+        level_predictions=has_pyramid(settings.feature_extractor),
     )
     proposal.conv_hyperparams.CopyFrom(settings.first_stage_box_predictor_conv_hyperparams)
     # The OD API's, whatever the config says.

@@ -34,7 +34,8 @@ RESNET = {50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
 PROPOSALS = 3 * 3 * 1024 * 512 + 512 + 512 * 12 * 6 + 12 * 6
 CLASSES = 2048 * 91 + 91
 PYRAMID = (256 + 512 + 1024 + 2048) * 256 + 4 * 256 + 4 * (9 * 256 * 256 + 2 * 256)
-PYRAMID_PROPOSALS = 9 * 256 * 512 + 512 + 512 * 6 * 6 + 6 * 6
+# The hidden convolution is the same on all five levels; each has predictions of its own.
+PYRAMID_PROPOSALS = 9 * 256 * 512 + 512 + 5 * (512 * 6 * 6 + 6 * 6)
 FULLY_CONNECTED = 7 * 7 * 256 * 1024 + 1024 + 1024 * 1024 + 1024
 PARAMS = {
     f"faster_rcnn_resnet{depth}{end}": resnet + on_top
