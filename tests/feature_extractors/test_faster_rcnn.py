@@ -102,7 +102,7 @@ def test_proposals_and_head_without_a_pyramid():
     # The config does not say it; the OD API has it.
     assert proposal.conv_hyperparams.activation == hyperparams_pb2.Hyperparams.RELU_6
     align = head.region_align
-    assert (align.size, align.sampling_ratio) == (14, 1)
+    assert (align.size, align.sampling_ratio, align.from_corner_to_corner) == (14, 1, True)
     assert (align.max_pool_size, align.max_pool_stride) == (2, 2)
     assert head.class_agnostic_boxes
     # keras.applications strides in its last stage for regions as well; slim's is built without.
@@ -184,7 +184,7 @@ def test_stages_and_guided_anchoring_beside_an_extractor():
     assert resolved.region_proposal.guided_anchoring.anchor_scale == 4
     assert [stage.loss_weight for stage in resolved.region_head.stage] == [1, 0.5]
     align = resolved.region_head.region_align
-    assert (align.size, align.sampling_ratio) == (7, 2)
+    assert (align.size, align.sampling_ratio, align.from_corner_to_corner) == (7, 2, False)
 
 
 # A fragment that spoils a config, and the one problem that it makes.
