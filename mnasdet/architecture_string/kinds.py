@@ -190,6 +190,7 @@ KINDS = {
         options(
             "c=channels! k=kernel_size n=max_proposals",
             softmax=("objectness", architecture_pb2.RegionProposal.SOFTMAX),
+            own=("level_predictions", True),
         ),
         blocks=Blocks(PROPOSAL_START, write_region_proposal, read_region_proposal),
     ),

@@ -19,7 +19,10 @@ _PROPOSAL_PARTS = {
 _HEAD_PARTS = {
     "align": Kind(
         "region_align",
-        options("b=size r=sampling_ratio p=max_pool_size ps=max_pool_stride f=finest_scale"),
+        options(
+            "b=size r=sampling_ratio p=max_pool_size ps=max_pool_stride f=finest_scale",
+            corners=("from_corner_to_corner", True),
+        ),
     ),
     "fc": Kind("fully_connected", options("n=num_layers! c=channels!")),
     "last": Kind("last_backbone_stage", options("s=stride")),

@@ -52,17 +52,18 @@ def check_regions(root: Section) -> None:
     head = root.child("region_head")
     _check_align(head.child("region_align"))
     if layers := head.chosen("layers_oneof"):
-        if layers.message.DESCRIPTOR.name == "FullyConnectedLayers":
-            layers.counts(MAX_PREDICTOR_LAYERS, "num_layers", minimum=0)
-            layers.counts(MAX_CHANNELS, "channels")
-        elif layers.message.DESCRIPTOR.name == "ChosenLayers":
-            layers.counts(MAX_CHANNELS, "fc_channels")
-            for layer in parts_of(layers, "layer"):
-                check_operations(layer)
-                layer.counts(MAX_CHANNELS, "channels")
-                layer.within("stride", 1, 2)
-        else:
-            _check_last_stage(root, layers)
+        match layers.message.DESCRIPTOR.name:
+            case "FullyConnectedLayers":
+                layers.counts(MAX_PREDICTOR_LAYERS, "num_layers", minimum=0)
+                layers.counts(MAX_CHANNELS, "channels")
+            case "LastBackboneStage":
+                _check_last_stage(root, layers)
+            case "ChosenLayers":
+                layers.counts(MAX_CHANNELS, "fc_channels")
+                for layer in parts_of(layers, "layer"):
+                    check_operations(layer)
+                    layer.counts(MAX_CHANNELS, "channels")
+                    layer.within("stride", 1, 2)
     dropout = head.message.dropout
     # dropout is the share that is dropped: at 1 the head would see nothing but zeros.
     head.require(0 <= dropout < 1, "dropout", "0 to less than 1 is allowed")

@@ -32,6 +32,8 @@ class RegionFeatures:
       max_pool_size, max_pool_stride: of a max pool over the bins, without padding.
       finest_scale: side in pixels of the smallest regions that are sampled at stride 4, but for
         those that are too small for it.
+      from_corner_to_corner: the outermost samples are at the region's corners, and the outermost
+        pixels' values at the image's edges, as TensorFlow's crop_and_resize has it.
     """
 
     image_size: tuple[int, int]
@@ -41,6 +43,7 @@ class RegionFeatures:
     max_pool_size: int = 1
     max_pool_stride: int = 1
     finest_scale: float = 56.0
+    from_corner_to_corner: bool = False
 
     def sheet(self, features: Mapping[int, tf.Tensor]) -> tf.Tensor:
         """Returns all levels side by side in one tensor, [batch, height, width, channels].
@@ -103,6 +106,14 @@ class RegionFeatures:
           [batch, regions, 4] (first y, first x, last y, last x) in pixels of the sheet.
         """
         index = self.levels_of(boxes)
+        if self.from_corner_to_corner:
+            last = [(h - 1, w - 1, h - 1, w - 1) for h, w in self.feature_sizes.values()]
+            # The first pixel is the second within the frame.
+            places = [(y + 1, x + 1, y + 1, x + 1) for y, x in self._places()]
+            last, places = (
+                tf.gather(tf.constant(values, tf.float32), index) for values in (last, places)
+            )
+            return boxes * last + places
         image = tf.constant([*self.image_size, *self.image_size], tf.float32)
         strides = tf.gather(tf.constant([2.0**level for level in self.feature_sizes]), index)
         in_pixels = boxes * image / strides[..., None]
@@ -193,4 +204,5 @@ def from_proto(
         max_pool_size=proto.max_pool_size,
         max_pool_stride=proto.max_pool_stride,
         finest_scale=proto.finest_scale,
+        from_corner_to_corner=proto.from_corner_to_corner,
     )

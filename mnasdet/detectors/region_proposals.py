@@ -34,6 +34,7 @@ class AnchorProposals:
 
     Attributes:
       anchors: [anchors, 4] (ymin, xmin, ymax, xmax), normalised, in the predictions' order.
+      is_counted: [anchors] bool: those that the losses may count.
       anchors_of_levels: how many each level has.
       assign: gives anchors their targets; there is one class.
       sample_size: the anchors of an image that the losses count.
@@ -43,6 +44,7 @@ class AnchorProposals:
     """
 
     anchors: np.ndarray
+    is_counted: np.ndarray
     anchors_of_levels: Sequence[int]
     assign: TargetAssigner
     sample_size: int
@@ -61,7 +63,7 @@ class AnchorProposals:
           IGNORED where fewer were drawn; rpn_box_targets [sample, 4], encoded.
         """
         classes, codes = self.assign(boxes, tf.ones(tf.shape(boxes)[:1], tf.int32))
-        classes = tf.ensure_shape(classes, [len(self.anchors)])
+        classes = tf.where(self.is_counted, classes, IGNORED)
         sample = sampling.balanced(
             classes,
             random_draws.uniform(tf.shape(classes)),
@@ -119,16 +121,21 @@ def two_logits(logits: tf.Tensor) -> tf.Tensor:
 def build(blueprint: Blueprint, network: TwoStageNetwork) -> AnchorProposals:
     """Returns the first stage of a blueprint."""
     settings: faster_rcnn_pb2.FasterRcnn = blueprint.settings
-    of_network = anchors.from_proto(
+    whole = anchors.from_proto(
         blueprint.architecture.anchor_generator,
         blueprint.image_size,
         network.feature_sizes,
         network.levels,
     )
+    # Those that cross the image's edge end there at inference, as in the OD API; in training as
+    # well, or they are left out (Ren et al., 2015, section 3.3).
+    of_network = np.clip(whole, 0.0, 1.0)
+    is_inside = np.all(whole == of_network, axis=-1)
     places = [height * width for height, width in network.feature_sizes]
     per_place = len(of_network) // sum(places)
     return AnchorProposals(
         anchors=of_network,
+        is_counted=is_inside | settings.clip_anchors_to_image,
         anchors_of_levels=[count * per_place for count in places],
         assign=TargetAssigner(of_network, MATCHED, UNMATCHED),
         sample_size=settings.first_stage_minibatch_size,

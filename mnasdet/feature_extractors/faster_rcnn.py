@@ -158,6 +158,7 @@ def _region_proposal(settings: faster_rcnn_pb2.FasterRcnn) -> architecture_pb2.R
         kernel_size=settings.first_stage_box_predictor_kernel_size,
         objectness=architecture_pb2.RegionProposal.SOFTMAX,
         max_proposals=settings.first_stage_max_proposals,
+        level_predictions=has_pyramid(settings.feature_extractor),
     )
     proposal.conv_hyperparams.CopyFrom(settings.first_stage_box_predictor_conv_hyperparams)
     # The OD API's, whatever the config says.
@@ -193,7 +194,9 @@ def _region_head(settings: faster_rcnn_pb2.FasterRcnn) -> architecture_pb2.Regio
 def _region_align(settings: faster_rcnn_pb2.FasterRcnn) -> architecture_pb2.RegionAlign:
     if settings.HasField("region_align"):
         return settings.region_align
-    align = architecture_pb2.RegionAlign(size=settings.initial_crop_size, sampling_ratio=1)
+    align = architecture_pb2.RegionAlign(
+        size=settings.initial_crop_size, sampling_ratio=1, from_corner_to_corner=True
+    )
     if settings.maxpool_kernel_size:
         align.max_pool_size = settings.maxpool_kernel_size
         align.max_pool_stride = settings.maxpool_stride

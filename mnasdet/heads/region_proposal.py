@@ -30,6 +30,7 @@ def region_proposal(
     channels: int = 256,
     kernel_size: int = 3,
     num_logits: int = 1,
+    level_predictions: bool = False,
     hyperparams: Hyperparams = DEFAULT,
 ) -> tuple[Node, Node]:
     """Predicts the boxes and the objectness of anchors on all levels, with one set of kernels.
@@ -38,6 +39,7 @@ def region_proposal(
       features: finest level first, all with the same channels.
       channels: of the convolution before the predictions.
       num_logits: of an anchor: 1, or 2 with the background's first.
+      level_predictions: every level has kernels of its own after that convolution.
 
     Returns:
       Box encodings (anchors, 4) and objectness logits (anchors, num_logits): levels in order,
@@ -51,7 +53,8 @@ def region_proposal(
             (boxes, BOX_CODE_SIZE, "box"),
             (objectness, num_logits, "objectness"),
         ):
-            maps = predicted(b, x, anchors_per_location * values, name, hyperparams)
+            kernel = f"{name}/feature_{level}" if level_predictions else name
+            maps = predicted(b, x, anchors_per_location * values, kernel, hyperparams)
             found.append(flat(b, maps, values, name, level))
     return b.concat(boxes, name="box_encodings"), b.concat(objectness, name="objectness")
 
@@ -120,6 +123,7 @@ def from_proto(
         channels=proto.channels,
         kernel_size=proto.kernel_size,
         num_logits=objectness_logits(proto),
+        level_predictions=proto.level_predictions,
         hyperparams=configured(proto),
     )
     return {BOX_ENCODINGS: boxes, OBJECTNESS: objectness}

@@ -98,6 +98,35 @@ def test_a_level_that_is_left_out_has_its_regions_on_the_next_coarser_one():
     np.testing.assert_allclose(found, expected(by_level, boxes, 4, 2), atol=1e-5)
 
 
+def cropped(by_level, box, size):
+    """TensorFlow's crop_and_resize: corners are samples, and the last pixels the image's edges."""
+    feature = by_level[level_of(box, sorted(by_level))].astype(float)
+    box, steps = box.astype(float), np.linspace(0, 1, size)
+    samples = feature
+    for axis, count in enumerate(feature.shape[:2]):
+        places = (box[axis] + steps * (box[axis + 2] - box[axis])) * (count - 1)
+        hats = np.maximum(1 - np.abs(places[:, None] - np.arange(count)), 0)
+        samples = np.moveaxis(np.tensordot(hats, samples, (1, axis)), 0, axis)
+    return samples
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_crops_from_corner_to_corner(jit_compile):
+    by_level, boxes = features(), regions()
+    of_regions = align(sampling_ratio=1, from_corner_to_corner=True)
+    found = called(of_regions, by_level, boxes, jit_compile).numpy()
+    for image in range(2):
+        of_image = {level: value[image] for level, value in by_level.items()}
+        for box, crop in zip(boxes[image], found[image], strict=True):
+            np.testing.assert_allclose(crop, cropped(of_image, box, 4), atol=1e-5)
+    # The same from TensorFlow's own operation, of a single feature.
+    one = align(levels=(4,), sampling_ratio=1, from_corner_to_corner=True)
+    own = tf.image.crop_and_resize(by_level[4][:1], boxes[0], [0] * len(boxes[0]), (4, 4))
+    np.testing.assert_allclose(
+        called(one, {4: by_level[4][:1]}, boxes[:1], jit_compile)[0], own, atol=1e-5
+    )
+
+
 def test_a_max_pool_over_the_bins():
     by_level, boxes = features(), regions()
     bins = expected(by_level, boxes, 4, 1)

@@ -34,7 +34,8 @@ RESNET = {50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
 PROPOSALS = 3 * 3 * 1024 * 512 + 512 + 512 * 12 * 6 + 12 * 6
 CLASSES = 2048 * 91 + 91
 PYRAMID = (256 + 512 + 1024 + 2048) * 256 + 4 * 256 + 4 * (9 * 256 * 256 + 2 * 256)
-PYRAMID_PROPOSALS = 9 * 256 * 512 + 512 + 512 * 6 * 6 + 6 * 6
+# The hidden convolution is the same on all five levels; each has predictions of its own.
+PYRAMID_PROPOSALS = 9 * 256 * 512 + 512 + 5 * (512 * 6 * 6 + 6 * 6)
 FULLY_CONNECTED = 7 * 7 * 256 * 1024 + 1024 + 1024 * 1024 + 1024
 PARAMS = {
     f"faster_rcnn_resnet{depth}{end}": resnet + on_top
@@ -101,7 +102,7 @@ def test_proposals_and_head_without_a_pyramid():
     # The config does not say it; the OD API has it.
     assert proposal.conv_hyperparams.activation == hyperparams_pb2.Hyperparams.RELU_6
     align = head.region_align
-    assert (align.size, align.sampling_ratio) == (14, 1)
+    assert (align.size, align.sampling_ratio, align.from_corner_to_corner) == (14, 1, True)
     assert (align.max_pool_size, align.max_pool_stride) == (2, 2)
     assert head.class_agnostic_boxes
     # keras.applications strides in its last stage for regions as well; slim's is built without.
@@ -183,7 +184,7 @@ def test_stages_and_guided_anchoring_beside_an_extractor():
     assert resolved.region_proposal.guided_anchoring.anchor_scale == 4
     assert [stage.loss_weight for stage in resolved.region_head.stage] == [1, 0.5]
     align = resolved.region_head.region_align
-    assert (align.size, align.sampling_ratio) == (7, 2)
+    assert (align.size, align.sampling_ratio, align.from_corner_to_corner) == (7, 2, False)
 
 
 # A fragment that spoils a config, and the one problem that it makes.

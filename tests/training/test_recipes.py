@@ -140,6 +140,8 @@ def shrink(pipeline):
     is_classifier = kind == "classification"
     size = resizer.center_crop_resizer if is_classifier else resizer.fixed_shape_resizer
     size.height = size.width = side
+    if kind == "faster_rcnn":
+        pipeline.model.faster_rcnn.second_stage_batch_size = 16
     pipeline.eval_config.batch_size = 1
     pipeline.eval_config.num_visualizations = 0
     if pipeline.HasField("graph_rewriter"):

@@ -86,6 +86,40 @@ def tf2(depth: int, classes: int, dropout: bool = False) -> foreign.Shapes:
     return shapes
 
 
+def tf2_fpn(depth: int, classes: int) -> foreign.Shapes:
+    """The variables of faster_rcnn_resnet50_fpn_keras and its like."""
+    proposing = "model/_feature_extractor_for_proposal_features"
+    shapes = foreign.tf2_resnet(f"{proposing}/layer_with_weights-0", depth)
+    pyramid = f"{proposing}/layer_with_weights-1"
+    heads = "model/_first_stage_box_predictor/_prediction_heads"
+    judging = "model/_feature_extractor_for_box_classifier_features"
+    predicting = "model/_mask_rcnn_box_predictor"
+    layers: dict[str, tuple[int, ...]] = {f"{pyramid}/top_layers/0": (1, 1, 2048, 256)}
+    norms = [f"{proposing}/layer_with_weights-3"]
+    convs = {f"{proposing}/layer_with_weights-2": (3, 3, 256, 256)}
+    # From coarse to fine.
+    for number, channels in enumerate((1024, 512, 256)):
+        layers[f"{pyramid}/residual_blocks/{number}/0"] = (1, 1, channels, 256)
+        convs[f"{pyramid}/conv_layers/{number}/0"] = (3, 3, 256, 256)
+        norms.append(f"{pyramid}/conv_layers/{number}/1")
+    layers["model/_first_stage_box_predictor_first_conv/layer_with_weights-0"] = (3, 3, 256, 512)
+    for level in range(5):
+        classifying = f"{heads}/class_predictions_with_background/{level}/_class_predictor_layers/0"
+        layers[f"{heads}/box_encodings/{level}/_box_encoder_layers/0"] = (1, 1, 512, 6 * 4)
+        layers[classifying] = (1, 1, 512, 6 * 2)
+    layers[f"{judging}/layer_with_weights-0"] = (7 * 7 * 256, 1024)
+    layers[f"{judging}/layer_with_weights-1"] = (1024, 1024)
+    layers[f"{predicting}/_box_prediction_head/_box_encoder_layers/1"] = (1024, 4 * classes)
+    layers[f"{predicting}/_class_prediction_head/_class_predictor_layers/1"] = (1024, classes + 1)
+    for name, kernel in layers.items():
+        shapes |= {f"{name}/kernel{VALUE}": kernel, f"{name}/bias{VALUE}": kernel[-1:]}
+    shapes |= {f"{name}/kernel{VALUE}": kernel for name, kernel in convs.items()}
+    for name in norms:
+        for variable in ("gamma", "beta", "moving_mean", "moving_variance"):
+            shapes[f"{name}/{variable}{VALUE}"] = (256,)
+    return shapes
+
+
 def transferred(ours: Target, theirs: foreign.Shapes, parts=()) -> Transfer:
     """Transfers from a checkpoint that is not written."""
 
@@ -118,6 +152,13 @@ def test_detectors_of_tf2_are_whole(depth, dropout):
     ours = detector(f"faster_rcnn_resnet{depth}_keras")
     found = transferred(ours, tf2(depth, CLASSES, dropout))
     assert_whole(found, ours)
+    assert not any("stride" in difference for difference in found.differences)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_detectors_of_tf2_with_a_pyramid_are_whole(depth):
+    found = transferred(detector(f"faster_rcnn_resnet{depth}_fpn_keras"), tf2_fpn(depth, CLASSES))
+    assert_whole(found, detector(f"faster_rcnn_resnet{depth}_fpn_keras"))
     assert not any("stride" in difference for difference in found.differences)
 
 
