@@ -44,3 +44,24 @@ def test_the_config_of_from_scratch_states_a_normalisation_in_every_part():
         hyperparams.group_norm.groups = 4
     # Every width is a multiple of the benchmark's groups, or this fails.
     assert network_of(architecture, (96, 96), 10).outputs
+
+
+def test_the_config_of_two_stages_on_few_pictures(tmp_path):
+    (tmp_path / "train.record").touch()
+    (tmp_path / "label_map.pbtxt").write_text(
+        "\n".join(f'item {{ id: {n} name: "class {n}" }}' for n in (1, 2, 3))
+    )
+    records = [str(tmp_path / "train.record")]
+    pipeline = config.load(
+        ROOT / "benchmarks" / "two_stage_small_data.config",
+        train_input=records,
+        eval_input=records,
+        label_map=str(tmp_path / "label_map.pbtxt"),
+    )
+    blueprint = config.resolve(pipeline)
+    assert blueprint.kind == "faster_rcnn"
+    graphs = network_of(blueprint.architecture, blueprint.image_size, 3).graphs
+    assert [(name, graph.times) for name, graph in graphs.items()] == [
+        ("features", 1),
+        ("region_head_1", 64),
+    ]
