@@ -28,6 +28,9 @@ def architectures(digits):
     space = search_pb2.SearchSpaceConfig()
     space.CopyFrom(digits.search_config.search_space)
     space.structure.necks[:] = ["P1,P3,P4"]
+    space.structure.heads[:] = ["retinanet", "2fc"]
+    space.structure.region_proposals[:] = ["none", "rpn"]
+    del space.structure.backbones[1:], space.inputs[1:]
     made = factory.from_config(space, config.resolve(digits).architecture)
     rng = np.random.default_rng(0)
     found = {}
