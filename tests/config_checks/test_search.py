@@ -98,6 +98,27 @@ BAD = [
         f"{SPACES}.joint.mnasnet.width_factors is [-1]; different positive values are allowed",
     ),
     (
+        nested(f"{SPACES}.base_code", "bases: [48, 48]"),
+        f"{SPACES}.base_code.bases is [48, 48]; different values of at least 1 are allowed",
+    ),
+    (
+        nested(f"{SPACES}.base_code", "max_blocks: [1, 2, 3, 0]"),
+        f"{SPACES}.base_code.max_blocks is [1, 2, 3, 0]; 4 values of 1 to 64 are allowed, one for "
+        "each of the strides 4, 8, 16 and 32",
+    ),
+    (
+        nested(f"{SPACES}.base_code", "min_doublings: 3 max_doublings: 2"),
+        f"{SPACES}.base_code.min_doublings is 3; at most max_doublings, 2, is allowed",
+    ),
+    (
+        nested(f"{SPACES}.structure", 'heads: ["retinanet", "retinanet"]'),
+        f"{SPACES}.structure.heads is [retinanet, retinanet]; different names are allowed",
+    ),
+    (
+        nested(f"{SPACES}.structure", 'heads: "retinanet" pyramid_channels: 0'),
+        f"{SPACES}.structure.pyramid_channels is 0; at least 1 is allowed",
+    ),
+    (
         "search_config { controller { ppo { clip_range: 0 } } }",
         "search_config.controller.ppo.clip_range is 0; more than 0 is allowed",
     ),

@@ -50,8 +50,16 @@ def test_an_unknown_space_is_one_line_with_the_known_ones():
     done = describe("--search_space=mnasfpm", status=1)
     start, *others = done.stderr.rstrip("\n").split(", ")
     assert start == "error: --search_space is 'mnasfpm'; use one of mnasfpn"
-    known = ["conn_search", "joint", "mnasnet", "nas_fpn", "nas_fpnlite_s", "no_expand"]
-    assert sorted(others) == known
+    assert sorted(others) == [
+        "base_code",
+        "conn_search",
+        "joint",
+        "mnasnet",
+        "nas_fpn",
+        "nas_fpnlite_s",
+        "no_expand",
+        "structure",
+    ]
     assert done.stdout == ""
     assert "--search_space is ''; use one of " in describe(status=1).stderr
 
@@ -65,6 +73,8 @@ def test_an_unknown_space_is_one_line_with_the_known_ones():
         ("nas_fpnlite_s", 36, "39158192264970240000"),
         ("mnasnet", 42, "554652776685109248"),
         ("joint", 96, "103506763458547573665914385324975365347312926720000"),
+        ("structure", 5, "10836"),
+        ("base_code", 23, "5017632849600"),
     ],
 )
 def test_every_space_has_a_usual_base(name, num_decisions, cardinality):
