@@ -16,6 +16,8 @@ def settings(search_config: search_pb2.SearchConfig) -> list[search_pb2.SearchCo
         return [first]
     second, own = _copy(first), search_config.second_stage
     second.num_trials = own.num_trials
+    # Networks of other spaces share no weights.
+    second.ClearField("one_shot")
     for name in _OWN:
         if own.HasField(name):
             getattr(second, name).CopyFrom(getattr(own, name))

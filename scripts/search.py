@@ -197,7 +197,8 @@ def search(pipeline, space, store, model_dir: Path):
             results.describe_more(model_dir, store, groups=list(stage.groups))
             picked = ", ".join(map(str, stage.groups))
             print(f"the second stage starts from trials {picked}", file=sys.stderr)
-        trials = run_stage(config, stage, first, store, executor, model_dir)
+        is_last = bool(stage.groups) or not pipeline.search_config.HasField("second_stage")
+        trials = run_stage(config, stage, first, store, executor, model_dir, is_last)
         compared = order.violations(stage.space, trials)
         if compared:
             violations.append(order.to_json(2 if stage.groups else 1, compared))
@@ -212,12 +213,13 @@ def search(pipeline, space, store, model_dir: Path):
     return trials
 
 
-def run_stage(pipeline, stage, first: int, store, executor, model_dir: Path):
+def run_stage(pipeline, stage, first: int, store, executor, model_dir: Path, is_last: bool = True):
     """Runs one stage of the search and returns its trials, finished.
 
     Args:
       pipeline: the config of this stage.
       first: the number of its first trial.
+      is_last: the winner's training follows, and is part of the time that is left.
     """
     from mnasdet.reporting.progress import TrialProgress, last_training
     from mnasdet.search import attempts, axes, latency, limits, reward
@@ -232,7 +234,7 @@ def run_stage(pipeline, stage, first: int, store, executor, model_dir: Path):
         summary_dir=model_dir / "tensorboard",
         axes=weighed,
         num_workers=num_workers(settings.executor),
-        last_training=last_training(pipeline),
+        last_training=last_training(pipeline) if is_last else 0.0,
     )
     numbers = range(first, first + settings.num_trials)
     for trial in store.trials():

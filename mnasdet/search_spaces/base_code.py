@@ -130,6 +130,7 @@ class BaseCodePart(Part):
             for counts in itertools.product(range(max_doublings + 1), repeat=NUM_STAGES)
             if sum(counts) in self._doublings and all(map(operator.le, counts, max_blocks))
         ]
+        self._most_doublings = [max(counts) for counts in zip(*self._distributions, strict=True)]
 
     def decisions(self, first: int) -> list[Decision]:
         decisions = []
@@ -222,8 +223,7 @@ class BaseCodePart(Part):
         for index, stage in enumerate(network.stages):
             values[f"{_name(index)}/blocks"] = len(stage)
             places = [p for p, digit in enumerate(stage, start=1) if digit == DOUBLES][::-1]
-            most = max(d[index] for d in self._distributions)
-            for number in range(1, most + 1):
+            for number in range(1, self._most_doublings[index] + 1):
                 place = places[number - 1] if number <= len(places) else 0
                 values[f"{_name(index)}/doubled_{number}"] = place
         return values
@@ -266,6 +266,7 @@ class BaseCodeSpace(ComposedSpace):
         own = parts[0]
         assert isinstance(own, BaseCodePart)
         self._own = own
+        self._networks: dict[Tokens, BaseCodeNetwork] = {}
         self._other = [
             index
             for index, decision in enumerate(self.decisions)
@@ -279,9 +280,13 @@ class BaseCodeSpace(ComposedSpace):
     def precedes(self, a: Sequence[int], b: Sequence[int]) -> bool:
         """Returns whether `a` is no deeper and no wider in any stage, as `no_larger` says."""
         others_agree = all(self._no_larger(i, a[i], b[i]) for i in self._other)
-        return others_agree and no_larger(
-            self._own.network(self._values(a)), self._own.network(self._values(b))
-        )
+        return others_agree and no_larger(self._network(tuple(a)), self._network(tuple(b)))
+
+    def _network(self, tokens: Tokens) -> BaseCodeNetwork:
+        # A search compares each of its trials with many candidates.
+        if tokens not in self._networks:
+            self._networks[tokens] = self._own.network(self._values(tokens))
+        return self._networks[tokens]
 
     def mutate(self, tokens: Sequence[int], rng: np.random.Generator) -> Tokens:
         """Takes one step of `BaseCodePart.steps`, or changes one other decision.

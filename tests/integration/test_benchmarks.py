@@ -1,12 +1,19 @@
 """The benchmarks that need no quiet machine, in small."""
 
+import csv
 import json
+import lzma
 import subprocess
 import sys
+
+import numpy as np
+import pytest
 
 from mnasdet import config
 from mnasdet.config_checks.architecture import stated_hyperparams
 from mnasdet.models import network_of
+from mnasdet.search.candidate import candidate
+from mnasdet.search_spaces import factory as search_spaces
 from tests.integration.commands import ROOT
 
 
@@ -65,3 +72,33 @@ def test_the_config_of_two_stages_on_few_pictures(tmp_path):
         ("features", 1),
         ("region_head_1", 64),
     ]
+
+
+def test_partial_order(tmp_path):
+    """A made-up table in which pruning is right: deeper and wider is better, and dearer."""
+    text = (ROOT / "benchmarks" / "base_code_children.config").read_text()
+    own_config = tmp_path / "small.config"
+    own_config.write_text(text.replace("max_blocks: [1, 2, 2, 1]", "max_blocks: [1, 1, 2, 1]"))
+    pipeline = config.load(own_config, readers=())
+    space = search_spaces.from_config(
+        pipeline.search_config.search_space, config.resolve(pipeline).architecture
+    )
+    rng = np.random.default_rng(0)
+    tokens = {space.sample(rng) for _ in range(1000)}
+    assert len(tokens) == space.cardinality()
+    rows = [["tokens", "state", "accuracy", "cost"]]
+    for one in sorted(tokens):
+        total = candidate(pipeline, space.decode(one)).sheet.total
+        # From some width on there is nothing more to gain.
+        accuracy = min(total.params, 100_000) / 1e5
+        rows.append([" ".join(map(str, one)), "complete", accuracy, total.multiply_adds / 1e9])
+    with lzma.open(tmp_path / "table.csv.xz", "wt") as file:
+        csv.writer(file).writerows(rows)
+    flags = [f"--table={tmp_path / 'table.csv.xz'}", f"--config={own_config}"]
+    result = run("partial_order", *flags, "--trusts=1", "--seeds=2", "--processes=1")
+    assert result["children"] == space.cardinality()
+    assert result["violations"]["accuracy"] == result["violations"]["cost"] == 0
+    found = result["trusts"]["1"]
+    assert found["hypervolume"]["median"] == pytest.approx(1)
+    assert found["evaluated_by_full_search"]["median"] == space.cardinality()
+    assert found["saved"]["median"] > 0.3

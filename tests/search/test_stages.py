@@ -286,6 +286,7 @@ def test_what_the_second_stage_leaves_out_is_as_in_the_first(pipeline):
     own.ClearField("search_space")
     own.ClearField("train_config")
     pipeline.search_config.limits.max_latency_ms = 3
+    pipeline.search_config.one_shot.SetInParent()
     first, later = stages.pipelines(pipeline)
     for one, trials in ((first, 10), (later, 9)):
         assert one.search_config.num_trials == trials
@@ -294,6 +295,9 @@ def test_what_the_second_stage_leaves_out_is_as_in_the_first(pipeline):
         assert one.search_config.search_space == pipeline.search_config.search_space
         assert one.search_config.limits.max_latency_ms == 3
     assert first.search_config.controller.HasField("random")
+    # The children of the second stage are trained one by one.
+    assert first.search_config.HasField("one_shot")
+    assert not later.search_config.HasField("one_shot")
     assert later.search_config.controller.HasField("partial_order")
     # A limit in billions of multiply-adds is none in ms.
     own.latency.host.SetInParent()
