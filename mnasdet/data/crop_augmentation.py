@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from mnasdet.data import undecoded
-from mnasdet.data.geometric_augmentation import Example, keep_boxes
+from mnasdet.data.geometric_augmentation import Example, has_boxes, keep_boxes
 from mnasdet.errors import ConfigError
 
 
@@ -160,10 +160,12 @@ def crop(
     A box is kept when at least `overlap_thresh` of its area is in the window, and a pixel.
     """
     image = example["image"]
+    window = undecoded.cut(image, begin, size)
+    if not has_boxes(example):
+        return {**example, "image": window}
     image_size = tf.cast(undecoded.size_of(image), tf.float32)
     pixels = example["boxes"] * tf.tile(image_size, [2]) - tf.cast(tf.tile(begin, [2]), tf.float32)
     moved = pixels / tf.cast(tf.tile(size, [2]), tf.float32)
-    window = undecoded.cut(image, begin, size)
     return keep_visible({**example, "image": window, "boxes": moved}, overlap_thresh)
 
 

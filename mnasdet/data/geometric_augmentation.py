@@ -109,6 +109,14 @@ def random_jitter_boxes(example: Example, seed: tf.Tensor, *, ratio: float) -> E
     return keep_boxes({**example, "boxes": boxes}, tf.reduce_all(boxes[:, :2] < boxes[:, 2:], 1))
 
 
+def has_boxes(example: Example) -> bool:
+    """Returns whether an example can have boxes; one of an image with a class never does.
+
+    Tens of small operations that move no box took a third of the time of an image of 40 pixels.
+    """
+    return example["boxes"].shape[0] != 0
+
+
 def keep_boxes(example: Example, mask: tf.Tensor) -> Example:
     """Drops the boxes, with what belongs to them, that are not in the mask, [N] bool."""
     kept = tf.reshape(tf.where(mask), [-1])

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from mnasdet.data.crop_augmentation import keep_visible
-from mnasdet.data.geometric_augmentation import Example
+from mnasdet.data.geometric_augmentation import Example, has_boxes
 
 # A movement of an image: for (x, y) of the result, about the centre, the place in the image, by the
 # rows of a matrix and a shift (y, x) in shares of the image's sides.
@@ -48,19 +48,25 @@ def rand_augment(
     for draws in tf.unstack(tf.random.stateless_uniform([num_layers, 2], seed)):
         index = tf.cast(tf.floor(draws[0] * len(OPERATIONS)), tf.int32)
         level = magnitude / MAX_MAGNITUDE * tf.where(draws[1] < 0.5, -1.0, 1.0)
-        image, boxes = example["image"], example["boxes"]
-        branches = [functools.partial(_changed, name, image, boxes, level) for name in OPERATIONS]
-        image, boxes = tf.switch_case(index, branches)
-        example = keep_visible({**example, "image": image, "boxes": boxes}, _OVERLAP_THRESH)
+        moved = ["image", "boxes"] if has_boxes(example) else ["image"]
+        branches = [
+            functools.partial(_changed, name, [example[key] for key in moved], level)
+            for name in OPERATIONS
+        ]
+        changed = zip(moved, tf.switch_case(index, branches), strict=True)
+        example = {**example, **dict(changed)}
+        if has_boxes(example):
+            example = keep_visible(example, _OVERLAP_THRESH)
     return example
 
 
-def _changed(
-    name: str, image: tf.Tensor, boxes: tf.Tensor, level: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Applies an operation to the image and, where it moves pixels, to the boxes."""
+def _changed(name: str, moved: Sequence[tf.Tensor], level: tf.Tensor) -> list[tf.Tensor]:
+    """Applies an operation to the image and, where it moves pixels, to the boxes after it."""
+    image, *boxes = moved
     changed = OPERATIONS[name](image, level)
-    return changed, _moved_boxes(boxes, image, _MOVES[name](level)) if name in _MOVES else boxes
+    if name in _MOVES:
+        boxes = [_moved_boxes(one, image, _MOVES[name](level)) for one in boxes]
+    return [changed, *boxes]
 
 
 def _identity(image: tf.Tensor, level: tf.Tensor) -> tf.Tensor:

@@ -170,3 +170,18 @@ _CROP = "max_area: 1 min_area: 1 min_aspect_ratio: 1 max_aspect_ratio: 1"
 def test_bad_steps(text, message):
     with pytest.raises(ConfigError, match=message):
         augmentation.augment(example(), [step(text)], tf.constant([0, 0]))
+
+
+@pytest.mark.parametrize(
+    "text", ["rand_augment {}", "random_crop_image { min_object_covered: 0 min_area: 0.5 }"]
+)
+def test_nothing_is_done_about_boxes_where_there_are_none(text):
+    none = {
+        "boxes": tf.zeros([0, 4]),
+        "classes": tf.zeros([0], tf.int32),
+        "is_crowd": tf.zeros([0], tf.bool),
+        "area": tf.zeros([0]),
+    }
+    result = augmentation.augment(example(**none), [step(text)], tf.constant([7, 5], tf.int64))
+    assert all(result[key] is none[key] for key in OF_BOXES)
+    np.testing.assert_array_equal(result["image"], augment([text], 5)["image"])
