@@ -56,9 +56,9 @@ _LEAST_OVERLAP = 0.3
 # positive, and of the region within which they are ignored.
 _CENTER, _IGNORED_REGION = 0.2, 0.5
 
-# Of the location loss.
+# Of the location loss: factor on negative places, and on the mean over all places.
 _NEGATIVE_WEIGHT = 0.1
-_PLACES_PER_NORMALIZER = 200
+_LOCATION_WEIGHT = 200.0
 
 # Where the shape loss goes over from a square to a line.
 _SHAPE_DELTA = 0.2
@@ -328,7 +328,8 @@ def location_loss(logits: tf.Tensor, targets: tf.Tensor) -> Loss:
     positive = tf.cast(targets > BACKGROUND, tf.float32)
     weights = tf.where(targets == BACKGROUND, _NEGATIVE_WEIGHT, positive)
     total = tf.reduce_sum(losses.sigmoid_focal_loss(logits, positive[..., None]) * weights)
-    return Loss(total, tf.cast(tf.size(targets), tf.float32) / _PLACES_PER_NORMALIZER)
+    # A part of the places would be no normalizer: in a small image it is below 1.
+    return Loss(_LOCATION_WEIGHT * total, tf.cast(tf.size(targets), tf.float32))
 
 
 def shape_loss(shapes: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
