@@ -25,7 +25,7 @@ SIZE, WIDTHS = (80, 48), (8, 12)
 # second a width of which the backbone's first feature has as many channels: a residual.
 CELLS = (
     """
-    min_level: 3 max_level: 5 channels: 16 repeats: 2 size_dependent_ordering: {}
+    min_level: 3 max_level: 5 channels: 16 repeats: {} size_dependent_ordering: {}
     block {{ input: 0 input: 2 level: 5 expanded_channels: 24 kernel_size: 3 }}
     block {{ input: 0 input: 1 level: 4 expanded_channels: 16 kernel_size: 5
       merge: SQUEEZE_EXCITE }}
@@ -46,15 +46,15 @@ CELLS = (
 )
 
 
-def architectures(size_dependent_ordering):
+def architectures(size_dependent_ordering, repeats):
     ordering = str(size_dependent_ordering).lower()
     return [
         architecture_pb2.Architecture(
             feature_pyramid=architecture_pb2.FeaturePyramid(
-                mnasfpn=text_format.Parse(cell.format(ordering), architecture_pb2.MnasFpn())
+                mnasfpn=text_format.Parse(cell.format(*numbers), architecture_pb2.MnasFpn())
             )
         )
-        for cell in CELLS
+        for cell, numbers in zip(CELLS, ((repeats, ordering), (ordering,)), strict=True)
     ]
 
 
@@ -65,9 +65,11 @@ def plain_network(architecture):
     return keras_model(pyramid_features(b, features, architecture.feature_pyramid)[-1])
 
 
-@pytest.mark.parametrize("ordering", [True, False])
-def test_a_path_computes_and_learns_as_its_network(ordering):
-    both = architectures(ordering)
+@pytest.mark.parametrize(
+    ("ordering", "repeats", "modes"), [(True, 2, (False, True)), (False, 1, [False])]
+)
+def test_a_path_computes_and_learns_as_its_network(ordering, repeats, modes):
+    both = architectures(ordering, repeats)
     supernet = MnasFpnSupernet(both, WIDTHS, SIZE)
     rng = np.random.default_rng(0)
     for weight in supernet.weights:
@@ -87,7 +89,7 @@ def test_a_path_computes_and_learns_as_its_network(ordering):
         assert start.keys() >= variables.keys()
         for name, variable in variables.items():
             variable.assign(start[name])
-        for training in (False, True):
+        for training in modes:
             expected = plain({"level_3": inputs[0], "level_4": inputs[1]}, training=training)
             for found, output in zip(run(path, training), expected, strict=True):
                 np.testing.assert_allclose(found[..., :channels], output, atol=1e-5, rtol=1e-5)
