@@ -67,12 +67,13 @@ class ConvBn:
         self, x: tf.Tensor, source: Count, channels_in: Count, channels: Count, training: bool
     ) -> tf.Tensor:
         """Args:
-        source: the number of the feature.
+        source: the number of the feature; below zero its output is of no meaning and moves no
+          averages.
         """
-        source = tf.maximum(source, 0)
+        is_meant, source = source >= 0, tf.maximum(source, 0)
         kernel = tf.cast(self._kernel[source, :channels_in, :channels], x.dtype)
         x = tf.nn.conv2d(x, kernel[None, None], 1, "SAME")
-        return self.norm(x, channels, training, source)
+        return self.norm(x, channels, training, source, is_meant)
 
     def part(self, name: str, source: int, channels_in: int, channels: int) -> Values:
         """Returns the weights of a network's layer, by their names."""
@@ -168,10 +169,16 @@ class ElasticBatchNorm:
         self.momentum, self._epsilon = norm.momentum, norm.epsilon
 
     def __call__(
-        self, x: tf.Tensor, channels: Count, training: bool, number: Count = 0
+        self,
+        x: tf.Tensor,
+        channels: Count,
+        training: bool,
+        number: Count = 0,
+        moves: bool | tf.Tensor = True,
     ) -> tf.Tensor:
         """Args:
         number: of the normalisation that is run.
+        moves: whether training moves the averages.
         """
         none = tf.zeros([0])
         mean, variance = self.averages
@@ -188,7 +195,8 @@ class ElasticBatchNorm:
             places = tf.stack([tf.fill([channels], number), tf.range(channels)], 1)
             for average, value in zip(self.averages, statistics, strict=False):
                 old = average.read_value()
-                moved = (1 - self.momentum) * (value - old[number, :channels])
+                share = (1 - self.momentum) * tf.cast(moves, value.dtype)
+                moved = share * (value - old[number, :channels])
                 average.assign(tf.tensor_scatter_nd_add(old, places, moved))
         return y
 

@@ -66,23 +66,31 @@ class _Stock:
     """
 
     def __init__(self, features: Sequence[_Feature]):
-        self.levels = tf.stack([x.level for x in features])
-        self._channels = tf.stack([x.channels for x in features])
-        shapes = [tf.shape(x.tensor) for x in features]
-        self._sizes = tf.stack([shape[1:3] for shape in shapes])
-        lengths = tf.reduce_prod(tf.stack([shape[1:] for shape in shapes]), 1)
-        self._ends = tf.cumsum(lengths)
-        flat = [tf.reshape(x.tensor, [tf.shape(x.tensor)[0], -1]) for x in features]
-        self._values = tf.concat(flat, 1)
-        self._starts = self._ends - lengths
+        self._flat: list[tf.Tensor] = []
+        # Of each feature: level, channels, height, width, and its length for one image.
+        self._facts: list[tf.Tensor] = []
+        for x in features:
+            self.add(x)
 
-    def __getitem__(self, number: tf.Tensor) -> _Feature:
-        """Returns a feature; the first one for numbers below zero."""
-        number = tf.maximum(number, 0)
-        x = self._values[:, self._starts[number] : self._ends[number]]
-        height, width = tf.unstack(self._sizes[number])
-        shape = tf.stack([tf.shape(x)[0], height, width, self._channels[number]])
-        return _Feature(tf.reshape(x, shape), self.levels[number], self._channels[number])
+    def add(self, x: _Feature) -> None:
+        _, height, width, channels = tf.unstack(tf.shape(x.tensor))
+        self._flat.append(tf.reshape(x.tensor, [-1, height * width * channels]))
+        self._facts.append(
+            tf.stack([x.level, x.channels, height, width, height * width * channels])
+        )
+
+    def picked(self, numbers: Sequence[tf.Tensor]) -> list[_Feature]:
+        """Returns features by their numbers; the first one for numbers below zero."""
+        values, facts = tf.concat(self._flat, 1), tf.stack(self._facts)
+        ends = tf.cumsum(facts[:, -1])
+        found = []
+        for number in numbers:
+            place = tf.maximum(number, 0)
+            level, channels, height, width, length = tf.unstack(facts[place])
+            x = values[:, ends[place] - length : ends[place]]
+            x = tf.reshape(x, tf.stack([-1, height, width, channels]))
+            found.append(_Feature(x, level, channels))
+        return found
 
 
 class _Block(NamedTuple):
@@ -257,33 +265,34 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self, repeat: int, inputs: list[_Feature], path: tf.Tensor, training: bool
     ) -> list[tf.Tensor]:
         channels = path[_CHANNELS]
-        features = list(inputs)
+        stock, blocks = _Stock(inputs), []
         for place, block in enumerate(self._cells[repeat]):
             sources, numbers = self.format.block(path, place)
             own = _Place(*tf.unstack(numbers))
-            merged = self._merged(_Stock(features), block, sources, own, training)
+            merged = self._merged(stock, block, tf.unstack(sources), own, training)
             x = block.separable(
                 tf.nn.relu6(merged), own.kernel_size, own.expanded, channels, training
             )
-            features.append(_Feature(x, own.level, channels))
-        return self._outputs(inputs, features, channels)
+            blocks.append(_Feature(x, own.level, channels))
+            stock.add(blocks[-1])
+        return self._outputs(inputs, blocks, channels)
 
     def _merged(
-        self, stock: _Stock, block: _Block, sources: tf.Tensor, own: _Place, training: bool
+        self, stock: _Stock, block: _Block, sources: list[tf.Tensor], own: _Place, training: bool
     ) -> tf.Tensor:
-        numbers = tf.unstack(sources)
+        picked = stock.picked(sources)
         resampled = [
-            self._resampled(block.of_sources, stock[number], number, own, training)
-            for number in numbers
+            self._resampled(block.of_sources, x, source, own, training)
+            for x, source in zip(picked, sources, strict=True)
         ]
         first, second = resampled[:2]
         # As `blocks.global_pooling`: the coarser one gates, the first of two equals.
-        in_order = stock.levels[numbers[1]] > stock.levels[numbers[0]]
+        in_order = picked[1].level > picked[0].level
         fine, coarse = tf.where(in_order, first, second), tf.where(in_order, second, first)
         gate = tf.sigmoid(tf.reduce_max(coarse, (1, 2), keepdims=True))
         merged = coarse + fine * tf.where(own.gated > 0, gate, tf.ones_like(gate))
-        for number, x in zip(numbers[2:], resampled[2:], strict=True):
-            merged += tf.where(number == _NONE, tf.zeros_like(x), x)
+        for source, x in zip(sources[2:], resampled[2:], strict=True):
+            merged += tf.where(source == _NONE, tf.zeros_like(x), x)
         return merged
 
     def _resampled(
@@ -302,15 +311,16 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         return elastic.upsample(y if first else pool(y), sizes[own.level - self._levels[0]])
 
     def _outputs(
-        self, inputs: list[_Feature], features: list[_Feature], channels: tf.Tensor
+        self, inputs: list[_Feature], blocks: list[_Feature], channels: tf.Tensor
     ) -> list[tf.Tensor]:
-        """Returns the last features in the order of their levels, with the cell's residual."""
-        last = _Stock(features[-len(self._levels) :])
+        """Returns the last blocks in the order of their levels, with the cell's residual."""
+        last = blocks[-len(self._levels) :]
+        of_last = tf.stack([x.level for x in last])
+        places = [tf.argmax(of_last == level, output_type=tf.int32) for level in self._levels]
         outputs = []
-        for level, x in zip(self._levels, inputs, strict=True):
-            y = self._sized(
-                last[tf.argmax(last.levels == level, output_type=tf.int32)].tensor, level
-            )
+        ordered = _Stock(last).picked(places)
+        for level, x, own in zip(self._levels, inputs, ordered, strict=True):
+            y = self._sized(own.tensor, level)
             if self._fixed.cell_residual:
                 # Only where the widths agree, as in the network itself.
                 fits = tf.cast(x.channels == channels, y.dtype)
