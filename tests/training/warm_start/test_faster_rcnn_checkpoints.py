@@ -162,9 +162,24 @@ def test_detectors_of_tf2_with_a_pyramid_are_whole(depth):
     assert not any("stride" in difference for difference in found.differences)
 
 
-def test_the_last_stage_is_counted_as_keras_counts_a_model_of_it():
+@pytest.fixture(scope="module")
+def resnet50():
+    return tf_keras.applications.ResNet50(include_top=False, weights=None)
+
+
+@pytest.mark.parametrize("ending", ["", "_keras", "_fpn_keras"])
+def test_keras_s_own_resnet_is_the_backbone_of_all(resnet50, ending):
+    ours = detector(f"faster_rcnn_resnet50{ending}")
+    theirs = {v.name.removesuffix(":0"): tuple(v.shape) for v in resnet50.variables}
+    found = transferred(ours, theirs, ["backbone"])
+    assert (found.unmatched, found.misshapen, found.unused) == ([], {}, [])
+    # A kernel and the four numbers of its normalisation; Keras' biases go into those.
+    assert len(found.values) == 53 * 5
+
+
+def test_the_last_stage_is_counted_as_keras_counts_a_model_of_it(resnet50):
     """The numbers that the maps rest on, from tf_keras itself."""
-    whole = tf_keras.applications.ResNet50(include_top=False, weights=None)
+    whole = resnet50
     features = whole.get_layer("conv4_block6_out").output
     proposing = tf_keras.Model(whole.inputs, features)
     with_weights = [layer.name for layer in proposing.layers if layer.weights]
