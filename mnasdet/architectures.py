@@ -79,6 +79,7 @@ def num_anchors(architecture: architecture_pb2.Architecture, height: int, width:
     predicting = levels(architecture)
     at_a_place = anchors_per_location(architecture.anchor_generator, len(predicting))
     if architecture.region_proposal.HasField("guided_anchoring"):
+        # Every place has the one anchor that is predicted for it.
         at_a_place = [1] * len(predicting)
     # A feature has a place for each 2^level pixels, and one for the rest.
     places = [-(-height // 2**level) * -(-width // 2**level) for level in predicting]
