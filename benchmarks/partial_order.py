@@ -60,6 +60,7 @@ command.define_format_flag()
 flags.DEFINE_string("table", str(HERE / "data" / "base_code_children.csv.xz"), "Trained children.")
 flags.DEFINE_string("config", str(HERE / "base_code_children.config"), "Their search.")
 flags.DEFINE_list("trusts", ["1", "0.9"], "Shares of pruned candidates that stay pruned.")
+flags.DEFINE_integer("witnesses", 2, "num_witnesses of the searches that prune.", lower_bound=1)
 flags.DEFINE_bool("costs", True, "Whether costs are known before a training, as multiply-adds are.")
 flags.DEFINE_integer("seeds", 20, "Searches of each kind.", lower_bound=2)
 flags.DEFINE_integer("processes", 2, "Searches at once.", lower_bound=1)
@@ -112,7 +113,9 @@ def load(table: str, config_path: str) -> Task:
     return Task(space, children)
 
 
-def search(job: tuple[float, int], table: str, config_path: str, costs: bool) -> Run:
+def search(
+    job: tuple[float, int], table: str, config_path: str, costs: bool, witnesses: int
+) -> Run:
     """Searches with a trust and a seed until the controller has nothing new to propose."""
     trust, seed = job
     task = load(table, config_path)
@@ -120,6 +123,7 @@ def search(job: tuple[float, int], table: str, config_path: str, costs: bool) ->
         task.space,
         seed=seed,
         trust=trust,
+        num_witnesses=witnesses,
         cost=(lambda tokens: task.children[tokens][1]) if costs else None,
     )
     pending = deque(controller.propose(MAX_PENDING))
@@ -205,7 +209,13 @@ def run_all() -> dict[str, Any]:
     task = load(FLAGS.table, FLAGS.config)
     trusts = [float(trust) for trust in FLAGS.trusts]
     jobs = list(itertools.product([0.0, *trusts], range(FLAGS.seeds)))
-    work = functools.partial(search, table=FLAGS.table, config_path=FLAGS.config, costs=FLAGS.costs)
+    work = functools.partial(
+        search,
+        table=FLAGS.table,
+        config_path=FLAGS.config,
+        costs=FLAGS.costs,
+        witnesses=FLAGS.witnesses,
+    )
     with multiprocessing.get_context("spawn").Pool(FLAGS.processes) as pool:
         found = pool.imap(work, jobs)
         searches = tqdm(found, total=len(jobs), desc="searching", unit="search")

@@ -60,7 +60,7 @@ _COUNTS = {
     "Nsga2Config": {"population_size": _MAX_TRIALS},
     "LocalSearchConfig": {"num_starts": _MAX_TRIALS},
     "OptunaConfig": {"num_startup_trials": _MAX_TRIALS},
-    "PartialOrderConfig": {"num_starts": _MAX_TRIALS},
+    "PartialOrderConfig": {"num_starts": _MAX_TRIALS, "num_witnesses": _MAX_TRIALS},
 }
 
 # Controllers that weigh accuracy and cost by themselves.

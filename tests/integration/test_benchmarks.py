@@ -95,7 +95,9 @@ def test_partial_order(tmp_path):
     with lzma.open(tmp_path / "table.csv.xz", "wt") as file:
         csv.writer(file).writerows(rows)
     flags = [f"--table={tmp_path / 'table.csv.xz'}", f"--config={own_config}"]
-    result = run("partial_order", *flags, "--trusts=1", "--seeds=2", "--processes=1")
+    result = run(
+        "partial_order", *flags, "--trusts=1", "--witnesses=1", "--seeds=2", "--processes=1"
+    )
     assert result["children"] == space.cardinality()
     assert result["violations"]["accuracy"] == result["violations"]["cost"] == 0
     found = result["trusts"]["1"]

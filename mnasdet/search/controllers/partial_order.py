@@ -4,7 +4,8 @@ Neural Architecture Search", 2019) in an evolution of the front, as SM-NAS searc
 The assumption: an architecture that is no deeper and no wider than another one, a ⪯ b, is no more
 accurate and costs no more. What follows from it for a candidate x that was never trained:
 
-- accuracy(x) ≤ accuracy(w) for every trained w with x ⪯ w; the least of these is its bound.
+- accuracy(x) ≤ accuracy(w) for every trained w with x ⪯ w; the least of these is its bound. But
+  trainings are noisy, and the least of many is an unlucky one: it is the k-th least that counts.
 - cost(x) ≥ cost(v) for every trained v with v ⪯ x; the largest of these is its bound. Where the
   search can compute costs ahead of a training, the cost itself is better than any bound.
 
@@ -52,6 +53,7 @@ class PartialOrder:
         seed: int = 0,
         num_starts: int = 10,
         trust: float = 1.0,
+        num_witnesses: int = 2,
         starts: Sequence[Tokens] = (),
         cost: Callable[[Tokens], float] | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class PartialOrder:
         seed: not negative.
         num_starts: random architectures that come first, where there are no `starts`.
         trust: the share of pruned candidates that stay pruned.
+        num_witnesses: trained architectures that have to bound a candidate's accuracy.
         starts: architectures that come first, and are parents until results are there.
         cost: computes what an architecture costs, without noise; None where nobody can.
         """
@@ -66,6 +69,7 @@ class PartialOrder:
         self._seed = seed
         self._num_starts = len(starts) or num_starts
         self._trust = trust
+        self._num_witnesses = num_witnesses
         self._starts = tuple(starts)
         self._cost = cost
         self._num_proposed = 0
@@ -124,8 +128,13 @@ class PartialOrder:
         if not self._space.has_order:
             return False
         precedes = self._space.precedes
-        above = [held for known, held in self._known.items() if precedes(tokens, known)]
-        most_accurate = min((accuracy for accuracy, _ in above), default=math.inf)
+        above = sorted(
+            accuracy for known, (accuracy, _) in self._known.items() if precedes(tokens, known)
+        )
+        if len(above) < self._num_witnesses:
+            return False
+        # The lowest may be an unlucky training.
+        most_accurate = above[self._num_witnesses - 1]
         front = [self._known[member] for member in self._front]
         rivals = [cost for accuracy, cost in front if accuracy >= most_accurate]
         return bool(rivals) and self._least_cost(tokens) >= min(rivals)
@@ -158,6 +167,7 @@ def from_config(
         seed=seed,
         num_starts=config.num_starts,
         trust=config.trust,
+        num_witnesses=config.num_witnesses,
         starts=prior.starts,
         cost=prior.cost,
     )

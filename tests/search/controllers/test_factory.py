@@ -33,9 +33,9 @@ CONTROLLERS = [
     ({"local_search": {"num_starts": 3}}, LocalSearch, {"num_starts": 3}),
     ({"optuna": {"num_startup_trials": 5}}, OptunaTpe, {"num_startup_trials": 5}),
     (
-        {"partial_order": {"num_starts": 4, "trust": 0.5}},
+        {"partial_order": {"num_starts": 4, "trust": 0.5, "num_witnesses": 3}},
         PartialOrder,
-        {"num_starts": 4, "trust": 0.5},
+        {"num_starts": 4, "trust": 0.5, "num_witnesses": 3},
     ),
 ]
 

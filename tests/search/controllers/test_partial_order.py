@@ -30,7 +30,7 @@ class Grid(SearchSpace):
 
 def told(*results, **arguments):
     """A controller that knows (tokens, accuracy, cost) of trained architectures."""
-    controller = PartialOrder(Grid(), **arguments)
+    controller = PartialOrder(Grid(), **{"num_witnesses": 1, **arguments})
     controller.feedback([Result(t, a, (a, -c)) for t, a, c in results])
     return controller
 
@@ -72,6 +72,14 @@ def test_the_tightest_bound_counts():
     assert controller._is_pruned((2, 2, 0))
 
 
+def test_several_witnesses_are_needed_where_one_may_be_unlucky():
+    known = [WASTE, BETTER, ((3, 3, 0), 0.4, 3.0)]
+    assert not told(*known, num_witnesses=2)._is_pruned((4, 4, 0))
+    # The second least of the bounds counts: it has to be no more than the front's 0.6.
+    assert told(*known, ((5, 6, 0), 0.59, 9.5), num_witnesses=2)._is_pruned((4, 4, 0))
+    assert not told(*known, ((5, 6, 0), 0.7, 9.5), num_witnesses=2)._is_pruned((4, 4, 0))
+
+
 def test_a_cost_that_can_be_computed_is_better_than_a_bound():
     costs = {(4, 4, 0): 2.0, (2, 2, 0): 1.9}
     controller = told(WASTE, BETTER, cost=costs.__getitem__)
@@ -92,7 +100,7 @@ def truth(tokens):
 
 
 def search(trials=98, **arguments):
-    controller = PartialOrder(Grid(), **arguments)
+    controller = PartialOrder(Grid(), **{"num_witnesses": 1, **arguments})
     proposals = []
     for _ in range(trials):
         proposals += controller.propose(1)
