@@ -255,3 +255,26 @@ def test_from_config_with_the_architectures_predictor():
     predictor.convolutional_box_predictor.box_encodings_clip_range.max = 5
     assert from_config(ssd_pb2.Ssd(), predictor).box_clip_range == (0, 5)
     assert from_config(ssd_pb2.Ssd()).score_converter == "identity"
+
+
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_classes_may_have_boxes_of_their_own(class_agnostic):
+    """Boxes of two classes, the same as twice as many anchors with one class each."""
+    boxes, scores = random_boxes()
+    others = np.roll(boxes, 7, axis=0)
+    # Where a location counts with its best class alone, the other class has no score.
+    if class_agnostic:
+        scores[np.arange(len(scores)), scores.argmin(1)] = 1e-9
+    codes, logits, anchors = predictions(boxes, scores)
+    of_others = box_coder.encode(others, anchors, box_coder.DEFAULT_SCALES)
+    post_process = PostProcessing(
+        iou_threshold=0.4, score_threshold=1e-6, class_agnostic=class_agnostic
+    )
+    # Each image has anchors of its own, as regions have.
+    found = post_process(tf.stack([codes, of_others[None]], axis=2), logits, anchors[None])
+    one_each = np.concatenate([scores * [1, 0], scores * [0, 1]]) + 1e-9
+    codes, logits, anchors = predictions(np.concatenate([boxes, others]), one_each)
+    expected = post_process(codes, logits, anchors)
+    assert int(found["num_detections"][0]) > 5
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-5, err_msg=name)

@@ -8,7 +8,7 @@ import tf_keras
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.networks.layers import GroupNormalization
+from mnasdet.networks.layers import DenseConv2D, GroupNormalization
 from mnasdet.training import runtime
 
 RNG = np.random.default_rng(0)
@@ -160,3 +160,13 @@ def pooled(function, x):
         y = function(x)
         loss = tf.reduce_sum(y * tf.reshape(tf.range(tf.size(y), dtype=tf.float32), y.shape))
     return y, tape.gradient(loss, x)
+
+
+def test_a_dense_layer_is_a_convolution_of_one_pixel():
+    x = np.random.default_rng(0).normal(size=(6, 1, 1, 5)).astype(np.float32)
+    dense, convolution = DenseConv2D(3, 1), tf_keras.layers.Conv2D(3, 1)
+    dense(x)
+    convolution(x)
+    convolution.set_weights([weight + 0.5 for weight in dense.get_weights()])
+    dense.set_weights(convolution.get_weights())
+    np.testing.assert_allclose(dense(x), convolution(x), rtol=1e-5)

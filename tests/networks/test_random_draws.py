@@ -61,3 +61,18 @@ def test_layers_drop_by_the_seed(layer, jit_compile):
 def test_what_dropout_keeps_is_scaled():
     values = np.unique(layers.Dropout(0.2)(ONES, training=True))
     np.testing.assert_allclose(values, [0, 1.25])
+
+
+def test_what_an_example_draws_depends_on_its_own_seed_alone():
+    def draws(*seeds):
+        # The seed of the pass is that of its first example.
+        with random_draws.seeded(seeds[0]):
+            random_draws.uniform((3,))
+            return random_draws.uniform_of_each(tf.stack(seeds), (len(seeds), 1000)).numpy()
+
+    both = draws(SEED, OTHER)
+    np.testing.assert_array_equal(draws(OTHER, SEED), both[::-1])
+    np.testing.assert_array_equal(draws(OTHER), both[1:])
+    assert (both[0] != both[1]).any()
+    np.testing.assert_allclose(both.mean(1), 0.5, atol=0.05)
+    assert random_draws.uniform_of_each(None, (2, 5)).shape == (2, 5)

@@ -48,6 +48,7 @@ def trained():
         "compiled",
         "pruned",
         "fine_tuned",
+        "two_stage",
     ],
 )
 def test_two_replicas_of_8_images_are_one_of_16(trained, case):

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 
+from mnasdet import models
 from mnasdet.blueprint import Blueprint
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.detectors.network import BOX_ENCODINGS, CLASS_LOGITS
@@ -20,6 +21,7 @@ from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import architecture_pb2, ssd_pb2, train_pb2
 from mnasdet.training import checkpoints, precision, runtime
 from mnasdet.training.learner import Learner
+from tests.detectors import small_two_stage
 
 BATCH_SIZE, SIDE, CLASSES, STEPS = 16, 16, 3, 20
 ANCHORS = np.random.default_rng(0).uniform(size=(64, 4)).astype(np.float32)
@@ -65,6 +67,8 @@ CASES = {
         """,
         False,
     ),
+    # What an image draws at random is a function of its own seed. Few steps: they are slow.
+    "two_stage": ("", "", False),
     "clustered": ("freeze_batchnorm: true", "weight_clustering { num_clusters: 4 }", False),
 }
 
@@ -104,13 +108,24 @@ def batches():
         }
 
 
+def two_stage_detector():
+    return models.build(small_two_stage.blueprint(settings="feature_extractor {}"))
+
+
+def two_stage_batches():
+    task = two_stage_detector()
+    of_batch = small_two_stage.batch(task, range(BATCH_SIZE))
+    return [{name: value.numpy() for name, value in of_batch.items()}] * STEPS
+
+
 def train(strategy, case):
     ssd, train_config, synchronized = CASES[case]
     runtime.seed_everything(0)
     parsed = text_format.Merge(train_config, text_format.Parse(TRAIN, train_pb2.TrainConfig()))
     with strategy.scope():
         with precision.building(parsed):
-            task = detector(ssd, synchronized)
+            two_stage = case == "two_stage"
+            task = two_stage_detector() if two_stage else detector(ssd, synchronized)
         learner = Learner(
             task,
             parsed,
@@ -120,20 +135,21 @@ def train(strategy, case):
         data = tf.data.Dataset.from_tensor_slices(
             {
                 name: np.concatenate([value[order(strategy, case)] for value in values])
-                for name, values in stacked().items()
+                for name, values in stacked(two_stage_batches() if two_stage else batches())
             }
         ).batch(BATCH_SIZE, drop_remainder=True)
         iterator = iter(strategy.experimental_distribute_dataset(data))
     losses = []
-    for step in range(1, STEPS + 1):
+    steps = 6 if two_stage else STEPS
+    for step in range(1, steps + 1):
         losses.append(float(learner.update(next(iterator))["Loss/total_loss"]))
         learner.average(step)
-    assert learner.step == STEPS
+    assert learner.step == steps
     assert not learner.fault()
     with learner.averaged_weights():
         pass
     weights = checkpoints.variables_by_name(learner.model)
-    kernel = weights["backbone/conv/kernel"].numpy()
+    kernel = next(v for name, v in weights.items() if name.endswith("conv/kernel")).numpy()
     return {
         **(bad_step(learner, strategy) if case == "frozen" else {}),
         "losses": losses,
@@ -165,9 +181,9 @@ def bad_step(learner, strategy):
     return {"bad_step": learner.bad_step, "moved": moved, "first_bad_tensor": first}
 
 
-def stacked():
-    every = list(batches())
-    return {name: [batch[name] for batch in every] for name in every[0]}
+def stacked(every):
+    every = list(every)
+    return {name: [batch[name] for batch in every] for name in every[0]}.items()
 
 
 if __name__ == "__main__":
