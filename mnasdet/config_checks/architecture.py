@@ -65,7 +65,7 @@ def architecture_problems(architecture: architecture_pb2.Architecture) -> list[s
     if architecture.HasField("region_head"):
         check_regions(root)
     elif predictor := root.selected("box_predictor", "box_predictor_oneof"):
-        _check_predictor(predictor)
+        check_predictor(predictor)
         _check_same_on_all_levels(predictor, architecture)
     if architecture.region_proposal.HasField("guided_anchoring"):
         if architecture.HasField("anchor_generator"):
@@ -109,7 +109,8 @@ def _check_classifier(root: Section) -> None:
             root.report(name, "has no effect beside classifier; remove one of them")
 
 
-def _check_predictor(predictor: Section) -> None:
+def check_predictor(predictor: Section) -> None:
+    """Checks one kind of box predictor."""
     message = predictor.message
     predictor.at_least("num_layers_before_predictor", 0)
     predictor.at_most("num_layers_before_predictor", MAX_PREDICTOR_LAYERS)
@@ -120,7 +121,8 @@ def _check_predictor(predictor: Section) -> None:
     else:
         check_initializer(predictor, "prediction_initializer")
         if message.num_layers_before_predictor > 0:
-            predictor.counts(MAX_CHANNELS, "depth")
+            predictor.at_least("depth", 1)
+        predictor.at_most("depth", MAX_CHANNELS)
     if hyperparams := predictor.needed("conv_hyperparams"):
         check_hyperparams(hyperparams)
 

@@ -7,6 +7,7 @@ import re
 
 from mnasdet import search_stages
 from mnasdet.base_codes import NUM_STAGES
+from mnasdet.config_checks.architecture import check_predictor
 from mnasdet.config_checks.compression import check_training_compression
 from mnasdet.config_checks.files import check_exists
 from mnasdet.config_checks.layers import (
@@ -15,6 +16,7 @@ from mnasdet.config_checks.layers import (
     MAX_IMAGE_SIZE,
     MAX_KERNEL_SIZE,
     MAX_REPEATS,
+    check_hyperparams_of,
 )
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.training import check_train
@@ -105,6 +107,7 @@ def check_search(search: Section) -> None:
 def _check_stage(search: Section) -> None:
     """Checks what each stage of a search has of its own."""
     search.at_least("num_trials", 1)
+    _check_sizes(search.child("search_space"))
     if search.selected("search_space", "search_space_oneof"):
         _check_space(search.child("search_space"))
     controller = search.selected("controller", "controller_oneof")
@@ -167,10 +170,7 @@ def _check_one_shot(search: Section) -> None:
 
 
 def _check_space(space: Section) -> None:
-    """Checks a search space. Lists that are left out are the papers'."""
-    _check_choices(space, "depth_multipliers", allowed="different positive values are allowed")
-    _check_choices(space, "image_sizes")
-    _check_inputs(space)
+    """Checks the choices of a search space. Lists that are left out are the papers'."""
     chosen = space.chosen("search_space_oneof")
     assert chosen
     match chosen.message.DESCRIPTOR.name:
@@ -190,12 +190,18 @@ def _check_space(space: Section) -> None:
             chosen.counts(MAX_CHANNELS, "pyramid_channels")
             for name in ("backbones", "necks", "region_proposals", "heads"):
                 _check_names(chosen, name)
+            if chosen.message.HasField("box_predictor") and (
+                predictor := chosen.selected("box_predictor", "box_predictor_oneof")
+            ):
+                check_predictor(predictor)
         case "BaseCodeSpaceConfig":
             _check_base_code(chosen)
 
 
-def _check_inputs(space: Section) -> None:
-    """Checks the sizes of images that need be no squares."""
+def _check_sizes(space: Section) -> None:
+    """Checks the widths of networks and the sizes of images, which every space may choose."""
+    _check_choices(space, "depth_multipliers", allowed="different positive values are allowed")
+    _check_choices(space, "image_sizes")
     sizes = [(size.height, size.width) for size in space.message.inputs]
     if sizes and space.message.image_sizes:
         space.report("inputs", "and image_sizes are both set; one of them is allowed")
@@ -257,6 +263,7 @@ def _check_base_code(space: Section) -> None:
             )
     space.counts(_MAX_DOUBLINGS, "min_doublings", "max_doublings", minimum=0)
     space.ordered("min_doublings", "max_doublings")
+    check_hyperparams_of(space)
 
 
 def _check_choices(
