@@ -18,7 +18,7 @@ EXPANSIONS = {"basicblock": 1, "bottleneck": 4, "Xbottleneck": 4}
 FIRST_LEVEL = 2
 NUM_STAGES = 4
 
-# What a block does with the width: the digits of the string.
+# The digits of the string: a block keeps the width or doubles it.
 KEEPS, DOUBLES = 1, 2
 
 # He et al., "Deep Residual Learning for Image Recognition", 2016, table 1: the blocks at strides 4,

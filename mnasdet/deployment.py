@@ -112,7 +112,7 @@ _KINDS = {
 }
 
 
-# What a model without a TFLite file is deployed as.
+# The form of models without a TFLite file.
 _SAVED_MODEL = Form(saving.MODEL_FOLDER, "detections, in TensorFlow")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mnasdet.protos import search_pb2
 
-# What a second stage may have in place of the first one's.
+# The fields that a second stage may have in place of the first one's.
 _OWN = ("search_space", "controller", "reward", "latency", "limits")
 
 

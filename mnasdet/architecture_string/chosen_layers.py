@@ -15,7 +15,7 @@ from mnasdet.protos import architecture_pb2
 
 _OPTIONS = options("c=channels s=stride")
 
-# What a word of each part begins with, and the field that it stands in.
+# The field of each word of a pyramid, by what the word begins with.
 _PYRAMID = {"lat": "lateral", "out": "output"}
 LAYER_START, PYRAMID_START = "op_", "(?:lat|out)_"
 _HEAD_LAST = "cfc_"

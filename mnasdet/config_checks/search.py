@@ -46,7 +46,7 @@ _MOST = {
 # Values of one list. The papers have at most ten.
 _MAX_CHOICES = 256
 
-# Of the width of a backbone; ResNets double it three times.
+# ResNets double the width of their backbone three times.
 _MAX_DOUBLINGS = 6
 
 # 0 in one of these fields means no limit.
@@ -125,7 +125,7 @@ def _check_stage(search: Section) -> None:
 def _check_second_stage(search: Section) -> None:
     second = search.child("second_stage")
     second.counts(_MAX_GROUPS, "num_groups")
-    # What it leaves out is the first stage's, and was told of there.
+    # Fields that it leaves out are the first stage's, whose problems were told of there.
     whole = Section(search_stages.settings(search.message)[1], second.path, [])
     _check_stage(whole)
     told = {problem.replace(search.path, second.path, 1) for problem in search.problems}

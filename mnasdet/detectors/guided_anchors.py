@@ -36,7 +36,7 @@ from mnasdet.tasks import Loss
 LOCATION_LOSS = "rpn_location"
 SHAPE_LOSS = "rpn_shape"
 
-# Of the box coder: 0.14 times a shape (mmdetection's deviation) is the logarithm of the anchor's
+# The scales of the box coder: 0.14 times a shape (mmdetection's deviation) is the logarithm of the anchor's
 # sides over those of the square, and the centre stays (section 3.2).
 _SHAPE_SCALES = (1.0, 1.0, 1 / 0.14, 1 / 0.14)
 # Deviations of 0.07, 0.07, 0.11 and 0.11: guided anchors are closer to objects than others.
@@ -56,7 +56,7 @@ _LEAST_OVERLAP = 0.3
 # positive, and of the region within which they are ignored.
 _CENTER, _IGNORED_REGION = 0.2, 0.5
 
-# Of the location loss: factor on negative places, and on the mean over all places.
+# Factors of the location loss: on negative places, and on the mean over all places.
 _NEGATIVE_WEIGHT = 0.1
 _LOCATION_WEIGHT = 200.0
 
@@ -174,7 +174,7 @@ class GuidedProposals:
           share: the sides of the middle over those of the box.
         """
         stride = 2.0 ** self.levels[index]
-        # Of the place in the first row and column, as the squares have it.
+        # The centre of the place in the first row and column, as the squares have it.
         first = [stride / 2 if side % stride == 0 else 0.0 for side in self.image_size]
         inside = []
         for axis, count in enumerate(self.feature_sizes[index]):

@@ -127,7 +127,7 @@ def build(blueprint: Blueprint, network: TwoStageNetwork) -> AnchorProposals:
         network.feature_sizes,
         network.levels,
     )
-    # Those that cross the image's edge end there at inference, as in the OD API; in training as
+    # Anchors that cross the image's edge end there at inference, as in the OD API; in training as
     # well, or they are left out (Ren et al., 2015, section 3.3).
     of_network = np.clip(whole, 0.0, 1.0)
     is_inside = np.all(whole == of_network, axis=-1)

@@ -27,7 +27,7 @@ _KERAS_RESNET = """
 SLIM_RESNET = f"{_SLIM_RESNET} regularizer {{ l2_regularizer {{ weight: 1e-4 }} }}"
 KERAS_RESNET = f"{_KERAS_RESNET} regularizer {{ l2_regularizer {{ weight: 2e-4 }} }}"
 
-# Those without a pyramid of its two-stage detectors are not regularised.
+# Its two-stage detectors without a pyramid have no regularised backbone.
 SLIM_RESNET_WITHOUT_DECAY = _SLIM_RESNET
 KERAS_RESNET_WITHOUT_DECAY = _KERAS_RESNET
 

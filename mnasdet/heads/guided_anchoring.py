@@ -33,7 +33,7 @@ SHAPE_SIZE = 2
 # At first a place has an object with a probability of 1 in 100 (mmdetection's).
 LOCATION_BIAS = -math.log(99)
 
-# Of the offsets, which start from shapes near 0 (mmdetection's).
+# The initialiser of the offsets, which start from shapes near 0 (mmdetection's).
 _OFFSET_INITIALIZER = Initializer("normal", 0.1)
 
 

@@ -16,7 +16,7 @@ MOST_ROWS = 200
 
 _COLUMNS = (
     "trial",
-    "stage",  # Of a search that has two.
+    "stage",  # In a search that has two.
     "state",
     "accuracy",
     "cost",

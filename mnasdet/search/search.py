@@ -84,7 +84,7 @@ class Search:
 
     def _run(self, num_trials: int) -> list[Trial]:
         numbers = range(self.first, self.first + num_trials)
-        # Those of other stages may be the same networks, trained otherwise.
+        # Trials of other stages may be the same networks, trained otherwise.
         self._trials = {
             trial.number: trial
             for trial in self.store.trials(drop_damaged=True)

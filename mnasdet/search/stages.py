@@ -30,7 +30,7 @@ from mnasdet.search_spaces.space import SearchSpace, Tokens
 
 @dataclass(frozen=True)
 class Stage:
-    """What the loop needs of a stage beside its config.
+    """The parts of a stage that the loop needs beside its config.
 
     Attributes:
       groups: the numbers of the trials that its groups start from; none in the first stage.

@@ -67,7 +67,7 @@ class _Stock:
 
     def __init__(self, features: Sequence[_Feature]):
         self._flat: list[tf.Tensor] = []
-        # Of each feature: level, channels, height, width, and its length for one image.
+        # The level, channels, height, width and length for one image of each feature.
         self._facts: list[tf.Tensor] = []
         for x in features:
             self.add(x)

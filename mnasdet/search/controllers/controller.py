@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """What a search knows before its first trial.
+    """The knowledge of a search before its first trial.
 
     Attributes:
       starts: architectures that it goes on from.

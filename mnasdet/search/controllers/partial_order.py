@@ -106,7 +106,7 @@ class PartialOrder:
                     tokens = self._space.mutate(tokens, rng)
             if tokens not in self._proposed and not self._stays_pruned(tokens):
                 return tokens
-        # Of a known architecture a search knows the result already.
+        # A search knows the result of a known architecture already.
         return parent or tokens
 
     def _parent(self, parents: Sequence[Tokens], rng: np.random.Generator) -> Tokens:
