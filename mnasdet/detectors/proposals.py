@@ -77,6 +77,9 @@ class ProposalSelection:
         return tf.concat(parts, axis=1)
 
     def _suppressed(self, boxes: tf.Tensor, scores: tf.Tensor) -> Proposals:
+        # XLA's kernel gives out no more than it is given.
+        limit = min(self.max_proposals, boxes.shape[1])
+
         def suppress(image: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
             # XLA has a kernel of it, and none of combined_non_max_suppression. What tf.image calls
             # padded suppression is many operations, which take twice as long.
@@ -84,7 +87,7 @@ class ProposalSelection:
                 tf.raw_ops.NonMaxSuppressionV4(
                     boxes=image[0],
                     scores=image[1],
-                    max_output_size=self.max_proposals,
+                    max_output_size=limit,
                     iou_threshold=self.iou_threshold,
                     score_threshold=self.score_threshold,
                     pad_to_max_output_size=True,
@@ -94,11 +97,13 @@ class ProposalSelection:
         indices, count = tf.map_fn(
             suppress, (boxes, scores), fn_output_signature=(tf.int32, tf.int32)
         )
-        indices = tf.ensure_shape(indices, [None, self.max_proposals])
-        valid = tf.sequence_mask(count, self.max_proposals, tf.float32)
+        indices = tf.ensure_shape(indices, [None, limit])
+        valid = tf.sequence_mask(count, limit, tf.float32)
+        boxes = tf.gather(boxes, indices, batch_dims=1) * valid[..., None]
+        scores = tf.gather(scores, indices, batch_dims=1) * valid
+        missing = self.max_proposals - limit
         return Proposals(
-            tf.gather(boxes, indices, batch_dims=1) * valid[..., None],
-            tf.gather(scores, indices, batch_dims=1) * valid,
+            tf.pad(boxes, [[0, 0], [0, missing], [0, 0]]), tf.pad(scores, [[0, 0], [0, missing]])
         )
 
 

@@ -183,7 +183,8 @@ def test_two_logits_are_one_that_is_their_difference():
     for name, loss in task.first_stage.losses(features, of_batch).items():
         expected = one.first_stage.losses(as_one, of_batch)[name].total
         np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
-    found, expected = task.first_stage.proposals(features), one.first_stage.proposals(as_one)
+    found = task.first_stage.proposals(features, training=False)
+    expected = one.first_stage.proposals(as_one, training=False)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-6)
 
@@ -315,7 +316,7 @@ def test_predictions_are_those_of_the_last_box_and_the_mean_class(cascade):
     enlivened(cascade)
     images = batch(cascade, [0, 1])["image"]
     features = cascade.features(images, training=False)
-    regions = cascade.first_stage.proposals(features).boxes.numpy()
+    regions = cascade.first_stage.proposals(features, training=False).boxes.numpy()
     sheet = cascade._sheet(features)
     logits = []
     for stage in cascade.stages:
