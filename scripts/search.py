@@ -109,7 +109,7 @@ def run(pipeline, model_dir: Path) -> None:
             reopening.reopen(store, reopening.failed(store.trials()))
         children = proxy_task.prepare(pipeline, model_dir / "pretrained")
         trials = search(children, space, store, model_dir)
-        # What compares all trials, and where the winner is.
+        # This compares all trials, and names the winner.
         chained = chain.from_description(store.description())
         trials = chained.aligned(trials)
         measured_ms = results.read_measured_ms(model_dir)

@@ -36,8 +36,8 @@ from mnasdet.tasks import Loss
 LOCATION_LOSS = "rpn_location"
 SHAPE_LOSS = "rpn_shape"
 
-# The scales of the box coder: 0.14 times a shape (mmdetection's deviation) is the logarithm of the anchor's
-# sides over those of the square, and the centre stays (section 3.2).
+# The scales of the box coder: 0.14 times a shape (mmdetection's deviation) is the logarithm of the
+# anchor's sides over those of the square, and the centre stays (section 3.2).
 _SHAPE_SCALES = (1.0, 1.0, 1 / 0.14, 1 / 0.14)
 # Deviations of 0.07, 0.07, 0.11 and 0.11: guided anchors are closer to objects than others.
 _BOX_SCALES = (1 / 0.07, 1 / 0.07, 1 / 0.11, 1 / 0.11)

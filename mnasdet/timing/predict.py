@@ -20,8 +20,8 @@ from mnasdet.timing.predict_worker import encoded
 # and oneDNN's primitives are cached by then.
 _WARMUP_RUNS = 2
 
-# The limit of one execution: a large detector takes seconds for a picture, and an execution that is repeated
-# until three agree has no need of twenty of them.
+# The limit of one execution: a large detector takes seconds for a picture, and an execution that
+# is repeated until three agree has no need of twenty of them.
 _MAX_SECONDS = 5.0
 
 _ENVIRONMENT = {
