@@ -3,7 +3,8 @@
 Writes to --model_dir: trials.db, search.json, pareto.json, architectures/, report/index.html,
 tensorboard/, best/ (pipeline.config, checkpoint, detect.tflite of raw predictions,
 detect_nms.tflite for phone apps, or the saved_model/ of a two-stage detector, benchmark.json),
-pipeline.config, and pretrained/ if the config asks for it. A search that was interrupted goes on
+pipeline.config, and if the config asks for them pretrained/ and supernet/, whose weights children
+share, and best_start/, the winner's part of those. A search that was interrupted goes on
 with --resume; Ctrl-C lets the children in training end first, twice drops them.
 
 A child that fails because data, disk or a worker is lost is tried again. Where that does not help,

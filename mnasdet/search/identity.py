@@ -87,6 +87,10 @@ def decisive(
             reader.tf_record_input_reader.ClearField("input_path")
     for training in _trainings(kept):
         training.ClearField("fine_tune_checkpoint")
+    if search_config.HasField("one_shot"):
+        # Made by the search, and where the winner starts decides no trial.
+        for field in ("checkpoint", "winner_starts_from_shared_weights"):
+            search_config.one_shot.ClearField(field)
     for source in sources:
         if source.WhichOneof("latency_oneof") in (None, "latency_table"):
             source.latency_table.SetInParent()  # Unset, it is this source.

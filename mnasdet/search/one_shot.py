@@ -11,9 +11,15 @@ import numpy as np
 
 from mnasdet import config, models
 from mnasdet.blueprint import Blueprint, Subnets
+from mnasdet.errors import ConfigError
 from mnasdet.networks.cost import cost_sheet
-from mnasdet.protos import architecture_pb2, pipeline_pb2
+from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search_spaces import factory
+from mnasdet.search_spaces.space import SearchSpace, Tokens
+
+# Draws for the choices that the first ones have not met: a second of them. The rarest choice of the
+# published spaces, one of 98 sets of inputs, is met in less than a tenth of these.
+_MOST_FURTHER_DRAWS = 10_000
 
 
 def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> str:
@@ -32,12 +38,15 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     """Returns the blueprint of the supernet: networks drawn from the space by the search's seed.
 
     The two networks of the least and the most multiply-adds come first.
+
+    Raises:
+      ConfigError: the model is none whose networks can share weights.
     """
     settings = pipeline.search_config
     blueprint = config.resolve(pipeline)
+    _check(blueprint)
     space = factory.from_config(settings.search_space, blueprint.architecture)
-    rng = np.random.default_rng(settings.seed)
-    drawn = [space.decode(space.sample(rng)) for _ in range(settings.one_shot.num_networks)]
+    drawn = [space.decode(tokens) for tokens in _drawn(space, settings)]
 
     def cost(architecture: architecture_pb2.Architecture) -> int:
         network = models.network(config.resolve(pipeline, architecture))
@@ -49,6 +58,40 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     ordered = tuple(drawn[place] for place in [*ends, *others])
     subnets = Subnets(ordered, settings.one_shot.sandwich)
     return dataclasses.replace(blueprint, subnets=subnets)
+
+
+def _check(blueprint: Blueprint) -> None:
+    """Raises ConfigError for what a path of the supernet would leave out without a word."""
+    faults = {
+        f"is for one-stage detectors; model.{blueprint.kind} is none": blueprint.kind != "ssd",
+        "cannot be combined with deep_supervision": blueprint.architecture.deep_supervision,
+        "cannot be combined with ssd.freeze_batchnorm": (
+            blueprint.kind == "ssd" and blueprint.settings.freeze_batchnorm
+        ),
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise ConfigError(f"search_config.one_shot {fault}; remove one of them")
+
+
+def _drawn(space: SearchSpace, settings: search_pb2.SearchConfig) -> list[Tokens]:
+    """Returns networks of the space, among which every choice of every decision is met.
+
+    The supernet is as large as the largest of them: a child beyond that would have no weights.
+    """
+    rng = np.random.default_rng(settings.seed)
+    drawn = [space.sample(rng) for _ in range(settings.one_shot.num_networks)]
+    met = [set(tokens) for tokens in zip(*drawn, strict=True)]
+    for _ in range(_MOST_FURTHER_DRAWS):
+        if all(len(of) == len(d.choices) for of, d in zip(met, space.decisions, strict=True)):
+            break
+        tokens = space.sample(rng)
+        # Most further networks would add nothing.
+        if any(token not in of for token, of in zip(tokens, met, strict=True)):
+            drawn.append(tokens)
+            for of, token in zip(met, tokens, strict=True):
+                of.add(token)
+    return drawn
 
 
 def metrics(
@@ -85,12 +128,8 @@ def save_part(
 
     from mnasdet.training import checkpoint_writer, checkpoints
 
-    task = models.build(supernet(pipeline))
-    checkpoints.load_weights(task.model, pipeline.search_config.one_shot.checkpoint)
-    weights = {
-        name: tf.Variable(value, trainable=False)
-        for name, value in task.model.weights_of(architecture).items()
-    }
+    weights = _judge(pipeline.SerializeToString()).weights(architecture)
+    variables = {name: tf.Variable(value, trainable=False) for name, value in weights.items()}
     checkpoint_writer.save(
-        tf.train.Checkpoint(**{checkpoints.WEIGHTS: weights}), folder, step=0, max_to_keep=1
+        tf.train.Checkpoint(**{checkpoints.WEIGHTS: variables}), folder, step=0, max_to_keep=1
     )

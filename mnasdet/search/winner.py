@@ -35,8 +35,11 @@ def finish(
     shared = pipeline.search_config.one_shot
     if shared.checkpoint and shared.winner_starts_from_shared_weights:
         start = folder.with_name(f"{folder.name}_start")
-        one_shot.save_part(pipeline, architecture, start)
+        if not checkpoints.all_in(folder):
+            one_shot.save_part(pipeline, architecture, start)
         retrained.train_config.fine_tune_checkpoint = str(start)
+        # All of it fits, whatever part of another checkpoint the config would take.
+        retrained.train_config.fine_tune_checkpoint_type = "full"
     metrics = trainer.train(retrained, folder, seed=trial.seed)
     # From the folder: what is exported is what was saved.
     task = checkpoints.load_task(retrained, folder)

@@ -69,7 +69,8 @@ class SharedDetector(tf_keras.Model):
         self.box_predictor = keras_model(predictions, "box_predictor")
         self._paths = np.stack([self.pyramid.format.path(each) for each in architectures])
         self._sandwich = subnets.sandwich
-        self._path = Path(self._paths[0])
+        # The largest: what a training's own evaluations show.
+        self._path = Path(self._paths[1])
         self.build((None, *image_size, 3))
 
     def choose(self, architecture: architecture_pb2.Architecture) -> None:

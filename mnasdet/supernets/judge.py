@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from mnasdet.evaluation.evaluate import evaluate_pipeline
@@ -42,11 +43,19 @@ class Judge:
 
     def metrics(self, architecture: architecture_pb2.Architecture) -> dict[str, float]:
         """Returns the metrics of a network on the evaluation set."""
-        self._model.choose(architecture)
-        self.recalibrate()
+        self._choose(architecture)
         return evaluate_pipeline(self._task, self._pipeline, self._predict)
 
-    def recalibrate(self) -> None:
+    def weights(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
+        """Returns the weights of a network, by their names in it, with statistics of its own."""
+        self._choose(architecture)
+        return self._model.weights_of(architecture)
+
+    def _choose(self, architecture: architecture_pb2.Architecture) -> None:
+        self._model.choose(architecture)
+        self._recalibrate()
+
+    def _recalibrate(self) -> None:
         """Sets the moving averages to the mean of the statistics of all batches."""
         sums = [tf.zeros_like(variable) for variable, _ in self._averages]
         for images in self._images:

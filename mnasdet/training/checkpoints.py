@@ -40,6 +40,10 @@ NAME = "ckpt"
 _RANGE = "/range"
 _LEARNT = ", which training with graph_rewriter learns"
 
+# A part of the names of variables that only a supernet has: one kernel for all the features that a
+# block may merge.
+_SHARED = "/sources/conv/"
+
 # A counter in every layer of tfmot, which nothing reads.
 _TFMOT_COUNTER = "/optimizer_step"
 
@@ -203,6 +207,14 @@ def _check_whole(model: tf_keras.Model, reader: Any, prefix: str, fit: Fit) -> N
 
 
 def _misfit(model: tf_keras.Model, prefix: str, fit: Fit) -> CheckpointError:
+    is_supernet = any(_SHARED in name for name in variables_by_name(model))
+    keys = _reader(prefix).get_variable_to_shape_map()
+    if not is_supernet and any(_escaped(_SHARED) in key for key in keys):
+        return CheckpointError(
+            f"{prefix}: has the weights that the networks of a one_shot search share, and is none "
+            "of them; name the search's best/ folder, or train a network with it as "
+            "fine_tune_checkpoint"
+        )
     if not fit.fitting and (foreign := foreign_checkpoints.describe(prefix)):
         return CheckpointError(f"{prefix}: {foreign}")
     return CheckpointError(
