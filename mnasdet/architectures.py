@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import text_format
 
@@ -157,3 +158,54 @@ def with_input(architecture: architecture_pb2.Architecture) -> architecture_pb2.
         architecture.input.height = architecture.input.width = side
     architecture.ClearField("image_size")
     return architecture
+
+
+class ChosenPlace(NamedTuple):
+    """A layer that is one of the operations that it lists.
+
+    Attributes:
+      name: the scope of its nodes, such as "backbone/layer_1"; without the stage, of a region head.
+      path: of the layer in the Architecture.
+    """
+
+    name: str
+    path: str
+    layer: architecture_pb2.ChosenLayer
+
+    @property
+    def part(self) -> str:
+        """Returns "backbone", "feature_pyramid" or "region_head"."""
+        return self.name.partition("/")[0]
+
+
+def chosen_places(architecture: architecture_pb2.Architecture) -> list[ChosenPlace]:
+    """Returns the layers that list operations, from the image on."""
+    pyramid = architecture.feature_pyramid.hit
+    lists = [
+        ("backbone/layer_", 1, "backbone.operation_layers.layer"),
+        ("feature_pyramid/lateral_", 0, "feature_pyramid.hit.lateral"),
+        ("feature_pyramid/output_", 0, "feature_pyramid.hit.output"),
+        ("region_head/chosen_", 1, "region_head.chosen_layers.layer"),
+    ]
+    layers = [
+        architecture.backbone.operation_layers.layer,
+        pyramid.lateral,
+        pyramid.output,
+        architecture.region_head.chosen_layers.layer,
+    ]
+    return [
+        ChosenPlace(f"{name}{first + place}", f"{path}[{place}]", layer)
+        for (name, first, path), of_list in zip(lists, layers, strict=True)
+        for place, layer in enumerate(of_list)
+    ]
+
+
+def chosen_place(choice: str) -> str:
+    """Returns the name of the `ChosenPlace` that a network's choice belongs to.
+
+    The stages of a region head share the list of operations.
+
+    Args:
+      choice: the name of its node.
+    """
+    return re.sub(r"^region_head/stage_\d+/", "region_head/", choice).removesuffix("/choice")

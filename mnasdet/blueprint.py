@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnasdet.data.image_resizer import ImageResizer
+from mnasdet.networks.choices import Mixing
 from mnasdet.protos import architecture_pb2
 
 # The kinds of models that are deployed as TFLite files; the others are SavedModels. A two-stage
@@ -43,6 +44,7 @@ class Blueprint:
       settings: the message of `kind`.
       quantized: the model rounds as TFLite does in int8.
       subnets: the networks of a supernet, which is then what is built; None: `architecture` alone.
+      mixing: how layers that list several operations compute in training.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Blueprint:
     settings: Any
     quantized: bool = False
     subnets: Subnets | None = None
+    mixing: Mixing = Mixing()
 
     @property
     def image_size(self) -> tuple[int, int]:

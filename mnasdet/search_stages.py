@@ -18,6 +18,7 @@ def settings(search_config: search_pb2.SearchConfig) -> list[search_pb2.SearchCo
     second.num_trials = own.num_trials
     # Networks of other spaces share no weights.
     second.ClearField("one_shot")
+    second.ClearField("differentiable")
     for name in _OWN:
         if own.HasField(name):
             getattr(second, name).CopyFrom(getattr(own, name))

@@ -34,6 +34,7 @@ _USUAL_BASES = {
     "mnasnet": "mobilenet_v2_ssdlite",
     "structure": "faster_rcnn_resnet50_fpn",
     "base_code": "sm_nas_e0",
+    "supernet": "hit_detector",
 }
 _USUAL_BASE = "mobilenet_v2_mnasfpn"
 

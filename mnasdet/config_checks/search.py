@@ -68,6 +68,9 @@ _COUNTS = {
 # Controllers that weigh accuracy and cost by themselves.
 _OF_TWO_OBJECTIVES = ("nsga2", "partial_order")
 
+# Rounds in which a part drops operations.
+_MAX_ROUNDS = 100
+
 # Groups of a second stage.
 _MAX_GROUPS = 1000
 
@@ -102,6 +105,8 @@ def check_search(search: Section) -> None:
             check_training_compression(search.child(training))
     if search.message.HasField("one_shot"):
         _check_one_shot(search)
+    if search.message.HasField("differentiable"):
+        _check_differentiable(search)
 
 
 def _check_stage(search: Section) -> None:
@@ -110,8 +115,10 @@ def _check_stage(search: Section) -> None:
     _check_sizes(search.child("search_space"))
     if search.selected("search_space", "search_space_oneof"):
         _check_space(search.child("search_space"))
-    controller = search.selected("controller", "controller_oneof")
-    if controller:
+    if search.message.HasField("differentiable"):
+        if search.message.HasField("controller"):
+            search.report("controller", "is there beside differentiable; remove one of them")
+    elif controller := search.selected("controller", "controller_oneof"):
         _check_controller(controller)
     if reward := search.selected("reward", "reward_oneof"):
         _check_reward(reward)
@@ -167,6 +174,59 @@ def _check_one_shot(search: Section) -> None:
             search.report(
                 f"search_space.{field}", "has several values; one is allowed with one_shot"
             )
+
+
+# What computes the cost of every operation of a supernet.
+_ADDING_UP = ("multiply_adds", "latency_table")
+
+
+def _check_differentiable(search: Section) -> None:
+    own = search.child("differentiable")
+    own.positive("alpha_learning_rate")
+    own.at_least("cost_weight", 0)
+    _check_weights_of_supernet(own)
+    if own.message.HasField("screening"):
+        screening = own.child("screening")
+        screening.counts(_MAX_CHOICES, "num_kept")
+        screening.counts(_MAX_ROUNDS, "num_rounds")
+        screening.at_least("sparsity_weight", 0)
+        _check_weights_of_supernet(screening)
+    space = search.message.search_space
+    name = space.WhichOneof("search_space_oneof")
+    if name and name != "supernet":
+        search.report("differentiable", f"needs search_space.supernet, and not {name}")
+    for field in ("depth_multipliers", "image_sizes", "inputs"):
+        if len(getattr(space, field)):
+            search.report(
+                f"search_space.{field}",
+                "is not allowed with differentiable; the architecture and the image resizer say it",
+            )
+    source = search.message.latency.WhichOneof("latency_oneof")
+    if source not in (None, *_ADDING_UP):
+        search.report(
+            f"latency.{source}",
+            "measures whole networks, and differentiable needs the cost of every operation; "
+            f"{' or '.join(_ADDING_UP)} is allowed",
+        )
+    for conflicting in ("one_shot", "second_stage"):
+        if search.message.HasField(conflicting):
+            search.report(conflicting, "is there beside differentiable; remove one of them")
+
+
+def _check_weights_of_supernet(section: Section) -> None:
+    """Checks a training of weights, of which alpha has the steps that are left."""
+    training = section.needed("train_config")
+    if training is None:
+        return
+    check_train(training)
+    section.require(
+        section.message.alpha_start_step < max(1, training.message.num_steps),
+        "alpha_start_step",
+        f"less than train_config.num_steps, {training.message.num_steps}, is allowed",
+    )
+    for name in ("pruning", "weight_clustering", "early_stopping"):
+        if training.message.HasField(name):
+            training.report(name, "is not allowed in the training of a supernet")
 
 
 def _check_space(space: Section) -> None:

@@ -30,6 +30,11 @@ def trainings(root: Section) -> list[Section]:
         found += [search.child(name) for name in names if search.message.HasField(name)]
         if search.message.HasField("one_shot"):
             found.append(search.child("one_shot").child("train_config"))
+        if search.message.HasField("differentiable"):
+            own = search.child("differentiable")
+            found.append(own.child("train_config"))
+            if own.message.HasField("screening"):
+                found.append(own.child("screening").child("train_config"))
         if search.message.second_stage.HasField("train_config"):
             found.append(search.child("second_stage").child("train_config"))
     return found

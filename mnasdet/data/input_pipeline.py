@@ -443,7 +443,8 @@ def _used(reader: input_reader_pb2.InputReader, index: record_index.RecordIndex)
     used = np.concatenate(index.usable)
     # The share is taken of the good records once, not in each pass: the sample is always the same.
     good = np.flatnonzero(used)
-    used[np.setdiff1d(good, good[:: max(1, reader.sample_1_of_n_examples)])] = False
+    sampled = good[reader.first_sampled_example :: max(1, reader.sample_1_of_n_examples)]
+    used[np.setdiff1d(good, sampled)] = False
     return used
 
 

@@ -123,7 +123,11 @@ def build(blueprint: Blueprint) -> Detector:
     architecture, size = blueprint.architecture, blueprint.image_size
     network = detection_network(architecture, size, blueprint.num_classes)
     earlier = {_EARLIER: network.earlier} if network.earlier else {}
-    model = keras_model({**network.predictions, **earlier}, quantized=blueprint.quantized)
+    model = keras_model(
+        {**network.predictions, **earlier},
+        quantized=blueprint.quantized,
+        mixing=blueprint.mixing,
+    )
     if blueprint.settings.freeze_batchnorm:
         freeze_batch_norm(model)
     return Detector(

@@ -296,7 +296,9 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
     architecture = blueprint.architecture
     network = two_stage_network(architecture, blueprint.image_size, blueprint.num_classes)
     model = keras_model(
-        {"features": network.features, "heads": list(network.heads)}, quantized=blueprint.quantized
+        {"features": network.features, "heads": list(network.heads)},
+        quantized=blueprint.quantized,
+        mixing=blueprint.mixing,
     )
     extractor = settings.feature_extractor
     # The OD API's default freezes; a config with an architecture in the extractor's place does not.

@@ -17,6 +17,25 @@ from mnasdet.networks.graph import Graph, Network
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """How a supernet computes its choices in training.
+
+    Attributes:
+      kind: "softmax" adds up all branches, weighed by the softmax of the choice's alpha (Guo et
+        al., "Hit-Detector", 2020, equation 5). "gumbel" runs one branch, drawn with those
+        probabilities, and hands alpha the gradient of its probability (Dong and Yang, "Searching
+        for A Robust Neural Architecture in Four GPU Hours", 2019). "uniform" runs one branch, each
+        as likely as any other.
+      recompute: whether the backward pass of "softmax" computes a branch once more, in place of
+        keeping what the forward pass computed. Memory then holds the layers of one branch at a
+        time. The other kinds run no more than one branch in any case.
+    """
+
+    kind: str = "softmax"
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
 class Branch:
     """One candidate of a choice.
 

@@ -13,7 +13,7 @@ import tf_keras
 from tf_keras import layers
 
 from mnasdet.networks.builder import Node, reachable
-from mnasdet.networks.choices import choices
+from mnasdet.networks.choices import Mixing, choices
 from mnasdet.networks.deformable import DeformableConv2D
 from mnasdet.networks.hyperparams import Initializer, stddev
 from mnasdet.networks.int8_rounding import rounding
@@ -29,7 +29,7 @@ from mnasdet.networks.layers import (
     Upsample,
     stop_gradient,
 )
-from mnasdet.networks.mixed import MixedOperation, Mixing, collapsed
+from mnasdet.networks.mixed import MixedOperation, collapsed
 
 
 def keras_model(

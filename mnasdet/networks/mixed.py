@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -12,32 +11,13 @@ import tf_keras
 
 from mnasdet.networks import random_draws
 from mnasdet.networks.builder import Node
-from mnasdet.networks.choices import Branch, branches, rewritten
+from mnasdet.networks.choices import Branch, Mixing, branches, rewritten
 
 # The weights of a choice's candidates, before the softmax.
 ALPHA = "alpha"
 
 # The inputs of a branch to its output.
 _Run = Callable[[list[tf.Tensor]], tf.Tensor]
-
-
-@dataclass(frozen=True)
-class Mixing:
-    """How a supernet computes its choices in training.
-
-    Attributes:
-      kind: "softmax" adds up all branches, weighed by the softmax of the choice's alpha (Guo et
-        al., "Hit-Detector", 2020, equation 5). "gumbel" runs one branch, drawn with those
-        probabilities, and hands alpha the gradient of its probability (Dong and Yang, "Searching
-        for A Robust Neural Architecture in Four GPU Hours", 2019). "uniform" runs one branch, each
-        as likely as any other.
-      recompute: whether the backward pass of "softmax" computes a branch once more, in place of
-        keeping what the forward pass computed. Memory then holds the layers of one branch at a
-        time. The other kinds run no more than one branch in any case.
-    """
-
-    kind: str = "softmax"
-    recompute: bool = False
 
 
 def collapsed(outputs: Sequence[Node]) -> list[Node]:

@@ -170,6 +170,11 @@ def _trainings(
         trainings.append(search_config.second_stage.train_config)
     if search_config.HasField("one_shot"):
         trainings.append(search_config.one_shot.train_config)
+    if search_config.HasField("differentiable"):
+        own = search_config.differentiable
+        trainings.append(own.train_config)
+        if own.HasField("screening"):
+            trainings.append(own.screening.train_config)
     return trainings
 
 

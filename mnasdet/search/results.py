@@ -39,6 +39,7 @@ _FIXED = tuple(
         "seed",
         "search_space",
         "controller",
+        "differentiable",
         "max_pending_trials",
         "second_stage is",
         "second_stage.search_space",

@@ -22,6 +22,8 @@ from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.controllers import factory as controllers
 from mnasdet.search.controllers.controller import Controller, Prior, Result
+from mnasdet.search.differentiable import derivation
+from mnasdet.search.differentiable.derivation import Derived
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial import Trial, TrialState
 from mnasdet.search_spaces import factory as search_spaces
@@ -140,6 +142,8 @@ def first(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) ->
       pipeline: the config of this stage.
     """
     settings = pipeline.search_config
+    if settings.HasField("differentiable"):
+        return Stage(space, Derived(space, derivation.load(settings.differentiable.folder)))
     prior = Prior(cost=_cost(pipeline, space))
     return Stage(space, controllers.from_config(settings.controller, space, settings.seed, prior))
 

@@ -12,7 +12,7 @@ from mnasdet.architectures import smallest_image_size
 from mnasdet.config_checks.architecture import architecture_problems
 from mnasdet.errors import ConfigError
 from mnasdet.protos import architecture_pb2, search_pb2
-from mnasdet.search_spaces import base_code, mnasfpn, mnasnet, nas_fpn, structure
+from mnasdet.search_spaces import base_code, mnasfpn, mnasnet, nas_fpn, structure, supernet
 from mnasdet.search_spaces.composed import ComposedSpace, Part
 from mnasdet.search_spaces.scale import scale_parts
 from mnasdet.search_spaces.space import SearchSpace
@@ -65,6 +65,7 @@ _PARTS: dict[str, Callable[[Any, architecture_pb2.Architecture, str], list[Part]
     "joint": _joint,
     "structure": structure.from_config,
     "base_code": base_code.from_config,
+    "supernet": supernet.from_config,
 }
 
 # Spaces with a class of their own.

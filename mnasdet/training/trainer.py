@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 import tf_keras
@@ -68,6 +68,7 @@ def train(
     *,
     blueprint: Blueprint | None = None,
     seed: int = 0,
+    method: Method | None = None,
 ) -> dict[str, float]:
     """Trains for `train_config.num_steps`, from the newest sound checkpoint of `model_dir` on.
 
@@ -78,6 +79,7 @@ def train(
         pipeline.config, label map and architecture as they were used; None writes nothing.
       blueprint: in place of what the config builds.
       seed: of the weights, the order of the images and their augmentation.
+      method: what learns from which batches; one learner from all images if left out.
 
     Returns:
       The metrics of the last evaluation, with step and train_seconds (without evaluation).
@@ -90,7 +92,7 @@ def train(
     """
     blueprint = blueprint or config.resolve(pipeline)
     if not model_dir:
-        return _train(blueprint, pipeline, None, seed)
+        return _train(blueprint, pipeline, None, seed, method or _plainly)
     devices = pipeline.train_config.distribution
     with (
         distribution.naming_lost(devices, model_dir),
@@ -99,7 +101,33 @@ def train(
         files.locked(written),
     ):
         place = _Place(str(model_dir), mirror.folder, written, mirror)
-        return _train(blueprint, pipeline, place, seed)
+        return _train(blueprint, pipeline, place, seed, method or _plainly)
+
+
+class Learning(NamedTuple):
+    """What learns, and from what.
+
+    Attributes:
+      learner: a `Learner`, or what has its attributes and methods.
+      batches: from the number of updates that were made, the batches of those that follow.
+    """
+
+    learner: Learner
+    batches: Callable[[int], Iterator[Any]]
+
+
+# Makes what learns of a task, a config and a seed. The task has the weights that it starts from.
+Method: TypeAlias = Callable[[Task, pipeline_pb2.TrainEvalPipelineConfig, int], Learning]
+
+
+def _plainly(task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int) -> Learning:
+    learner = Learner(
+        task,
+        pipeline.train_config,
+        keep_averages=pipeline.eval_config.use_moving_averages,
+        quantization_delay=quantization_delay(pipeline),
+    )
+    return Learning(learner, lambda start: iter(training_set(task, pipeline, seed, start)))
 
 
 class _Place(NamedTuple):
@@ -128,6 +156,7 @@ def _train(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     place: _Place | None,
     seed: int,
+    method: Method,
 ) -> dict[str, float]:
     runtime.seed_everything(seed)
     train_config = pipeline.train_config
@@ -142,12 +171,7 @@ def _train(
             task = models.build(blueprint)
         if not (place and checkpoints.all_in(place.source)):
             warm_start(task.model, train_config)
-        learner = Learner(
-            task,
-            train_config,
-            keep_averages=pipeline.eval_config.use_moving_averages,
-            quantization_delay=quantization_delay(pipeline),
-        )
+        learner, batches_from = method(task, pipeline, seed)
         run = _Run(pipeline, task, learner, labels, place, workers, seed)
         if place:
             run.resume(place.source)
@@ -156,7 +180,7 @@ def _train(
         start = learner.step
         workers.check_same(start, "step")
         # A run that goes on sees the images that the run which it continues would have seen.
-        batches = iter(training_set(task, pipeline, seed, start))
+        batches = batches_from(start)
     readers = [pipeline.train_input_reader, *pipeline.eval_input_reader]
     # Without a folder nothing could be saved, so a signal ends the training at once.
     stopping = stop_request() if place else contextlib.nullcontext(StopRequest())

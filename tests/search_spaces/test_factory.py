@@ -25,6 +25,7 @@ BASES = {
     "joint": ("mobilenet_v2_mnasfpn", 64),
     "structure": ("faster_rcnn_resnet50_fpn", 64),
     "base_code": ("sm_nas_e0", 64),
+    "supernet": ("hit_detector", 64),
 }
 
 

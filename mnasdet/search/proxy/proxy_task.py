@@ -14,7 +14,8 @@ def prepare(
 
     It is the config's, started from weights that are trained into `folder` first if
     `pretrain_config` says so. With `one_shot`, the weights that children share are trained beside
-    it. Interrupted, these trainings go on.
+    it; with `differentiable`, the supernet whose networks they are. Interrupted, these trainings go
+    on.
     """
     children = _pretrained(pipeline, folder)
     if pipeline.search_config.HasField("one_shot"):
@@ -22,6 +23,12 @@ def prepare(
 
         shared = one_shot.train(children, folder.with_name("supernet"))
         children.search_config.one_shot.checkpoint = shared
+    if pipeline.search_config.HasField("differentiable"):
+        from mnasdet.search.differentiable import supernet_training
+
+        supernet = folder.with_name("supernet")
+        supernet_training.train(children, supernet)
+        children.search_config.differentiable.folder = str(supernet)
     return children
 
 
@@ -53,11 +60,12 @@ def from_what_fits(
     """
     copy = _copy(pipeline)
     trainings = [copy.train_config]
-    if copy.search_config.HasField("one_shot"):
-        shared = copy.search_config.one_shot.train_config
-        if not shared.fine_tune_checkpoint:
-            shared.fine_tune_checkpoint = copy.train_config.fine_tune_checkpoint
-        trainings.append(shared)
+    for name in ("one_shot", "differentiable"):
+        if copy.search_config.HasField(name):
+            shared = getattr(copy.search_config, name).train_config
+            if not shared.fine_tune_checkpoint:
+                shared.fine_tune_checkpoint = copy.train_config.fine_tune_checkpoint
+            trainings.append(shared)
     if copy.search_config.HasField("retrain_config"):
         retraining = copy.search_config.retrain_config
         if not retraining.HasField("fine_tune_checkpoint"):
