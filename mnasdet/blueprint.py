@@ -5,7 +5,7 @@ Nothing that reads a blueprint has a default of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mnasdet.data.image_resizer import ImageResizer
@@ -54,7 +54,7 @@ class Blueprint:
     settings: Any
     quantized: bool = False
     subnets: Subnets | None = None
-    mixing: Mixing = Mixing()
+    mixing: Mixing = field(default_factory=Mixing)
 
     @property
     def image_size(self) -> tuple[int, int]:

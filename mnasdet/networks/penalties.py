@@ -23,7 +23,7 @@ def expected_cost(alphas: Mapping[str, tf.Variable], costs: ChoiceCosts) -> tf.T
         tf.reduce_sum(tf.nn.softmax(alpha) * tf.constant(costs.of_candidates[name], alpha.dtype))
         for name, alpha in alphas.items()
     ]
-    return tf.add_n(terms) + tf.cast(costs.fixed, terms[0].dtype)
+    return tf.add_n(terms) + tf.constant(costs.fixed, terms[0].dtype)
 
 
 def column_norms(alphas: Sequence[tf.Variable]) -> tf.Tensor:

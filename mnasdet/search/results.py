@@ -166,7 +166,8 @@ def _asked(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) -
         "image_size": list(config.resolve(pipeline).image_size),
         "objective": weighed.objective,
         "unit": weighed.unit,
-        "controller": search_config.controller.WhichOneof("controller_oneof"),
+        "controller": search_config.controller.WhichOneof("controller_oneof")
+        or ("differentiable" if search_config.HasField("differentiable") else None),
         "max_pending_trials": search_config.max_pending_trials,
         **({"stages": stages} if len(stages) > 1 else {}),
         "versions": identity.versions(),

@@ -7,11 +7,10 @@ import tf_keras
 
 from mnasdet.networks import random_draws
 from mnasdet.networks.builder import Builder
-from mnasdet.networks.choices import derive
+from mnasdet.networks.choices import Mixing, derive
 from mnasdet.networks.graph import Graph, Network
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Kernel
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.networks.choices import Mixing
 from mnasdet.networks.operations import chosen
 from mnasdet.operation_names import parse
 

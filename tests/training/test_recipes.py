@@ -146,6 +146,9 @@ def shrink(pipeline):
     pipeline.eval_config.num_visualizations = 0
     if pipeline.HasField("graph_rewriter"):
         pipeline.graph_rewriter.quantization.delay = 1  # The second step rounds.
+    if pipeline.search_config.HasField("differentiable"):
+        pipeline.search_config.differentiable.alpha_start_step = 0
+        pipeline.search_config.differentiable.screening.alpha_start_step = 0
     for training in trainings(Section(pipeline, "", [])):
         train_config = training.message
         train_config.batch_size = train_config.num_steps = 2

@@ -17,6 +17,8 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
 
     The folder then has what `derivation.load` reads. Interrupted, it goes on.
     """
+    if (folder / derivation.PROBABILITIES_FILE).exists():
+        return
     search_config = pipeline.search_config
     settings = search_config.differentiable
     whole = supernet.supernet(

@@ -44,10 +44,10 @@ def expected_costs(
     base, *costs = source.costs(
         [_candidate(blueprint, one) for one in [choices.derive(network, chosen), *networks]]
     )
-    of_candidates: dict[str, list[float]] = {name: [] for name in first}
+    changes_of: dict[str, list[float]] = {name: [] for name in first}
     for (name, _), cost in zip(changes, costs, strict=True):
-        of_candidates[name].append(cost - base)
-    return ChoiceCosts(base, of_candidates)
+        changes_of[name].append(cost - base)
+    return ChoiceCosts(base, changes_of)
 
 
 def _candidate(blueprint: Blueprint, network: Network) -> Candidate:
