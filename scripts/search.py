@@ -120,7 +120,11 @@ def run(pipeline, model_dir: Path) -> None:
     # Before what takes long and may be interrupted.
     device = latency.device_spec(settings.latency)
     asked = facts.of_search(pipeline)
-    report.write(report_path, trials, search=description, space=space, facts=asked)
+    is_derived = settings.HasField("differentiable")
+    supernet = Path(children.search_config.differentiable.folder) if is_derived else None
+    report.write(
+        report_path, trials, search=description, space=space, facts=asked, supernet=supernet
+    )
     frontier, best = results.frontier(trials), results.best(chained.final(trials))
     print(
         f"the trials are done; now {len(frontier)} networks of the frontier are measured, and "
@@ -149,6 +153,7 @@ def run(pipeline, model_dir: Path) -> None:
         judged=examples.judge(trained, task) if finds_boxes else None,
         facts=asked,
         noise=results.read_noise(model_dir),
+        supernet=supernet,
     )
     if FLAGS.format == "json":
         command.print_json(to_json(model_dir, best.number, metrics, benchmark))

@@ -25,6 +25,7 @@ from mnasdet.reporting import (
     pictures,
     reasons,
     spread,
+    supernet_charts,
     trial_table,
 )
 from mnasdet.reporting.charts import Chart, charts
@@ -53,6 +54,7 @@ def write(
     judged: Judgement | None = None,
     facts: Mapping[str, str] | None = None,
     noise: Mapping[str, Any] | None = None,
+    supernet: Path | None = None,
 ) -> None:
     """Writes the report, however far the search has come. What is not given is left out.
 
@@ -69,6 +71,7 @@ def write(
       judged: what the best model does on the evaluation set.
       facts: names and values of the search's settings, from `facts.of_search`.
       noise: of the proxy task, "noise" of measure_proxy's proxy_quality.json.
+      supernet: the folder of the supernet whose networks the trials are.
     """
     chained = chain.from_description(search)
     trials = chained.aligned(trials)
@@ -101,6 +104,7 @@ def write(
         page.section("Retrained", accuracy_table.content(metrics, _set(judged), weighed.accuracy)),
         page.section("Benchmark", benchmark_table.content(benchmark)),
         _small_charts(drawn),
+        supernet_charts.section(supernet) if supernet else Markup(),
         _decisions(chained.of_stage(trials, 1), space),
         page.section("Deeper and wider", _order(search)),
         latency_check.section(list(latencies.values()), measured_note),

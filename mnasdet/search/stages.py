@@ -22,7 +22,7 @@ from mnasdet.search import latency
 from mnasdet.search.candidate import candidate
 from mnasdet.search.controllers import factory as controllers
 from mnasdet.search.controllers.controller import Controller, Prior, Result
-from mnasdet.search.differentiable import derivation
+from mnasdet.search.differentiable import records
 from mnasdet.search.differentiable.derivation import Derived
 from mnasdet.search.frontier import pareto
 from mnasdet.search.trials.trial import Trial, TrialState
@@ -143,7 +143,7 @@ def first(pipeline: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace) ->
     """
     settings = pipeline.search_config
     if settings.HasField("differentiable"):
-        return Stage(space, Derived(space, derivation.load(settings.differentiable.folder)))
+        return Stage(space, Derived(space, records.probabilities(settings.differentiable.folder)))
     prior = Prior(cost=_cost(pipeline, space))
     return Stage(space, controllers.from_config(settings.controller, space, settings.seed, prior))
 

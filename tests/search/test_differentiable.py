@@ -20,6 +20,7 @@ from mnasdet.search import stages
 from mnasdet.search.differentiable import (
     alternation,
     derivation,
+    records,
     screening,
     supernet_training,
     supernets,
@@ -153,7 +154,7 @@ def test_a_search_proposes_the_most_probable_networks(whole, tmp_path):
         f"backbone/layer_{layer}": {"conv_k3_d1": 0.7 - layer / 100, "sep_k5_d2": 0.3 + layer / 100}
         for layer in range(1, 5)
     }
-    files.write_json(tmp_path / derivation.PROBABILITIES_FILE, {"probabilities": rows})
+    files.write_json(tmp_path / records.PROBABILITIES_FILE, {"probabilities": rows})
     settings.differentiable.folder = str(tmp_path)
     controller = stages.first(pipeline, space).controller
     proposed = [*controller.propose(1), *controller.propose(2)]
@@ -179,7 +180,7 @@ def test_stages_of_a_region_head_share_their_choice():
         "region_head/stage_1/chosen_1/choice": [0.8, 0.2],
         "region_head/stage_2/chosen_1/choice": [0.5, 0.5],
     }
-    found = derivation.by_place(built, of_choices)
+    found = records.by_place(built, of_choices)
     assert found == {"region_head/chosen_1": pytest.approx({"sep_k3_d1": 0.8, "conv_k3_d1": 0.2})}
 
 
@@ -223,7 +224,7 @@ def fake_training(monkeypatch, probabilities):
         folder.mkdir(parents=True)
         rows = {choice.name: probabilities(choice, blueprint.architecture) for choice in found}
         entry = {"step": 3, "probabilities": rows}
-        files.write_json(folder / alternation.HISTORY_FILE, [entry])
+        files.write_json(folder / records.HISTORY_FILE, [entry])
         trainings.append((pipeline, blueprint.architecture))
 
     monkeypatch.setattr(trainer, "train", train)
@@ -272,7 +273,7 @@ def test_operations_that_were_dropped_never_return(monkeypatch, tmp_path):
     starts = [pipeline.train_config.fine_tune_checkpoint for pipeline, _ in trainings]
     assert starts[0] == ""
     assert starts[1] == f"{tmp_path}/backbone_1/model.ckpt-3"
-    rounds = json.loads((tmp_path / screening.SCREENING_FILE).read_text())["rounds"]
+    rounds = json.loads((tmp_path / records.SCREENING_FILE).read_text())["rounds"]
     assert rounds["backbone_1"]["dropped"] == ["ir_k3_d1_e1"]
     assert rounds["backbone_1"]["ranks"]["conv_k3_d1"] == 1
     # Four layers of the same row: the norm is twice the probability.
@@ -317,8 +318,7 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(tmp_path, monkeypatch
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     histories = [
-        alternation.history(tmp_path / name / alternation.HISTORY_FILE)
-        for name in ("whole", "killed")
+        records.history(tmp_path / name / records.HISTORY_FILE) for name in ("whole", "killed")
     ]
     assert histories[0] == histories[1]
     assert [entry["step"] for entry in histories[0]] == [1, 2, 3, 4]
@@ -326,8 +326,8 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(tmp_path, monkeypatch
     first, last = histories[0][0]["probabilities"], histories[0][-1]["probabilities"]
     assert all(row == pytest.approx([1 / 2] * 2, abs=1e-6) for row in first.values())
     assert all(row != pytest.approx([1 / 2] * 2, abs=1e-3) for row in last.values())
-    assert (tmp_path / "killed" / derivation.PROBABILITIES_FILE).read_text() == (
-        tmp_path / "whole" / derivation.PROBABILITIES_FILE
+    assert (tmp_path / "killed" / records.PROBABILITIES_FILE).read_text() == (
+        tmp_path / "whole" / records.PROBABILITIES_FILE
     ).read_text()
 
 

@@ -18,6 +18,7 @@ import tf_keras
 from mnasdet import files
 from mnasdet.networks.mixed import ALPHA
 from mnasdet.protos import pipeline_pb2, train_pb2
+from mnasdet.search.differentiable import records
 from mnasdet.tasks import Loss, Task
 from mnasdet.training import checkpoints, trainer
 from mnasdet.training.learner import Learner
@@ -27,8 +28,6 @@ _ALPHA = f"/{ALPHA}$"
 
 # Entries of the file with the probabilities over time, about.
 _NUM_ENTRIES = 100
-
-HISTORY_FILE = "alpha.json"
 
 # What a training of alpha takes over from that of the weights: how a step is computed.
 _COMPUTATION = (
@@ -116,20 +115,13 @@ class History:
             return
         if self._entries is None:
             # A run that was killed goes on from a step before its last entry.
-            self._entries = [entry for entry in history(self._path) if entry["step"] < step]
+            self._entries = [entry for entry in records.history(self._path) if entry["step"] < step]
         probabilities = {
             name: [float(f"{p:.9g}") for p in tf.nn.softmax(alpha).numpy()]
             for name, alpha in logits.items()
         }
         self._entries.append({"step": step, "probabilities": probabilities})
         files.write_json(self._path, self._entries)
-
-
-def history(path: Path) -> list[dict[str, Any]]:
-    """Returns what `History` wrote: the step and the probabilities by choice; [] without a file."""
-    if not path.exists():
-        return []
-    return files.read_json(path, "history of alpha", of=list, keys=["step", "probabilities"])
 
 
 class _Penalized:
@@ -193,7 +185,7 @@ def method(
                 keep_averages=pipeline.eval_config.use_moving_averages,
             ),
             Learner(_Penalized(task, penalty, num_calls), other.train_config),
-            History(folder / HISTORY_FILE, training.num_steps),
+            History(folder / records.HISTORY_FILE, training.num_steps),
         )
 
         def batches(start: int) -> Iterator[tuple[Any, Any]]:

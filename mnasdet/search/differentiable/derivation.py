@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import TypeAlias
 
-from mnasdet import files
-from mnasdet.architectures import chosen_place, chosen_places
 from mnasdet.errors import UserError
-from mnasdet.protos import architecture_pb2
 from mnasdet.search.controllers.controller import Result
+from mnasdet.search.differentiable.records import Probabilities
 from mnasdet.search_spaces.space import SearchSpace, Tokens
-
-# For each layer that is chosen, by name: the probability of each operation.
-Probabilities: TypeAlias = Mapping[str, Mapping[str, float]]
-
-PROBABILITIES_FILE = "probabilities.json"
 
 
 def most_probable(probabilities: Sequence[Sequence[float]]) -> Iterator[Tokens]:
@@ -86,33 +77,3 @@ class Derived:
 
     def feedback(self, results: Sequence[Result]) -> None:
         """Learns nothing: the choices are made."""
-
-
-def by_place(
-    whole: architecture_pb2.Architecture, of_choices: Mapping[str, Sequence[float]]
-) -> Probabilities:
-    """Returns the probability of each operation of each layer.
-
-    The stages of a region head share one list of operations: of those it is the product, so that
-    the most probable list is that of the most probable network.
-
-    Args:
-      of_choices: the probabilities of each choice of the network, by the choice's name.
-    """
-    found = {}
-    for place in chosen_places(whole):
-        rows = [row for name, row in of_choices.items() if chosen_place(name) == place.name]
-        products = [math.prod(column) for column in zip(*rows, strict=True)] or [1.0]
-        total = sum(products)
-        found[place.name] = {
-            op: product / total for op, product in zip(place.layer.op, products, strict=True)
-        }
-    return found
-
-
-def load(folder: str | Path) -> Probabilities:
-    """Returns the probabilities that the training of a supernet ended with."""
-    path = Path(folder) / PROBABILITIES_FILE
-    return files.read_json(path, "probabilities of a supernet", keys=["probabilities"])[
-        "probabilities"
-    ]

@@ -14,10 +14,8 @@ from mnasdet.architectures import chosen_place, chosen_places
 from mnasdet.errors import ConfigError
 from mnasdet.networks import penalties
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.search.differentiable import alternation, derivation, supernets
+from mnasdet.search.differentiable import alternation, records, supernets
 from mnasdet.training import checkpoints, trainer
-
-SCREENING_FILE = "screening.json"
 
 
 def screen(
@@ -35,7 +33,7 @@ def screen(
     """
     settings = pipeline.search_config.differentiable.screening
     small = _halved(whole) if settings.half_backbone else _copy(whole)
-    rounds = _load(folder)
+    rounds = records.rounds(folder)
     kept: dict[str, list[str]] = {}
     start: dict[str, Any] = {"folder": None, "alphas": {}}
     for part, pool in _pools(whole).items():
@@ -121,13 +119,13 @@ def _round(
     trainer.train(
         training, folder, blueprint=blueprint, seed=pipeline.search_config.seed, method=method
     )
-    last = alternation.history(folder / alternation.HISTORY_FILE)[-1]["probabilities"]
+    last = records.history(folder / records.HISTORY_FILE)[-1]["probabilities"]
     probabilities = np.array(list(last.values()))
     scores = np.sqrt(np.sum(probabilities**2, axis=0))
     # Of equal scores the first operation of the list stays.
     order = sorted(range(len(ops)), key=lambda place: (-scores[place], place))
     kept = [ops[place] for place in sorted(order[:size])]
-    of_places = derivation.by_place(network, last)
+    of_places = records.by_place(network, last)
     return {
         "part": part,
         "scores": {op: float(score) for op, score in zip(ops, scores, strict=True)},
@@ -193,12 +191,5 @@ def _copy(architecture: architecture_pb2.Architecture) -> architecture_pb2.Archi
     return copy
 
 
-def _load(folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / SCREENING_FILE
-    if not path.exists():
-        return {}
-    return dict(files.read_json(path, "record of a screening", keys=["rounds"])["rounds"])
-
-
 def _store(folder: Path, rounds: Mapping[str, Mapping[str, Any]]) -> None:
-    files.write_json(folder / SCREENING_FILE, {"rounds": rounds})
+    files.write_json(folder / records.SCREENING_FILE, {"rounds": rounds})

@@ -7,7 +7,7 @@ from pathlib import Path
 from mnasdet import config, files
 from mnasdet.networks import penalties
 from mnasdet.protos import pipeline_pb2
-from mnasdet.search.differentiable import alternation, derivation, screening, supernets
+from mnasdet.search.differentiable import alternation, records, screening, supernets
 from mnasdet.search_spaces import supernet
 from mnasdet.training import trainer
 
@@ -15,9 +15,9 @@ from mnasdet.training import trainer
 def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
     """Screens operations if the config asks for it, then trains the supernet, into `folder`.
 
-    The folder then has what `derivation.load` reads. Interrupted, it goes on.
+    The folder then has what `records.probabilities` reads. Interrupted, it goes on.
     """
-    if (folder / derivation.PROBABILITIES_FILE).exists():
+    if (folder / records.PROBABILITIES_FILE).exists():
         return
     search_config = pipeline.search_config
     settings = search_config.differentiable
@@ -25,7 +25,7 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
         search_config.search_space.supernet, config.resolve(pipeline).architecture
     )
     if settings.HasField("screening"):
-        whole = screening.screen(pipeline, whole, folder / "screening")
+        whole = screening.screen(pipeline, whole, folder / records.SCREENING)
     blueprint = supernets.blueprint_of(pipeline, whole)
     cost = supernets.expected_costs(pipeline, blueprint)
     training = alternation.first_half(pipeline)
@@ -37,6 +37,6 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
         start_step=settings.alpha_start_step,
     )
     trainer.train(training, folder, blueprint=blueprint, seed=search_config.seed, method=method)
-    last = alternation.history(folder / alternation.HISTORY_FILE)[-1]
-    found = derivation.by_place(whole, last["probabilities"])
-    files.write_json(folder / derivation.PROBABILITIES_FILE, {"probabilities": found})
+    last = records.history(folder / records.HISTORY_FILE)[-1]
+    found = records.by_place(whole, last["probabilities"])
+    files.write_json(folder / records.PROBABILITIES_FILE, {"probabilities": found})
