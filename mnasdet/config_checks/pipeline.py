@@ -126,6 +126,12 @@ def _settings(model: Section) -> Section:
 def _check_reader(reader: Section, flag: str, settings: Section) -> None:
     for name in ("sample_1_of_n_examples", "num_readers"):
         reader.at_least(name, 1)
+    sampled = max(1, reader.message.sample_1_of_n_examples)
+    reader.require(
+        reader.message.first_sampled_example < sampled,
+        "first_sampled_example",
+        f"less than sample_1_of_n_examples, {sampled}, is allowed",
+    )
     reader.counts(_MAX_BOXES, "max_number_of_boxes")
     # Training ends by num_steps alone: passes over the data would be a second end beside it.
     if reader.path == "train_input_reader":

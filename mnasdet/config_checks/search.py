@@ -215,15 +215,17 @@ def _check_differentiable(search: Section) -> None:
 
 def _check_weights_of_supernet(section: Section) -> None:
     """Checks a training of weights, of which alpha has the steps that are left."""
+    num_steps = section.message.train_config.num_steps
+    section.require(
+        section.message.alpha_start_step < max(1, num_steps),
+        "alpha_start_step",
+        f"less than train_config.num_steps, {num_steps}, is allowed",
+    )
     training = section.needed("train_config")
     if training is None:
         return
     check_train(training)
-    section.require(
-        section.message.alpha_start_step < max(1, training.message.num_steps),
-        "alpha_start_step",
-        f"less than train_config.num_steps, {training.message.num_steps}, is allowed",
-    )
+    check_training_compression(training)
     for name in ("pruning", "weight_clustering", "early_stopping"):
         if training.message.HasField(name):
             training.report(name, "is not allowed in the training of a supernet")

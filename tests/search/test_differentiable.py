@@ -388,3 +388,57 @@ def test_a_two_stage_supernet_moves_all_of_its_choices():
         total = tf.add_n([loss.total for loss in task.losses(batch).values()])
     gradients = tape.gradient(total, list(alphas.values()))
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("search_space { mnasfpn {} }", "search_config.differentiable needs search_space.supernet"),
+        ("controller { random {} }", "search_config.controller is there beside differentiable"),
+        ("second_stage {}", "search_config.second_stage is there beside differentiable"),
+        ("latency { host {} }", "search_config.latency.host measures whole networks"),
+        (
+            "search_space { image_sizes: 64 }",
+            "search_config.search_space.image_sizes is not allowed",
+        ),
+        (
+            "differentiable { alpha_start_step: 4 }",
+            "search_config.differentiable.alpha_start_step is 4; less than "
+            "train_config.num_steps, 4, is allowed",
+        ),
+        (
+            "differentiable { screening { num_kept: 0 } }",
+            "search_config.differentiable.screening.num_kept is 0; at least 1 is allowed",
+        ),
+        (
+            "differentiable { screening {} }",
+            "search_config.differentiable.screening.train_config is missing",
+        ),
+        (
+            "differentiable { train_config { early_stopping {} } }",
+            "search_config.differentiable.train_config.early_stopping is not allowed",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_supernet_is_named(change, problem):
+    pipeline = supernet_config.pipeline()
+    text_format.Merge(f"search_config {{ {change} }}", pipeline)
+    assert any(found.startswith(problem) for found in config.check(pipeline))
+
+
+def test_the_second_half_starts_within_the_sample():
+    pipeline = supernet_config.pipeline()
+    pipeline.train_input_reader.first_sampled_example = 1
+    (problem,) = config.check(pipeline)
+    assert problem == (
+        "train_input_reader.first_sampled_example is 1; less than sample_1_of_n_examples, 1, is "
+        "allowed"
+    )
+
+
+def test_layers_of_a_part_with_different_operations_cannot_be_screened(whole, tmp_path):
+    other = architecture_pb2.Architecture()
+    other.CopyFrom(whole)
+    other.backbone.operation_layers.layer[2].op[:] = OPS[:2]
+    with pytest.raises(ConfigError, match=r"layer\[2\].op is .* in another layer of backbone"):
+        screening.screen(supernet_config.pipeline(), other, tmp_path)
