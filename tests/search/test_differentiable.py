@@ -281,6 +281,10 @@ def test_operations_that_were_dropped_never_return(monkeypatch, tmp_path):
     # A screening that goes on trains nothing again.
     assert screening.screen(pipeline, whole, tmp_path) == screened
     assert len(trainings) == 6
+    # Nothing is trained for a part that has no more operations than are kept.
+    pipeline.search_config.differentiable.screening.num_kept = 6
+    assert screening.screen(pipeline, whole, tmp_path / "none") == whole
+    assert len(trainings) == 6
 
 
 def test_the_backbone_is_halved_stage_by_stage():

@@ -182,6 +182,10 @@ def _cut(architecture):
         predictor.depth //= 4
     if architecture.backbone.HasField("base_code"):
         architecture.backbone.base_code.code = "basicblock_48_1-2-1-1"
+    layers = architecture.backbone.operation_layers.layer
+    for place in reversed(range(len(layers))):
+        if layers[place].stride == 1:
+            del layers[place]
     if architecture.HasField("region_head"):
         architecture.region_proposal.max_proposals = 8
         architecture.region_proposal.channels = 32

@@ -37,6 +37,8 @@ def screen(
     kept: dict[str, list[str]] = {}
     start: dict[str, Any] = {"folder": None, "alphas": {}}
     for part, pool in _pools(whole).items():
+        if len(pool) <= settings.num_kept:
+            continue
         kept[part] = pool
         for number, size in enumerate(sizes(len(pool), settings.num_kept, settings.num_rounds)):
             name = f"{part}_{number + 1}"
