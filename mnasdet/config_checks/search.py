@@ -187,7 +187,8 @@ def _check_differentiable(search: Section) -> None:
     _check_weights_of_supernet(own)
     if own.message.HasField("screening"):
         screening = own.child("screening")
-        screening.counts(_MAX_CHOICES, "num_kept")
+        # A supernet has a choice in every layer.
+        screening.counts(_MAX_CHOICES, "num_kept", minimum=2)
         screening.counts(_MAX_ROUNDS, "num_rounds")
         screening.at_least("sparsity_weight", 0)
         _check_weights_of_supernet(screening)

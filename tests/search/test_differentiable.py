@@ -419,8 +419,8 @@ def test_a_two_stage_supernet_moves_all_of_its_choices():
             "train_config.num_steps, 4, is allowed",
         ),
         (
-            "differentiable { screening { num_kept: 0 } }",
-            "search_config.differentiable.screening.num_kept is 0; at least 1 is allowed",
+            "differentiable { screening { num_kept: 1 } }",
+            "search_config.differentiable.screening.num_kept is 1; at least 2 is allowed",
         ),
         (
             "differentiable { screening {} }",
