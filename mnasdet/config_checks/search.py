@@ -176,7 +176,7 @@ def _check_one_shot(search: Section) -> None:
             )
 
 
-# What computes the cost of every operation of a supernet.
+# The sources that compute the cost of every operation of a supernet.
 _ADDING_UP = ("multiply_adds", "latency_table")
 
 

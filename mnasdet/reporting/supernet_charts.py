@@ -1,4 +1,4 @@
-"""What the training of a supernet chose: the probabilities of its operations over time."""
+"""The choices of a supernet in training: the probabilities of its operations over time."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def train(
 
 
 class Learning(NamedTuple):
-    """What learns, and from what.
+    """The learners of a training, and their data.
 
     Attributes:
       learner: a `Learner`, or what has its attributes and methods.

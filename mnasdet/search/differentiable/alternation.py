@@ -29,7 +29,7 @@ _ALPHA = f"/{ALPHA}$"
 # Entries of the file with the probabilities over time, about.
 _NUM_ENTRIES = 100
 
-# What a training of alpha takes over from that of the weights: how a step is computed.
+# The training of alpha computes a step as that of the weights does: these fields are its own, too.
 _COMPUTATION = (
     "batch_size",
     "num_steps",

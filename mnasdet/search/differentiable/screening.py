@@ -124,7 +124,7 @@ def _round(
     last = records.history(folder / records.HISTORY_FILE)[-1]["probabilities"]
     probabilities = np.array(list(last.values()))
     scores = np.sqrt(np.sum(probabilities**2, axis=0))
-    # Of equal scores the first operation of the list stays.
+    # With equal scores the first operation of the list stays.
     order = sorted(range(len(ops)), key=lambda place: (-scores[place], place))
     kept = [ops[place] for place in sorted(order[:size])]
     of_places = records.by_place(network, last)
