@@ -146,6 +146,11 @@ def some(number: int, count: int) -> list[int]:
     return sorted(drawn.tolist())
 
 
+def millions(trials: Sequence[Trial]) -> list[float]:
+    """Returns the multiply-adds of the trials' networks, in millions."""
+    return [trial.metrics["multiply_adds"] / 1e6 for trial in trials]
+
+
 def accuracy(outcome: Outcome) -> float:
     """Returns the accuracy of a child; raises UserError if it failed."""
     if outcome.error:
@@ -300,14 +305,14 @@ def frontiers(
         "children of the same seconds": picked(results.frontier(affordable), count),
         "random children": [table.trials[place] for place in some(len(table.trials), count)],
     }
-    dearest = max(trial.cost or 0.0 for trial in table.trials)
+    dearest = max(millions(table.trials))
 
     def summary(members: Sequence[Trial], accuracies: Accuracies) -> dict[str, Any]:
-        costs = [trial.cost or 0.0 for trial in members]
+        costs = millions(members)
         return {
             "hypervolume": hypervolume(accuracies, costs, dearest),
             "accuracies": accuracies,
-            "costs": costs,
+            "millions_of_multiply_adds": costs,
         }
 
     found = {
@@ -343,7 +348,7 @@ def print_text(result: dict[str, Any]) -> None:
     print(f"  the supernet's way takes {seconds['share']:.0%} of the children's")
     print("\nfrontiers, their members trained anew: hypervolume, and mAP at M multiply-adds")
     for name, found in result["frontiers"].items():
-        pairs = zip(found["accuracies"], found["costs"], strict=True)
+        pairs = zip(found["accuracies"], found["millions_of_multiply_adds"], strict=True)
         shown = "  ".join(f"{accuracy:.3f} at {cost:.2f}" for accuracy, cost in pairs)
         print(f"  {name:<30}{found['hypervolume']:>8.4f}   {shown}")
 

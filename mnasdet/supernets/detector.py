@@ -59,19 +59,24 @@ class SharedDetector(tf_keras.Model):
         self.backbone = keras_model(levels, "backbone")
         widths = [level.channels for level in levels]
         self.pyramid = MnasFpnSupernet(architectures, widths, image_size)
-        b = Builder()
-        outputs = [
-            b.input((*self.pyramid.size(level), self.pyramid.channels), f"level_{level}")
-            for level in range(fpn.min_level, fpn.max_level + 1)
-        ]
-        with b.scope("box_predictor"):
-            predictions = raw_predictions(b, outputs, base, num_classes)
-        self.box_predictor = keras_model(predictions, "box_predictor")
+        self._base, self._num_classes = base, num_classes
+        self.box_predictor = self._made_predictor(self.pyramid.channels)
         self._paths = np.stack([self.pyramid.format.path(each) for each in architectures])
         self._sandwich = subnets.sandwich
         # The largest: what a training's own evaluations show.
         self._path = Path(self._paths[1])
-        self.build((None, *image_size, 3))
+
+    def _made_predictor(self, channels: int) -> tf_keras.Model:
+        """Returns the predictor of pyramids of a width, with fresh weights."""
+        fpn = self._base.feature_pyramid.mnasfpn
+        b = Builder()
+        outputs = [
+            b.input((*self.pyramid.size(level), channels), f"level_{level}")
+            for level in range(fpn.min_level, fpn.max_level + 1)
+        ]
+        with b.scope("box_predictor"):
+            predictions = raw_predictions(b, outputs, self._base, self._num_classes)
+        return keras_model(predictions, "box_predictor")
 
     def choose(self, architecture: architecture_pb2.Architecture) -> None:
         """Makes inference compute this network of the space."""
@@ -114,10 +119,16 @@ class SharedDetector(tf_keras.Model):
 
     def weights_of(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
         """Returns the weights of a network of the space, by their names in the network."""
-        shared = [*self.backbone.variables, *self.box_predictor.variables]
-        return {
-            variable.name.removesuffix(":0"): variable.numpy() for variable in shared
-        } | self.pyramid.weights_of(architecture)
+        found = {
+            variable.name.removesuffix(":0"): variable.numpy()
+            for variable in [*self.backbone.variables, *self.box_predictor.variables]
+        }
+        # The predictor's first layers read the first channels; the others are zero here.
+        own = self._made_predictor(architecture.feature_pyramid.mnasfpn.channels)
+        for variable in own.variables:
+            name = variable.name.removesuffix(":0")
+            found[name] = found[name][tuple(map(slice, variable.shape))]
+        return found | self.pyramid.weights_of(architecture)
 
 
 def build(blueprint: Blueprint) -> one_stage.Detector:
