@@ -100,6 +100,8 @@ def test_a_search_shares_one_training_to_its_winner(tiny_config, tmp_path, monke
     builds = []
     build = models.build
     monkeypatch.setattr(models, "build", lambda *a: builds.append(a) or build(*a))
+    # Freed, the supernet would be loaded anew.
+    monkeypatch.setattr(child, "memory_freed", None)
     trials = search(children, tmp_path).run(2)
     assert search(children, tmp_path).run(3)[:2] == trials
     trials = TrialStore(tmp_path / "trials.db").trials()
