@@ -10,9 +10,17 @@ that are named backbone, feature_pyramid and box_predictor have the variables of
 checkpoint, by the same names.
 """
 
-from mnasdet.keras.backbones import AmoebaNetD, BaseCode, MnasNet, MobileNetV2, MobileNetV3, ResNet
+from mnasdet.keras.backbones import (
+    AmoebaNetD,
+    BaseCode,
+    MnasNet,
+    MobileNetV2,
+    MobileNetV3,
+    OperationLayers,
+    ResNet,
+)
 from mnasdet.keras.factory import backbone, box_predictor, classifier, feature_pyramid
-from mnasdet.keras.feature_pyramids import FPN, NASFPN, MnasFPN, SSDLayers
+from mnasdet.keras.feature_pyramids import FPN, NASFPN, HitPyramid, MnasFPN, SSDLayers
 from mnasdet.keras.graph_layer import GraphLayer
 from mnasdet.keras.heads import Classifier, ConvolutionalBoxPredictor, WeightSharedBoxPredictor
 
@@ -24,10 +32,12 @@ __all__ = [
     "Classifier",
     "ConvolutionalBoxPredictor",
     "GraphLayer",
+    "HitPyramid",
     "MnasFPN",
     "MnasNet",
     "MobileNetV2",
     "MobileNetV3",
+    "OperationLayers",
     "ResNet",
     "SSDLayers",
     "WeightSharedBoxPredictor",

@@ -8,7 +8,15 @@ from typing import Any, ClassVar
 import tf_keras
 
 from mnasdet.architectures import levels
-from mnasdet.backbones import amoebanet, base_code, mnasnet, mobilenet_v2, mobilenet_v3, resnet
+from mnasdet.backbones import (
+    amoebanet,
+    base_code,
+    mnasnet,
+    mobilenet_v2,
+    mobilenet_v3,
+    operation_layers,
+    resnet,
+)
 from mnasdet.errors import LayerError, nearest
 from mnasdet.keras import parts
 from mnasdet.keras.graph_layer import GraphLayer
@@ -23,6 +31,7 @@ _FINEST_LEVEL = 2
 FEATURES = (*(f"c{level}" for level in range(_FINEST_LEVEL, MAX_LEVEL + 1)), "expansion", "last")
 
 _MNASNET_A1 = "mnasnet_a1"
+_HIT_DETECTOR = "hit_detector"
 
 
 class Backbone(GraphLayer):
@@ -266,6 +275,43 @@ class BaseCode(Backbone):
 
     def __init__(self, code: str = "basicblock_64_1-21-21-12", **kwargs: Any):
         super().__init__({"code": code}, **kwargs)
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
+class OperationLayers(Backbone):
+    """Layers of one operation each, as Hit-Detector has them (Guo et al., 2020). "c2" to "c5" of
+    the released network have 48, 96, 256 and 2048 channels.
+
+    Args:
+      layer: each a dict of the fields of ChosenLayer in protos/architecture.proto, with a single
+        `op`, four of them with stride 2; by default those of Hit-Detector.
+      stem_channels: of the first convolution.
+      last_channels: of a 1x1 convolution behind the layers; 0: none.
+      **kwargs: those of `Backbone`.
+    """
+
+    kind = "operation_layers"
+    read = staticmethod(operation_layers.from_proto)
+
+    def __init__(
+        self,
+        layer: Sequence[dict[str, Any]] | None = None,
+        *,
+        stem_channels: int = 16,
+        last_channels: int | None = None,
+        **kwargs: Any,
+    ):
+        published = parts.resolved(_HIT_DETECTOR).backbone.operation_layers
+        if last_channels is None:
+            last_channels = published.last_channels if layer is None else 0
+        if layer is None:
+            layer = parts.fields(published)["layer"]
+        fields = {
+            "layer": list(layer),
+            "stem_channels": stem_channels,
+            "last_channels": last_channels,
+        }
+        super().__init__(fields, **kwargs)
 
 
 def _read_features(architecture: architecture_pb2.Architecture) -> str | list[str]:

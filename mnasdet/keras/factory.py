@@ -18,9 +18,17 @@ from mnasdet.keras.backbones import (
     MnasNet,
     MobileNetV2,
     MobileNetV3,
+    OperationLayers,
     ResNet,
 )
-from mnasdet.keras.feature_pyramids import FPN, NASFPN, FeaturePyramid, MnasFPN, SSDLayers
+from mnasdet.keras.feature_pyramids import (
+    FPN,
+    NASFPN,
+    FeaturePyramid,
+    HitPyramid,
+    MnasFPN,
+    SSDLayers,
+)
 from mnasdet.keras.heads import (
     BoxPredictor,
     Classifier,
@@ -29,8 +37,8 @@ from mnasdet.keras.heads import (
 )
 from mnasdet.protos import architecture_pb2
 
-_BACKBONES = (MobileNetV2, MobileNetV3, MnasNet, ResNet, AmoebaNetD, BaseCode)
-_PYRAMIDS = (MnasFPN, NASFPN, FPN, SSDLayers)
+_BACKBONES = (MobileNetV2, MobileNetV3, MnasNet, ResNet, AmoebaNetD, BaseCode, OperationLayers)
+_PYRAMIDS = (MnasFPN, NASFPN, FPN, HitPyramid, SSDLayers)
 _PREDICTORS = (ConvolutionalBoxPredictor, WeightSharedBoxPredictor)
 
 

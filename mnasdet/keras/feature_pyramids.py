@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import tf_keras
 
-from mnasdet.feature_pyramids import fpn, mnasfpn, nas_fpn, ssd_layers
+from mnasdet.feature_pyramids import fpn, hit, mnasfpn, nas_fpn, ssd_layers
 from mnasdet.keras import parts
 from mnasdet.keras.graph_layer import GraphLayer
 from mnasdet.networks import hyperparams
@@ -267,6 +267,43 @@ class FPN(FeaturePyramid):
             "input_level": list(input_level),
             "output_level": list(output_level),
             "strided_levels": strided_levels,
+        }
+        super().__init__(fields, **kwargs)
+
+
+@tf_keras.utils.register_keras_serializable("mnasdet")
+class HitPyramid(FeaturePyramid):
+    """Hit-Detector's neck (Guo et al., 2020): top-down, then bottom-up, with an operation a layer.
+
+    Args:
+      channels: of every feature.
+      min_level: of the finest feature, `max_level` of the coarsest one.
+      lateral: for each level that comes in, finest first, a dict with a single `op`, such as
+        {"op": ["sep_k5_d3"]}; `output`: likewise, after the coarser level was added. By default
+        those of Hit-Detector.
+      **kwargs: those of `FeaturePyramid`.
+    """
+
+    kind = "hit"
+    read = staticmethod(hit.from_proto)
+
+    def __init__(
+        self,
+        channels: int = 256,
+        *,
+        min_level: int = 2,
+        max_level: int = 6,
+        lateral: Sequence[dict[str, Any]] | None = None,
+        output: Sequence[dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ):
+        published = parts.fields(parts.resolved("hit_detector").feature_pyramid.hit)
+        fields = {
+            "channels": channels,
+            "min_level": min_level,
+            "max_level": max_level,
+            "lateral": list(published["lateral"] if lateral is None else lateral),
+            "output": list(published["output"] if output is None else output),
         }
         super().__init__(fields, **kwargs)
 
