@@ -59,6 +59,7 @@ def test_an_unknown_space_is_one_line_with_the_known_ones():
         "nas_fpnlite_s",
         "no_expand",
         "structure",
+        "supernet",
     ]
     assert done.stdout == ""
     assert "--search_space is ''; use one of " in describe(status=1).stderr
