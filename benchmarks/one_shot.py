@@ -25,7 +25,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,15 @@ import numpy as np
 from absl import flags
 from google.protobuf import text_format
 from tqdm import tqdm
+from trained_alone import SEED, Accuracies, Trainer
 
 from mnasdet import config, files
 from mnasdet.architectures import from_trial
-from mnasdet.errors import UserError
 from mnasdet.protos import pipeline_pb2
 from mnasdet.scripts import command
 from mnasdet.search import child, latency, one_shot, results, reward
-from mnasdet.search.child import ChildTask, Outcome
+from mnasdet.search.child import ChildTask
 from mnasdet.search.controllers import factory as controllers
-from mnasdet.search.executors import factory as executors
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.frontier import pareto
 from mnasdet.search.proxy import proxy_task
@@ -66,11 +65,6 @@ flags.DEFINE_string("table", str(HERE / "data" / "mnasfpn_children.csv.xz"), "Tr
 flags.DEFINE_string("config", str(HERE / "one_shot.config"), "The search by the supernet.")
 flags.DEFINE_integer("ceiling", 24, "Children that are trained once more; 0: none.", lower_bound=0)
 flags.DEFINE_integer("members", 6, "Of each frontier that are trained anew.", lower_bound=0)
-
-# No training of the table has it: their seeds are the search's, 0, and the trials' numbers.
-SEED = 1_000_003
-
-Accuracies = list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,50 +145,6 @@ def millions(trials: Sequence[Trial]) -> list[float]:
     return [trial.metrics["multiply_adds"] / 1e6 for trial in trials]
 
 
-def accuracy(outcome: Outcome) -> float:
-    """Returns the accuracy of a child; raises UserError if it failed."""
-    if outcome.error:
-        raise UserError(f"a child failed: {outcome.error}")
-    return outcome.accuracy
-
-
-class Trainer:
-    """Trains architectures by themselves, as the children of the table were trained."""
-
-    def __init__(self, children: pipeline_pb2.TrainEvalPipelineConfig):
-        self._pipeline = pipeline_pb2.TrainEvalPipelineConfig()
-        self._pipeline.CopyFrom(children)
-        self._pipeline.search_config.ClearField("one_shot")
-
-    def accuracies(
-        self,
-        architectures: Sequence[str],
-        name: str,
-        start: Callable[[int, str], Path] | None = None,
-    ) -> Accuracies:
-        """Trains architectures with the seed that no training of the table had.
-
-        Args:
-          name: of the trainings, for the progress bar.
-          start: gives the checkpoint of an architecture by its place; None: the pretrained one.
-        """
-        executor = executors.from_config(self._pipeline.search_config.executor)
-        try:
-            futures = []
-            for place, text in enumerate(architectures):
-                pipeline = pipeline_pb2.TrainEvalPipelineConfig()
-                pipeline.CopyFrom(self._pipeline)
-                if start:
-                    pipeline.train_config.fine_tune_checkpoint = str(start(place, text))
-                futures.append(
-                    executor.submit(ChildTask(pipeline.SerializeToString(), text, SEED + place))
-                )
-            outcomes = [future.result() for future in tqdm(futures, desc=name, unit="training")]
-        finally:
-            executor.close()
-        return [accuracy(outcome) for outcome in outcomes]
-
-
 def search_by_supernet(
     children: pipeline_pb2.TrainEvalPipelineConfig, space: SearchSpace, folder: Path
 ) -> list[Trial]:
@@ -259,7 +209,9 @@ def compare(
     # First of all, so that loading the supernet is among its seconds.
     trials = search_by_supernet(children, space, folder)
     judged = [
-        accuracy(child.run_safely(ChildTask(children.SerializeToString(), trial.architecture, 0)))
+        trained_alone.accuracy(
+            child.run_safely(ChildTask(children.SerializeToString(), trial.architecture, 0))
+        )
         for trial in tqdm(table.trials, desc="judging", unit="child")
     ]
     places = some(len(table.trials), FLAGS.ceiling)
