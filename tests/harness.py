@@ -36,6 +36,7 @@ from mnasdet.tflite.convert import convert
 from mnasdet.tflite.interpreter import TfliteModel, load
 from mnasdet.training import checkpoints
 from mnasdet.training.learner import Learner
+from tests.eagerly import eager
 
 NUM_CLASSES = 3
 
@@ -165,7 +166,7 @@ def check_training_step(network: Network) -> None:
 def train_detector(network: Network) -> dict[str, tf.Tensor | None]:
     """Makes one step; the gradients of all losses, by variable.
 
-    Both run eagerly: tracing takes longer than a step.
+    Both run eagerly.
     """
     assert network.detector
     model, batch = network.model, detection_batch(network.detector, network.images())
@@ -173,11 +174,8 @@ def train_detector(network: Network) -> dict[str, tf.Tensor | None]:
     with tf.GradientTape() as tape:
         loss = sum(loss.total for loss in network.detector.losses(batch).values())
     gradients = tape.gradient(loss, model.trainable_variables)
-    tf.config.run_functions_eagerly(True)
-    try:
+    with eager():
         losses = learner.update(batch)
-    finally:
-        tf.config.run_functions_eagerly(False)
     assert np.isfinite([float(value) for value in losses.values()]).all(), losses
     return _by_name(model, gradients)
 

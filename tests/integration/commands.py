@@ -24,18 +24,17 @@ def command(script, *arguments):
     return [sys.executable, f"scripts/{script}.py", *arguments]
 
 
-def run(script, *arguments, status=0, env=None):
+def run(script, *arguments, status=0):
     """The finished command, its output as text.
 
     Args:
       status: the exit status that it has to have. With any other, or with a traceback where the
         user could mend the trouble, the test fails and shows standard error.
-      env: its environment in place of ours.
     """
     words = command(script, *arguments)[1:]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = _processes.Process(
-            target=_become, args=(words, _sent(output), _sent(errors), dict(env or os.environ))
+            target=_become, args=(words, _sent(output), _sent(errors), dict(os.environ))
         )
         process.start()
         process.join()
@@ -66,4 +65,5 @@ def _become(words, output, errors, environment):
         os.dup2(file.detach(), number)
     sys.argv = words
     sys.path[0] = str(ROOT / "scripts")
-    runpy.run_path(words[0], run_name="__main__")
+    # As Python does, which calls its first file by the whole path.
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")

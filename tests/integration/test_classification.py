@@ -283,7 +283,7 @@ def test_a_child_of_a_search_is_judged_by_its_top_1():
 
 
 @pytest.mark.parametrize("name", ["mnasnet_a1_imagenet", "mnasnet_search_imagenet"])
-def test_the_imagenet_configs_train_on_a_handful_of_pictures(name, tmp_path):
+def test_the_imagenet_configs_train_on_a_handful_of_pictures(name, tmp_path, eager):
     """Two steps of the paper's recipe at 224 pixels."""
     random = np.random.default_rng(0)
     for class_name in ("cat", "dog"):

@@ -130,22 +130,17 @@ def test_packaged_configs_are_found_from_anywhere(tmp_path):
     assert "\n  configs/quickstart.config" in help_text
     own = ROOT / "configs" / "quickstart.config"
     for name in ("configs/quickstart.config", "quickstart.config", "quickstart"):
-        done = installed(
-            "check_config", f"--pipeline_config_path={name}", "--format=json", cwd=tmp_path
-        )
-        assert json.loads(done.stdout)["num_steps"] == 300
+        done = installed("describe_search_space", f"--pipeline_config_path={name}", cwd=tmp_path)
+        assert "block_4/expanded_channels    32, 64, 96, 128\n" in done.stdout
         assert done.stderr.startswith(f"{name}: no such file here; {own} is used\n")
     # A file of the user's goes before it.
     (tmp_path / "quickstart.config").write_text(
-        own.read_text().replace("num_steps: 300", "num_steps: 200")
+        own.read_text().replace("expanded_channels: [32, 64, 96, 128]", "expanded_channels: [40]")
     )
     done = installed(
-        "check_config",
-        "--pipeline_config_path=quickstart.config",
-        "--format=json",
-        cwd=tmp_path,
+        "describe_search_space", "--pipeline_config_path=quickstart.config", cwd=tmp_path
     )
-    assert json.loads(done.stdout)["num_steps"] == 200
+    assert "block_4/expanded_channels    40\n" in done.stdout
     assert done.stderr == ""
 
 

@@ -4,12 +4,13 @@ import functools
 import io
 import json
 import resource
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.integration.commands import run
+from tests.integration.commands import ROOT, command, run
 
 convert_coco = functools.partial(run, "create_coco_tf_record")
 
@@ -149,12 +150,14 @@ def test_output_below_a_file(data):
 
 def test_full_disk(data):
     # A file that may not grow any more fails as on a full disk.
-    done = convert_coco(
-        *coco_flags(data),
-        f"--output_path={data}/out/x.record",
+    done = subprocess.run(
+        command("create_coco_tf_record", *coco_flags(data), f"--output_path={data}/out/x.record"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
-        status=1,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
+    assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(
         f"error: {data}/out/x.record: the records cannot be written: "
     )

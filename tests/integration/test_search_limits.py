@@ -10,7 +10,17 @@ from mnasdet.search.trials.trial_store import TrialState, TrialStore
 from mnasdet.tflite.convert import convert
 from tests.integration.commands import run
 
-MAX_PARAMS, MAX_MULTIPLY_ADDS, MAX_FILE_SIZE = 600_000, 9_000_000, 2_000_000
+MAX_PARAMS, MAX_MULTIPLY_ADDS, MAX_FILE_SIZE = 70_000, 2_400_000, 210_000
+
+# A layer at each stride.
+BACKBONE = """mnasnet {
+  stem_channels: 8
+  block { channels: 8 op: SEPARABLE }
+  block { channels: 8 stride: 2 expansion: 3 }
+  block { channels: 16 stride: 2 expansion: 3 }
+  block { channels: 24 stride: 2 expansion: 3 }
+  block { channels: 32 stride: 2 expansion: 3 }
+}"""
 
 JOINT = f"""
   search_space {{
@@ -39,6 +49,7 @@ def search(tmp_path_factory, tiny_config):
     """The config and the trials of a search on the digits."""
     folder = tmp_path_factory.mktemp("limits")
     text = re.sub(r"search_space \{.*?controller [^\n]*\n", JOINT, tiny_config, flags=re.DOTALL)
+    text = re.sub(r"base_code \{.*?\}", BACKBONE, text)
     path = folder / "joint.config"
     path.write_text(text.replace("num_steps: 8", "num_steps: 2"))
     flags = [f"--pipeline_config_path={path}", f"--model_dir={folder / 'run'}"]

@@ -300,14 +300,6 @@ def weights(folder):
     return {name: reader.get_tensor(name) for name in names if "SECONDS" not in name.upper()}
 
 
-@pytest.fixture
-def eager():
-    """To trace a network of many branches takes longer than to compute it a few times."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def test_a_search_that_was_killed_ends_as_one_that_was_not(tmp_path, monkeypatch, eager):
     pipeline = supernet_config.pipeline(num_steps=4)
     # Two operations are enough, and trace in less time.

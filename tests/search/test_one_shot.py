@@ -33,9 +33,6 @@ _STEPS = """
       }
 """
 
-# Much faster to trace than MobileNetV2.
-_BACKBONE = 'base_code { code: "basicblock_8_1-1-1-1" }'
-
 _SEARCH = f"""
 search_config {{
   num_trials: 3
@@ -58,8 +55,7 @@ search_config {{
 
 def loaded(tiny_config, folder, *changes):
     text = tiny_config[: tiny_config.index("search_config")] + _SEARCH
-    small = ("mobilenet_v2 { depth_multiplier: 0.5 }", _BACKBONE)
-    for old, new in (small, *changes):
+    for old, new in changes:
         assert old in text
         text = text.replace(old, new)
     (folder / "tiny.config").write_text(text)

@@ -2,9 +2,6 @@
 
 import math
 
-import pytest
-import tensorflow as tf
-
 from mnasdet import config, models
 from mnasdet.evaluation.coco import MAP
 from mnasdet.training import trainer
@@ -29,14 +26,6 @@ SMALLER = f"""
   train_input_reader {{ digits_input_reader {{ num_images: 2 image_size: {SIDE} }} }}
   eval_input_reader {{ digits_input_reader {{ num_images: 1 image_size: {SIDE} }} }}
 """
-
-
-@pytest.fixture
-def eager():
-    """To trace a network of hundreds of layers takes longer than to compute it twice."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 def test_two_steps(tmp_path, monkeypatch, eager):

@@ -1,11 +1,9 @@
 """Every config in configs/ is sound, and trains for two steps."""
 
-import contextlib
 import math
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from mnasdet import config, models
@@ -21,6 +19,7 @@ from mnasdet.search import winner
 from mnasdet.search_spaces import factory
 from mnasdet.training import trainer
 from tests.config_fragments import CONFIGS
+from tests.eagerly import eager
 
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.config"))
 
@@ -217,16 +216,6 @@ def train():
         return trained[key]
 
     return train_once
-
-
-@contextlib.contextmanager
-def eager():
-    """To trace a network of hundreds of layers takes longer than to compute it twice."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINED_ELSEWHERE])
