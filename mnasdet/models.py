@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from mnasdet.blueprint import Blueprint
@@ -46,8 +45,7 @@ def build(blueprint: Blueprint) -> Task:
     if blueprint.subnets:
         from mnasdet.supernets import shared_network
 
-        plain = build(dataclasses.replace(blueprint, subnets=None))
-        return shared_network.build(blueprint, plain)
+        return shared_network.build(blueprint)
     if blueprint.kind == "classification":
         from mnasdet.classifiers import classifier
 

@@ -29,6 +29,7 @@ _Proto = architecture_pb2.MnasNet
 _CONV, _SEPARABLE = 0, 1
 
 # What is added to a layer's output: nothing, its input, that pooled, or that projected as well.
+# The first two are factors as well.
 _NOTHING, _INPUT, _POOLED, _PROJECTED = range(4)
 
 # The convolutions of an operation that stride.
@@ -36,19 +37,19 @@ _STRIDING = ("conv", "depthwise")
 
 
 class _Block(NamedTuple):
-    """A block of one network, as in its Architecture.
+    """A block of one network, as in its Architecture; or, of every field, all values in a space.
 
     Attributes:
       op: _CONV, _SEPARABLE, or the expansion of an inverted bottleneck.
       channels: those that the depth multiplier leaves.
     """
 
-    op: int
-    kernel_size: int
-    se_ratio: float
-    skip: int
-    channels: int
-    repeats: int
+    op: Any
+    kernel_size: Any
+    se_ratio: Any
+    skip: Any
+    channels: Any
+    repeats: Any
 
 
 class _Numbers(NamedTuple):
@@ -188,6 +189,7 @@ class _Layer:
           expands: it also gives what its depthwise convolution reads.
         """
         self._choices = _Numbers(*(sorted(set(values)) for values in zip(*choices, strict=True)))
+        self._fits = strides == 1 and all(own.channels_in == own.channels for own in choices)
         self._always_runs, self._expands = always_runs, expands
         self._strides = strides
         most = _Numbers(*map(max, self._choices))
@@ -237,6 +239,9 @@ class _Layer:
         def projected() -> tf.Tensor:
             return self._projection(pooled(), 1, own.channels_in, own.channels, training)
 
+        if self._fits and not {_POOLED, _PROJECTED} & set(self._choices.skip):
+            # Cheaper than a branch.
+            return [y + tf.cast(own.skip, y.dtype) * x, *expansion]
         skips = {
             _NOTHING: lambda: y,
             _INPUT: lambda: x + y,

@@ -12,12 +12,14 @@ import tf_keras
 
 from mnasdet.backbones.factory import backbone_features
 from mnasdet.blueprint import Blueprint, Subnets
+from mnasdet.classifiers import classifier
 from mnasdet.classifiers.classifier import Classifier
 from mnasdet.classifiers.network import LOGITS
+from mnasdet.detectors import one_stage
 from mnasdet.detectors.network import RawPredictions, raw_predictions
 from mnasdet.detectors.one_stage import Detector
 from mnasdet.feature_pyramids.factory import pyramid_features
-from mnasdet.heads import classifier
+from mnasdet.heads import classifier as classifier_head
 from mnasdet.networks import random_draws
 from mnasdet.networks.builder import Builder, Node, reachable
 from mnasdet.networks.features import (
@@ -122,7 +124,7 @@ class SharedNetwork(tf_keras.Model):
         inputs = {name: b.input(shape, name) for name, shape in shapes.items()}
         if base.HasField("classifier"):
             with b.scope("classifier"):
-                logits = classifier.from_proto(
+                logits = classifier_head.from_proto(
                     b, inputs[LAST], base.classifier, num_classes=self._num_classes
                 )
             return {LOGITS: logits}
@@ -133,7 +135,7 @@ class SharedNetwork(tf_keras.Model):
         with b.scope("box_predictor"):
             return raw_predictions(b, levels, base, self._num_classes)
 
-    def _made_tail(self, shapes: _Shapes, elastic: Collection[str] = ()) -> tf_keras.Model:
+    def _made_tail(self, shapes: _Shapes, elastic: Collection[str]) -> tf_keras.Model:
         """Returns the model of `_tail_graph`, with fresh weights.
 
         Args:
@@ -228,11 +230,16 @@ class SharedNetwork(tf_keras.Model):
             found |= self.pyramid.weights_of(architecture, widths)
             channels = scaled(architecture).channels
             shapes = {name: (*shape[:2], channels) for name, shape in self._shapes.items()}
-        of_tail = _values(self.tail)
         # The layers that read an elastic feature read its first channels; the others are zero here.
-        for variable in self._made_tail(shapes).variables:
-            name = variable.name.removesuffix(":0")
-            found[name] = of_tail[name][tuple(map(slice, variable.shape))]
+        own = {node.name: node for node in reachable(tf.nest.flatten(self._tail_graph(shapes)))}
+        for name, value in _values(self.tail).items():
+            layer, _, kind = name.rpartition("/")
+            read = slice(own[layer].inputs[0].channels)
+            if kind.endswith("kernel"):
+                value = value[:, :, read]
+            elif own[layer].op in ("batch_norm", "depthwise_conv2d"):
+                value = value[read]
+            found[name] = value
         return found
 
 
@@ -244,11 +251,11 @@ def _scale(architecture: architecture_pb2.Architecture) -> dict[str, Any]:
 
 
 def _features_of(by_name: Mapping[str, Node]) -> BackboneFeatures:
-    """Returns the features of `BackboneFeatures.by_name`; those that are left out are not read."""
-    levels = {level: by_name.get(level_name(level)) for level in range(1, MAX_LEVEL + 1)}
+    """Returns the features whose `by_name` this is."""
+    levels = range(1, MAX_LEVEL + 1)
     return BackboneFeatures(
-        {level: node for level, node in levels.items() if node},
-        by_name.get(LAST),
+        {level: by_name[level_name(level)] for level in levels if level_name(level) in by_name},
+        by_name[LAST],
         by_name.get(EXPANSION),
     )
 
@@ -257,12 +264,10 @@ def _values(model: tf_keras.Model) -> Values:
     return {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
 
 
-def build(blueprint: Blueprint, plain: Classifier | Detector) -> Classifier | Detector:
-    """Returns a task whose model is a `SharedNetwork` of the blueprint's subnets.
-
-    Args:
-      plain: the task of a network by itself.
-    """
+def build(blueprint: Blueprint) -> Classifier | Detector:
+    """Returns a task whose model is a `SharedNetwork` of the blueprint's subnets."""
     assert blueprint.subnets
+    make = classifier.build if blueprint.kind == "classification" else one_stage.build
+    plain = make(dataclasses.replace(blueprint, subnets=None))
     model = SharedNetwork(blueprint.subnets, blueprint.image_size, blueprint.num_classes)
     return dataclasses.replace(plain, blueprint=blueprint, model=model)
