@@ -126,6 +126,7 @@ class _Operation:
         }
         self.norms = [convolution.norm for convolution in self._convolutions.values()]
         self.layers = [x for each in self._convolutions.values() for x in each.layers]
+        self._gate: SqueezeExcite | None = None
         if most.squeezed:
             self._gate = SqueezeExcite(
                 f"{name}/squeeze_excite", self._gated(most), most.squeezed, hyperparams
@@ -149,13 +150,13 @@ class _Operation:
 
     def __call__(self, x: tf.Tensor, own: _Numbers, training: bool) -> list[tf.Tensor]:
         """Returns the operation's output, and what its depthwise convolution reads."""
-        expanded, gates = x, hasattr(self, "_gate")
+        expanded = x
         for part, shape in self._shapes(own).items():
             x = self._convolutions[part](x, *shape, training)
             x = x if part == "project" else tf.nn.relu(x)
             if part == "expand":
                 expanded = x
-            elif gates and part in _STRIDING:
+            elif self._gate and part in _STRIDING:
                 x = self._gate(x, self._gated(own), own.squeezed)
         return [x, expanded]
 
@@ -164,7 +165,7 @@ class _Operation:
         found: Values = {}
         for part, shape in self._shapes(own).items():
             found |= self._convolutions[part].part(f"{name}/{part}", *shape)
-        if own.squeezed:
+        if self._gate and own.squeezed:
             gated = self._gated(own)
             found |= self._gate.part(f"{name}/squeeze_excite", gated, own.squeezed)
         return found
@@ -309,7 +310,7 @@ class MnasNetSupernet(tf_keras.layers.Layer):
                 )
                 self.widths[LAST] = {self._last_channels}
         layers = [layer for block in self._blocks for layer in block]
-        parts = [self._stem, *layers, *([self._last] if LAST in names else [])]
+        parts: list[Any] = [self._stem, *layers, *([self._last] if LAST in names else [])]
         ends = [self._stem.norm, *([self._last.norm] if LAST in names else [])]
         self.norms = [*ends, *(norm for layer in layers for norm in layer.norms)]
         # Keras finds variables and losses in attributes.

@@ -200,9 +200,23 @@ CLASSIFIER = f"""
 """
 
 
-def test_the_part_of_a_classifier_is_the_networks_checkpoint(tmp_path, monkeypatch):
+@pytest.fixture
+def pipeline(tmp_path):
     (tmp_path / "classifier.config").write_text(CLASSIFIER)
-    pipeline = config.load(tmp_path / "classifier.config")
+    return config.load(tmp_path / "classifier.config")
+
+
+def test_the_supernet_has_every_choice_of_the_space(pipeline):
+    pipeline.search_config.search_space.mnasnet.CopyFrom(search_pb2.MnasNetSpaceConfig())
+    base = config.resolve(pipeline).architecture
+    space = factory.from_config(pipeline.search_config.search_space, base)
+    pipeline.search_config.one_shot.num_networks = 2
+    networks = one_shot.supernet(pipeline).subnets.architectures
+    met = [set(tokens) for tokens in zip(*map(space.encode, networks), strict=True)]
+    assert met == [set(range(len(decision.choices))) for decision in space.decisions]
+
+
+def test_the_part_of_a_classifier_is_the_networks_checkpoint(pipeline, tmp_path, monkeypatch):
     task = models.build(one_shot.supernet(pipeline))
     batches = trainer.training_set(task, pipeline, seed=0)
     judge = Judge(task, pipeline, [batch["image"] for batch in batches.take(2)])
