@@ -42,14 +42,14 @@ def network_of(
 def build(blueprint: Blueprint) -> Task:
     """Returns the detector or classifier of a blueprint, with fresh weights."""
     # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
+    if blueprint.subnets:
+        from mnasdet.supernets import shared_network
+
+        return shared_network.build(blueprint)
     if blueprint.kind == "classification":
         from mnasdet.classifiers import classifier
 
         return classifier.build(blueprint)
-    if blueprint.subnets:
-        from mnasdet.supernets import detector
-
-        return detector.build(blueprint)
     if blueprint.kind == "faster_rcnn":
         from mnasdet.detectors import two_stage
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnasdet.networks.blocks import conv_bn, depthwise_conv_bn, round_channels, squeeze_excite
+from mnasdet.networks.blocks import (
+    conv_bn,
+    depthwise_conv_bn,
+    scaled_channels,
+    squeeze_excite,
+)
 from mnasdet.networks.builder import Builder, Node
 from mnasdet.networks.features import MAX_LEVEL, BackboneFeatures
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, Initializer, Kernel
@@ -75,11 +80,8 @@ def mnasnet(
       min_depth: the least of the scaled widths.
     """
 
-    # Published widths are used as printed: rounding would change those that are no multiples of 8.
     def width(channels: int) -> int:
-        if depth_multiplier == 1.0:
-            return channels
-        return round_channels(channels * depth_multiplier, min_depth)
+        return scaled_channels(channels, depth_multiplier, min_depth)
 
     x = conv_bn(
         b, image, width(stem_channels), 3, hyperparams, strides=2, activation="relu", name="stem"

@@ -39,7 +39,11 @@ class Classifier:
     model: tf_keras.Model
 
     objective = TOP_1
-    compiles = True
+
+    @property
+    def compiles(self) -> bool:
+        """Returns whether XLA can compile the losses: a supernet's layers have no fixed size."""
+        return not self.blueprint.subnets
 
     @property
     def image_size(self) -> tuple[int, int]:

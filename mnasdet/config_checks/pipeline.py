@@ -14,6 +14,7 @@ from mnasdet.config_checks.classification import check_classification
 from mnasdet.config_checks.compression import check_compression
 from mnasdet.config_checks.faster_rcnn import check_faster_rcnn
 from mnasdet.config_checks.files import check_exists
+from mnasdet.config_checks.one_shot import check_one_shot
 from mnasdet.config_checks.search import check_search, check_two_stage_search
 from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import check_ssd
@@ -74,6 +75,8 @@ def pipeline_problems(
         _check_readers(root, name)
     if pipeline.HasField("search_config"):
         check_search(root.child("search_config"))
+        if pipeline.search_config.HasField("one_shot"):
+            check_one_shot(root, architecture)
         if pipeline.model.HasField("faster_rcnn"):
             check_two_stage_search(root.child("search_config"))
         for training in trainings(root):

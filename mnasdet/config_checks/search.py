@@ -103,8 +103,6 @@ def check_search(search: Section) -> None:
         if search.message.HasField(training):
             check_train(search.child(training))
             check_training_compression(search.child(training))
-    if search.message.HasField("one_shot"):
-        _check_one_shot(search)
     if search.message.HasField("differentiable"):
         _check_differentiable(search)
 
@@ -151,29 +149,6 @@ def _check_second_stage(search: Section) -> None:
     if second.message.HasField("train_config"):
         check_train(second.child("train_config"))
         check_training_compression(second.child("train_config"))
-
-
-# The spaces whose networks can share weights.
-_SHARING = ("mnasfpn", "no_expand", "conn_search")
-
-
-def _check_one_shot(search: Section) -> None:
-    one_shot = search.child("one_shot")
-    one_shot.counts(_MAX_TRIALS, "num_networks", minimum=2)
-    one_shot.within("sandwich", 0, 1)
-    one_shot.counts(_MAX_TRIALS, "num_recalibration_batches")
-    if training := one_shot.needed("train_config"):
-        check_train(training)
-        check_training_compression(training)
-    space = search.message.search_space
-    name = space.WhichOneof("search_space_oneof")
-    if name and name not in _SHARING:
-        search.report("one_shot", f"has no supernet for {name}; one of {', '.join(_SHARING)}")
-    for field in ("depth_multipliers", "image_sizes", "inputs"):
-        if len(getattr(space, field)) > 1:
-            search.report(
-                f"search_space.{field}", "has several values; one is allowed with one_shot"
-            )
 
 
 # The sources that compute the cost of every operation of a supernet.

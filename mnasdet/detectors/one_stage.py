@@ -46,8 +46,12 @@ class Detector:
 
     @property
     def compiles(self) -> bool:
-        """Returns whether XLA can compile the losses; the miner's picks have no fixed number."""
-        return not self.blueprint.settings.loss.HasField("hard_example_miner")
+        """Returns whether XLA can compile the losses.
+
+        The miner's picks have no fixed number, and the layers of a supernet no fixed size.
+        """
+        has_miner = self.blueprint.settings.loss.HasField("hard_example_miner")
+        return not (has_miner or self.blueprint.subnets)
 
     @property
     def image_size(self) -> tuple[int, int]:

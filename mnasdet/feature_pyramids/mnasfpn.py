@@ -11,7 +11,7 @@ from mnasdet.networks.blocks import (
     conv_bn,
     global_pooling,
     normalized,
-    round_channels,
+    scaled_channels,
     separable_conv,
 )
 from mnasdet.networks.builder import Builder, Node
@@ -221,9 +221,7 @@ def from_proto(
     """
 
     def width(channels: int) -> int:
-        if depth_multiplier == 1.0:
-            return channels
-        return round_channels(channels * depth_multiplier, min_depth)
+        return scaled_channels(channels, depth_multiplier, min_depth)
 
     exits: list[list[Node]] = []
     mnasfpn(

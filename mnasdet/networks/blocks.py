@@ -17,6 +17,15 @@ def round_channels(channels: float, minimum: int = 8, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
+def scaled_channels(channels: int, multiplier: float, minimum: int) -> int:
+    """Returns a width times a depth multiplier.
+
+    A multiplier of 1 leaves published widths as printed: rounding would change those that are no
+    multiples of 8.
+    """
+    return channels if multiplier == 1.0 else round_channels(channels * multiplier, minimum)
+
+
 def normalized(b: Builder, x: Node, hyperparams: Hyperparams, name: str) -> Node:
     """Normalises a feature as the hyper-parameters say; without a normaliser it stays as it is."""
     norm = hyperparams.normalizer

@@ -11,7 +11,6 @@ import numpy as np
 
 from mnasdet import config, models
 from mnasdet.blueprint import Blueprint, Subnets
-from mnasdet.errors import ConfigError
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.protos import architecture_pb2, pipeline_pb2, search_pb2
 from mnasdet.search_spaces import factory
@@ -38,13 +37,9 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     """Returns the blueprint of the supernet: networks drawn from the space by the search's seed.
 
     The two networks of the least and the most multiply-adds come first.
-
-    Raises:
-      ConfigError: the model is none whose networks can share weights.
     """
     settings = pipeline.search_config
     blueprint = config.resolve(pipeline)
-    _check(blueprint)
     space = factory.from_config(settings.search_space, blueprint.architecture)
     drawn = [space.decode(tokens) for tokens in _drawn(space, settings)]
 
@@ -58,20 +53,6 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     ordered = tuple(drawn[place] for place in [*ends, *others])
     subnets = Subnets(ordered, settings.one_shot.sandwich)
     return dataclasses.replace(blueprint, subnets=subnets)
-
-
-def _check(blueprint: Blueprint) -> None:
-    """Raises ConfigError for what a path of the supernet would leave out without a word."""
-    faults = {
-        f"is for one-stage detectors; model.{blueprint.kind} is none": blueprint.kind != "ssd",
-        "cannot be combined with deep_supervision": blueprint.architecture.deep_supervision,
-        "cannot be combined with ssd.freeze_batchnorm": (
-            blueprint.kind == "ssd" and blueprint.settings.freeze_batchnorm
-        ),
-    }
-    for fault, holds in faults.items():
-        if holds:
-            raise ConfigError(f"search_config.one_shot {fault}; remove one of them")
 
 
 def _drawn(space: SearchSpace, settings: search_pb2.SearchConfig) -> list[Tokens]:

@@ -6,7 +6,7 @@ layer is computed smaller, and not masked, so that a step costs what its network
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -116,28 +116,115 @@ class SeparableConvBn:
         )
         self.norm = ElasticBatchNorm(f"{name}/batch_norm", channels, hyperparams.normalizer)
         self.layers = [self.depthwise, self.pointwise, self.norm.weights]
-        self._size = kernel_size
 
     def __call__(
         self, x: tf.Tensor, kernel_size: Count, channels_in: Count, channels: Count, training: bool
     ) -> tf.Tensor:
-        start = (self._size - kernel_size) // 2
-        centre = slice(start, start + kernel_size)
-        depthwise = tf.cast(self._depthwise_kernel[centre, centre, :channels_in], x.dtype)
+        depthwise = tf.cast(_part(self._depthwise_kernel, kernel_size, channels_in, 1), x.dtype)
         x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
-        kernel = tf.cast(self._kernel[:, :, :channels_in, :channels], x.dtype)
+        kernel = tf.cast(_part(self._kernel, 1, channels_in, channels), x.dtype)
         return self.norm(tf.nn.conv2d(x, kernel, 1, "SAME"), channels, training)
 
     def part(self, name: str, kernel_size: int, channels_in: int, channels: int) -> Values:
         """Returns the weights of a network's layer, by their names."""
-        start = (self._size - kernel_size) // 2
-        centre = slice(start, start + kernel_size)
+        depthwise = _part(self._depthwise_kernel.numpy(), kernel_size, channels_in, 1)
         return {
-            f"{name}/depthwise/depthwise_kernel": self._depthwise_kernel.numpy()[
-                centre, centre, :channels_in
-            ],
-            f"{name}/pointwise/kernel": self._kernel.numpy()[:, :, :channels_in, :channels],
+            f"{name}/depthwise/depthwise_kernel": depthwise,
+            f"{name}/pointwise/kernel": _part(self._kernel.numpy(), 1, channels_in, channels),
         } | self.norm.part(f"{name}/batch_norm", channels)
+
+
+class SpatialConvBn:
+    """A convolution of any kernel, depthwise or not, and its normalisation."""
+
+    def __init__(
+        self,
+        name: str,
+        kernel_size: int,
+        channels_in: int,
+        channels: int,
+        hyperparams: Hyperparams,
+        *,
+        strides: int = 1,
+        depthwise: bool = False,
+    ):
+        """
+        Args:
+          kernel_size, channels_in, channels: the largest; depthwise, both widths are equal.
+        """
+        self._kind = "depthwise" if depthwise else "conv"
+        self._conv = Weights(f"{name}/{self._kind}")
+        shape = (kernel_size, kernel_size, channels_in, 1 if depthwise else channels)
+        if depthwise:
+            kernel = hyperparams.depthwise_kernel
+            self._kernel = _kernel(self._conv, "depthwise_kernel", shape, kernel)
+        else:
+            self._kernel = _kernel(self._conv, "kernel", shape, hyperparams.kernel)
+        self.norm = ElasticBatchNorm(f"{name}/batch_norm", channels, hyperparams.normalizer)
+        self.layers = [self._conv, self.norm.weights]
+        self._strides = strides
+
+    def __call__(
+        self, x: tf.Tensor, kernel_size: Count, channels_in: Count, channels: Count, training: bool
+    ) -> tf.Tensor:
+        kernel = tf.cast(_part(self._kernel, kernel_size, channels_in, channels), x.dtype)
+        convolve = tf.nn.depthwise_conv2d if self._kind == "depthwise" else tf.nn.conv2d
+        strides = (1, self._strides, self._strides, 1)
+        return self.norm(convolve(x, kernel, strides, "SAME"), channels, training)
+
+    def part(self, name: str, kernel_size: int, channels_in: int, channels: int) -> Values:
+        """Returns the weights of a network's layer, by their names."""
+        ((of_kernel, kernel),) = self._conv.values.items()
+        own = _part(kernel.numpy(), kernel_size, channels_in, channels)
+        of_norm = self.norm.part(f"{name}/batch_norm", channels)
+        return {f"{name}/{self._kind}/{of_kernel}": own} | of_norm
+
+
+class SqueezeExcite:
+    """Gates for the channels of a feature, from the means of all of them."""
+
+    def __init__(self, name: str, channels: int, squeezed: int, hyperparams: Hyperparams):
+        """
+        Args:
+          channels, squeezed: the largest.
+        """
+        plain = hyperparams.unnormalized.kernel
+        self.layers = []
+        for part, width_in, width in (
+            ("squeeze", channels, squeezed),
+            ("excite", squeezed, channels),
+        ):
+            weights = Weights(f"{name}/{part}/conv")
+            _kernel(weights, "kernel", (1, 1, width_in, width), plain)
+            weights.add("bias", (width,), initializer="zeros")
+            self.layers.append(weights)
+
+    def __call__(self, x: tf.Tensor, channels: Count, squeezed: Count) -> tf.Tensor:
+        """Args:
+        squeezed: 0 leaves the feature as it is.
+        """
+        y = tf.reduce_mean(x, (1, 2))
+        width_in = channels
+        # At least one: the gates of none are computed as well, which a branch would cost more than.
+        widths = (tf.maximum(squeezed, 1), channels)
+        functions = (tf.nn.relu, tf.sigmoid)
+        for weights, width, function in zip(self.layers, widths, functions, strict=True):
+            kernel = tf.cast(weights.values["kernel"][0, 0, :width_in, :width], x.dtype)
+            bias = tf.cast(weights.values["bias"][:width], x.dtype)
+            y, width_in = function(tf.matmul(y, kernel) + bias), width
+        return x * tf.where(squeezed > 0, y, tf.ones_like(y))[:, None, None]
+
+    def part(self, name: str, channels: int, squeezed: int) -> Values:
+        """Returns the weights of a network's layer, by their names; none where it has none."""
+        if not squeezed:
+            return {}
+        found = {}
+        widths = (("squeeze", channels, squeezed), ("excite", squeezed, channels))
+        for weights, (part, width_in, width) in zip(self.layers, widths, strict=True):
+            kernel, bias = weights.values["kernel"].numpy(), weights.values["bias"].numpy()
+            found[f"{name}/{part}/conv/kernel"] = _part(kernel, 1, width_in, width)
+            found[f"{name}/{part}/conv/bias"] = bias[:width]
+        return found
 
 
 class ElasticBatchNorm:
@@ -161,8 +248,9 @@ class ElasticBatchNorm:
             "synchronization": tf.VariableSynchronization.ON_READ,
             "aggregation": tf.VariableAggregation.MEAN,
         }
-        self._gamma = self.weights.add("gamma", shape, initializer="ones")
-        self._beta = self.weights.add("beta", shape, initializer="zeros")
+        add = self.weights.add
+        self._gamma = add("gamma", shape, initializer="ones") if norm.scale else tf.ones(shape)
+        self._beta = add("beta", shape, initializer="zeros") if norm.center else tf.zeros(shape)
         mean = self.weights.add("moving_mean", shape, initializer="zeros", **average)
         variance = self.weights.add("moving_variance", shape, initializer="ones", **average)
         self.averages = (mean, variance)
@@ -206,6 +294,13 @@ class ElasticBatchNorm:
         return {f"{name}/{kind}": value.numpy()[number, :channels] for kind, value in values}
 
 
+def _part(kernel: Any, kernel_size: Count, channels_in: Count, channels: Count) -> Any:
+    """Returns the centre of a kernel, of its first channels; a depthwise one has 1 channel out."""
+    start = (kernel.shape[0] - kernel_size) // 2
+    centre = slice(start, start + kernel_size)
+    return kernel[centre, centre, :channels_in, :channels]
+
+
 def _kernel(weights: Weights, name: str, shape: Sequence[int], kernel: Kernel) -> tf.Variable:
     size, _, channels_in, channels = shape
     # A depthwise kernel's fan is one channel.
@@ -216,6 +311,15 @@ def _kernel(weights: Weights, name: str, shape: Sequence[int], kernel: Kernel) -
         initializer=keras_initializer(kernel.initializer, size, *fans),
         regularizer=keras_regularizer(kernel.l2),
     )
+
+
+def switched(number: Count, branches: Mapping[int, Callable[[], Any]]) -> Any:
+    """Runs the branch of a number, which is one of theirs."""
+    numbers = list(branches)
+    if len(numbers) == 1:
+        return branches[numbers[0]]()
+    place = tf.argmax(tf.constant(numbers) == number, output_type=tf.int32)
+    return tf.switch_case(place, list(branches.values()))
 
 
 def max_pool(x: tf.Tensor, strides: Count) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mnasdet.evaluation.evaluate import evaluate_pipeline
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.supernets.detector import SharedDetector
+from mnasdet.supernets.shared_network import SharedNetwork
 from mnasdet.tasks import Task
 
 
@@ -24,13 +24,13 @@ class Judge:
     ):
         """
         Args:
-          task: one whose model is a `SharedDetector`.
+          task: one whose model is a `SharedNetwork`.
           images: batches [batch, height, width, 3] of the training set, from which the statistics
             of batch normalisation are taken anew for every network: those of the supernet are of
             no network at all (Guo et al., "Single Path One-Shot Neural Architecture Search with
             Uniform Sampling", 2020, section 3.4).
         """
-        assert isinstance(task.model, SharedDetector)
+        assert isinstance(task.model, SharedNetwork)
         self._task, self._model = task, task.model
         self._pipeline = pipeline
         self._images = images

@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from mnasdet.errors import ConfigError
 from mnasdet.feature_pyramids.mnasfpn import EXTRACTOR
+from mnasdet.networks.blocks import scaled_channels
+from mnasdet.networks.features import size_of
 from mnasdet.networks.hyperparams import BatchNorm, Hyperparams, configured
 from mnasdet.protos import architecture_pb2
 from mnasdet.supernets import elastic
@@ -119,7 +120,7 @@ class PathFormat:
 
     def path(self, architecture: architecture_pb2.Architecture) -> np.ndarray:
         """Returns the path of an architecture, [length] int32."""
-        pyramid = architecture.feature_pyramid.mnasfpn
+        pyramid = scaled(architecture)
         numbers = [pyramid.repeats, pyramid.channels]
         read = _read_blocks(pyramid)
         for index, block in enumerate(pyramid.block):
@@ -139,6 +140,20 @@ class PathFormat:
         return path[first:own], path[own : first + length]
 
 
+def scaled(architecture: architecture_pb2.Architecture) -> architecture_pb2.MnasFpn:
+    """Returns an architecture's pyramid with the widths that its depth multiplier leaves."""
+    pyramid = architecture_pb2.MnasFpn()
+    pyramid.CopyFrom(architecture.feature_pyramid.mnasfpn)
+
+    def width(channels: int) -> int:
+        return scaled_channels(channels, architecture.depth_multiplier, architecture.min_depth)
+
+    pyramid.channels = width(pyramid.channels)
+    for block in pyramid.block:
+        block.expanded_channels = width(block.expanded_channels)
+    return pyramid
+
+
 def _read_blocks(pyramid: architecture_pb2.MnasFpn) -> set[int]:
     """Returns the indices of the blocks that an output needs, the outputs included."""
     num_inputs = pyramid.max_level - pyramid.min_level + 1
@@ -155,8 +170,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
     Attributes:
       format: how a path is written.
       norms: all batch normalisations.
-      channels: the largest width of the space, which all features have; channels that a path does
-        not have are zero.
+      channels: the largest width of the space.
     """
 
     def __init__(
@@ -168,11 +182,12 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         """
         Args:
           architectures: networks of one space, which together have the largest of every choice.
-          channels_in: of the backbone's features, finest first, from the pyramid's first level on.
+          channels_in: the largest widths of the backbone's features, finest first, from the
+            pyramid's first level on.
           image_size: (height, width) in pixels.
         """
         super().__init__(name="feature_pyramid")
-        pyramids = [architecture.feature_pyramid.mnasfpn for architecture in architectures]
+        pyramids = [scaled(architecture) for architecture in architectures]
         blocks = [block for pyramid in pyramids for block in pyramid.block]
         self.format = PathFormat(len(pyramids[0].block), max(len(block.input) for block in blocks))
         self._fixed = fixed = pyramids[0]
@@ -183,8 +198,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self._repeats = max(pyramid.repeats for pyramid in pyramids)
         self._least_repeats = min(pyramid.repeats for pyramid in pyramids)
         hyperparams = configured(architectures[0].feature_pyramid) or EXTRACTOR
-        if not isinstance(hyperparams.normalizer, BatchNorm):
-            raise ConfigError("one_shot needs batch_norm in the feature pyramid's conv_hyperparams")
+        assert isinstance(hyperparams.normalizer, BatchNorm)
         expanded = max(block.expanded_channels for block in blocks)
         kernel_size = max(block.kernel_size for block in blocks)
         with tf.name_scope("/"):
@@ -234,14 +248,14 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
 
     def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> list[tf.Tensor]:
         """Args:
-        inputs: the backbone's features, finest first, and the path.
+        inputs: the backbone's features, finest first, of any widths, and the path.
         """
         *features, path = inputs
         training = bool(training)
         channels = path[_CHANNELS]
         features = [
-            _Feature(x, tf.constant(level), tf.constant(width))
-            for x, level, width in zip(features, self._levels, self._channels_in, strict=False)
+            _Feature(x, tf.constant(level), tf.shape(x)[-1])
+            for x, level in zip(features, self._levels, strict=False)
         ]
         for level, conv in zip(self._levels[len(features) :], self._coarser, strict=True):
             x = elastic.max_pool(features[-1].tensor, tf.constant(2))
@@ -259,7 +273,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
                 _Feature(self._sized(x, level), tf.constant(level), channels)
                 for x, level in zip(tensors, self._levels, strict=True)
             ]
-        return [self._padded(x.tensor) for x in features]
+        return [x.tensor for x in features]
 
     def _cell(
         self, repeat: int, inputs: list[_Feature], path: tf.Tensor, training: bool
@@ -330,32 +344,33 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
 
     def size(self, level: int) -> tuple[int, int]:
         """Returns (height, width) of a level."""
-        height, width = self._image_size
-        return -(-height // 2**level), -(-width // 2**level)
+        return size_of(self._image_size, level)
 
     def _sized(self, x: tf.Tensor, level: int) -> tf.Tensor:
         """Tells a feature its size, which the graph does not know."""
         return tf.ensure_shape(x, [None, *self.size(level), None])
 
-    def _padded(self, x: tf.Tensor) -> tf.Tensor:
-        x = elastic.widened(x, self.channels)
-        return tf.ensure_shape(x, [None, None, None, self.channels])
+    def weights_of(
+        self, architecture: architecture_pb2.Architecture, channels_in: Sequence[int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the weights of a network of the space, by their names in the network.
 
-    def weights_of(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
-        """Returns the weights of a network of the space, by their names in the network."""
-        pyramid = architecture.feature_pyramid.mnasfpn
+        Args:
+          channels_in: of the network's own backbone, as when the supernet was made.
+        """
+        pyramid = scaled(architecture)
         channels = pyramid.channels
         found: elastic.Values = {}
-        for level, conv in zip(self._levels[len(self._channels_in) :], self._coarser, strict=True):
-            width = self._channels_in[-1] if level == self._first_coarser else channels
+        for level, conv in zip(self._levels[len(channels_in) :], self._coarser, strict=True):
+            width = channels_in[-1] if level == self._first_coarser else channels
             found |= conv.part(f"feature_pyramid/c{level}", 0, width, channels)
         for repeat in range(pyramid.repeats):
             for index, block in enumerate(pyramid.block, start=len(self._levels)):
                 of_sources, separable = self._cells[repeat][index - len(self._levels)]
                 name = f"feature_pyramid/cell_{repeat}/block_{index}"
                 for place, source in enumerate(block.input):
-                    from_backbone = repeat == 0 and source < len(self._channels_in)
-                    width = self._channels_in[source] if from_backbone else channels
+                    from_backbone = repeat == 0 and source < len(channels_in)
+                    width = channels_in[source] if from_backbone else channels
                     found |= of_sources.part(
                         f"{name}/input_{place}", source, width, block.expanded_channels
                     )

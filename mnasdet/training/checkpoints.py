@@ -40,9 +40,9 @@ NAME = "ckpt"
 _RANGE = "/range"
 _LEARNT = ", which training with graph_rewriter learns"
 
-# A part of the names of variables that only a supernet has: one kernel for all the features that a
-# block may merge.
-_SHARED = "/sources/conv/"
+# Parts of the names of variables that only a supernet has: one kernel for all the features that a
+# block may merge, and all layers of a backbone.
+_SHARED = ("/sources/conv/", "backbone/shared/")
 
 # A counter in every layer of tfmot, which nothing reads.
 _TFMOT_COUNTER = "/optimizer_step"
@@ -207,9 +207,9 @@ def _check_whole(model: tf_keras.Model, reader: Any, prefix: str, fit: Fit) -> N
 
 
 def _misfit(model: tf_keras.Model, prefix: str, fit: Fit) -> CheckpointError:
-    is_supernet = any(_SHARED in name for name in variables_by_name(model))
-    keys = _reader(prefix).get_variable_to_shape_map()
-    if not is_supernet and any(_escaped(_SHARED) in key for key in keys):
+    keys = " ".join(_reader(prefix).get_variable_to_shape_map())
+    is_supernet = any(part in name for name in variables_by_name(model) for part in _SHARED)
+    if not is_supernet and any(_escaped(part) in keys for part in _SHARED):
         return CheckpointError(
             f"{prefix}: has the weights that the networks of a one_shot search share, and is none "
             "of them; name the search's best/ folder, or train a network with it as "

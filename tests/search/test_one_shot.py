@@ -7,7 +7,7 @@ import tf_keras
 
 from mnasdet import config, models
 from mnasdet.architectures import from_trial
-from mnasdet.errors import CheckpointError, ConfigError
+from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.coco import MAP
 from mnasdet.evaluation.evaluate import evaluate_pipeline
 from mnasdet.networks import random_draws
@@ -171,17 +171,3 @@ def test_the_supernet_has_every_choice_of_the_space(tiny_config, tmp_path):
     drawn = [space.encode(each) for each in one_shot.supernet(pipeline).subnets.architectures]
     met = [set(tokens) for tokens in zip(*drawn, strict=True)]
     assert met == [set(range(len(decision.choices))) for decision in space.decisions]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("  ssd {", "  ssd { freeze_batchnorm: true"), "ssd.freeze_batchnorm"),
-        (("  architecture {", "  architecture { deep_supervision: true"), "deep_supervision"),
-    ],
-)
-def test_what_no_path_has_is_refused(tiny_config, tmp_path, change, message):
-    with pytest.raises(
-        ConfigError, match=f"search_config.one_shot cannot be combined with {message}"
-    ):
-        one_shot.supernet(loaded(tiny_config, tmp_path, change))

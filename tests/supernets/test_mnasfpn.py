@@ -84,7 +84,7 @@ def test_a_path_computes_and_learns_as_its_network(ordering, repeats, modes):
         channels = architecture.feature_pyramid.mnasfpn.channels
         path = tf.constant(supernet.format.path(architecture))
         plain = plain_network(architecture)
-        start = supernet.weights_of(architecture)
+        start = supernet.weights_of(architecture, WIDTHS)
         variables = {variable.name.removesuffix(":0"): variable for variable in plain.variables}
         assert start.keys() >= variables.keys()
         for name, variable in variables.items():
@@ -94,7 +94,7 @@ def test_a_path_computes_and_learns_as_its_network(ordering, repeats, modes):
             for found, output in zip(run(path, training), expected, strict=True):
                 np.testing.assert_allclose(found[..., :channels], output, atol=1e-5, rtol=1e-5)
                 assert not np.any(found[..., channels:])
-        moved = supernet.weights_of(architecture)
+        moved = supernet.weights_of(architecture, WIDTHS)
         for name, variable in variables.items():
             np.testing.assert_allclose(moved[name], variable, atol=1e-5)
 
