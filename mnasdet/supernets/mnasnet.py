@@ -28,7 +28,7 @@ _Proto = architecture_pb2.MnasNet
 # expansion. Without expansion it is a separable convolution.
 _CONV, _SEPARABLE = 0, 1
 
-# What is added to a layer's output: nothing, its input, that pooled, or that projected as well.
+# A layer adds to its output: nothing, its input, that pooled, or that projected as well.
 # The first two are factors as well.
 _NOTHING, _INPUT, _POOLED, _PROJECTED = range(4)
 
