@@ -72,7 +72,8 @@ class Children:
     """The trained children.
 
     Attributes:
-      seconds: that their search took, all of its processes together.
+      seconds: that their search would have taken at the pace of its quickest child, all of its
+        processes together.
     """
 
     trials: list[Trial]
@@ -107,8 +108,8 @@ def load_children(space: SearchSpace) -> Children:
             )
         )
     seconds = [float(row["seconds"]) for row in rows if row["seconds"]]
-    # As many median children: some may have shared the machine with other work.
-    return Children(trials, len(seconds) * float(np.median(seconds)))
+    # As many of the quickest child: others may have shared the machine with other work.
+    return Children(trials, len(seconds) * min(seconds))
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -211,9 +212,7 @@ def compare(
     # First of all, so that loading the supernet is among its seconds.
     trials = search_by_supernet(children, space, folder)
     judged = [
-        trained_alone.accuracy(
-            child.run_safely(ChildTask(children.SerializeToString(), trial.architecture, 0))
-        )
+        accuracy(child.run_safely(ChildTask(children.SerializeToString(), trial.architecture, 0)))
         for trial in tqdm(table.trials, desc="judging", unit="child")
     ]
     places = some(len(table.trials), FLAGS.ceiling)

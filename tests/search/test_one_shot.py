@@ -81,7 +81,7 @@ def search(pipeline, folder):
     )
 
 
-def test_a_search_shares_one_training_to_its_winner(tiny_config, tmp_path, monkeypatch):
+def test_a_search_shares_one_training_to_its_winner(tiny_config, tmp_path, monkeypatch, eager):
     pipeline = loaded(tiny_config, tmp_path)
     training = pipeline.search_config.one_shot.train_config
     # Stopped after the first step.
