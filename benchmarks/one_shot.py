@@ -34,7 +34,7 @@ import numpy as np
 from absl import flags
 from google.protobuf import text_format
 from tqdm import tqdm
-from trained_alone import SEED, Accuracies, Trainer
+from trained_alone import SEED, Accuracies, Trainer, accuracy
 
 from mnasdet import config, files
 from mnasdet.architectures import from_trial
