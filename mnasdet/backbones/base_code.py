@@ -54,6 +54,7 @@ def base_code(
     levels = {}
     for level, stage in enumerate(network.planes, start=base_codes.FIRST_LEVEL):
         for block, planes in enumerate(stage):
+            # The stem strides twice: the first stage keeps its size.
             strides = 2 if level > base_codes.FIRST_LEVEL and block == 0 else 1
             channels = width(expansion * planes)
             with b.scope(f"stage_{level}/block_{block + 1}"):
@@ -69,6 +70,7 @@ def base_code(
                     x,
                     width(inner, math.lcm(8, network.groups)),
                     channels,
+                    # The 3x3 convolution strides: the 1x1 before it would skip pixels unseen.
                     (1, strides),
                     network.groups,
                     hyperparams,

@@ -55,6 +55,8 @@ def operation_layers(
         with b.scope(f"layer_{number}"):
             x = chosen(b, x, layer.ops, layer.channels, hyperparams, strides=layer.strides)
         levels[level] = x
+    # The released Hit-Detector ends with a 1x1 convolution of 2048 channels. The paper does not
+    # mention it.
     if last_channels:
         x = conv_bn(b, x, last_channels, 1, hyperparams, activation="relu", name="last")
         levels[level] = x
@@ -73,6 +75,8 @@ def from_proto(
     """Builds `operation_layers` as an Architecture describes it."""
 
     def width(channels: int) -> int:
+        # At 1 the stated widths stay as they are, also those that the rounding would change. A
+        # width of 0 stands for a convolution that is left out.
         if depth_multiplier == 1.0 or not channels:
             return channels
         return round_channels(channels * depth_multiplier, min_depth)

@@ -22,6 +22,8 @@ from mnasdet.feature_extractors.faster_rcnn import (
 from mnasdet.protos import architecture_pb2
 
 _BOX_CODE_SIZE = 4
+# Without a pyramid, regions are proposed at this stride, and the backbone's last stage judges them
+# (He et al., "Deep Residual Learning", 2016, appendix A).
 _FEATURES_STRIDE = 16
 
 _LOSS_WEIGHTS = (
@@ -42,6 +44,7 @@ def check_faster_rcnn(root: Section, architecture: architecture_pb2.Architecture
     model = root.child("model")
     settings = model.child("faster_rcnn")
     _check_has_stages(settings, architecture)
+    # The OD API also has 1, proposals alone, and 3, masks.
     settings.only("number_of_stages", 2)
     settings.counts(MAX_CLASSES, "num_classes")
     if resizer := settings.selected("image_resizer", "image_resizer_oneof"):

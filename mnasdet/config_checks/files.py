@@ -42,6 +42,7 @@ def _near_miss(path: str) -> str:
     """Returns the file that was probably meant, for a message; empty where there is none."""
     if path != path.strip():
         return "; a space is at its start or end"
+    # A path from the address bar of a file manager has %20 for a space.
     plain = urllib.parse.unquote(path)
     if plain != path and os.path.exists(plain):
         return f'; did you mean "{plain}"?'

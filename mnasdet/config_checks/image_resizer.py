@@ -21,6 +21,7 @@ def check_resizer(
     """
     size = input_size(architecture) if architecture else None
     smallest = smallest_image_size(architecture) if architecture else 1
+    # The architecture's input replaces the member's size, which then may be any size.
     _check_member(resizer, 1 if size else smallest)
     if size and min(size) < smallest:
         resizer.problems.append(

@@ -43,6 +43,7 @@ def check_one_shot(root: Section, architecture: architecture_pb2.Architecture | 
         check_train(training)
         check_training_compression(training)
     space = search.message.search_space
+    # Layers outside the searched parts exist once, for one width and one input size.
     for field in ("depth_multipliers", "image_sizes", "inputs"):
         if len(getattr(space, field)) > 1:
             search.report(
@@ -70,6 +71,7 @@ def _check_model(root: Section, search: Section, space: str) -> None:
             "one_shot",
             f"has no supernet for classifiers in search_space.{space}; search_space.mnasnet has",
         )
+    # The statistics of shared weights are of no network: training takes those of the batch.
     if model.ssd.freeze_batchnorm:
         _refuse(search, "model.ssd.freeze_batchnorm")
 
@@ -81,6 +83,7 @@ def _refuse(search: Section, field: str) -> None:
 def _check_architecture(
     search: Section, space: str, architecture: architecture_pb2.Architecture
 ) -> None:
+    # Both read pyramids before the last one, which a path does not give out.
     for field in ("deep_supervision", "exit"):
         if getattr(architecture, field):
             _refuse(search, f"the architecture's {field}")

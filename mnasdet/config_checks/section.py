@@ -31,6 +31,7 @@ class Section:
 
     def at_least(self, name: str, minimum: float) -> None:
         value = getattr(self.message, name)
+        # In this form not-a-number fails as well: each comparison with it is false.
         self.require(minimum <= value < math.inf, name, f"at least {_number(minimum)} is allowed")
 
     def at_most(self, name: str, maximum: float) -> None:

@@ -103,6 +103,7 @@ def augment(
       example: its image may be `Undecoded`; the result's never is.
     """
     for position, step in enumerate(steps):
+        # By position: a further step at the end leaves the draws of those before it as they are.
         step_seed = tf.random.experimental.stateless_fold_in(seed, position)
         if step.WhichOneof("preprocessing_step") not in _AHEAD_OF_PIXELS:
             example = _with_pixels(example)

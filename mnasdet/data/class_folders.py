@@ -87,6 +87,7 @@ def listing(images_dir: str | os.PathLike[str], names: Mapping[int, str] | None 
     odd = []
     for name in sorted(_files(images_dir)):
         class_name, _, rest = name.partition("/")
+        # Such as ".DS_Store", "@eaDir" of a Synology device, and "__MACOSX" in archives of macOS.
         if any(part.startswith((".", "@")) or part == "__MACOSX" for part in name.split("/")):
             odd.append(f"{shown(name)!r} is a system's own copy or note")
         elif not _is_text(name):

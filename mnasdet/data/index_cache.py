@@ -79,6 +79,7 @@ def index(stamps: Sequence[Stamp], key: Any, look: Callable[[], RecordIndex]) ->
     names = tuple(one.file for one in stamps)
     if kept := _read(path, names):
         return kept
+    # Where processes start together, the first one looks, and the others read what it kept.
     with _first(path):
         if kept := _read(path, names):
             return kept
@@ -126,6 +127,7 @@ def _write(path: Path, found: RecordIndex) -> None:
 
 
 def _delete_oldest(folder: Path) -> None:
+    # Locks have a suffix, and go with their index.
     kept = [path for path in folder.iterdir() if not path.suffix]
     for path in sorted(kept, key=lambda one: one.stat().st_mtime)[:-_MOST_FILES]:
         path.unlink(missing_ok=True)
@@ -183,6 +185,7 @@ def _texts(joined: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 def _code() -> bytes:
     """Returns a digest of what checks records: another version may find more."""
+    # All of the folder: an index too few would only cost time, a stale one hides problems.
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return _digest(b"".join(path.read_bytes() for path in sources))
 

@@ -305,6 +305,7 @@ class ShardedWriter:
 
     def write(self, record: Any) -> None:
         """Appends the record to the next shard."""
+        # By turns: shards differ by one record at most, and each has records of the whole set.
         writer = self._writers[self.num_written % len(self._writers)]
         try:
             writer.write(self._to_example(record).SerializeToString())

@@ -57,6 +57,7 @@ class ProposalSelection:
           anchors: [anchors, 4] or [batch, anchors, 4] (ymin, xmin, ymax, xmax), normalised.
           anchors_of_levels: how many anchors each level has, in order.
         """
+        # Ren et al., 2015, section 3.2: joint training ignores the gradient through the boxes.
         box_encodings, scores = tf.stop_gradient(box_encodings), tf.stop_gradient(scores)
         anchors = tf.convert_to_tensor(anchors)
         candidates = self._candidates(scores, anchors_of_levels)
@@ -64,12 +65,14 @@ class ProposalSelection:
         anchors = tf.gather(anchors, candidates, batch_dims=len(anchors.shape) - 2)
         scores = tf.gather(scores, candidates, batch_dims=1)
         boxes = tf.clip_by_value(box_coder.decode(codes, anchors, self.box_scales), 0.0, 1.0)
+        # A box that the clip left without an area is below every threshold.
         return self._suppressed(boxes, tf.where(has_area(boxes), scores, scores.dtype.min))
 
     def _candidates(self, scores: tf.Tensor, anchors_of_levels: Sequence[int]) -> tf.Tensor:
         """Returns the indices [batch, candidates] of the anchors that take part."""
         start, parts = 0, []
         for count in anchors_of_levels:
+            # By level: the finest one has the most anchors, and would crowd out the others.
             kept = min(self.max_candidates or count, count)
             best = tf.math.top_k(scores[:, start : start + count], kept).indices
             parts.append(best + start)

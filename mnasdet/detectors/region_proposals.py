@@ -64,6 +64,7 @@ class AnchorProposals:
         """
         classes, codes = self.assign(boxes, tf.ones(tf.shape(boxes)[:1], tf.int32))
         classes = tf.where(self.is_counted, classes, IGNORED)
+        # Drawn here, so that a batch holds the targets of a sample and not those of all anchors.
         sample = sampling.balanced(
             classes,
             random_draws.uniform(tf.shape(classes)),

@@ -34,7 +34,11 @@ def region_targets(
     """
     overlap = iou(boxes, regions)
     best = tf.argmax(overlap, axis=1, output_type=tf.int32)
+    # No object claims its best region, as it would claim an anchor: in training the objects are
+    # among the regions.
     is_object = tf.reduce_max(overlap, axis=1) >= iou_threshold
+    # All others are background. Girshick, "Fast R-CNN", 2015, section 2.3, takes overlaps from 0.1
+    # on alone; mmdetection takes all of them.
     targets = tf.where(is_object, tf.gather(classes, best, batch_dims=1), BACKGROUND)
     codes = box_coder.encode(tf.gather(boxes, best, batch_dims=1), regions, box_scales)
     return tf.where(has_area(regions), targets, IGNORED), codes

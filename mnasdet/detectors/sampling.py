@@ -38,6 +38,7 @@ def balanced(
     num_examples = class_targets.shape[-1]
     max_positives = min(int(size * positive_fraction), num_examples)
     positives = _largest(lots, class_targets > BACKGROUND, max_positives)
+    # As many as the whole sample: there may be no positive example.
     negatives = _largest(lots, class_targets == BACKGROUND, min(size, num_examples))
     indices = tf.concat([positives.indices, negatives.indices], axis=-1)
     is_drawn = tf.concat([positives.is_drawn, negatives.is_drawn], axis=-1)
@@ -53,4 +54,5 @@ def balanced(
 
 def _largest(lots: tf.Tensor, eligible: tf.Tensor, count: int) -> Sample:
     lots, indices = tf.math.top_k(tf.where(eligible, lots, -1.0), count)
+    # Lots are at least 0, so that -1 marks an example that only fills up.
     return Sample(indices, lots >= 0)

@@ -149,6 +149,7 @@ class TwoStageDetector:
         with random_draws.seeded(example.get("seed")):
             of_first_stage = self.first_stage.targets(boxes)
         boxes, classes = boxes[:MAX_OBJECTS], classes[:MAX_OBJECTS]
+        # A compiled step needs shapes that are known: every image has as many objects.
         missing = MAX_OBJECTS - tf.shape(boxes)[0]
         boxes = tf.ensure_shape(tf.pad(boxes, [[0, missing], [0, 0]]), [MAX_OBJECTS, 4])
         classes = tf.ensure_shape(tf.pad(classes, [[0, missing]]), [MAX_OBJECTS])
@@ -174,6 +175,7 @@ class TwoStageDetector:
                 iou_threshold=stage.iou_threshold,
                 box_scales=stage.box_scales,
             )
+            # A later stage refines what this one judged: all stages share one sample.
             if number == 1:
                 sample = self._sample(classes, batch)
                 regions, codes = (
@@ -191,6 +193,8 @@ class TwoStageDetector:
             of_batch[f"stage_{number}_localization"] = localization
             # Objects that were added are found already: there is nothing to refine.
             refined = _refined(stage, raw, regions)
+            # The next stage's targets are encoded relative to these boxes: without the stop, its
+            # loss would train this stage as well.
             regions = tf.where(is_object[..., None], 0.0, tf.stop_gradient(refined))
         return of_batch
 
@@ -221,6 +225,7 @@ class TwoStageDetector:
             raw = self._judged(stage, sheet, regions, training=False)
             logits.append(raw[CLASS_LOGITS])
             refined = _refined(stage, raw, regions)
+        # As in mmdetection: each head has judged the regions of its own stage, and the mean counts.
         mean = tf.add_n(logits) / len(logits)
         return {BOX_ENCODINGS: raw[BOX_ENCODINGS], CLASS_LOGITS: mean, PROPOSALS: regions}
 
@@ -285,6 +290,7 @@ def _of_class(encodings: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
 
 def _refined(stage: Stage, raw: Mapping[str, tf.Tensor], regions: tf.Tensor) -> tf.Tensor:
     """Returns the boxes [batch, regions, 4] of a stage, of each region's best class."""
+    # The background has no box: a region that shows nothing moves by its best class as well.
     best = tf.argmax(raw[CLASS_LOGITS][..., BACKGROUND + 1 :], axis=-1, output_type=tf.int32)
     codes = _of_class(raw[BOX_ENCODINGS], best)
     return tf.clip_by_value(box_coder.decode(codes, regions, stage.box_scales), 0.0, 1.0)
@@ -312,6 +318,7 @@ def build(blueprint: Blueprint) -> TwoStageDetector:
         features_of_region = model.get_layer(head_input_name(number)).output
         stages.append(
             Stage(
+                # A view on the layers of `model`: a checkpoint of the whole has its weights.
                 head=tf_keras.Model(features_of_region, head, name=f"region_head_{number}"),
                 iou_threshold=stage.iou_threshold,
                 box_scales=tuple(stage.box_scales),

@@ -88,7 +88,10 @@ def two_stage_network(
     side = region_side(architecture.region_head.region_align)
     heads = []
     for stage in range(1, len(region_stages(architecture)) + 1):
+        # Features of all levels have the same width, so a region of any level fits one input.
         x = b.input((side, side, features[0].channels), head_input_name(stage))
+        # Stages share no weights: each learns from the overlaps that the one before reaches (Cai
+        # and Vasconcelos, 2018).
         with b.scope(f"region_head/stage_{stage}"):
             boxes, logits = region.from_proto(b, x, architecture, num_classes=num_classes)
         heads.append({BOX_ENCODINGS: boxes, CLASS_LOGITS: logits})
@@ -123,6 +126,7 @@ def _first_stage(
 ) -> dict[str, Node]:
     """Returns the predictions of the first stage, by name."""
     proto = architecture.region_proposal
+    # One scope for both kinds: their convolution before the predictions is the same layer.
     with b.scope("region_proposal"):
         if proto.HasField("guided_anchoring"):
             return guided_anchoring.from_proto(b, features, proto)

@@ -48,6 +48,8 @@ def hit_pyramid(
     for place in range(len(down) - 2, -1, -1):
         coarser = b.upsample(down[place + 1], down[place].size, name=f"top_down_{place}/upsample")
         down[place] = b.add(down[place], coarser, name=f"top_down_{place}/add")
+    # The second operation comes after all additions of the first pass: no level reads another
+    # one's refined features on the way down.
     refined = layers(down, outputs, "output")
     up = refined[:1]
     for place, x in enumerate(refined[1:], start=1):
@@ -64,6 +66,7 @@ def hit_pyramid(
                     name="conv",
                 )
             )
+    # Coarser levels propose regions. None is cropped there, so that no layer is spent on them.
     for number in range(1, num_coarser + 1):
         up.append(b.max_pool(up[-1], 1, strides=2, name=f"coarser_{number}/subsample"))
     return up

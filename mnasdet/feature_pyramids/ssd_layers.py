@@ -51,6 +51,8 @@ def ssd_layers(
     def width(channels: float) -> int:
         return max(int(channels * depth_multiplier), min_depth)
 
+    # The expansion is read before its depthwise convolution, which strides. In MnasNet's own
+    # code the endpoint of that name is the tensor after it, at stride 32.
     features = [expansion, last]
     for index, depth in enumerate(channels):
         with b.scope(f"extra_{index}"):

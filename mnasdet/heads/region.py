@@ -108,6 +108,7 @@ def from_proto(
         x = fully_connected(
             b,
             x,
+            # Hit-Detector has one such layer after the searched blocks, where FPN's head has two.
             num_layers=1,
             channels=proto.chosen_layers.fc_channels,
             hyperparams=stated.unnormalized if stated else DEFAULT,

@@ -33,6 +33,8 @@ def weight_shared_predictor(
     kernel_size: int = 3,
     share_tower: bool = True,
     separable: bool = True,
+    # -ln(99): at first every anchor has an object with a probability of 0.01 (section 4.1), or
+    # the loss of the background would drown all others.
     class_bias: float = -4.6,
     prediction_initializer: Initializer | None = None,
     hyperparams: Hyperparams = DEFAULT,
@@ -94,6 +96,7 @@ def weight_shared_predictor(
     boxes, classes = [], []
     for level, x in enumerate(features):
         box_tower = tower(x, "tower" if share_tower else "box_tower", level)
+        # MnasFPN's published config shares it; RetinaNet has a tower for each.
         class_tower = box_tower if share_tower else tower(x, "class_tower", level)
         box = predict(box_tower, anchors_per_location * BOX_CODE_SIZE, "box")
         boxes.append(flat(box, BOX_CODE_SIZE, f"box/feature_{level}"))

@@ -70,6 +70,7 @@ def branches(outputs: Sequence[Node]) -> dict[Node, list[Branch]]:
             readers.setdefault(node_in, []).append((node, place))
     # A node's owner is the candidate that all its readers belong to: (choice, place), or None.
     owner: dict[Node, tuple[Node, int] | None] = dict.fromkeys(outputs)
+    # Readers first: a node belongs to a candidate when all that reads it does.
     for node in reversed(nodes):
         if node in owner:
             continue
@@ -95,6 +96,7 @@ def branches(outputs: Sequence[Node]) -> dict[Node, list[Branch]]:
 
 def _branch(candidate: Node, own: list[Node]) -> Branch:
     inputs = [node_in for node in own for node_in in node.inputs if node_in not in own]
+    # A candidate without layers, such as the identity, reads itself.
     return Branch(candidate, tuple(own), tuple(dict.fromkeys(inputs or [candidate])))
 
 
@@ -169,6 +171,7 @@ def costs(network: Network, of_node: Callable[[Node], float] | None = None) -> C
         own = {node for branch in chain(*found.values()) for node in branch.nodes}
         for node in reachable(graph.nodes):
             if node.op not in ("input", "choice") and node not in own:
+                # The graph of a region runs once for every proposal.
                 fixed += graph.times * of_node(node)
         for choice, of_choice in found.items():
             of_candidates[choice.name] = [

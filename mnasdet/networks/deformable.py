@@ -157,6 +157,7 @@ def _loop(times: int, body: Callable[..., tuple], *state: Any) -> tuple:
         lambda index, *_: index < times,
         body,
         (0, *state),
+        # Iterations at the same time would hold the samples of several taps.
         parallel_iterations=1,
         maximum_iterations=times,
     )
@@ -174,9 +175,12 @@ def _samples(x: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
     """
     height, width, groups = offsets.shape[1:4]
     padded_height, padded_width, channels = x.shape[1:]
+    # Each group of channels is a pixel of its own, so that one gather serves all groups.
     pixels = tf.reshape(x, (-1, padded_height * padded_width * groups, channels // groups))
     rows = tf.range(height, dtype=tf.float32)[:, None, None] + offsets[..., 0]
     columns = tf.range(width, dtype=tf.float32)[:, None] + offsets[..., 1]
+    # Offsets are predictions of any size: the clip keeps the indices within the padding, where
+    # all is zero. One more is the row or column that was padded before.
     rows = tf.clip_by_value(rows, -1.0, float(height)) + 1
     columns = tf.clip_by_value(columns, -1.0, float(width)) + 1
     top, left = tf.floor(rows), tf.floor(columns)

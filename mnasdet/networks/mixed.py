@@ -94,6 +94,7 @@ class MixedOperation(tf_keras.layers.Layer):
                 [y * tf.cast(w, y.dtype) for y, w in zip(outputs, tf.unstack(weights), strict=True)]
             )
         if not training:
+            # The candidate that a derived network would have.
             return tf.switch_case(tf.argmax(self.alpha, output_type=tf.int32), runs)
         draws = random_draws.uniform((len(runs),))
         if self._mixing.kind == "uniform":

@@ -38,6 +38,7 @@ def operation(
     """
     subsampled = strides > 1 and op.dilation > 1
     step = {"strides": 1 if subsampled else strides, "dilation": op.dilation}
+    # So the candidates of a layer have names of their own, which a derived network keeps.
     with b.scope(str(op)):
         if op.kind == "conv":
             y = conv_bn(
@@ -46,6 +47,7 @@ def operation(
             return _subsampled(b, y, strides) if subsampled else y
         y = x
         if op.kind == "ir":
+            # Also for an expansion of 1, which MobileNetV2 leaves out: the released code keeps it.
             width = x.channels * op.expansion
             y = conv_bn(b, y, width, 1, hyperparams, activation="relu", name="expand")
         y = depthwise_conv_bn(
@@ -57,6 +59,7 @@ def operation(
 
 
 def _subsampled(b: Builder, x: Node, strides: int) -> Node:
+    # A pool over one pixel picks places and computes nothing.
     return b.max_pool(x, 1, strides=strides, name="subsample")
 
 

@@ -23,6 +23,7 @@ def expected_cost(alphas: Mapping[str, tf.Variable], costs: ChoiceCosts) -> tf.T
         tf.reduce_sum(tf.nn.softmax(alpha) * tf.constant(costs.of_candidates[name], alpha.dtype))
         for name, alpha in alphas.items()
     ]
+    # The fixed part moves no alpha. With it the value is the cost of a network.
     return tf.add_n(terms) + tf.constant(costs.fixed, terms[0].dtype)
 
 
@@ -41,4 +42,5 @@ def column_norms(alphas: Sequence[tf.Variable]) -> tf.Tensor:
 
 def column_sparsity(alphas: Sequence[tf.Variable]) -> tf.Tensor:
     """Returns the smallest of `column_norms`: equation 4 without its factor."""
+    # Only the weakest operation has a gradient: it is pushed out, and the loss judges the others.
     return tf.reduce_min(column_norms(alphas))

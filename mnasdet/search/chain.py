@@ -31,6 +31,7 @@ class Chain:
 
     def stage(self, trial: Trial) -> int:
         """Returns the stage of a trial, from 1."""
+        # Trials are numbered through all stages.
         return sum(first <= trial.number for first in self.firsts)
 
     def of_stage(self, trials: Sequence[Trial], stage: int) -> list[Trial]:
@@ -52,6 +53,7 @@ class Chain:
         """Returns the trial that the group of a trial of the second stage starts from."""
         if self.stage(trial) == 1 or not self.groups:
             return None
+        # The first token of a `GroupedSpace` is the place of the group.
         return self.groups[trial.tokens[0]]
 
     def aligned(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -62,6 +64,7 @@ class Chain:
         if not self.is_chained or set(self.units) == {self.unit}:
             return list(trials)
         return [
+            # Multiply-adds are counted for every child; as a cost they are in billions.
             dataclasses.replace(trial, cost=trial.metrics["multiply_adds"] / 1e9)
             for trial in trials
         ]

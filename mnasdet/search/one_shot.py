@@ -41,6 +41,8 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     settings = pipeline.search_config
     blueprint = config.resolve(pipeline)
     space = factory.from_config(settings.search_space, blueprint.architecture)
+    # A function of the seed: the search and its children make the same supernet again, and only
+    # its weights are stored.
     drawn = [space.decode(tokens) for tokens in _drawn(space, settings)]
 
     def cost(architecture: architecture_pb2.Architecture) -> int:
@@ -48,6 +50,7 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
         return cost_sheet(network).total.multiply_adds
 
     by_cost = sorted(range(len(drawn)), key=lambda place: cost(drawn[place]))
+    # `SharedNetwork` takes the two of the sandwich from the first two places.
     ends = [by_cost[0], by_cost[-1]]
     others = [place for place in range(len(drawn)) if place not in ends]
     ordered = tuple(drawn[place] for place in [*ends, *others])

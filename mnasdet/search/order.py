@@ -64,12 +64,14 @@ def violations(space: Ordered, trials: Sequence[Trial]) -> Violations | None:
     """
     if not space.has_order:
         return None
+    # A duplicate has the results of its original: it would count that one's pairs twice.
     trained = [
         (trial.tokens, trial.accuracy or 0.0, trial.cost or 0.0)
         for trial in trials
         if trial.state is TrialState.COMPLETE and trial.duplicate_of is None
     ]
     pairs = accuracy = cost = 0
+    # Both ways round: either of the two may be the smaller one.
     for one, other in itertools.permutations(trained, 2):
         if space.precedes(one[0], other[0]):
             pairs += 1

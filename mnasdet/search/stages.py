@@ -87,6 +87,7 @@ class TakingTurns:
     def propose(self, n: int) -> list[Tokens]:
         first = self._num_proposed
         self._num_proposed += n
+        # The number of a trial gives its group, however many are asked for at a time.
         return [self._propose(number % len(self._members)) for number in range(first, first + n)]
 
     def _propose(self, group: int) -> Tokens:
@@ -196,6 +197,7 @@ def picked(front: Sequence[Trial], count: int) -> list[Trial]:
     free = list(range(len(front)))
     taken = []
     for wanted in np.linspace(costs[0], costs[-1], min(count, len(front))) if front else []:
+        # The place settles ties: a replay has to pick the same ones.
         nearest = min(free, key=lambda place: (abs(costs[place] - wanted), place))
         free.remove(nearest)
         taken.append(nearest)

@@ -26,6 +26,8 @@ PAPER = {
         "ir_k5_d3_e6",
         "ir_k7_d1_e6",
     ),
+    # Four of these are others in the released code: a 1x1 convolution and three inverted
+    # bottlenecks. The four "sep" ones, all that its final network uses, are in both.
     "feature_pyramid": (
         "conv_k3_d3",
         "conv_k5_d1",

@@ -52,6 +52,8 @@ class ConvBn:
           channels: the largest width of the output.
         """
         self.conv = Weights(f"{name}/conv")
+        # One variable for all features: an index picks a kernel when the graph runs. Branches would
+        # have to be traced, one for each feature.
         self._kernel = self.conv.add(
             "kernel",
             (len(channels_in), max(channels_in), channels),
@@ -91,6 +93,7 @@ class _OfWidths(tf_keras.initializers.Initializer):
     def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> tf.Tensor:
         largest, channels = shape[1:]
         kernels = [
+            # By each width's own fan: by the widest one, narrow features would start too small.
             keras_initializer(self._drawn, 1, width, channels)((largest, channels), dtype)
             for width in self._widths
         ]
@@ -243,6 +246,7 @@ class ElasticBatchNorm:
         """
         self.weights = Weights(name)
         shape = (count, channels)
+        # As Keras's own: each replica moves its averages, and their mean is saved.
         average: dict[str, Any] = {
             "trainable": False,
             "synchronization": tf.VariableSynchronization.ON_READ,
@@ -270,6 +274,8 @@ class ElasticBatchNorm:
         """
         none = tf.zeros([0])
         mean, variance = self.averages
+        # Keras's layer has one width from its building on; this operation takes any. In training it
+        # wants empty averages, and gives out the statistics of the batch.
         y, *statistics = tf.raw_ops.FusedBatchNormV3(
             x=x,
             scale=self._gamma[number, :channels],
@@ -281,6 +287,7 @@ class ElasticBatchNorm:
         )
         if training:
             places = tf.stack([tf.fill([channels], number), tf.range(channels)], 1)
+            # The outputs after these two are for the operation's gradient.
             for average, value in zip(self.averages, statistics, strict=False):
                 old = average.read_value()
                 share = (1 - self.momentum) * tf.cast(moves, value.dtype)
@@ -318,6 +325,7 @@ def switched(number: Count, branches: Mapping[int, Callable[[], Any]]) -> Any:
     numbers = list(branches)
     if len(numbers) == 1:
         return branches[numbers[0]]()
+    # `switch_case` counts from 0 without gaps; numbers such as expansions have gaps.
     place = tf.argmax(tf.constant(numbers) == number, output_type=tf.int32)
     return tf.switch_case(place, list(branches.values()))
 
@@ -334,6 +342,8 @@ def max_pool(x: tf.Tensor, strides: Count) -> tf.Tensor:
         missing = tf.maximum((-(-length // strides) - 1) * strides + 3 - length, 0)
         return 1 - missing // 2
 
+    # The stride of an operation is fixed when it is traced. So all windows are pooled, and a slice
+    # takes those of the stride: the same values.
     pooled = tf.where(strides > 1, tf.nn.max_pool2d(x, 3, 1, "SAME"), x)
     rows, columns = tf.unstack(tf.where(strides > 1, [first(shape[1]), first(shape[2])], [0, 0]))
     return pooled[:, rows::strides, columns::strides]

@@ -67,5 +67,7 @@ class Judge:
                 total + variable / (1 - momentum)
                 for total, (variable, momentum) in zip(sums, self._averages, strict=True)
             ]
+        # The mean of variances leaves out how far the means of batches are apart, as the moving
+        # averages of a training do.
         for (variable, _), total in zip(self._averages, sums, strict=True):
             variable.assign(total / len(self._images))

@@ -36,6 +36,8 @@ def masked(outputs: Sequence[Node], masks: Mapping[str, Node]) -> list[Node]:
         if node.op not in _KEEPING or node.inputs[0] not in of_nodes:
             return None
         mask = of_nodes[node] = of_nodes[node.inputs[0]]
+        # All others keep zeros. That holds for activations that are 0 at 0, such as ReLU and hard
+        # swish, and would not for a sigmoid.
         if node.op != "batch_norm" and not node.attrs.get("use_bias"):
             return None
         plain = Node(node.op, node.name, (new[node.inputs[0]],), node.shape, node.attrs)

@@ -157,6 +157,7 @@ def scaled(architecture: architecture_pb2.Architecture) -> architecture_pb2.Mnas
 def _read_blocks(pyramid: architecture_pb2.MnasFpn) -> set[int]:
     """Returns the indices of the blocks that an output needs, the outputs included."""
     num_inputs = pyramid.max_level - pyramid.min_level + 1
+    # MnasFPN discards blocks that no output needs, where NAS-FPN adds them to one.
     read = set(range(len(pyramid.block) - num_inputs, len(pyramid.block)))
     for index in reversed(range(len(pyramid.block))):
         if index in read:
@@ -198,6 +199,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self._repeats = max(pyramid.repeats for pyramid in pyramids)
         self._least_repeats = min(pyramid.repeats for pyramid in pyramids)
         hyperparams = configured(architectures[0].feature_pyramid) or EXTRACTOR
+        # The config check lets no other normaliser pass.
         assert isinstance(hyperparams.normalizer, BatchNorm)
         expanded = max(block.expanded_channels for block in blocks)
         kernel_size = max(block.kernel_size for block in blocks)
@@ -264,6 +266,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         for repeat in range(self._repeats):
             run = functools.partial(self._cell, repeat, features, path, training)
             before = [x.tensor for x in features]
+            # Cells that all networks have need no branch.
             tensors = (
                 run()
                 if repeat < self._least_repeats
@@ -284,6 +287,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
             sources, numbers = self.format.block(path, place)
             own = _Place(*tf.unstack(numbers))
             merged = self._merged(stock, block, tf.unstack(sources), own, training)
+            # The block's only activation stands before it: inputs and outputs of blocks are linear.
             x = block.separable(
                 tf.nn.relu6(merged), own.kernel_size, own.expanded, channels, training
             )
@@ -318,6 +322,8 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
             strides = tf.bitwise.left_shift(1, tf.maximum(own.level - x.level, 0))
             return elastic.max_pool(y, strides)
 
+        # Size-dependent ordering: the 1x1 convolution comes after the pooling, where the feature is
+        # small. It comes before the upsampling in either case.
         first = self._fixed.size_dependent_ordering
         y = pool(x.tensor) if first else x.tensor
         y = conv(y, source, x.channels, own.expanded, training)

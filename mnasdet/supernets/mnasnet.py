@@ -101,6 +101,7 @@ def _numbers(block: _Block, channels_in: int, strides: int) -> _Numbers:
         skip = _INPUT
     else:
         skip = _POOLED if channels_in == block.channels else _PROJECTED
+    # A share of the layer's input, and not of its expansion as in MobileNetV3.
     squeezed = max(1, int(block.se_ratio * channels_in)) if block.se_ratio else 0
     return _Numbers(1, block.op, block.kernel_size, channels_in, block.channels, squeezed, skip)
 
@@ -328,8 +329,10 @@ class MnasNetSupernet(tf_keras.layers.Layer):
         for fields, stride, level in zip(choices, self._strides, self._levels, strict=True):
             blocks = [_Block(*values) for values in itertools.product(*fields)]
             name = f"backbone/shared/block_{len(made) + 1}"
+            # SSDLite's first feature: the expansion of the first layer of stride 32.
             gives_expansion = EXPANSION in self._names and stride == 2 and level == MAX_LEVEL
             if gives_expansion:
+                # Without an expansion it is the layer's input.
                 ops = [max(op, 1) for op in fields.op]
                 self.widths[EXPANSION] = {op * width for op in ops for width in widths}
             first = [_numbers(block, width, stride) for block in blocks for width in widths]
@@ -338,6 +341,7 @@ class MnasNetSupernet(tf_keras.layers.Layer):
                 _Layer(f"{name}/layer_1", first, stride, hyperparams, expands=gives_expansion)
             ]
             for repeat in range(1, max(fields.repeats)):
+                # Layers that the shortest block has run in all networks.
                 runs = repeat < min(fields.repeats)
                 layers.append(
                     _Layer(f"{name}/layer_{repeat + 1}", others, 1, hyperparams, always_runs=runs)
@@ -379,6 +383,7 @@ class MnasNetSupernet(tf_keras.layers.Layer):
             for layer in layers:
                 x, *expansion = layer(x, next(rows), training)
                 if expansion:
+                    # It is read before the depthwise convolution strides.
                     found[EXPANSION] = self._sized(expansion[0], level - 1)
             found[level_name(level)] = x = self._sized(x, level)
         if LAST in self._names:

@@ -78,6 +78,7 @@ class SharedNetwork(tf_keras.Model):
         if has_mnasfpn:
             self._read = [level_name(level) for level in range(fpn.min_level, MAX_LEVEL + 1)]
         else:
+            # Features that nothing reads are left out: each that varies would need a mask.
             outputs = tf.nest.flatten(self._tail_graph(shapes))
             self._read = [node.name for node in reachable(outputs) if node.op == "input"]
         widths = {name: {features[name].channels} for name in self._read}
@@ -198,7 +199,10 @@ class SharedNetwork(tf_keras.Model):
     def _drawn(self) -> tf.Tensor:
         which, extreme = tf.unstack(random_draws.uniform((2,)))
         count = len(self._paths)
+        # A draw just below 1, times the count, may be rounded up to the count.
         number = tf.minimum(tf.cast(which * count, tf.int32), count - 1)
+        # BigNAS trains the smallest, the largest and random networks in every step. Here a step
+        # trains one network, and a share of the steps trains one of the two ends.
         number = tf.where(extreme < self._sandwich, tf.cast(which * 2, tf.int32), number)
         return tf.constant(self._paths)[number]
 
@@ -235,6 +239,7 @@ class SharedNetwork(tf_keras.Model):
         for name, value in _values(self.tail).items():
             layer, _, kind = name.rpartition("/")
             read = slice(own[layer].inputs[0].channels)
+            # The third axis is the channels in, that of depthwise kernels as well.
             if kind.endswith("kernel"):
                 value = value[:, :, read]
             elif own[layer].op in ("batch_norm", "depthwise_conv2d"):
@@ -268,6 +273,7 @@ def build(blueprint: Blueprint) -> Classifier | Detector:
     """Returns a task whose model is a `SharedNetwork` of the blueprint's subnets."""
     assert blueprint.subnets
     make = classifier.build if blueprint.kind == "classification" else one_stage.build
+    # Losses, targets and evaluation are those of any network; the model alone is another one.
     plain = make(dataclasses.replace(blueprint, subnets=None))
     model = SharedNetwork(blueprint.subnets, blueprint.image_size, blueprint.num_classes)
     return dataclasses.replace(plain, blueprint=blueprint, model=model)

@@ -76,6 +76,7 @@ class AlternatingLearner:
         """Makes an update of the weights, and one of alpha if there is a batch for it."""
         own, other = batches
         values = self._weights.update(own)
+        # First order: alpha's gradient takes the weights as they are, not as functions of alpha.
         if other is not None:
             values |= {f"alpha/{name}": value for name, value in self._alpha.update(other).items()}
         return values
@@ -213,6 +214,7 @@ def _training_of_alpha(
     config.update_trainable_variables.append(_ALPHA)
     # Alpha has no part in it.
     config.add_regularization_loss = False
+    # Adam, as in the paper, whose rate for alpha is 4e-4.
     rate = config.optimizer.adam_optimizer.learning_rate.constant_learning_rate
     rate.learning_rate = learning_rate
     config.optimizer.use_moving_average = False

@@ -35,6 +35,7 @@ def most_probable(probabilities: Sequence[Sequence[float]]) -> Iterator[Tokens]:
     open_networks = [(_surprise(ranks, first), first)]
     seen = {first}
     while open_networks:
+        # A further rank is never more probable: no network that is opened later belongs before it.
         _, network = heapq.heappop(open_networks)
         yield tuple(rank[place][1] for rank, place in zip(ranks, network, strict=True))
         for layer, place in enumerate(network):

@@ -44,6 +44,7 @@ def screen(
             name = f"{part}_{number + 1}"
             if name not in rounds:
                 rounds[name] = _round(pipeline, small, part, kept[part], size, folder / name, start)
+                # At once: an interrupted search goes on after the last round that is whole.
                 _store(folder, rounds)
             found = rounds[name]
             kept[part] = found["kept"]
@@ -123,6 +124,7 @@ def _round(
     )
     last = records.history(folder / records.HISTORY_FILE)[-1]["probabilities"]
     probabilities = np.array(list(last.values()))
+    # The norms of equation 4, by which the paper drops the operations with the lowest.
     scores = np.sqrt(np.sum(probabilities**2, axis=0))
     # With equal scores the first operation of the list stays.
     order = sorted(range(len(ops)), key=lambda place: (-scores[place], place))
@@ -175,6 +177,7 @@ def _halved(whole: architecture_pb2.Architecture) -> architecture_pb2.Architectu
     """Returns the supernet with the first half of the layers of each stage of the backbone."""
     halved = _copy(whole)
     layers = halved.backbone.operation_layers.layer
+    # The paper screens with 2, 2, 4 and 2 layers in place of 4, 4, 8 and 4.
     stages: list[list[Any]] = []
     for layer in whole.backbone.operation_layers.layer:
         if layer.stride == 2 or not stages:

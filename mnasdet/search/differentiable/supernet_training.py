@@ -17,6 +17,7 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
 
     The folder then has what `records.probabilities` reads. Interrupted, it goes on.
     """
+    # Written last of all: with it everything is there.
     if (folder / records.PROBABILITIES_FILE).exists():
         return
     search_config = pipeline.search_config
@@ -32,6 +33,8 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> None:
     training.train_config.CopyFrom(settings.train_config)
     method = alternation.method(
         folder,
+        # Equation 7. The paper's weight of 0.01 names no unit of the cost; here it is billions of
+        # multiply-adds, or ms by a latency table.
         lambda alphas: settings.cost_weight * penalties.expected_cost(alphas, cost),
         learning_rate=settings.alpha_learning_rate,
         start_step=settings.alpha_start_step,

@@ -85,6 +85,7 @@ def identifying_file(path: str | Path) -> str:
       CheckpointError: there is none.
     """
     if is_own(path):
+        # The index has a checksum of every tensor, and is small beside the data.
         return f"{checkpoints.find(path)}.index"
     index = f"{tf_checkpoint.prefix_of(str(path))}.index"
     return index if os.path.isfile(index) else str(path)
@@ -149,6 +150,7 @@ def _load_foreign(
         found.differences,
         found.unused,
     )
+    # It raises before anything is assigned: a model is never half loaded.
     report.check(share)
     for name, value in found.values.items():
         variables[name].assign(value)

@@ -233,6 +233,7 @@ def _read(path: Path) -> name_map_pb2.NameMap:
     whole = name_map_pb2.NameMap()
     for name in own.include:
         whole.MergeFrom(_read(path.parent / name))
+    # After what it includes: a field that both state has its own value.
     whole.MergeFrom(own)
     return whole
 
@@ -241,6 +242,7 @@ def _read(path: Path) -> name_map_pb2.NameMap:
 def all_maps() -> tuple[NameMap, ...]:
     """Returns the maps that come with the library, by the names of their files."""
     folder = Path(str(importlib.resources.files("mnasdet.training.warm_start"))) / "name_maps"
+    # Sorted, as `recognized` takes the first that fits: the same one on every machine.
     return tuple(one for path in sorted(folder.glob("*.textproto")) for one in load(path))
 
 
