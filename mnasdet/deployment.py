@@ -276,7 +276,7 @@ def export_saved_model(
 
 def _server(task: Task, input_type: str) -> Server:
     outputs = _KINDS[task.blueprint.kind].outputs(task)
-    return Server(task.blueprint.resizer, outputs, input_type)
+    return Server(task.blueprint.resizer, task.model, outputs, input_type)
 
 
 def _label_map_file(labels: Mapping[int, str]) -> dict[str, str]:

@@ -111,7 +111,7 @@ def test_a_tflite_file_has_no_operation_for_standardisation():
     assert standardized == plain
 
 
-def test_a_saved_model_holds_kernels_that_are_standardised_already():
+def test_a_saved_model_holds_kernels_that_are_standardised_already(tmp_path):
     model = small_network(standardized=True)
     before = [variable.numpy() for variable in model.variables]
     resizer = text_format.Parse(
@@ -121,6 +121,7 @@ def test_a_saved_model_holds_kernels_that_are_standardised_already():
     picked = tf.constant(np.random.default_rng(0).normal(size=(3, 16)), tf.float32)
     server = Server(
         ImageResizer.from_proto(resizer),
+        model,
         lambda images, extents: model(images @ picked, training=False),
     )
     kernels = [v for v in server.weights if v.shape.rank == 4]
@@ -131,7 +132,10 @@ def test_a_saved_model_holds_kernels_that_are_standardised_already():
         np.testing.assert_allclose(np.mean(kernel, axes), 0, atol=1e-6)
         np.testing.assert_allclose(np.std(kernel, axes), 1, atol=1e-5)
     images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    served = server.function("image_tensor")(tf.constant(images))
+    function = server.function("image_tensor").get_concrete_function()
+    tf.saved_model.save(server, str(tmp_path), function)
+    loaded = tf.saved_model.load(str(tmp_path))
+    served = loaded.signatures["serving_default"](tf.constant(images))
     expected = model((tf.cast(images, tf.float32) * (2 / 255) - 1) @ picked, training=False)
     for name, output in expected.items():
         np.testing.assert_allclose(served[name], output, atol=1e-5)

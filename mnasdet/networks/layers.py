@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -169,50 +168,75 @@ class GroupNormalization(tf_keras.layers.GroupNormalization):
 
 
 class _Folding(threading.local):
-    """The kernels of the graph that this thread exports, by layer; None outside of an export."""
+    """The kernels of the graph that this thread exports, by layer; none outside of an export."""
 
-    kernels: dict[int, tf.Variable] | None = None
+    def __init__(self) -> None:
+        self.kernels: dict[int, tf.Variable] = {}
 
 
 _folding = _Folding()
 
 
-@contextlib.contextmanager
-def folded_kernels() -> Iterator[None]:
-    """Traces graphs in which standardised kernels are variables, as plain convolutions have them.
+def folded(function: Callable[..., Any], model: tf.Module) -> Callable[..., Any]:
+    """Returns a function in whose graphs standardised kernels are variables, as plain ones are.
 
     The model and its own variables stay as they are: the graphs' variables are copies.
+
+    Args:
+      function: calls the model, or parts of it.
     """
-    _folding.kernels = {}
-    try:
-        yield
-    finally:
-        _folding.kernels = None
+    # Once, and for every trace: TensorFlow traces a function anew while it saves it.
+    kernels = {
+        id(layer): tf.Variable(
+            layer.used_kernel(), trainable=False, name=layer.own_kernel.name[:-2]
+        )
+        for layer in model.submodules
+        if isinstance(layer, _Standardized)
+    }
+
+    def run(*arguments: Any) -> Any:
+        _folding.kernels = kernels
+        try:
+            return function(*arguments)
+        finally:
+            _folding.kernels = {}
+
+    return run
 
 
-def _used_kernel(layer: tf_keras.layers.Layer, kernel: tf.Variable, axes: tuple[int, ...]) -> Any:
-    """Returns the kernel that a layer of standardised kernels convolves with."""
-    if _folding.kernels is None:
-        return _standardized(kernel, axes)
-    if id(layer) not in _folding.kernels:
-        # Outside of the graph, which takes the value as it is now.
-        with tf.init_scope():
-            folded = tf.Variable(
-                _standardized(kernel, axes), trainable=False, name=kernel.name[:-2]
-            )
-        _folding.kernels[id(layer)] = folded
-    # A layer that several levels share is one kernel there, too.
-    return _folding.kernels[id(layer)]
+class _Standardized:
+    """A layer of standardised kernels.
+
+    Attributes:
+      axes: of the kernel, those over which it is standardised.
+    """
+
+    axes: tuple[int, ...]
+
+    @property
+    def own_kernel(self) -> tf.Variable:
+        raise NotImplementedError
+
+    def used_kernel(self) -> tf.Tensor | tf.Variable:
+        """Returns the kernel that the layer convolves with."""
+        # A layer that several levels share is one kernel in an export, too.
+        folded = _folding.kernels.get(id(self))
+        return _standardized(self.own_kernel, self.axes) if folded is None else folded
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
-class StandardizedConv2D(tf_keras.layers.Conv2D):
+class StandardizedConv2D(_Standardized, tf_keras.layers.Conv2D):
     """A convolution whose kernel is standardised in every forward pass (Qiao et al., "Weight
     Standardization", 2019). The variable is the kernel before that; an export holds the other."""
 
+    axes = (0, 1, 2)
+
+    @property
+    def own_kernel(self) -> tf.Variable:
+        return self.kernel
+
     def convolution_op(self, inputs, kernel):
-        kernel = tf.cast(_used_kernel(self, self.kernel, (0, 1, 2)), inputs.dtype)
-        return super().convolution_op(inputs, kernel)
+        return super().convolution_op(inputs, tf.cast(self.used_kernel(), inputs.dtype))
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
@@ -227,11 +251,17 @@ class DenseConv2D(tf_keras.layers.Conv2D):
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
-class StandardizedDepthwiseConv2D(tf_keras.layers.DepthwiseConv2D):
+class StandardizedDepthwiseConv2D(_Standardized, tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
+    axes = (0, 1)
+
+    @property
+    def own_kernel(self) -> tf.Variable:
+        return self.depthwise_kernel
+
     def call(self, inputs):
-        kernel = tf.cast(_used_kernel(self, self.depthwise_kernel, (0, 1)), inputs.dtype)
+        kernel = tf.cast(self.used_kernel(), inputs.dtype)
         strides = (1, *self.strides, 1)
         padding = self.padding.upper()
         x = tf.nn.depthwise_conv2d(inputs, kernel, strides, padding, dilations=self.dilation_rate)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mnasdet.data import input_pipeline
 from mnasdet.data.image_resizer import ImageResizer
-from mnasdet.networks.layers import folded_kernels
+from mnasdet.networks.layers import folded
 
 # The name that the OD API's exported models have for their input.
 INPUT = "input_tensor"
@@ -34,9 +34,13 @@ class Server(tf.Module):
     """
 
     def __init__(
-        self, resizer: ImageResizer, outputs: Outputs, input_type: str = "image_tensor"
+        self,
+        resizer: ImageResizer,
+        model: tf.Module,
+        outputs: Outputs,
+        input_type: str = "image_tensor",
     ) -> None:
-        """Takes how pictures are resized, and what the network says of them."""
+        """Takes how pictures are resized, and what the network, `model`, says of them."""
         super().__init__()
         self._resizer = resizer
         inputs = [
@@ -44,10 +48,9 @@ class Server(tf.Module):
             tf.TensorSpec([None, 2], tf.float32),
         ]
         # One function for all input types: the file has the network once.
-        self._outputs = tf.function(outputs, inputs, autograph=False)
+        self._outputs = tf.function(folded(outputs, model), inputs, autograph=False)
         # Not the Keras model: TensorFlow would save the functions of all its layers, too.
-        with folded_kernels():
-            self.weights = list(self._outputs.get_concrete_function().graph.variables)
+        self.weights = list(self._outputs.get_concrete_function().graph.variables)
         self.__call__ = self.function(input_type)
 
     def function(self, input_type: str) -> Any:
