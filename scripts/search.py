@@ -93,6 +93,7 @@ def run(pipeline, model_dir: Path) -> None:
     from mnasdet.training import checkpoints, runtime
 
     runtime.use_threads()
+    runtime.expect_networks()
     runtime.log_devices()
     settings = pipeline.search_config
     space = search_spaces.from_config(settings.search_space, config.resolve(pipeline).architecture)

@@ -84,13 +84,10 @@ def trained(metrics: dict[str, float], objective: str) -> Outcome:
 
 def prepare(threads: int) -> None:
     """Loads TensorFlow, with a number of threads, ahead of a process's first child."""
-    import tensorflow as tf
-
     from mnasdet.training import runtime, trainer  # noqa: F401
 
     runtime.use_threads(threads)
-    # Every child traces functions of its own, which it takes for a mistake.
-    tf.get_logger().setLevel("ERROR")
+    runtime.expect_networks()
     keep_loaded()
 
 

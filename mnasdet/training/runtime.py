@@ -27,6 +27,14 @@ def use_threads(threads: int = 0) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(max(threads // 2, 1))
 
 
+def expect_networks() -> None:
+    """Silences the warning of functions that are traced again and again.
+
+    A process that meets network after network has to; TensorFlow takes it for a mistake.
+    """
+    tf.get_logger().setLevel("ERROR")
+
+
 def log_devices() -> None:
     """Logs in one line what TensorFlow computes on, and warns of a GPU that it cannot use."""
     if used := tf.config.list_physical_devices("GPU"):
