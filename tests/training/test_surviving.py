@@ -110,7 +110,9 @@ def test_weights_that_a_finite_loss_hides_are_not_evaluated(pipeline, monkeypatc
         return values
 
     monkeypatch.setattr(trainer.Learner, "_update", overflowing)
-    with pytest.raises(trainer.DivergedError, match=r"backbone/stem/layer_1/conv/kernel became NaN or"):
+    with pytest.raises(
+        trainer.DivergedError, match=r"backbone/stem/layer_1/conv/kernel became NaN or"
+    ):
         trainer.train(pipeline)
 
 
