@@ -12,7 +12,7 @@ from tests.od_api_configs import EXTRACTORS, config_text
 
 
 @pytest.mark.parametrize("extractor", EXTRACTORS)
-def test_two_steps(extractor, tmp_path):
+def test_two_steps(extractor, tmp_path, eager):
     text = config_text(extractor)
     # Smaller pictures and batches make it quick; layers, losses and optimizer stay.
     side = 96 if "ssd_anchor_generator" in text else 128
