@@ -208,14 +208,16 @@ class _Standardized:
     """A layer of standardised kernels.
 
     Attributes:
+      kernel_name: Keras' name of the attribute that holds the kernel.
       axes: of the kernel, those over which it is standardised.
     """
 
+    kernel_name: str
     axes: tuple[int, ...]
 
     @property
     def own_kernel(self) -> tf.Variable:
-        raise NotImplementedError
+        return getattr(self, self.kernel_name)
 
     def used_kernel(self) -> tf.Tensor | tf.Variable:
         """Returns the kernel that the layer convolves with."""
@@ -229,11 +231,8 @@ class StandardizedConv2D(_Standardized, tf_keras.layers.Conv2D):
     """A convolution whose kernel is standardised in every forward pass (Qiao et al., "Weight
     Standardization", 2019). The variable is the kernel before that; an export holds the other."""
 
+    kernel_name = "kernel"
     axes = (0, 1, 2)
-
-    @property
-    def own_kernel(self) -> tf.Variable:
-        return self.kernel
 
     def convolution_op(self, inputs, kernel):
         return super().convolution_op(inputs, tf.cast(self.used_kernel(), inputs.dtype))
@@ -254,11 +253,8 @@ class DenseConv2D(tf_keras.layers.Conv2D):
 class StandardizedDepthwiseConv2D(_Standardized, tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 
+    kernel_name = "depthwise_kernel"
     axes = (0, 1)
-
-    @property
-    def own_kernel(self) -> tf.Variable:
-        return self.depthwise_kernel
 
     def call(self, inputs):
         kernel = tf.cast(self.used_kernel(), inputs.dtype)
