@@ -47,8 +47,10 @@ def tiny_config():
         "repeats: 2": "repeats: 1",
         "num_trials: 10": "num_trials: 4",
         "latency_table {}": "multiply_adds {}",
-        # A quarter of its layers: tracing them is most of what a training takes here.
+        # Few layers: tracing them is most of what a training takes here.
         "mobilenet_v2 { depth_multiplier: 0.5 }": 'base_code { code: "basicblock_8_1-1-1-1" }',
+        "num_layers_before_predictor: 2": "num_layers_before_predictor: 1",
+        "num_internal_blocks: 3": "num_internal_blocks: 1",
     }.items():
         assert old in text, f"{old!r} is not in quickstart.config any more"
         text = text.replace(old, new)

@@ -20,6 +20,7 @@ from mnasdet.search import candidate as search_candidate
 from mnasdet.search import child
 from mnasdet.tflite import metadata
 from mnasdet.training import checkpoints, trainer
+from mnasdet.training.warm_start import load
 
 # MnasNet with a layer or two at each stride.
 ARCHITECTURE = """
@@ -250,7 +251,7 @@ def test_its_backbone_starts_a_detector(trained):
 
     task = models.build(config.resolve(detector))
     before = {name: v.numpy() for name, v in checkpoints.variables_by_name(task.model).items()}
-    trainer.warm_start(task.model, detector.train_config)
+    load.from_config(task.model, detector.train_config)
     classifier = checkpoints.variables_by_name(checkpoints.load_task(pipeline, folder).model)
     taken = 0
     for name, variable in checkpoints.variables_by_name(task.model).items():

@@ -20,7 +20,7 @@ from mnasdet import config
 from mnasdet.evaluation.coco import MAP
 from mnasdet.search.trials.trial_store import Trial, TrialState, TrialStore
 from mnasdet.search_spaces import factory
-from tests.integration.commands import ROOT, command, run
+from tests.integration.commands import run, start
 
 scale = functools.partial(run, "scale_frontier")
 
@@ -101,11 +101,10 @@ def logged_steps(path):
     return steps
 
 
-def kill_in_the_second_training(words, folder, log):
+def kill_in_the_second_training(search, folder, log):
     with open(log, "w") as file:
-        process = subprocess.Popen(
-            words, stdout=file, stderr=file, cwd=ROOT, start_new_session=True, text=True
-        )
+        words = flags(search, folder)
+        process = start("scale_frontier", *words, output=file, errors=file, start_new_session=True)
         second = folder / "models" / VARIANTS[1]
         while newest_step(second) < 2 and process.poll() is None:
             time.sleep(0.02)
@@ -143,8 +142,7 @@ def time_stamp(folder):
 @pytest.fixture(scope="module")
 def resumed(search, runs):
     folder = runs / "scaled"
-    words = command("scale_frontier", *flags(search, folder))
-    kill_in_the_second_training(words, folder, runs / "log")
+    kill_in_the_second_training(search, folder, runs / "log")
     killed = models(folder)
     half_way = newest_step(folder / "models" / VARIANTS[1])
     written = time_stamp(folder)

@@ -4,13 +4,12 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import time
 
 import pytest
 
 from mnasdet import files
-from tests.integration.commands import ROOT, command, run
+from tests.integration.commands import run, start
 
 
 def flags(folder, config):
@@ -107,13 +106,8 @@ def test_a_search_writes_all_its_files(whole):
 def test_killed_and_resumed_it_has_the_same_trials(whole, tmp_path):
     folder, config, _ = whole
     with open(tmp_path / "log", "w") as log:
-        process = subprocess.Popen(
-            command("search", *flags(tmp_path / "run", config)),
-            stdout=log,
-            stderr=log,
-            cwd=ROOT,
-            start_new_session=True,
-        )
+        words = flags(tmp_path / "run", config)
+        process = start("search", *words, output=log, errors=log, start_new_session=True)
         while not finished(tmp_path / "run") and process.poll() is None:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

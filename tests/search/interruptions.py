@@ -4,23 +4,20 @@ import dataclasses
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.trials.trial_store import Trial, TrialStore
+from tests.forked import Forked
 from tests.search import cheap_children, search_runs
-
-ROOT = Path(__file__).parents[2]
 
 # Two interruptions have but some cheap trials between them.
 _SECONDS_BETWEEN = 120
 
 # Given the process of the search; whether it ended it.
-Interruption = Callable[[subprocess.Popen], bool]
+Interruption = Callable[[Forked], bool]
 
 
 def uninterrupted(controller: str, store: Path) -> list[Trial]:
@@ -50,7 +47,7 @@ def interrupted(
     return timeless(TrialStore(store).trials())
 
 
-def kill_group(process: subprocess.Popen) -> bool:
+def kill_group(process: Forked) -> bool:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     return True
@@ -61,9 +58,8 @@ def timeless(trials: Sequence[Trial]) -> list[Trial]:
     return [dataclasses.replace(t, started=None, finished=None, worker=None) for t in trials]
 
 
-def _start(*arguments: str | Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.search.search_runs", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+def _start(*arguments: str | Path) -> Forked:
+    return Forked(["-m", "tests.search.search_runs", *map(str, arguments)], start_new_session=True)
 
 
 def _num_finished(store: Path) -> int:

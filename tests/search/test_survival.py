@@ -1,8 +1,5 @@
 """Whole searches that are killed, and children that end in every bad way."""
 
-import subprocess
-import sys
-
 import pytest
 
 from mnasdet.errors import UserError
@@ -10,8 +7,9 @@ from mnasdet.search.attempts import EnvironmentFailedError
 from mnasdet.search.executors.this_process import ThisProcess
 from mnasdet.search.executors.worker_processes import WorkerProcesses
 from mnasdet.search.trials.trial_store import TrialState, TrialStore
+from tests.forked import Forked
 from tests.search import cheap_children, interruptions, search_runs
-from tests.search.executors.cheap_workers import ROOT, wait_for
+from tests.search.executors.cheap_workers import wait_for
 
 
 @pytest.mark.parametrize("controller", search_runs.CONTROLLERS)
@@ -96,8 +94,7 @@ def test_a_last_child_that_always_crashes_has_failed(seed, tmp_path):
 def test_a_search_that_two_processes_begin_is_made_by_one(tmp_path):
     """From two folders, say, with one database."""
     path = tmp_path / "trials.db"
-    command = [sys.executable, "-m", "tests.search.search_runs", "random", str(path)]
-    first = subprocess.Popen(command, cwd=ROOT)
+    first = Forked(["-m", "tests.search.search_runs", "random", str(path)])
     store = TrialStore(path)
     wait_for(store.trials)
     second = search_runs.search("random", path, ThisProcess(cheap_children.accuracy))

@@ -6,13 +6,12 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 
 import numpy as np
 
 from mnasdet.training import checkpoints, trainer
-from tests.integration.commands import ROOT, command
+from tests.integration.commands import start
 from tests.training import small_classifier
 
 # A training of one device as of two; after the first checkpoint they are compared. Later, one
@@ -35,18 +34,13 @@ class Workers:
         config.write_text(
             text.replace("train_config {", "train_config { distribution { multi_worker {} }")
         )
-        arguments = command("train", f"--pipeline_config_path={config}", f"--model_dir={model_dir}")
-        self.processes = [
-            subprocess.Popen(
-                arguments,
-                cwd=ROOT,
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                text=True,
-                env=environment(hosts, index),
-            )
-            for index in range(2)
-        ]
+        arguments = [f"--pipeline_config_path={config}", f"--model_dir={model_dir}"]
+        self.errors = [folder / f"errors_{index}" for index in range(2)]
+        self.processes = []
+        for index, path in enumerate(self.errors):
+            with path.open("w") as file:
+                env = environment(hosts, index)
+                self.processes.append(start("train", *arguments, errors=file, env=env))
 
     def __enter__(self):
         return self
@@ -54,7 +48,6 @@ class Workers:
     def __exit__(self, *error):
         for process in self.processes:
             process.kill()
-            process.communicate()
 
     def wait_for_step(self, folder, step):
         end = time.monotonic() + 300
@@ -65,8 +58,9 @@ class Workers:
 
     def told(self, index):
         """The last line of a worker that ended by itself, with status 1."""
-        _, told = self.processes[index].communicate(timeout=120)
-        assert self.processes[index].returncode == 1, told
+        status = self.processes[index].wait(timeout=120)
+        told = self.errors[index].read_text()
+        assert status == 1, told
         assert "Traceback" not in told
         return told.splitlines()[-1]
 
