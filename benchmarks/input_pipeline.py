@@ -23,6 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from mnasdet import config, configs
+from mnasdet.data import label_map
 from mnasdet.scripts import command
 
 FLAGS = flags.FLAGS
@@ -45,6 +46,7 @@ flags.DEFINE_enum("way", None, WAYS, "Internal: measure this one, in this proces
 
 def our_pipeline(pipeline) -> None:
     """Puts the benchmark's settings into a config."""
+    pipeline.model.ssd.num_classes = max(label_map.load(FLAGS.label_map))
     pipeline.train_config.batch_size = FLAGS.batch_size
     pipeline.train_config.ClearField("data_augmentation_options")
     steps = pipeline.train_config.data_augmentation_options
@@ -60,7 +62,7 @@ def our_pipeline(pipeline) -> None:
 
 def ours():
     from mnasdet import models
-    from mnasdet.training import runtime, trainer
+    from mnasdet.training import runtime, training_data
 
     pipeline = config.load(
         CONFIG,
@@ -70,7 +72,7 @@ def ours():
         change=our_pipeline,
     )
     runtime.seed_everything(0)
-    return trainer.training_set(models.build(config.resolve(pipeline)), pipeline, seed=0)
+    return training_data.training_set(models.build(config.resolve(pipeline)), pipeline, seed=0)
 
 
 def theirs():

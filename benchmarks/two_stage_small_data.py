@@ -150,14 +150,14 @@ def multiply_adds(pipeline: Any) -> int:
 def timed(pipeline: Any) -> float:
     """Returns the processor seconds of a step of training."""
     from mnasdet import config, models
-    from mnasdet.training import runtime, trainer
+    from mnasdet.training import runtime, training_data
     from mnasdet.training.learner import Learner
 
     runtime.use_threads()
     runtime.seed_everything(0)
     task = models.build(config.resolve(pipeline))
     learner = Learner(task, pipeline.train_config, keep_averages=True)
-    batches = iter(trainer.training_set(task, pipeline, seed=0))
+    batches = iter(training_data.training_set(task, pipeline, seed=0))
     for step in range(_WARMUP + _TIMED):
         if step == _WARMUP:
             start = time.process_time()

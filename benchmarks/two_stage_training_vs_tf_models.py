@@ -94,7 +94,7 @@ def pipeline():
 def ours() -> Callable[[], float]:
     """Returns a step of the training that the command `train` makes; it returns the loss."""
     from mnasdet import config, models
-    from mnasdet.training import runtime, trainer
+    from mnasdet.training import runtime, training_data
     from mnasdet.training.learner import Learner
 
     runtime.use_threads()
@@ -102,7 +102,7 @@ def ours() -> Callable[[], float]:
     settings = pipeline()
     task = models.build(config.resolve(settings))
     learner = Learner(task, settings.train_config)
-    batches = iter(trainer.training_set(task, settings, seed=0))
+    batches = iter(training_data.training_set(task, settings, seed=0))
 
     def step() -> float:
         return float(learner.update(next(batches))["Loss/total_loss"])

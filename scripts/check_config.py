@@ -69,7 +69,6 @@ def _checkpoint_problems(pipeline) -> list[str]:
         return []
     from mnasdet import config, models
     from mnasdet.search.proxy import proxy_task
-    from mnasdet.training import trainer
     from mnasdet.training.warm_start import load
 
     if pipeline.HasField("search_config"):
@@ -77,7 +76,7 @@ def _checkpoint_problems(pipeline) -> list[str]:
     try:
         # Ahead of the model, which takes seconds.
         load.check_file(pipeline.train_config.fine_tune_checkpoint)
-        trainer.warm_start(models.build(config.resolve(pipeline)).model, pipeline.train_config)
+        load.from_config(models.build(config.resolve(pipeline)).model, pipeline.train_config)
     except CheckpointError as error:
         return [f"train_config.fine_tune_checkpoint: {error}"]
     return []

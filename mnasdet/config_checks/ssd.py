@@ -98,7 +98,7 @@ def _check_extractor(extractor: Section, architecture_field: str | None) -> None
         "only false is supported: TensorFlow pads by itself here, and a network trained with "
         "true sees its images a pixel further on; set false to train a new one",
     )
-    # A network whose input is not what `input_pipeline.preprocess` makes would be wrong in silence.
+    # A network whose input is not what `preprocessing.preprocess` makes would be wrong in silence.
     extractor.only("replace_preprocessor_with_placeholder", False)
     # The OD API's flag means "take conv_hyperparams in place of the backbone's own".
     if message.override_base_feature_extractor_hyperparams:

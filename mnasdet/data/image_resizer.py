@@ -1,6 +1,6 @@
 """How an image of any size becomes the input of a network, as `image_resizer` of a config says.
 
-Read here without TensorFlow; `input_pipeline.preprocess` does it.
+Read here without TensorFlow; `preprocessing.preprocess` does it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mnasdet.data import input_pipeline
+from mnasdet.data import preprocessing
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.evaluation.detection_evaluator import found_in_image
 
@@ -48,7 +48,7 @@ def detect(
     """
     resized, extent = tf.constant(image), np.ones(2)
     if resizer is not None:
-        resized, of_image = input_pipeline.preprocess(resized, resizer)
+        resized, of_image = preprocessing.preprocess(resized, resizer)
         extent = of_image.numpy()
     found = {name: np.asarray(value)[0] for name, value in detector(resized[None]).items()}
     boxes, kept = found_in_image(found, extent)

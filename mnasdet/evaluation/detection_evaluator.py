@@ -89,7 +89,7 @@ def found_in_image(
 
     Args:
       found: the detections of `PostProcessing`, without the batch.
-      extent: of the image, from `input_pipeline.preprocess`.
+      extent: of the image, from `preprocessing.preprocess`.
 
     Returns:
       All boxes, normalised to the image itself, and a mask of those that count: what was found in

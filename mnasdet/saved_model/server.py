@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mnasdet.data import input_pipeline
+from mnasdet.data import preprocessing
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.networks.layers import folded
 
@@ -70,7 +70,7 @@ class Server(tf.Module):
         return tf.function(function, [tf.TensorSpec(shape, dtype, INPUT)], autograph=False)
 
     def _of_images(self, input_tensor: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, extent = input_pipeline.preprocess(input_tensor, self._resizer)
+        images, extent = preprocessing.preprocess(input_tensor, self._resizer)
         images = tf.ensure_shape(images, [None, *self._resizer.image_size, 3])
         return self._outputs(images, tf.tile(extent[None], [tf.shape(images)[0], 1]))
 
@@ -78,7 +78,7 @@ class Server(tf.Module):
         def prepare(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # As the records of an evaluation set are decoded: the results are the same.
             image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-            image, extent = input_pipeline.preprocess(image, self._resizer)
+            image, extent = preprocessing.preprocess(image, self._resizer)
             return tf.ensure_shape(image, [*self._resizer.image_size, 3]), extent
 
         # One by one: pictures differ in size.

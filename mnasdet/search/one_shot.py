@@ -89,13 +89,13 @@ def metrics(
 @functools.lru_cache(maxsize=1)
 def _judge(serialized: bytes):
     from mnasdet.supernets.judge import Judge
-    from mnasdet.training import checkpoints, trainer
+    from mnasdet.training import checkpoints, training_data
 
     pipeline = pipeline_pb2.TrainEvalPipelineConfig.FromString(serialized)
     one_shot = pipeline.search_config.one_shot
     task = models.build(supernet(pipeline))
     checkpoints.load_weights(task.model, one_shot.checkpoint)
-    batches = trainer.training_set(task, pipeline, pipeline.search_config.seed)
+    batches = training_data.training_set(task, pipeline, pipeline.search_config.seed)
     images = [
         batch["image"] for batch in itertools.islice(batches, one_shot.num_recalibration_batches)
     ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
-import tf_keras
 from absl import logging
 
 from mnasdet import config, files, models, remote
@@ -18,7 +17,7 @@ from mnasdet.data import input_pipeline
 from mnasdet.errors import UserError, shown
 from mnasdet.evaluation import metric_text
 from mnasdet.evaluation.evaluate import evaluation_set, judged
-from mnasdet.protos import pipeline_pb2, train_pb2
+from mnasdet.protos import pipeline_pb2
 from mnasdet.tasks import Task
 from mnasdet.training import (
     checkpoint_writer,
@@ -28,12 +27,12 @@ from mnasdet.training import (
     precision,
     run_files,
     runtime,
+    training_data,
 )
 from mnasdet.training.interruption import StoppedError, StopRequest, stop_request
 from mnasdet.training.learner import Learner
 from mnasdet.training.summaries import Summaries
 from mnasdet.training.warm_start import load
-from mnasdet.training.warm_start.report import Report
 
 # The folder of the best checkpoint.
 BEST = "best"
@@ -47,15 +46,6 @@ _MAX_NAMED = 5
 # Where the config names no number of steps: a killed training loses no more than this, and to save
 # takes a second of it.
 _SECONDS_BETWEEN_CHECKPOINTS = 300.0
-
-# The parts that each fine_tune_checkpoint_type takes over; none: all that fit.
-_PARTS: dict[str, tuple[str, ...]] = {
-    "": (),
-    "fine_tune": (),
-    "full": (),
-    "detection": ("backbone", "feature_pyramid"),
-    "classification": ("backbone",),
-}
 
 
 class DivergedError(UserError):
@@ -127,7 +117,11 @@ def _plainly(task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: i
         keep_averages=pipeline.eval_config.use_moving_averages,
         quantization_delay=quantization_delay(pipeline),
     )
-    return Learning(learner, lambda start: iter(training_set(task, pipeline, seed, start)))
+
+    def batches(start: int) -> Iterator[Any]:
+        return iter(training_data.training_set(task, pipeline, seed, start))
+
+    return Learning(learner, batches)
 
 
 class _Place(NamedTuple):
@@ -170,7 +164,7 @@ def _train(
         with precision.building(train_config):
             task = models.build(blueprint)
         if not (place and checkpoints.all_in(place.source)):
-            warm_start(task.model, train_config)
+            load.from_config(task.model, train_config)
         learner, batches_from = method(task, pipeline, seed)
         run = _Run(pipeline, task, learner, labels, place, workers, seed)
         if place:
@@ -200,79 +194,6 @@ def quantization_delay(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
     if not pipeline.HasField("graph_rewriter"):
         return 0
     return pipeline.graph_rewriter.quantization.delay
-
-
-def training_set(
-    task: Task, pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int, start: int = 0
-) -> tf.data.Dataset:
-    """Returns endless batches of `task.targets`, spread over the replicas.
-
-    Each example has its own `seed`, [2] int64, from which the network draws its random numbers.
-
-    Args:
-      start: the number of batches that came before.
-    """
-
-    def transform(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**task.targets(example), "seed": example["seed"]}
-
-    def share(worker: int, num_workers: int) -> tf.data.Dataset:
-        return _batches(task, pipeline, seed, start, transform, (worker, num_workers))
-
-    return distribution.Workers(pipeline.train_config.distribution).batches(share)
-
-
-def _batches(
-    task: Task,
-    pipeline: pipeline_pb2.TrainEvalPipelineConfig,
-    seed: int,
-    start: int,
-    transform: Callable[[dict[str, tf.Tensor]], Any],
-    share: tuple[int, int] = (0, 1),
-) -> tf.data.Dataset:
-    return input_pipeline.training_dataset(
-        pipeline.train_input_reader,
-        resizer=task.blueprint.resizer,
-        batch_size=pipeline.train_config.batch_size,
-        augmentations=pipeline.train_config.data_augmentation_options,
-        transform=transform,
-        seed=seed,
-        trainings_at_once=_trainings_at_once(pipeline),
-        share=share,
-        start=start * pipeline.train_config.batch_size,
-    )
-
-
-def _trainings_at_once(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> int:
-    """Returns the number of workers of a search, 1 where there is none."""
-    executor = pipeline.search_config.executor
-    workers = getattr(executor, executor.WhichOneof("executor_oneof") or "", None)
-    return max(1, getattr(workers, "num_workers", 1))
-
-
-def warm_start(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
-    """Loads what `fine_tune_checkpoint` has for the parts that its type names.
-
-    Returns:
-      What was loaded and what not; None where the config names no weights to start from.
-    """
-    if not train_config.fine_tune_checkpoint:
-        return None
-    has_share = train_config.HasField("min_matched_share")
-    return load.load(
-        model,
-        train_config.fine_tune_checkpoint,
-        parts=_parts(train_config),
-        min_matched_share=train_config.min_matched_share if has_share else None,
-    )
-
-
-def _parts(train_config: train_pb2.TrainConfig) -> tuple[str, ...]:
-    older = "detection" if train_config.from_detection_checkpoint else ""
-    kind = train_config.fine_tune_checkpoint_type or older
-    if kind == "detection" and train_config.load_all_detection_checkpoint_vars:
-        return ()
-    return _PARTS[kind]
 
 
 class _Run:
@@ -417,12 +338,14 @@ class _Run:
     def _explanation(self, step: int) -> str:
         """Returns which tensor of a bad step was bad first, and the images of the step."""
         # The input is a function of the step, so that its batch can be made again.
-        batches = training_set(self._task, self._pipeline, self._seed, step - 1)
+        batches = training_data.training_set(self._task, self._pipeline, self._seed, step - 1)
         tensor = self._learner.first_bad_tensor(next(iter(batches)))
         first = f"first in {tensor}; " if tensor else ""
         if tensor == "":
             first = "all of it is finite when it is made again; "
-        named = _batches(self._task, self._pipeline, self._seed, step - 1, lambda e: e["source_id"])
+        named = training_data.batches(
+            self._task, self._pipeline, self._seed, step - 1, lambda example: example["source_id"]
+        )
         images = [shown(name.decode("utf-8", "replace")) for name in next(iter(named)).numpy()]
         more = f" and {len(images) - _MAX_NAMED} more" if len(images) > _MAX_NAMED else ""
         return f"{first}its images: {', '.join(images[:_MAX_NAMED])}{more}"

@@ -8,7 +8,7 @@ from mnasdet.data import image_cache, input_pipeline, label_map
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.data.record_index import RecordIndex
 from mnasdet.protos import input_reader_pb2, pipeline_pb2
-from mnasdet.training import trainer
+from mnasdet.training import training_data
 from tests.data.coded_picture import step
 
 MB = 1_000_000
@@ -66,11 +66,11 @@ def test_a_container_has_less_than_its_machine(monkeypatch, tmp_path):
 
 def test_workers_of_a_search_share_the_memory():
     pipeline = pipeline_pb2.TrainEvalPipelineConfig()
-    assert trainer._trainings_at_once(pipeline) == 1
+    assert training_data.trainings_at_once(pipeline) == 1
     pipeline.search_config.executor.worker_processes.num_workers = 3
-    assert trainer._trainings_at_once(pipeline) == 3
+    assert training_data.trainings_at_once(pipeline) == 3
     pipeline.search_config.executor.this_process.SetInParent()
-    assert trainer._trainings_at_once(pipeline) == 1
+    assert training_data.trainings_at_once(pipeline) == 1
 
 
 def test_the_memory_changes_no_picture(tmp_path, monkeypatch, make_record, write_records):

@@ -27,7 +27,7 @@ from mnasdet.search.differentiable import (
 )
 from mnasdet.search_spaces import factory
 from mnasdet.search_spaces.supernet import PAPER, supernet
-from mnasdet.training import checkpoints, trainer
+from mnasdet.training import checkpoints, trainer, training_data
 from tests import two_stage_config
 from tests.search import supernet_config
 
@@ -344,7 +344,7 @@ def test_the_halves_of_the_training_images_share_none():
     seen = [
         {
             name.numpy()
-            for batch in trainer._batches(task, half, 0, 0, lambda e: e["source_id"]).take(4)
+            for batch in training_data.batches(task, half, 0, 0, lambda e: e["source_id"]).take(4)
             for name in batch
         }
         for half in (first, alternation._second_half(first))
@@ -387,7 +387,7 @@ def test_a_two_stage_supernet_moves_all_of_its_choices():
         "region_head/stage_2/chosen_1/choice",
     ]
     pipeline.train_config.batch_size = 1
-    batch = next(iter(trainer.training_set(task, pipeline, seed=0)))
+    batch = next(iter(training_data.training_set(task, pipeline, seed=0)))
     with tf.GradientTape() as tape:
         total = tf.add_n([loss.total for loss in task.losses(batch).values()])
     gradients = tape.gradient(total, list(alphas.values()))

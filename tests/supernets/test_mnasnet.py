@@ -16,7 +16,7 @@ from mnasdet.search import one_shot
 from mnasdet.search_spaces import factory
 from mnasdet.supernets.judge import Judge
 from mnasdet.supernets.shared_network import SharedNetwork
-from mnasdet.training import checkpoints, trainer
+from mnasdet.training import checkpoints, training_data
 
 # At strides 4 to 32, SAME padding has a rest.
 SIZE, NUM_CLASSES = (72, 40), 3
@@ -218,7 +218,7 @@ def test_the_supernet_has_every_choice_of_the_space(pipeline):
 
 def test_the_part_of_a_classifier_is_the_networks_checkpoint(pipeline, tmp_path, monkeypatch):
     task = models.build(one_shot.supernet(pipeline))
-    batches = trainer.training_set(task, pipeline, seed=0)
+    batches = training_data.training_set(task, pipeline, seed=0)
     judge = Judge(task, pipeline, [batch["image"] for batch in batches.take(2)])
     monkeypatch.setattr(one_shot, "_judge", lambda serialized: judge)
     # The averages of an untrained normalisation are of no network.

@@ -17,7 +17,7 @@ from mnasdet.data import label_map as label_maps
 from mnasdet.data.image_resizer import ImageResizer
 from mnasdet.errors import CheckpointError, UserError
 from mnasdet.evaluation.coco import MAP
-from mnasdet.training import checkpoints, run_files, trainer
+from mnasdet.training import checkpoints, run_files, trainer, training_data
 from tests.full_disk import full_disk
 
 
@@ -70,13 +70,13 @@ def test_a_nan_is_named_at_its_step_and_reaches_no_checkpoint(pipeline, tmp_path
     # A checkpoint is written by time where no steps are named: here after each of them.
     pipeline.train_config.checkpoint_every_n_steps = 0
     monkeypatch.setattr(trainer, "_SECONDS_BETWEEN_CHECKPOINTS", 0.0)
-    sound = trainer.training_set
+    sound = training_data.training_set
 
     def poisoned(task, pipeline, seed, start=0):
         for step, batch in enumerate(sound(task, pipeline, seed, start), start=start + 1):
             yield batch | {"image": batch["image"] * (np.nan if step == 7 else 1)}
 
-    monkeypatch.setattr(trainer, "training_set", poisoned)
+    monkeypatch.setattr(training_data, "training_set", poisoned)
     with pytest.raises(trainer.DivergedError) as caught:
         trainer.train(pipeline, tmp_path)
     ids = input_pipeline.training_dataset(

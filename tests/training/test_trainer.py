@@ -9,7 +9,7 @@ import tensorflow as tf
 from mnasdet import config, files, models
 from mnasdet.errors import CheckpointError
 from mnasdet.evaluation.coco import MAP, METRICS
-from mnasdet.training import checkpoints, runtime, trainer
+from mnasdet.training import checkpoints, runtime, trainer, training_data
 from mnasdet.training.learner import Learner
 from mnasdet.training.warm_start import load
 
@@ -70,7 +70,7 @@ def test_training_lowers_the_loss(tiny_pipeline):
     runtime.seed_everything(0)
     detector = models.build(config.resolve(tiny_pipeline))
     learner = Learner(detector, tiny_pipeline.train_config)
-    batch = next(iter(trainer.training_set(detector, tiny_pipeline, 0)))
+    batch = next(iter(training_data.training_set(detector, tiny_pipeline, 0)))
     losses = [float(learner.update(batch)["Loss/total_loss"]) for _ in range(8)]
     assert losses[-1] < 0.9 * losses[0]
 
@@ -84,7 +84,7 @@ def test_parts_are_normalised_each_and_their_losses_added(tiny_pipeline):
         return learner.update(batch)["Loss/classification_loss"]
 
     detector = models.build(config.resolve(tiny_pipeline))
-    batch = next(iter(trainer.training_set(detector, tiny_pipeline, 0)))
+    batch = next(iter(training_data.training_set(detector, tiny_pipeline, 0)))
     middle = len(batch["image"]) // 2
     halves = [
         {name: value[part] for name, value in batch.items()}
@@ -102,7 +102,7 @@ def test_every_kernel_moves(tiny_pipeline):
     learner = Learner(detector, tiny_pipeline.train_config)
     kernels = [v for v in detector.model.trainable_variables if "kernel" in v.name]
     before = [kernel.numpy() for kernel in kernels]
-    learner.update(next(iter(trainer.training_set(detector, tiny_pipeline, 0))))
+    learner.update(next(iter(training_data.training_set(detector, tiny_pipeline, 0))))
     still = [
         kernel.name
         for kernel, old in zip(kernels, before, strict=True)

@@ -20,7 +20,7 @@ from mnasdet.networks.mixed import ALPHA
 from mnasdet.protos import pipeline_pb2, train_pb2
 from mnasdet.search.differentiable import records
 from mnasdet.tasks import Loss, Task
-from mnasdet.training import checkpoints, trainer
+from mnasdet.training import checkpoints, trainer, training_data
 from mnasdet.training.learner import Learner
 
 # Finds the names of alpha among those of all weights.
@@ -191,8 +191,8 @@ def method(
 
         def batches(start: int) -> Iterator[tuple[Any, Any]]:
             # As each is a function of seed and number, a run that goes on sees what it would have.
-            first = iter(trainer.training_set(task, pipeline, seed, start))
-            second = iter(trainer.training_set(task, other, seed, max(0, start - start_step)))
+            first = iter(training_data.training_set(task, pipeline, seed, start))
+            second = iter(training_data.training_set(task, other, seed, max(0, start - start_step)))
             for step in itertools.count(start):
                 yield next(first), next(second) if step >= start_step else None
 

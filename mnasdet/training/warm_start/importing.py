@@ -11,7 +11,8 @@ from mnasdet.config_checks.files import TO_BE_CONFIGURED
 from mnasdet.data import input_pipeline
 from mnasdet.errors import CheckpointError
 from mnasdet.protos import pipeline_pb2
-from mnasdet.training import checkpoint_writer, checkpoints, run_files, trainer
+from mnasdet.training import checkpoint_writer, checkpoints, run_files
+from mnasdet.training.warm_start import load
 from mnasdet.training.warm_start.report import Report
 
 
@@ -31,7 +32,7 @@ def import_checkpoint(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Pa
     labels = _labels(pipeline)
     blueprint = config.resolve(pipeline)
     model = models.build(blueprint).model
-    report = trainer.warm_start(model, pipeline.train_config)
+    report = load.from_config(model, pipeline.train_config)
     if report is None:
         raise CheckpointError("train_config.fine_tune_checkpoint is missing; name the weights")
     weights = {checkpoints.WEIGHTS: checkpoints.variables_by_name(model)}

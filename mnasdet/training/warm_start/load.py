@@ -10,6 +10,7 @@ from pathlib import Path
 import tf_keras
 
 from mnasdet.errors import CheckpointError, nearest
+from mnasdet.protos import train_pb2
 from mnasdet.training import checkpoints, foreign_checkpoints
 from mnasdet.training.warm_start import formats, name_map, tf_checkpoint
 from mnasdet.training.warm_start.report import Report
@@ -28,6 +29,40 @@ _PROGRAMS = {
     "Keras": r"keras\.applications$",
     "safetensors": "torchvision|timm",
 }
+
+# The parts that each fine_tune_checkpoint_type takes over; none: all that fit.
+_PARTS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "fine_tune": (),
+    "full": (),
+    "detection": ("backbone", "feature_pyramid"),
+    "classification": ("backbone",),
+}
+
+
+def from_config(model: tf_keras.Model, train_config: train_pb2.TrainConfig) -> Report | None:
+    """Loads what `fine_tune_checkpoint` has for the parts that its type names.
+
+    Returns:
+      What was loaded and what not; None where the config names no weights to start from.
+    """
+    if not train_config.fine_tune_checkpoint:
+        return None
+    has_share = train_config.HasField("min_matched_share")
+    return load(
+        model,
+        train_config.fine_tune_checkpoint,
+        parts=_parts_of(train_config),
+        min_matched_share=train_config.min_matched_share if has_share else None,
+    )
+
+
+def _parts_of(train_config: train_pb2.TrainConfig) -> tuple[str, ...]:
+    older = "detection" if train_config.from_detection_checkpoint else ""
+    kind = train_config.fine_tune_checkpoint_type or older
+    if kind == "detection" and train_config.load_all_detection_checkpoint_vars:
+        return ()
+    return _PARTS[kind]
 
 
 def load(

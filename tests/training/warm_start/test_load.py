@@ -12,7 +12,7 @@ from mnasdet import config, models
 from mnasdet.errors import CheckpointError
 from mnasdet.search import identity, winner
 from mnasdet.search.proxy import proxy_task
-from mnasdet.training import checkpoints, trainer
+from mnasdet.training import checkpoints
 from mnasdet.training.warm_start import load
 from mnasdet.training.warm_start.importing import import_checkpoint
 from tests.training.warm_start import torch_networks as torch
@@ -53,7 +53,7 @@ def started(pipeline):
     """The report of a warm start and the model, and its variables from before."""
     model = built(pipeline)
     before = {name: v.numpy() for name, v in checkpoints.variables_by_name(model).items()}
-    return trainer.warm_start(model, pipeline.train_config), model, before
+    return load.from_config(model, pipeline.train_config), model, before
 
 
 def test_a_detector_takes_the_whole_backbone(pipeline, torch_file, caplog):
