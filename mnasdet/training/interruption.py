@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from absl import logging
+
 from mnasdet.errors import UserError
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -34,6 +36,8 @@ def stop_request() -> Iterator[StopRequest]:
 
     def take_down(number: int, frame: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
+        # The first step of a large network may take a minute.
+        logging.info("%s: ending after this step; once more ends at once", request.signal_name)
         # The second signal is for those who do not want to wait for the end of the step.
         restore()
 

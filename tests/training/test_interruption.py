@@ -9,12 +9,13 @@ from mnasdet.training.interruption import stop_request
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_taken_down(number):
+def test_a_signal_is_taken_down_and_told(number, caplog):
     before = signal.getsignal(number)
     with stop_request() as request:
         assert request.signal_name is None
         signal.raise_signal(number)
         assert request.signal_name == signal.Signals(number).name
+    assert f"{request.signal_name}: ending after this step" in caplog.text
     assert signal.getsignal(number) is before
 
 
