@@ -269,7 +269,8 @@ def print_order(entries) -> None:
     from mnasdet.search import order
 
     for entry in entries:
-        print(f"stage {entry['stage']}: {order.from_json(entry).text}")
+        stage = f"stage {entry['stage']}: " if len(entries) > 1 else ""
+        print(stage + order.from_json(entry).text)
 
 
 def print_frontier(frontier, measured_ms, best, metrics, axes) -> None:

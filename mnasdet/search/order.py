@@ -38,8 +38,6 @@ class Violations:
     @property
     def text(self) -> str:
         """Tells both rates in one sentence."""
-        if not self.pairs:
-            return "No two trained children are ordered."
         return (
             f"Of {self.pairs:,} pairs of trained children, one no deeper and no wider than the "
             f"other, the smaller one was more accurate in {self.accuracy / self.pairs:.1%} and "
@@ -57,7 +55,7 @@ def from_json(entry: Mapping[str, Any]) -> Violations:
 
 
 def violations(space: Ordered, trials: Sequence[Trial]) -> Violations | None:
-    """Compares all pairs of complete trials; None where the space has no order.
+    """Compares all pairs of complete trials; None where no two of them are ordered.
 
     Args:
       trials: of one stage, whose accuracies and costs compare.
@@ -77,4 +75,4 @@ def violations(space: Ordered, trials: Sequence[Trial]) -> Violations | None:
             pairs += 1
             accuracy += one[1] > other[1]
             cost += one[2] > other[2]
-    return Violations(pairs, accuracy, cost)
+    return Violations(pairs, accuracy, cost) if pairs else None

@@ -279,6 +279,7 @@ def test_violations_by_hand():
         "one was more accurate in 33.3% and cost more in 33.3%."
     )
     assert order.from_json(order.to_json(2, found)) == found
+    assert order.violations(Numbers(), [trials[0], trials[3]]) is None
 
 
 def test_what_the_second_stage_leaves_out_is_as_in_the_first(pipeline):
