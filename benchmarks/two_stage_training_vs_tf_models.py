@@ -32,6 +32,7 @@ flags.DEFINE_integer("image_size", 320, "Pixels of a side.")
 flags.DEFINE_integer("batch_size", 2, "Pictures of a step.")
 flags.DEFINE_integer("turns", 3, "Of each process.")
 flags.DEFINE_integer("steps", 4, "Of each turn.")
+flags.DEFINE_integer("parallel_parts", 2, "Of a batch of ours; a divisor of it.", lower_bound=1)
 flags.DEFINE_bool("jit_compile", False, "XLA compiles ours.")
 flags.DEFINE_string("architecture_name", "faster_rcnn_resnet50_fpn", "Ours.")
 flags.DEFINE_enum("side", None, ["ours", "theirs"], "Internal: the process of one of them.")
@@ -69,6 +70,7 @@ def pipeline():
       }}
       train_config {{
         batch_size: {FLAGS.batch_size}
+        parallel_parts: {FLAGS.parallel_parts}
         num_steps: 1000
         jit_compile: {"ON" if FLAGS.jit_compile else "OFF"}
         optimizer {{ momentum_optimizer {{
