@@ -10,7 +10,7 @@ the most probable network is taken.
 - milliseconds: mAP of the two networks, trained likewise, beside their milliseconds, measured in
   turns as whole TFLite files.
 
-The supernets are kept in --model_dir; a second run goes on from there.
+Supernets and figures of each seed are kept in --model_dir; a second run goes on from there.
 
   python benchmarks/differentiable.py --model_dir=runs/differentiable
   python benchmarks/differentiable.py --model_dir=runs/differentiable --seeds=5 --format=json
@@ -126,12 +126,15 @@ def measured_ms(
 
 
 def run_seed(pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int) -> dict[str, Any]:
-    """Returns the figures of one seed."""
+    """Returns the figures of one seed; they are kept."""
+    folder = Path(FLAGS.model_dir) / str(seed)
+    kept = folder / "figures.json"
+    if kept.exists():
+        return files.read_json(kept, "figures")
     pipeline.search_config.seed = seed
     space = search_spaces.from_config(
         pipeline.search_config.search_space, config.resolve(pipeline).architecture
     )
-    folder = Path(FLAGS.model_dir) / str(seed)
     searches = {
         _MULTIPLY_ADDS: pipeline,
         _MILLISECONDS: penalized_by_milliseconds(pipeline),
@@ -154,10 +157,9 @@ def run_seed(pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int) -> dict[
         dataclasses.asdict(Figures(network.sheet.total.multiply_adds / 1e6, network_ms, accuracy))
         for network, network_ms, accuracy in zip(networks, ms, accuracies, strict=True)
     ]
-    return {
-        **dict(zip(found, figures, strict=False)),
-        "random": figures[len(found) :],
-    }
+    result = {**dict(zip(found, figures, strict=False)), "random": figures[len(found) :]}
+    files.write_json(kept, result)
+    return result
 
 
 @dataclasses.dataclass(frozen=True)
