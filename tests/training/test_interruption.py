@@ -10,6 +10,7 @@ from mnasdet.training.interruption import stop_request
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_taken_down_and_told(number, caplog):
+    caplog.set_level("INFO", logger="absl")
     before = signal.getsignal(number)
     with stop_request() as request:
         assert request.signal_name is None
