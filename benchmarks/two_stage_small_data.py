@@ -268,10 +268,10 @@ def main(argv: list[str]) -> None:
         table[name] = {"multiply_adds": multiply_adds(pipeline), **result}
         files.write_json(folder / "table.json", table)
         write_page(folder / "index.html", table)
-    print("               mAP    AP50  M multiply-adds   steps  seconds")
+    print("                mAP    AP50  M multiply-adds   steps  seconds")
     for name, row in table.items():
         print(
-            f"{name:12}{row['AP']:6.4f}  {row['AP50']:6.4f}  {row['multiply_adds'] / 1e6:15.1f}  "
+            f"{name:13}{row['AP']:6.4f}  {row['AP50']:6.4f}  {row['multiply_adds'] / 1e6:15.1f}  "
             f"{row['steps']:6d}  {row['seconds']:7.0f}"
         )
     print(f"curves: {folder}/index.html")

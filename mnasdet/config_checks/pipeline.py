@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from mnasdet import text_proto
+from mnasdet.config_checks import label_maps
 from mnasdet.config_checks.classification import check_classification
 from mnasdet.config_checks.compression import check_compression
 from mnasdet.config_checks.faster_rcnn import check_faster_rcnn
@@ -20,8 +20,8 @@ from mnasdet.config_checks.section import Section
 from mnasdet.config_checks.ssd import check_ssd
 from mnasdet.config_checks.stages import check_stages
 from mnasdet.config_checks.training import MAX_BATCH_SIZE, check_train, trainings
-from mnasdet.errors import ConfigError
-from mnasdet.protos import architecture_pb2, pipeline_pb2, string_int_label_map_pb2
+from mnasdet.errors import DataError
+from mnasdet.protos import architecture_pb2, pipeline_pb2
 
 READERS = ("train_input_reader", "eval_input_reader")
 _FLAGS = {"train_input_reader": "train_input", "eval_input_reader": "eval_input"}
@@ -182,11 +182,11 @@ def _check_label_map(reader: Section, settings: Section) -> None:
         reader.report("label_map_path", "is missing; name a label map or give --label_map")
     elif check_exists(reader, "label_map_path", [path], "--label_map sets it"):
         try:
-            label_map = text_proto.read(path, string_int_label_map_pb2.StringIntLabelMap)
-        except ConfigError as error:
+            ids = {item.id for item in label_maps.items(path)}
+        except DataError as error:
             reader.problems.append(str(error))
             return
-        _check_ids(reader, settings, {item.id for item in label_map.item})
+        _check_ids(reader, settings, ids)
 
 
 def _check_ids(reader: Section, settings: Section, ids: set[int]) -> None:

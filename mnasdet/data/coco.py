@@ -168,7 +168,8 @@ def _category(category: dict, path: str | os.PathLike[str]) -> tuple[int, str]:
     name = category.get("name")
     name = values.text(str(name) if type(name) is int else name)  # The digits, for one.
     if not name:
-        raise DataError(f"{path}: category id {shown(category.get('id'))} has no name")
+        fault = _fault_of(category.get("name"), "name")
+        raise DataError(f"{path}: category id {shown(category.get('id'))} {fault}")
     try:
         values.check_name(name)
     except ValueError as problem:
@@ -185,6 +186,11 @@ def _category(category: dict, path: str | os.PathLike[str]) -> tuple[int, str]:
     return class_id, name
 
 
+def _fault_of(value: Any, field: str) -> str:
+    """Returns what is wrong with a value that `values.text` does not take."""
+    return f"has a {field} that is no Unicode text" if value else f"has no {field}"
+
+
 def _filename(image: dict) -> str:
     """Returns the name of the picture; for LVIS, which has no other, the one in its address."""
     return values.text(image.get("file_name")) or values.text(image.get("coco_url"))
@@ -198,8 +204,10 @@ def _read_image(
     shift: int,
 ) -> None:
     """Fills in the size and the objects of an image."""
-    if values.identity(image.get("id")) is None or not result.filename:
-        result.fault = "has no id or no file_name"
+    if values.identity(image.get("id")) is None:
+        result.fault = "has no id"
+    elif not result.filename:
+        result.fault = _fault_of(image.get("file_name"), "file_name")
     try:
         result.size = values.size(image.get("height"), image.get("width"))
     except ValueError as problem:

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping
 
 from google.protobuf import text_format
 
-from mnasdet import files, text_proto
+from mnasdet import files
+from mnasdet.config_checks.label_maps import EXPECTED, items
 from mnasdet.data import values
 from mnasdet.errors import DataError, shown
 from mnasdet.protos import string_int_label_map_pb2
-
-_EXPECTED = "expected item { id: 1 name: 'cat' } for every class"
 
 
 def load(path: str | os.PathLike[str]) -> dict[int, str]:
@@ -26,11 +25,11 @@ def load(path: str | os.PathLike[str]) -> dict[int, str]:
     Raises:
       DataError: when the file is missing or is no valid label map.
     """
-    items = _items(path)
-    shared = Counter(item.display_name or item.name for item in items)
+    found = items(path)
+    shared = Counter(item.display_name or item.name for item in found)
     names: dict[int, str] = {}
     ids: dict[str, int] = {}
-    for position, item in enumerate(items, start=1):
+    for position, item in enumerate(found, start=1):
         name = item.display_name or item.name
         if shared[name] > 1 and item.display_name and item.name:
             name = f"{item.display_name} ({item.name})"
@@ -43,14 +42,17 @@ def load(path: str | os.PathLike[str]) -> dict[int, str]:
             raise DataError(f"{where}: {problem}") from None
         if item.id < 1:
             met = f"id {item.id}" if item.HasField("id") else "no id"
-            raise DataError(f"{where}: {met}; ids start at 1, 0 is the background: add 1 to all")
+            raise DataError(
+                f"{where}: {met}; ids start at 1, 0 is the background: take out what is no class, "
+                "or add 1 to all, in the records, too"
+            )
         if item.id in names:
             raise DataError(f"{where}: id {item.id} is already that of {shown(names[item.id])!r}")
         if name in ids:
             raise DataError(f"{where}: the name is already that of id {ids[name]}")
         names[item.id], ids[name] = name, item.id
     if not names:
-        raise DataError(f"{path}: the label map has no item; {_EXPECTED}")
+        raise DataError(f"{path}: the label map has no item; {EXPECTED}")
     return dict(sorted(names.items()))
 
 
@@ -76,10 +78,10 @@ def load_ids(path: str | os.PathLike[str]) -> tuple[dict[str, int], dict[str, in
       DataError: as `load`.
     """
     shown = ids_of(load(path))
-    items = _items(path)
-    by_name = {item.name: item.id for item in items if item.name}
-    shared = Counter(item.display_name for item in items)
-    shown |= {item.display_name: item.id for item in items if shared[item.display_name] == 1}
+    found = items(path)
+    by_name = {item.name: item.id for item in found if item.name}
+    shared = Counter(item.display_name for item in found)
+    shown |= {item.display_name: item.id for item in found if shared[item.display_name] == 1}
     return by_name, {name: id_ for name, id_ in shown.items() if name and name not in by_name}
 
 
@@ -100,28 +102,3 @@ def to_text(names: Mapping[int, str]) -> str:
 def ids_of(names: Mapping[int, str]) -> dict[str, int]:
     """Turns a label map round: name to class id."""
     return {name: class_id for class_id, name in names.items()}
-
-
-def _items(path: str | os.PathLike[str]) -> list[string_int_label_map_pb2.StringIntLabelMapItem]:
-    """Reads the items of a label map, without the one that may name the background."""
-    text = text_proto.read_text(path, DataError)
-    if text.lstrip().startswith(("{", "[")):
-        raise DataError(f"{path}: is JSON, not a label map; {_EXPECTED}")
-    message = string_int_label_map_pb2.StringIntLabelMap
-    try:
-        proto = text_proto.parse(text, message, str(path), DataError)
-    except DataError as error:
-        shared = (
-            "; two classes share one pair of braces" if " a second time in " in str(error) else ""
-        )
-        raise DataError(f"{error}{shared}; {_EXPECTED}") from None
-    # As in the OD API, which allows id 0 under this name alone.
-    return [
-        item
-        for item in proto.item
-        if not (item.id == 0 and item.HasField("id") and _names_background(item))
-    ]
-
-
-def _names_background(item: string_int_label_map_pb2.StringIntLabelMapItem) -> bool:
-    return "background" in (item.name, item.display_name)

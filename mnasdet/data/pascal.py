@@ -112,11 +112,14 @@ def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
     All, so that every split of a data set gets the same ids.
     """
     names: set[str] = set()
+    faults = []
     for file in annotation_files(annotations_dir):
         try:
             root = _root(file)
-        except ValueError:
-            continue  # Reported when the image's turn comes.
+        except ValueError as problem:
+            # Each is reported when the image's turn comes.
+            faults.append(f"; {file.name}: {problem}")
+            continue
         here = {name for item in root.iter("object") if (name := _text(item, "name"))}
         try:
             for name in here:
@@ -125,7 +128,8 @@ def class_names(annotations_dir: str | os.PathLike[str]) -> dict[int, str]:
             raise DataError(f"{file}: class {shown(name)!r}: {problem}") from None
         names |= here
     if not names:
-        raise DataError(f"{annotations_dir}: no annotation has an object with a name")
+        fault = faults[0] if faults else ""
+        raise DataError(f"{annotations_dir}: no annotation has an object with a name{fault}")
     return dict(enumerate(sorted(names), start=1))
 
 

@@ -86,6 +86,12 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
     assert the_problem(fragment, coco_pipeline).startswith(expected)
 
 
+def test_a_label_map_is_read_as_training_reads_it(coco_pipeline, coco_inputs):
+    Path(coco_inputs["label_map"]).write_text("item { id: 1 name: 'a' id: 90 name: 'b' }")
+    (problem,) = config.check(coco_pipeline)
+    assert "two classes share one pair of braces; expected item { id: 1 name" in problem
+
+
 def test_check_compares_the_label_map(coco_pipeline, coco_inputs):
     Path(coco_inputs["label_map"]).write_text("item { id: 3 } item { id: 91 }")
     expected = f"model.ssd.num_classes is 90; {coco_inputs['label_map']} has ids up to 91"

@@ -194,7 +194,7 @@ BAD_IMAGES = [
     ({"file_name": "sub/b.jpg"}, "no picture 'sub/b.jpg'; did you mean 'sub/a.jpg'"),
     ({"height": 41}, r"the annotation says \(height, width\) \(41, 60\), the image has \(40, 60\)"),
     ({"height": "40px"}, "height is '40px', expected a number of pixels"),
-    ({"file_name": "sub/\ud800.jpg"}, "has no id or no file_name"),
+    ({"file_name": "sub/\ud800.jpg"}, "has a file_name that is no Unicode text"),
     ({"file_name": "../images/sub/a.jpg"}, "leads out of .*; give the folder as --images_dir"),
     ({"id": 6}, "image id 5: 2 annotations are of an image that is not in 'images'"),
 ]
@@ -418,7 +418,7 @@ BAD_FILES = [
     ),
     (
         '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "\\ud800"}]}',
-        "category id 1 has no name",
+        "category id 1 has a name that is no Unicode text",
     ),
     ('{"images": [], "annotations": [], "categories": []}', "'categories' is empty"),
     ("[" * 200_000, "is nested too deeply"),

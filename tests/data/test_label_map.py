@@ -73,7 +73,7 @@ def test_ids_of():
     [
         ("item { id: 1 name: 'a' } item { id: 1 name: 'b' }", "'b'.*id 1 is already that of 'a'"),
         ("item { id: 1 name: 'a' } item { id: 2 name: 'a' }", "name is already that of id 1"),
-        ("item { id: 0 name: 'a' }", "'a'.*id 0; ids start at 1"),
+        ("item { id: 0 name: 'a' }", "'a'.*id 0; ids start at 1.*: take out what is no class"),
         ("item { name: 'a' }", "'a'.*no id; ids start at 1"),
         ("item { id: 3 }", "item 1: has neither a name"),
         ("item {\n  id: 1\n  nam: 'a'\n}", "map.pbtxt:3:.*nam"),

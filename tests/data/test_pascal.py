@@ -285,3 +285,10 @@ def test_real_data_is_the_same_in_both_formats(tmp_path, split, image_set, image
             # COCO's ids are numbers.
             if name != "source_id":
                 np.testing.assert_array_equal(getattr(record, name), value, err_msg=filename)
+
+
+def test_where_no_annotation_can_be_read_the_first_fault_is_told(folder):
+    for file in folder.glob("*.xml"):
+        file.write_bytes(b"<?xml version='1.0' encoding='bogus'?><annotation/>")
+    with pytest.raises(DataError, match=r"an object with a name; \w+\.xml: .*encoding 'bogus'"):
+        pascal.class_names(folder)
