@@ -8,7 +8,6 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 
@@ -30,13 +29,15 @@ class Forked:
 
     def __init__(self, words, *, output=None, errors=None, env=None, start_new_session=False):
         files = [file and DupFd(file.fileno()) for file in (output, errors)]
+        begun, begins = _processes.Pipe(duplex=False)
         self._process = _processes.Process(
-            target=_become, args=(words, files, dict(env or os.environ), start_new_session)
+            target=_become, args=(words, files, dict(env or os.environ), start_new_session, begins)
         )
         self._process.start()
         self.pid = self._process.pid
-        while start_new_session and self.poll() is None and os.getpgid(self.pid) != self.pid:
-            time.sleep(0.001)
+        # A group that is not there yet could not be killed.
+        begins.close()
+        begun.recv()
 
     @property
     def returncode(self):
@@ -59,10 +60,11 @@ class Forked:
         self.wait()
 
 
-def _become(words, files, environment, new_session):
+def _become(words, files, environment, new_session, begins):
     """Makes this process the program."""
     if new_session:
         os.setsid()
+    begins.send(None)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
