@@ -43,9 +43,9 @@ def build(blueprint: Blueprint) -> Task:
     """Returns the detector or classifier of a blueprint, with fresh weights."""
     # Late, as in `network_of`: a search that trains elsewhere builds graphs without TensorFlow.
     if blueprint.subnets:
-        from mnasdet.supernets import shared_network
+        from mnasdet.supernets import shared_task
 
-        return shared_network.build(blueprint)
+        return shared_task.build(blueprint)
     if blueprint.kind == "classification":
         from mnasdet.classifiers import classifier
 

@@ -43,8 +43,9 @@ def check_one_shot(root: Section, architecture: architecture_pb2.Architecture | 
         check_train(training)
         check_training_compression(training)
     space = search.message.search_space
-    # Layers outside the searched parts exist once, for one width and one input size.
-    for field in ("depth_multipliers", "image_sizes", "inputs"):
+    # Layers outside the searched parts exist once, for one width; and a smaller input is a resized
+    # image, which has the shape of the larger one.
+    for field in ("depth_multipliers", "inputs"):
         if len(getattr(space, field)) > 1:
             search.report(
                 f"search_space.{field}", "has several values; one is allowed with one_shot"

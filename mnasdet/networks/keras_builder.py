@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -38,6 +38,7 @@ def keras_model(
     *,
     quantized: bool = False,
     mixing: Mixing | None = None,
+    like: tf_keras.Model | None = None,
 ) -> tf_keras.Model:
     """Returns a functional model from the graph's inputs to `outputs`.
 
@@ -49,6 +50,7 @@ def keras_model(
       quantized: the model rounds as TFLite does in int8, and learns the ranges in training. It has
         the variables of the plain model, by the same names, and those of the ranges.
       mixing: how a supernet computes its choices.
+      like: a plain model of the same layers for inputs of another size; both share its weights.
     """
     nodes = tf.nest.flatten(outputs)
     if choices(nodes):
@@ -62,6 +64,8 @@ def keras_model(
     make, finish = _quantized(nodes) if quantized else (_layer, _as_it_is)
     if mixing:
         make = functools.partial(_mixed_or, make, mixing)
+    if like:
+        make = functools.partial(_shared_or, make, {layer.name: layer for layer in like.layers})
     tensors = replay(nodes, inputs, _made(nodes, make), finish)
     if tf_keras.mixed_precision.global_policy().compute_dtype != "float32":
         # A layer casts what it is given to its own type.
@@ -118,6 +122,17 @@ def _made(outputs: Sequence[Node], make: Callable[[Node], layers.Layer]) -> dict
         if node.op != "input" and node.name not in made:
             made[node.name] = make(node)
     return made
+
+
+def _shared_or(
+    make: Callable[[Node], layers.Layer], shared: Mapping[str, layers.Layer], node: Node
+) -> layers.Layer:
+    """Returns a node's layer among `shared` if that has weights, or else a new one by `make`.
+
+    Layers without weights may know the size of what they read.
+    """
+    layer = shared[node.name]
+    return layer if layer.weights else make(node)
 
 
 def _mixed_or(make: Callable[[Node], layers.Layer], mixing: Mixing, node: Node) -> layers.Layer:

@@ -36,7 +36,8 @@ def train(pipeline: pipeline_pb2.TrainEvalPipelineConfig, folder: Path) -> str:
 def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     """Returns the blueprint of the supernet: networks drawn from the space by the search's seed.
 
-    The two networks of the least and the most multiply-adds come first.
+    The two networks of the least and the most multiply-adds come first. Its input is the largest of
+    theirs.
     """
     settings = pipeline.search_config
     blueprint = config.resolve(pipeline)
@@ -45,17 +46,16 @@ def supernet(pipeline: pipeline_pb2.TrainEvalPipelineConfig) -> Blueprint:
     # its weights are stored.
     drawn = [space.decode(tokens) for tokens in _drawn(space, settings)]
 
-    def cost(architecture: architecture_pb2.Architecture) -> int:
-        network = models.network(config.resolve(pipeline, architecture))
-        return cost_sheet(network).total.multiply_adds
-
-    by_cost = sorted(range(len(drawn)), key=lambda place: cost(drawn[place]))
+    blueprints = [config.resolve(pipeline, architecture) for architecture in drawn]
+    costs = [cost_sheet(models.network(own)).total.multiply_adds for own in blueprints]
+    by_cost = sorted(range(len(drawn)), key=costs.__getitem__)
     # `SharedNetwork` takes the two of the sandwich from the first two places.
     ends = [by_cost[0], by_cost[-1]]
     others = [place for place in range(len(drawn)) if place not in ends]
     ordered = tuple(drawn[place] for place in [*ends, *others])
     subnets = Subnets(ordered, settings.one_shot.sandwich)
-    return dataclasses.replace(blueprint, subnets=subnets)
+    largest = max((own.resizer for own in blueprints), key=lambda resizer: resizer.image_size)
+    return dataclasses.replace(blueprint, resizer=largest, subnets=subnets)
 
 
 def _drawn(space: SearchSpace, settings: search_pb2.SearchConfig) -> list[Tokens]:

@@ -7,9 +7,11 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from mnasdet.classifiers.classifier import Classifier
+from mnasdet.detectors.one_stage import Detector
 from mnasdet.evaluation.evaluate import evaluate_pipeline
 from mnasdet.protos import architecture_pb2, pipeline_pb2
-from mnasdet.supernets.shared_network import SharedNetwork
+from mnasdet.supernets.shared_task import SharedTask, resized
 from mnasdet.tasks import Task
 
 
@@ -24,45 +26,45 @@ class Judge:
     ):
         """
         Args:
-          task: one whose model is a `SharedNetwork`.
-          images: batches [batch, height, width, 3] of the training set, from which the statistics
+          task: a `SharedTask`.
+          images: batches [batch, height, width, 3] of its training set, from which the statistics
             of batch normalisation are taken anew for every network: those of the supernet are of
             no network at all (Guo et al., "Single Path One-Shot Neural Architecture Search with
             Uniform Sampling", 2020, section 3.4).
         """
-        assert isinstance(task.model, SharedNetwork)
-        self._task, self._model = task, task.model
-        self._pipeline = pipeline
+        assert isinstance(task, SharedTask)
+        self._task, self._pipeline = task, pipeline
         self._images = images
         self._averages = task.model.moving_averages()
-        # Traced once, whatever network is chosen.
-        self._predict = tf.function(task.predict, autograph=False)
-        self._run = tf.function(
-            functools.partial(task.model.of_chosen, training=True), autograph=False
-        )
+        # Each is traced once, whatever network is chosen.
+        self._predict = {
+            size: tf.function(of_size.predict, autograph=False)
+            for size, of_size in task.of_sizes.items()
+        }
+        self._run = {
+            size: tf.function(functools.partial(of_size.model, training=True), autograph=False)
+            for size, of_size in task.of_sizes.items()
+        }
 
     def metrics(self, architecture: architecture_pb2.Architecture) -> dict[str, float]:
         """Returns the metrics of a network on the evaluation set."""
-        self._choose(architecture)
-        return evaluate_pipeline(self._task, self._pipeline, self._predict)
+        task = self._recalibrated(architecture)
+        return evaluate_pipeline(task, self._pipeline, self._predict[task.image_size])
 
     def weights(self, architecture: architecture_pb2.Architecture) -> dict[str, np.ndarray]:
         """Returns the weights of a network, by their names in it, with statistics of its own."""
-        self._choose(architecture)
-        return self._model.weights_of(architecture)
+        return self._recalibrated(architecture).model.weights_of(architecture)
 
-    def _choose(self, architecture: architecture_pb2.Architecture) -> None:
-        self._model.choose(architecture)
-        self._recalibrate()
-
-    def _recalibrate(self) -> None:
-        """Sets the moving averages to the mean of the statistics of all batches."""
+    def _recalibrated(self, architecture: architecture_pb2.Architecture) -> Detector | Classifier:
+        """Returns the task of a network, with the mean of the statistics of all batches for moving
+        averages."""
+        task = self._task.of(architecture)
         sums = [tf.zeros_like(variable) for variable, _ in self._averages]
         for images in self._images:
             # From zero, an average moves to a share of the batch's own statistic.
             for variable, _ in self._averages:
                 variable.assign(tf.zeros_like(variable))
-            self._run(images)
+            self._run[task.image_size](resized(images, task.image_size))
             sums = [
                 total + variable / (1 - momentum)
                 for total, (variable, momentum) in zip(sums, self._averages, strict=True)
@@ -71,3 +73,4 @@ class Judge:
         # averages of a training do.
         for (variable, _), total in zip(self._averages, sums, strict=True):
             variable.assign(total / len(self._images))
+        return task

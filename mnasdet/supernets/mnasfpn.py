@@ -178,14 +178,12 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self,
         architectures: Sequence[architecture_pb2.Architecture],
         channels_in: Sequence[int],
-        image_size: tuple[int, int],
     ):
         """
         Args:
           architectures: networks of one space, which together have the largest of every choice.
           channels_in: the largest widths of the backbone's features, finest first, from the
             pyramid's first level on.
-          image_size: (height, width) in pixels.
         """
         super().__init__(name="feature_pyramid")
         pyramids = [scaled(architecture) for architecture in architectures]
@@ -193,7 +191,6 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self.format = PathFormat(len(pyramids[0].block), max(len(block.input) for block in blocks))
         self._fixed = fixed = pyramids[0]
         self._levels = list(range(fixed.min_level, fixed.max_level + 1))
-        self._image_size = image_size
         self._channels_in = list(channels_in)
         self.channels = max(pyramid.channels for pyramid in pyramids)
         self._repeats = max(pyramid.repeats for pyramid in pyramids)
@@ -260,8 +257,10 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
             for x, level in zip(features, self._levels, strict=False)
         ]
         for level, conv in zip(self._levels[len(features) :], self._coarser, strict=True):
-            x = elastic.max_pool(features[-1].tensor, tf.constant(2))
+            finer = features[-1].tensor
+            x = elastic.max_pool(finer, tf.constant(2))
             x = conv(x, 0, features[-1].channels, channels, training)
+            x = _sized(x, size_of(_size(finer), 1))
             features.append(_Feature(x, tf.constant(level), channels))
         for repeat in range(self._repeats):
             run = functools.partial(self._cell, repeat, features, path, training)
@@ -273,8 +272,8 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
                 else tf.cond(path[_REPEATS] > repeat, run, lambda before=before: before)
             )
             features = [
-                _Feature(self._sized(x, level), tf.constant(level), channels)
-                for x, level in zip(tensors, self._levels, strict=True)
+                _Feature(_sized(x, _size(same)), tf.constant(level), channels)
+                for x, same, level in zip(tensors, before, self._levels, strict=True)
             ]
         return [x.tensor for x in features]
 
@@ -282,11 +281,13 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         self, repeat: int, inputs: list[_Feature], path: tf.Tensor, training: bool
     ) -> list[tf.Tensor]:
         channels = path[_CHANNELS]
+        sizes = tf.constant([_size(x.tensor) for x in inputs])
         stock, blocks = _Stock(inputs), []
         for place, block in enumerate(self._cells[repeat]):
             sources, numbers = self.format.block(path, place)
             own = _Place(*tf.unstack(numbers))
-            merged = self._merged(stock, block, tf.unstack(sources), own, training)
+            size = sizes[own.level - self._levels[0]]
+            merged = self._merged(stock, block, tf.unstack(sources), own, size, training)
             # The block's only activation stands before it: inputs and outputs of blocks are linear.
             x = block.separable(
                 tf.nn.relu6(merged), own.kernel_size, own.expanded, channels, training
@@ -296,11 +297,17 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         return self._outputs(inputs, blocks, channels)
 
     def _merged(
-        self, stock: _Stock, block: _Block, sources: list[tf.Tensor], own: _Place, training: bool
+        self,
+        stock: _Stock,
+        block: _Block,
+        sources: list[tf.Tensor],
+        own: _Place,
+        size: tf.Tensor,
+        training: bool,
     ) -> tf.Tensor:
         picked = stock.picked(sources)
         resampled = [
-            self._resampled(block.of_sources, x, source, own, training)
+            self._resampled(block.of_sources, x, source, own, size, training)
             for x, source in zip(picked, sources, strict=True)
         ]
         first, second = resampled[:2]
@@ -314,9 +321,19 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         return merged
 
     def _resampled(
-        self, conv: ConvBn, x: _Feature, source: tf.Tensor, own: _Place, training: bool
+        self,
+        conv: ConvBn,
+        x: _Feature,
+        source: tf.Tensor,
+        own: _Place,
+        size: tf.Tensor,
+        training: bool,
     ) -> tf.Tensor:
-        """Brings a feature to a block's level and width; see `feature_pyramids.mnasfpn`."""
+        """Brings a feature to a block's level and width; see `feature_pyramids.mnasfpn`.
+
+        Args:
+          size: (height, width) of that level.
+        """
 
         def pool(y: tf.Tensor) -> tf.Tensor:
             strides = tf.bitwise.left_shift(1, tf.maximum(own.level - x.level, 0))
@@ -327,8 +344,7 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         first = self._fixed.size_dependent_ordering
         y = pool(x.tensor) if first else x.tensor
         y = conv(y, source, x.channels, own.expanded, training)
-        sizes = tf.constant([self.size(level) for level in self._levels])
-        return elastic.upsample(y if first else pool(y), sizes[own.level - self._levels[0]])
+        return elastic.upsample(y if first else pool(y), size)
 
     def _outputs(
         self, inputs: list[_Feature], blocks: list[_Feature], channels: tf.Tensor
@@ -339,22 +355,14 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
         places = [tf.argmax(of_last == level, output_type=tf.int32) for level in self._levels]
         outputs = []
         ordered = _Stock(last).picked(places)
-        for level, x, own in zip(self._levels, inputs, ordered, strict=True):
-            y = self._sized(own.tensor, level)
+        for x, own in zip(inputs, ordered, strict=True):
+            y = _sized(own.tensor, _size(x.tensor))
             if self._fixed.cell_residual:
                 # Only where the widths agree, as in the network itself.
                 fits = tf.cast(x.channels == channels, y.dtype)
                 y += fits * elastic.widened(x.tensor[..., :channels], channels)
             outputs.append(y)
         return outputs
-
-    def size(self, level: int) -> tuple[int, int]:
-        """Returns (height, width) of a level."""
-        return size_of(self._image_size, level)
-
-    def _sized(self, x: tf.Tensor, level: int) -> tf.Tensor:
-        """Tells a feature its size, which the graph does not know."""
-        return tf.ensure_shape(x, [None, *self.size(level), None])
 
     def weights_of(
         self, architecture: architecture_pb2.Architecture, channels_in: Sequence[int]
@@ -384,3 +392,13 @@ class MnasFpnSupernet(tf_keras.layers.Layer):
                     f"{name}/separable", block.kernel_size, block.expanded_channels, channels
                 )
         return found
+
+
+def _size(x: tf.Tensor) -> tuple[int, int]:
+    """Returns (height, width) of a feature, which has to be known."""
+    return tuple(x.shape[1:3])
+
+
+def _sized(x: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Tells a feature its size, which the graph does not know."""
+    return tf.ensure_shape(x, [None, *size, None])

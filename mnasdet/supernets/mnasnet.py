@@ -271,18 +271,16 @@ class MnasNetSupernet(tf_keras.layers.Layer):
     def __init__(
         self,
         architectures: Sequence[architecture_pb2.Architecture],
-        image_size: tuple[int, int],
         names: Collection[str],
     ):
         """
         Args:
           architectures: networks of one space, which together have every choice of every block.
-          image_size: (height, width) in pixels.
           names: of the features, as in `BackboneFeatures.by_name`.
         """
         super().__init__(name="backbone")
         base = architectures[0]
-        self._image_size, self._names = image_size, names
+        self._names = names
         self._strides = [block.stride for block in base.backbone.mnasnet.block]
         self._levels = list(itertools.accumulate((s == 2 for s in self._strides), initial=1))[1:]
         self._stem_channels = _width(base, base.backbone.mnasnet.stem_channels)
@@ -376,6 +374,11 @@ class MnasNetSupernet(tf_keras.layers.Layer):
         """
         images, path = inputs
         training = bool(training)
+
+        def sized(x: tf.Tensor, level: int) -> tf.Tensor:
+            """Tells a feature its size, which the graph does not know after a branch."""
+            return tf.ensure_shape(x, [None, *size_of(tuple(images.shape[1:3]), level), None])
+
         x = tf.nn.relu(self._stem(images, 3, 3, self._stem_channels, training))
         rows = iter(tf.split(path, sum(map(len, self._blocks))))
         found = {}
@@ -384,16 +387,12 @@ class MnasNetSupernet(tf_keras.layers.Layer):
                 x, *expansion = layer(x, next(rows), training)
                 if expansion:
                     # It is read before the depthwise convolution strides.
-                    found[EXPANSION] = self._sized(expansion[0], level - 1)
-            found[level_name(level)] = x = self._sized(x, level)
+                    found[EXPANSION] = sized(expansion[0], level - 1)
+            found[level_name(level)] = x = sized(x, level)
         if LAST in self._names:
             last = self._last(x, 1, tf.shape(x)[-1], self._last_channels, training)
-            found[LAST] = self._sized(tf.nn.relu(last), MAX_LEVEL)
+            found[LAST] = sized(tf.nn.relu(last), MAX_LEVEL)
         return {name: found[name] for name in self._names}
-
-    def _sized(self, x: tf.Tensor, level: int) -> tf.Tensor:
-        """Tells a feature its size, which the graph does not know after a branch."""
-        return tf.ensure_shape(x, [None, *size_of(self._image_size, level), None])
 
     def weights_of(self, architecture: architecture_pb2.Architecture) -> Values:
         """Returns the weights of a network of the space, by their names in the network."""

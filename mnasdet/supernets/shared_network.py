@@ -1,9 +1,8 @@
-"""Detectors and classifiers that share weights: tasks whose network is a path of a supernet."""
+"""Networks that share weights: what is computed is a path of a supernet."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,10 @@ import tensorflow as tf
 import tf_keras
 
 from mnasdet.backbones.factory import backbone_features
-from mnasdet.blueprint import Blueprint, Subnets
-from mnasdet.classifiers import classifier
-from mnasdet.classifiers.classifier import Classifier
 from mnasdet.classifiers.network import LOGITS
-from mnasdet.detectors import one_stage
 from mnasdet.detectors.network import RawPredictions, raw_predictions
-from mnasdet.detectors.one_stage import Detector
 from mnasdet.feature_pyramids.factory import pyramid_features
 from mnasdet.heads import classifier as classifier_head
-from mnasdet.networks import random_draws
 from mnasdet.networks.builder import Builder, Node, reachable
 from mnasdet.networks.features import (
     EXPANSION,
@@ -28,6 +21,7 @@ from mnasdet.networks.features import (
     MAX_LEVEL,
     BackboneFeatures,
     level_name,
+    size_of,
 )
 from mnasdet.networks.keras_builder import keras_model
 from mnasdet.protos import architecture_pb2
@@ -41,7 +35,7 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Path:
-    """The path that a supernet computes at inference.
+    """The path that a supernet computes.
 
     A plain object, so that the variable is none of the model's weights.
     """
@@ -53,7 +47,7 @@ class Path:
 class SharedNetwork(tf_keras.Model):
     """Images to the raw predictions of one of many networks, which share their weights.
 
-    In training every call draws a network. At inference it is the one that `choose` named.
+    It computes the network that `choose` named, or that of a path.
 
     Attributes:
       backbone: a `MnasNetSupernet` where the backbones differ.
@@ -61,14 +55,24 @@ class SharedNetwork(tf_keras.Model):
         has the layers of the widest network.
     """
 
-    def __init__(self, subnets: Subnets, image_size: tuple[int, int], num_classes: int):
+    backbone: MnasNetSupernet | tf_keras.Model
+    pyramid: MnasFpnSupernet | None
+    tail: tf_keras.Model
+
+    def __init__(
+        self,
+        architectures: Sequence[architecture_pb2.Architecture],
+        image_size: tuple[int, int],
+        num_classes: int,
+        like: SharedNetwork | None = None,
+    ):
         """
         Args:
-          subnets: they differ in their MnasNet backbones and their MnasFPN pyramids alone.
+          architectures: they differ in their MnasNet backbones and their MnasFPN pyramids alone.
           image_size: (height, width) in pixels.
+          like: the same for another image size, whose weights are shared.
         """
         super().__init__(name="shared_network")
-        architectures = subnets.architectures
         base = self._base = architectures[0]
         self._image_size, self._num_classes = image_size, num_classes
         features = self._features(base)
@@ -83,25 +87,24 @@ class SharedNetwork(tf_keras.Model):
             self._read = [node.name for node in reachable(outputs) if node.op == "input"]
         widths = {name: {features[name].channels} for name in self._read}
         if any(each.backbone != base.backbone for each in architectures):
-            self.backbone = MnasNetSupernet(architectures, image_size, self._read)
+            self.backbone = like.backbone if like else MnasNetSupernet(architectures, self._read)
             widths = {name: self.backbone.widths[name] for name in self._read}
         else:
-            self.backbone = keras_model({name: features[name] for name in self._read}, "backbone")
-        self.pyramid: MnasFpnSupernet | None = None
+            read = {name: features[name] for name in self._read}
+            self.backbone = keras_model(read, "backbone", like=like and like.backbone)
+        self.pyramid = None
         if has_mnasfpn:
             most = [max(widths[name]) for name in self._read]
-            self.pyramid = MnasFpnSupernet(architectures, most, image_size)
+            self.pyramid = like.pyramid if like else MnasFpnSupernet(architectures, most)
             channels = {scaled(each).channels for each in architectures}
             levels = range(fpn.min_level, fpn.max_level + 1)
             widths = {level_name(level): channels for level in levels}
-            shapes = {level_name(level): self.pyramid.size(level) for level in levels}
+            shapes = {level_name(level): size_of(image_size, level) for level in levels}
         self._shapes = {name: (*shapes[name][:2], max(of)) for name, of in widths.items()}
         self._elastic = [name for name, of in widths.items() if len(of) > 1]
-        self.tail = self._made_tail(self._shapes, self._elastic)
-        self._paths = np.stack([self.path(each) for each in architectures])
-        self._sandwich = subnets.sandwich
+        self.tail = self._made_tail(like and like.tail)
         # The largest: what a training's own evaluations show.
-        self._path = Path(self._paths[1])
+        self._path = Path(self.path(architectures[1]))
 
     def _features(self, architecture: architecture_pb2.Architecture) -> dict[str, Node]:
         """Returns the backbone's features as in a network by itself."""
@@ -136,17 +139,16 @@ class SharedNetwork(tf_keras.Model):
         with b.scope("box_predictor"):
             return raw_predictions(b, levels, base, self._num_classes)
 
-    def _made_tail(self, shapes: _Shapes, elastic: Collection[str]) -> tf_keras.Model:
-        """Returns the model of `_tail_graph`, with fresh weights.
-
-        Args:
-          elastic: features that may have fewer channels; each has an input more, of their mask.
-        """
-        outputs = self._tail_graph(shapes)
+    def _made_tail(self, like: tf_keras.Model | None) -> tf_keras.Model:
+        """Returns the model of `_tail_graph`, with an input more for the mask of each feature that
+        may have fewer channels; with the weights of `like`, or fresh ones."""
+        outputs = self._tail_graph(self._shapes)
         b = Builder()
-        masks = {name: b.input((1, 1, shapes[name][-1]), f"{name}_mask") for name in elastic}
+        masks = {
+            name: b.input((1, 1, self._shapes[name][-1]), f"{name}_mask") for name in self._elastic
+        }
         nodes = masked(tf.nest.flatten(outputs), masks)
-        return keras_model(tf.nest.pack_sequence_as(outputs, nodes), "tail")
+        return keras_model(tf.nest.pack_sequence_as(outputs, nodes), "tail", like=like)
 
     def path(self, architecture: architecture_pb2.Architecture) -> np.ndarray:
         """Returns the path of a network of the space, [length] int32."""
@@ -161,8 +163,7 @@ class SharedNetwork(tf_keras.Model):
         self._path.variable.assign(self.path(architecture))
 
     def call(self, images: tf.Tensor, training: bool | None = None) -> dict[str, tf.Tensor]:
-        path = self._drawn() if training else self._path.variable.read_value()
-        return self.of_path(images, path, training=training)
+        return self.of_path(images, self._path.variable.read_value(), training=training)
 
     def of_path(
         self, images: tf.Tensor, path: tf.Tensor, *, training: bool | None
@@ -191,20 +192,6 @@ class SharedNetwork(tf_keras.Model):
                 x = widened(x, shape[-1])
             found[name] = tf.ensure_shape(x, [None, *shape])
         return found
-
-    def of_chosen(self, images: tf.Tensor, *, training: bool) -> dict[str, tf.Tensor]:
-        """Returns the raw predictions of the chosen network, also as in training."""
-        return self.of_path(images, self._path.variable.read_value(), training=training)
-
-    def _drawn(self) -> tf.Tensor:
-        which, extreme = tf.unstack(random_draws.uniform((2,)))
-        count = len(self._paths)
-        # A draw just below 1, times the count, may be rounded up to the count.
-        number = tf.minimum(tf.cast(which * count, tf.int32), count - 1)
-        # BigNAS trains the smallest, the largest and random networks in every step. Here a step
-        # trains one network, and a share of the steps trains one of the two ends.
-        number = tf.where(extreme < self._sandwich, tf.cast(which * 2, tf.int32), number)
-        return tf.constant(self._paths)[number]
 
     def moving_averages(self) -> list[tuple[tf.Variable, float]]:
         """Returns the averages of batch normalisation, each with the share that a step keeps."""
@@ -267,13 +254,3 @@ def _features_of(by_name: Mapping[str, Node]) -> BackboneFeatures:
 
 def _values(model: tf_keras.Model) -> Values:
     return {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
-
-
-def build(blueprint: Blueprint) -> Classifier | Detector:
-    """Returns a task whose model is a `SharedNetwork` of the blueprint's subnets."""
-    assert blueprint.subnets
-    make = classifier.build if blueprint.kind == "classification" else one_stage.build
-    # Losses, targets and evaluation are those of any network; the model alone is another one.
-    plain = make(dataclasses.replace(blueprint, subnets=None))
-    model = SharedNetwork(blueprint.subnets, blueprint.image_size, blueprint.num_classes)
-    return dataclasses.replace(plain, blueprint=blueprint, model=model)

@@ -30,6 +30,17 @@ def test_sound_searches(space):
     assert config.check(one_shot(space)) == []
 
 
+def test_image_sizes_are_shared_and_shapes_are_not():
+    pipeline = one_shot("mnasfpn")
+    merge("search_config { search_space { image_sizes: [64, 128] } }", pipeline)
+    assert config.check(pipeline) == []
+    pipeline.search_config.search_space.ClearField("image_sizes")
+    shapes = "inputs { height: 64 width: 64 } inputs { height: 64 width: 128 }"
+    merge(f"search_config {{ search_space {{ {shapes} }} }}", pipeline)
+    (problem,) = config.check(pipeline)
+    assert "search_space.inputs has several values" in problem
+
+
 @pytest.mark.parametrize(
     ("space", "fragment", "expected"),
     [

@@ -7,7 +7,6 @@ from google.protobuf import text_format
 
 from mnasdet import config, models
 from mnasdet.feature_pyramids.factory import pyramid_features
-from mnasdet.networks import random_draws
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.cost import cost_sheet
 from mnasdet.networks.features import BackboneFeatures
@@ -70,7 +69,7 @@ def plain_network(architecture):
 )
 def test_a_path_computes_and_learns_as_its_network(ordering, repeats, modes):
     both = architectures(ordering, repeats)
-    supernet = MnasFpnSupernet(both, WIDTHS, SIZE)
+    supernet = MnasFpnSupernet(both, WIDTHS)
     rng = np.random.default_rng(0)
     for weight in supernet.weights:
         noise = rng.normal(size=weight.shape).astype(np.float32)
@@ -114,25 +113,7 @@ def shared(tiny_config, tmp_path_factory):
     path.write_text(tiny_config)
     pipeline = config.load(path)
     pipeline.search_config.one_shot.num_networks = 6
-    pipeline.search_config.one_shot.sandwich = 1.0
     return pipeline, models.build(one_shot.supernet(pipeline))
-
-
-def test_a_step_draws_one_network_by_the_seed_of_its_examples(shared):
-    _, task = shared
-    images = tf.zeros((2, 64, 64, 3))
-
-    def drawn(number):
-        with random_draws.seeded(tf.constant([7, number])):
-            return tuple(task.model._drawn().numpy())
-
-    ends = task.blueprint.subnets.architectures[:2]
-    smallest, largest = (tuple(task.model.pyramid.format.path(each)) for each in ends)
-    # With a sandwich of 1, only these.
-    assert {drawn(number) for number in range(12)} == {smallest, largest}
-    assert drawn(3) == drawn(3)
-    task.model.choose(ends[1])
-    assert task.model(images)["box_encodings"].shape[-1] == 4
 
 
 def test_the_first_two_networks_are_the_smallest_and_the_largest(shared):

@@ -7,7 +7,6 @@ import tf_keras
 from google.protobuf import text_format
 
 from mnasdet import config, models
-from mnasdet.blueprint import Subnets
 from mnasdet.evaluation.evaluate import evaluate_pipeline
 from mnasdet.models import network_of
 from mnasdet.networks.keras_builder import keras_model
@@ -93,7 +92,7 @@ def drawn(space, count):
 
 def shared_network(space, rng, networks):
     """A supernet with random weights, also of its normalisations."""
-    model = SharedNetwork(Subnets(tuple(networks)), SIZE, NUM_CLASSES)
+    model = SharedNetwork(networks, SIZE, NUM_CLASSES)
     for weight in model.weights:
         noise = 0.2 * rng.normal(size=weight.shape).astype(np.float32)
         weight.assign(np.abs(weight + noise) if "variance" in weight.name else weight + noise)
