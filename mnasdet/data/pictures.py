@@ -8,23 +8,18 @@ import os
 import re
 import struct
 import unicodedata
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from mnasdet.data import ordinary_files
+from mnasdet.data import ordinary_files, pixels
 from mnasdet.data.values import shown
 
 FORMATS = ("jpeg", "png")
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".jfif", ".jpe")
-
-# 300 MB of decoded pixels: a phone's 12000 x 8300.
-MAX_PIXELS = 100_000_000
 
 # To look for the nearest of 100,000 names takes a second.
 _MAX_SUGGESTIONS = 20
@@ -196,12 +191,12 @@ def load(path: str | os.PathLike[str]) -> Picture:
             if not can_be_decoded(encoded):
                 raise ValueError(_damage(encoded, kind) or _damaged(kind))
             return Picture(encoded, kind, image.height, image.width, _orientation(image))
-        pixels = _eight_bits(image)
+        plain = pixels.eight_bits(image)
         # After the pixels: Pillow turns those of a TIFF and forgets its orientation.
         orientation = _orientation(image)
         converted = kind.upper() if kind not in FORMATS else f"{image.mode} {kind.upper()}"
     kind = "jpeg" if kind == "jpeg" else "png"
-    return Picture(_encode(pixels, kind), kind, pixels.height, pixels.width, orientation, converted)
+    return Picture(_encode(plain, kind), kind, plain.height, plain.width, orientation, converted)
 
 
 def upright(picture: Picture) -> Picture:
@@ -212,9 +207,9 @@ def upright(picture: Picture) -> Picture:
     with _opened(picture.encoded) as image:
         image.getexif()[_ORIENTATION_TAG] = picture.orientation
         turned = ImageOps.exif_transpose(image)
-        pixels = turned if turned.mode in ("RGB", "L") else turned.convert("RGB")
-    encoded = _encode(pixels, picture.image_format)
-    return Picture(encoded, picture.image_format, pixels.height, pixels.width, 1, picture.converted)
+        plain = turned if turned.mode in ("RGB", "L") else turned.convert("RGB")
+    encoded = _encode(plain, picture.image_format)
+    return Picture(encoded, picture.image_format, plain.height, plain.width, 1, picture.converted)
 
 
 def header(encoded: bytes) -> tuple[str, int, int]:
@@ -247,19 +242,11 @@ def can_be_decoded(encoded: bytes) -> bool:
 
 def _opened(encoded: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit is lower; below is ours.
-            image = Image.open(io.BytesIO(encoded))
-    except Image.DecompressionBombError:
-        raise ValueError(
-            f"is too large: more than {MAX_PIXELS:,} pixels; make it smaller"
-        ) from None
+        return pixels.opened(io.BytesIO(encoded))
+    except pixels.TooLargeError:
+        raise
     except (OSError, SyntaxError, ValueError, OverflowError):
         raise ValueError("the image is damaged or no image at all") from None
-    if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height} pixels"
-        raise ValueError(f"is too large: {size}, more than {MAX_PIXELS:,}; make it smaller")
-    return image
 
 
 def _format(image: Image.Image) -> str:
@@ -293,22 +280,6 @@ def _damage(encoded: bytes, kind: str) -> str:
 
 def _damaged(kind: str) -> str:
     return f"the {kind.upper()}'s pixels are damaged"
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Returns the first frame in 8 bits of red, green and blue, or of grey."""
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"the image is damaged: {error}") from None
-    if not image.mode.startswith(("I", "F")):
-        return image.convert("RGB")
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() >= 2**16:
-        raise ValueError(f"the image's mode {image.mode!r} has no range; convert it to 8 bits")
-    # Cameras and scanners write 10 or 12 bits into 16.
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits)
-    return Image.fromarray(np.round(values * (255.0 / (2**bits - 1))).astype(np.uint8))
 
 
 def _encode(image: Image.Image, kind: str) -> bytes:

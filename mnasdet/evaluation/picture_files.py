@@ -8,32 +8,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mnasdet.data import ordinary_files
+from mnasdet.data import ordinary_files, pixels
 from mnasdet.errors import DataError
-
-# Pillow's modes of 16 bits a pixel, which its conversion to RGB would cut at 255.
-_DEEP_MODES = ("I;16", "I;16L", "I;16B")
 
 
 def read_picture(path: str | os.PathLike) -> np.ndarray:
     """Reads a picture as uint8 [height, width, 3], turned as its EXIF orientation says.
+
+    More than 8 bits become 8 as in the records that training reads.
 
     Raises:
       DataError: why it cannot be read.
     """
     try:
         ordinary_files.check_picture(path)
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode in _DEEP_MODES:
-                deep = np.asarray(upright)
-                # 257 is 65535 / 255: the largest of 16 bits becomes the largest of 8.
-                upright = Image.fromarray((deep // 257).astype(np.uint8))
-            return np.array(upright.convert("RGB"))
+        with pixels.opened(path) as image:
+            plain = pixels.eight_bits(ImageOps.exif_transpose(image))
+            return np.array(plain.convert("RGB"))
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a picture that Pillow knows") from None
     # Pillow raises any of these for a damaged file, depending on its format.
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 
 

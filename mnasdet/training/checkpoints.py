@@ -317,10 +317,14 @@ def load_blueprint(
 
     That is the folder's own architecture.textproto, or, where there is none, what the config says.
     """
-    own = Path(find(checkpoint_dir)).parent / run_files.ARCHITECTURE_FILE
-    if own.exists():
-        return config.resolve(pipeline, config.load_trained_architecture(own))
-    return config.resolve(pipeline)
+    folder = Path(find(checkpoint_dir)).parent
+    own = folder / run_files.ARCHITECTURE_FILE
+    if not own.exists():
+        return config.resolve(pipeline)
+    # What a search has found is another network than the one that it began with.
+    if not pipeline.HasField("search_config"):
+        run_files.warn_of_other_layers(folder, config.resolve(pipeline))
+    return config.resolve(pipeline, config.load_trained_architecture(own))
 
 
 def load_task(

@@ -107,6 +107,22 @@ def check_usable(folder: Path, blueprint: Blueprint, labels: Mapping[int, str]) 
         logging.warning("%s was trained at %s; the config has %s", folder, *sizes)
 
 
+def warn_of_other_layers(folder: Path, blueprint: Blueprint) -> None:
+    """Warns where a config has another network than the checkpoints of a folder."""
+    held = _architecture(folder)
+    if held is None:
+        return
+    layers = _layers(held), _layers(blueprint.architecture)
+    if differences := list(message_differences.lines(*layers, "architecture")):
+        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
+        logging.warning(
+            "%s holds another network than the config's, and that one is used: %s%s",
+            folder,
+            differences[0],
+            more,
+        )
+
+
 def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
     path = folder / LABEL_MAP_FILE
     if path.exists():

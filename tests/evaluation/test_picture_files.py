@@ -2,8 +2,10 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+from mnasdet.data import pictures, pixels
 from mnasdet.errors import DataError
 from mnasdet.evaluation import picture_files
 
@@ -30,7 +32,17 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path):
 def test_sixteen_bits_are_neither_black_nor_white(tmp_path):
     Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(tmp_path / "a.png")
     # 30000 / 257 = 116.7.
-    assert (picture_files.read_picture(tmp_path / "a.png") == 116).all()
+    assert (picture_files.read_picture(tmp_path / "a.png") == 117).all()
+
+
+def test_twelve_bits_are_as_bright_as_in_the_records_of_training(tmp_path):
+    """A camera writes 12 bits into 16: over 65535 they would be nearly black."""
+    ramp = np.linspace(1000, 4000, 64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    found = picture_files.read_picture(tmp_path / "a.png")
+    np.testing.assert_allclose(found[..., 0], ramp * (255 / 4095), atol=0.51)
+    record = pictures.load(tmp_path / "a.png").encoded
+    np.testing.assert_array_equal(found, tf.io.decode_image(record, channels=3))
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])
@@ -51,8 +63,9 @@ def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
     (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"cut\.jpg: cannot be read: .*truncated"):
         picture_files.read_picture(tmp_path / "cut.jpg")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(DataError, match=r"whole\.jpg: cannot be read: .*exceeds limit"):
+    monkeypatch.setattr(pixels, "MAX_PIXELS", 1000)
+    expected = r"whole\.jpg: cannot be read: is too large: 64 x 64 pixels, more than 1,000; make"
+    with pytest.raises(DataError, match=expected):
         picture_files.read_picture(tmp_path / "whole.jpg")
 
 

@@ -48,6 +48,17 @@ def test_the_image_size_of_an_edited_config_is_warned_of(tiny_pipeline, folder, 
     assert f"{folder} was trained at 96x64; the config has 64x64" in caplog.text
 
 
+def test_another_network_than_that_of_the_config_is_warned_of(tiny_pipeline, folder, caplog):
+    run_files.warn_of_other_layers(folder, config.resolve(tiny_pipeline))
+    assert not caplog.records
+    tiny_pipeline.model.architecture.feature_pyramid.mnasfpn.repeats = 2
+    run_files.warn_of_other_layers(folder, config.resolve(tiny_pipeline))
+    assert (
+        f"{folder} holds another network than the config's, and that one is used: architecture."
+        "feature_pyramid.mnasfpn.repeats is 1 in the folder, 2 in the config"
+    ) in caplog.text
+
+
 def test_a_config_that_cannot_be_read_is_not_compared(tiny_pipeline, folder, caplog):
     edit(folder, "momentum_optimizer {", "momentun_optimizer {")
     check_same(folder, tiny_pipeline)
