@@ -24,7 +24,6 @@ from mnasdet.networks.layers import (
     Dropout,
     GroupNormalization,
     MaxPooling2D,
-    PointwiseConv2D,
     StandardizedConv2D,
     StandardizedDepthwiseConv2D,
     Upsample,
@@ -176,11 +175,8 @@ def _quantized(
 
 def _conv2d(node: Node, **common: Any) -> layers.Layer:
     attrs = node.attrs
-    is_pointwise = attrs["kernel_size"] in (1, (1, 1)) and attrs["strides"] in (1, (1, 1))
-    kind = PointwiseConv2D if is_pointwise and attrs["groups"] == 1 else layers.Conv2D
-    if attrs.get("standardized"):
-        kind = StandardizedConv2D
-    elif attrs.get("dense"):
+    kind = StandardizedConv2D if attrs.get("standardized") else layers.Conv2D
+    if attrs.get("dense"):
         kind = DenseConv2D
     return kind(
         attrs["filters"],

@@ -250,32 +250,6 @@ class DenseConv2D(tf_keras.layers.Conv2D):
 
 
 @tf_keras.utils.register_keras_serializable("mnasdet")
-class PointwiseConv2D(tf_keras.layers.Conv2D):
-    """A 1x1 convolution of every pixel, whose gradients are products of matrices: on a CPU
-    TensorFlow's own takes up to twice as long for that of the kernel."""
-
-    def call(self, inputs, training=None):
-        # In training alone: the TFLite converter cannot save a gradient of a function's own.
-        if not training or tf.config.list_logical_devices("GPU"):
-            return super().call(inputs)
-        x = _pointwise(inputs, tf.convert_to_tensor(self.kernel))
-        return tf.nn.bias_add(x, self.bias) if self.use_bias else x
-
-
-@tf.custom_gradient
-def _pointwise(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    channels_in, channels = kernel.shape[2:]
-
-    def gradient(dy):
-        dy = tf.reshape(dy, [-1, channels])
-        dx = tf.matmul(dy, tf.reshape(kernel, [channels_in, channels]), transpose_b=True)
-        dk = tf.matmul(tf.reshape(x, [-1, channels_in]), dy, transpose_a=True)
-        return tf.reshape(dx, tf.shape(x)), tf.reshape(dk, kernel.shape)
-
-    return tf.nn.conv2d(x, kernel, 1, "SAME"), gradient
-
-
-@tf_keras.utils.register_keras_serializable("mnasdet")
 class StandardizedDepthwiseConv2D(_Standardized, tf_keras.layers.DepthwiseConv2D):
     """The same for a depthwise convolution, in which each channel has a kernel of its own."""
 

@@ -8,7 +8,7 @@ import tf_keras
 from mnasdet.networks.builder import Builder
 from mnasdet.networks.hyperparams import Kernel
 from mnasdet.networks.keras_builder import keras_model
-from mnasdet.networks.layers import DenseConv2D, GroupNormalization, PointwiseConv2D
+from mnasdet.networks.layers import DenseConv2D, GroupNormalization
 from mnasdet.training import runtime
 
 RNG = np.random.default_rng(0)
@@ -170,35 +170,3 @@ def test_a_dense_layer_is_a_convolution_of_one_pixel():
     convolution.set_weights([weight + 0.5 for weight in dense.get_weights()])
     dense.set_weights(convolution.get_weights())
     np.testing.assert_allclose(dense(x), convolution(x), rtol=1e-5)
-
-
-@pytest.mark.parametrize("use_bias", [False, True])
-def test_a_pointwise_convolution_is_that_of_tf_keras(use_bias):
-    ours, theirs = (
-        kind(6, 1, use_bias=use_bias) for kind in (PointwiseConv2D, tf_keras.layers.Conv2D)
-    )
-    x = tf.constant(normal(2, 7, 5, 8))
-    weights = [normal(1, 1, 8, 6), *([normal(6)] if use_bias else [])]
-    found = []
-    for layer in (ours, theirs):
-        layer.build(x.shape)
-        layer.set_weights(weights)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, training=True) if layer is ours else layer(x)
-            loss = tf.reduce_sum(y**2)
-        found.append([y, *tape.gradient(loss, [x, *layer.trainable_variables])])
-    for own, expected in zip(*found, strict=True):
-        np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-2)
-
-
-def test_an_exported_pointwise_convolution_has_the_gradient_of_tensorflow():
-    net = model(lambda b, x: b.conv2d(x, 6, 1, kernel=Kernel(), name="conv"))
-    assert isinstance(net.get_layer("conv"), PointwiseConv2D)
-
-    def operations(training):
-        function = tf.function(lambda x: net(x, training=training))
-        graph = function.get_concrete_function(tf.TensorSpec([1, 7, 5, 8])).graph
-        return {operation.type for operation in graph.get_operations()}
-
-    assert operations(training=True) - operations(training=False) == {"IdentityN"}
