@@ -321,7 +321,7 @@ def load_blueprint(
     own = folder / run_files.ARCHITECTURE_FILE
     if not own.exists():
         return config.resolve(pipeline)
-    # What a search has found is another network than the one that it began with.
+    # A search finds another network than the one that it began with.
     if not pipeline.HasField("search_config"):
         run_files.warn_of_other_layers(folder, config.resolve(pipeline))
     return config.resolve(pipeline, config.load_trained_architecture(own))
