@@ -6,7 +6,7 @@ of another network or of other classes load without an error and give plausible 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import logging
@@ -77,9 +77,8 @@ def check_same(
             _decisive(config.resolve(trained, held), trained), _decisive(blueprint, pipeline)
         )
     if differences:
-        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         raise CheckpointError(
-            f"{folder} holds checkpoints of another training: {differences[0]}{more}; choose "
+            f"{folder} holds checkpoints of another training: {_told(differences)}; choose "
             f"another --model_dir, or start from them with --fine_tune_checkpoint={folder}"
         )
 
@@ -114,13 +113,17 @@ def warn_of_other_layers(folder: Path, blueprint: Blueprint) -> None:
         return
     layers = _layers(held), _layers(blueprint.architecture)
     if differences := list(message_differences.lines(*layers, "architecture")):
-        more = f", and {len(differences) - 1} more" if len(differences) > 1 else ""
         logging.warning(
-            "%s holds another network than the config's, and that one is used: %s%s",
+            "%s holds another network than the config's, and that one is used: %s",
             folder,
-            differences[0],
-            more,
+            _told(differences),
         )
+
+
+def _told(differences: Sequence[str]) -> str:
+    """Returns the first difference, and how many more there are."""
+    more = len(differences) - 1
+    return differences[0] + (f", and {more} more" if more else "")
 
 
 def _differing_labels(folder: Path, labels: Mapping[int, str]) -> Iterator[str]:
