@@ -117,11 +117,17 @@ def replay(
 
 
 def _made(outputs: Sequence[Node], make: Callable[[Node], layers.Layer]) -> dict[str, layers.Layer]:
-    made: dict[str, layers.Layer] = {}
+    narrowest: dict[str, Node] = {}
     for node in reachable(outputs):
-        if node.op != "input" and node.name not in made:
-            made[node.name] = make(node)
-    return made
+        if node.op != "input":
+            narrowest[node.name] = min(narrowest.get(node.name, node), node, key=_columns)
+    return {name: make(node) for name, node in narrowest.items()}
+
+
+def _columns(node: Node) -> float:
+    """Returns the width of the feature that a layer reads; infinite if it reads none."""
+    shape = node.inputs[0].shape
+    return shape[1] if len(shape) == 3 else math.inf
 
 
 def _shared_or(
@@ -144,6 +150,9 @@ def _mixed_or(make: Callable[[Node], layers.Layer], mixing: Mixing, node: Node) 
 
 
 def _layer(node: Node, **arguments: Any) -> layers.Layer:
+    if _columns(node) == 1 and node.attrs.get("kernel_size", 1) != 1:
+        # In bfloat16, oneDNN's gradients of such a convolution read beyond the only column.
+        arguments = {"dtype": "float32"} | arguments
     return _LAYERS[node.op](node, name=node.name, **arguments)
 
 

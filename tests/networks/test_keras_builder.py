@@ -24,6 +24,26 @@ def test_names_become_layer_names_and_shared_layers_are_one():
     np.testing.assert_allclose(model(image)["out"][0, 0, 0], expected)
 
 
+def test_layers_of_a_single_column_compute_in_float32():
+    b = Builder()
+    x = b.input((4, 4, 2))
+    x = b.conv2d(x, 2, 3, strides=2, kernel=Kernel(), name="wide")
+    x = b.conv2d(x, 2, 3, kernel=Kernel(), name="shared", shared=True)
+    x = b.depthwise_conv2d(x, 3, strides=2, kernel=Kernel(), name="to_one")
+    x = b.conv2d(x, 2, 3, kernel=Kernel(), name="shared", shared=True)
+    x = b.conv2d(x, 2, 1, kernel=Kernel(), name="point")
+    x = b.depthwise_conv2d(x, 3, strides=2, kernel=Kernel(), name="narrow")
+    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = keras_model({"out": x})
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    found = {name: model.get_layer(name).compute_dtype for name in ("wide", "to_one", "point")}
+    assert found == dict.fromkeys(found, "bfloat16")
+    assert {model.get_layer(name).compute_dtype for name in ("shared", "narrow")} == {"float32"}
+    assert model(tf.ones((1, 4, 4, 2)))["out"].dtype == tf.float32
+
+
 @pytest.mark.parametrize("size", [(8, 12), (5, 7)])
 def test_upsample_is_nearest_neighbour_with_the_gradient_of_a_sum(size):
     b = Builder()
