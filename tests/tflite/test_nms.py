@@ -52,7 +52,7 @@ def anchors():
 
 @pytest.fixture(scope="module")
 def with_suppression(heads, anchors):
-    def graph(post_processing):
+    def graph(post_processing, anchors=anchors):
         model = graph_file.read(heads)
         nms.append(model, post_processing, anchors, NUM_CLASSES)
         return graph_file.write(model)
@@ -120,6 +120,19 @@ def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, 
     last = subgraph.Operators(subgraph.OperatorsLength() - 1)
     shapes = [subgraph.Tensors(last.Inputs(i)).ShapeAsNumpy().tolist() for i in range(3)]
     assert shapes == [[1, 40, 4], [1, 40, NUM_CLASSES + 1], [40, 4]]
+
+
+def test_looks_at_the_best_scores_of_these_locations(with_suppression):
+    """Twenty for four detections. All boxes are one, so one is found of each class with a score
+    among them: three classes have thirty at the ten best locations, the fourth has a lower one."""
+    raw = np.zeros((NUM_ANCHORS, 9), np.float32)
+    raw[:, 5:8] = np.linspace(0.9, 0.6, NUM_ANCHORS)[:, None]
+    raw[0, 8] = 0.5
+    post_processing = PostProcessing(max_detections=4, score_converter="identity")
+    model = with_suppression(post_processing, np.tile([[0.2, 0.2, 0.6, 0.6]], (NUM_ANCHORS, 1)))
+    found = TfliteModel(model).predict(raw.reshape(1, NUM_ANCHORS, 3, 3))
+    assert found["num_detections"] == 3
+    assert sorted(found["detection_classes"][0, :3]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
