@@ -123,8 +123,8 @@ def test_looks_at_the_locations_with_the_best_scores(with_suppression, anchors, 
 
 
 def test_looks_at_the_best_scores_of_these_locations(with_suppression):
-    """Twenty for four detections. All boxes are one, so one is found of each class with a score
-    among them: three classes have thirty at the ten best locations, the fourth has a lower one."""
+    """Twelve for four detections. All boxes are one, so one is found of each class with a score
+    among them: three classes have twelve at the four best locations, the fourth has a lower one."""
     raw = np.zeros((NUM_ANCHORS, 9), np.float32)
     raw[:, 5:8] = np.linspace(0.9, 0.6, NUM_ANCHORS)[:, None]
     raw[0, 8] = 0.5
