@@ -30,6 +30,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
+from mnasdet import remote
 from mnasdet.errors import DataError, UserError
 from mnasdet.scripts import command
 
@@ -166,7 +167,7 @@ def own_pipeline():
 
 def beside_model(name: str) -> Path | None:
     """Finds a file in the folder of the model or the one above it: best/ lies in a run's folder."""
-    model = Path(model_path())
+    model = Path(remote.local(model_path()))
     folder = model if model.is_dir() else model.parent
     # Resolved, as a relative folder may have no name for the one above it.
     for place in (folder, folder.resolve().parent):

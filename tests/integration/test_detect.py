@@ -1,13 +1,15 @@
 """Pictures in, boxes and JSON out: the command, with an untrained detector."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
 from PIL import Image
 
-from tests.integration.commands import run
+from tests.integration.commands import ROOT, run
 
 WIDTH, HEIGHT = 90, 60
 
@@ -78,6 +80,23 @@ def test_with_a_checkpoint(model, photos, tmp_path):
     assert json.loads((found / "detections.json").read_text()) == result
     check(result, found)
     assert "skipped: " in done.stderr
+
+
+def test_with_a_checkpoint_at_a_url(model, photos, tmp_path):
+    """TensorFlow's file system in memory ends with a process, so the folder is put there by it."""
+    found = tmp_path / "found"
+    script = f"""
+import pathlib, runpy, sys
+import tensorflow as tf
+tf.io.gfile.makedirs("ram://run")
+for file in pathlib.Path({str(model)!r}).iterdir():
+    tf.io.gfile.copy(str(file), "ram://run/" + file.name)
+sys.argv = ["detect.py", "--checkpoint_dir=ram://run", "--images={photos}",
+            "--output_dir={found}", "--score_threshold=0.001"]
+runpy.run_path("scripts/detect.py", run_name="__main__")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+    check(json.loads((found / "detections.json").read_text()), found)
 
 
 def test_with_a_file_for_apps_that_has_no_config(model, photos, tmp_path):
