@@ -1,4 +1,4 @@
-"""What a differentiable search finds: beside random networks, and with milliseconds as its cost.
+"""Compares a differentiable search with random networks, and with one whose cost is milliseconds.
 
 For every seed, the search of --config (Hit-Detector's, on handwritten digits) is run twice after
 one screening: once its penalty is the expected multiply-adds, once the expected milliseconds of
@@ -54,7 +54,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("seeds", 3, "Searches of each kind.", lower_bound=1)
 flags.DEFINE_integer("random", 8, "Random networks beside each.", lower_bound=1)
 
-# Of the multiply-adds, on either side.
+# Share by which the multiply-adds of a random network may differ, on either side.
 _TOLERANCE = 0.05
 
 _MULTIPLY_ADDS, _MILLISECONDS = "multiply-adds", "milliseconds"
@@ -164,7 +164,7 @@ def run_seed(pipeline: pipeline_pb2.TrainEvalPipelineConfig, seed: int) -> dict[
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """Of one network that was trained by itself."""
+    """Figures of one network that was trained by itself."""
 
     millions_of_multiply_adds: float
     milliseconds: float

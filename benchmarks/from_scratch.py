@@ -39,7 +39,7 @@ flags.DEFINE_integer("groups", 4, "Of a group normalisation.", lower_bound=1)
 
 DEFAULT_CONFIG = Path(__file__).parent / "from_scratch.config"
 
-# What stands in place of the config's; the batch normalisation is the config's own.
+# Normalisations that replace the config's; BN is the config's own.
 NORMALISATIONS = {
     "BN": "",
     "GN": "group_norm { groups: %d }",

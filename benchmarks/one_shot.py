@@ -1,4 +1,4 @@
-"""What a supernet is worth: how well its weights rank networks, and what a search by it costs.
+"""Measures how well a supernet's weights rank networks, and what a search by it costs.
 
 Children of mnasfpn_children.config were each trained by themselves (data/mnasfpn_children.csv.xz).
 Here a supernet of their space is trained (one_shot.config), and judges them without any training.

@@ -1,4 +1,4 @@
-"""What partial-order pruning saves: evaluations until the front of a search without it is found.
+"""Measures how many evaluations partial-order pruning saves until the full search's front is found.
 
 The task is a table of really trained children (data/base_code_children.csv.xz, made by
 base_code_children.config): every backbone of a small space of SM-NAS's base codes, each a

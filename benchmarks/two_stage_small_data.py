@@ -55,7 +55,7 @@ _WARMUP, _TIMED = 2, 8
 _TWO_STAGES = Path(__file__).with_suffix(".config")
 _ONE_STAGE = ROOT / "configs" / "mnasfpn_mobilenet_v2_bccd.config"
 
-# Of FPNLite's backbone and pyramid, in steps in which the multiply-adds agree within some percent.
+# Widths of FPNLite's backbone and pyramid, so fine that multiply-adds agree within some percent.
 _WIDTHS = [step / 20 for step in range(5, 41)]
 
 

@@ -37,7 +37,7 @@ flags.DEFINE_bool("jit_compile", False, "XLA compiles ours.")
 flags.DEFINE_string("architecture_name", "faster_rcnn_resnet50_fpn", "Ours.")
 flags.DEFINE_enum("side", None, ["ours", "theirs"], "Internal: the process of one of them.")
 
-# Of an image: proposals, and the anchors and proposals that the losses count.
+# Counts in an image: proposals, candidates, and anchors and proposals that the losses count.
 _PROPOSALS, _CANDIDATES, _ANCHORS, _SAMPLES = 1000, 2000, 256, 512
 _CLASSES = 10
 
@@ -229,7 +229,7 @@ def main(argv: list[str]) -> None:
         start = time.time()
         serve({"ours": ours, "theirs": theirs}[FLAGS.side](), start)
         return
-    pipeline()  # What is wrong with it is told before anything is built.
+    pipeline()  # Checks the config before anything is built.
     # One after the other up to the first step: building does not compete.
     processes, answers = {}, {}
     try:

@@ -1,4 +1,4 @@
-"""What all tests share: a cache folder of their own, a task that takes seconds, and phones."""
+"""Provides all tests with a cache folder of their own, a task that takes seconds, and phones."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
-"""What every whole network has to pass, whatever it is made of: a published architecture, a sample
-of a search space, one of your own.
+"""Provides the checks that every whole network has to pass: a published architecture, a sample of
+a search space, one of your own.
 
     network = harness.build(config.load_architecture("mobilenet_v2_mnasfpn"))
     harness.check_shapes(network)
@@ -57,7 +57,7 @@ _PIPELINE = """
     } } } }
 """
 
-# What TensorFlow's profiler counts and the papers count, too.
+# Operations that both TensorFlow's profiler and the papers count.
 _MULTIPLYING = {"Conv2D", "DepthwiseConv2dNative", "MatMul"}
 
 _TFLITE_BUILTINS = set(vars(BuiltinOperator)) - {"CUSTOM"}
@@ -133,7 +133,7 @@ def check_multiply_adds(network: Network) -> None:
 
 
 def profiler_multiply_adds(model: tf_keras.Model) -> int:
-    """Of one image; the profiler counts two operations each."""
+    """Returns the multiply-adds for one image; the profiler counts two operations each."""
     spec = tf.TensorSpec((1, *model.input_shape[1:]))
     traced = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
     operations = {operation.name: operation.type for operation in traced.graph.get_operations()}
@@ -181,7 +181,7 @@ def train_detector(network: Network) -> dict[str, tf.Tensor | None]:
 
 
 def detection_batch(detector: Detector, images: np.ndarray) -> dict[str, tf.Tensor]:
-    """What the learner takes, with random targets: a few boxes would leave levels without any."""
+    """Returns a learner's batch with random targets: a few boxes would leave levels without any."""
     rng = np.random.default_rng(0)
     shape = (len(images), len(detector.anchors))
     classes = [BACKGROUND, IGNORED, *range(1, NUM_CLASSES + 1)]
@@ -267,7 +267,7 @@ def check_tflite(network: Network) -> None:
 
 
 def operations_with_types(graph: bytes) -> list[tuple[str, set[str]]]:
-    """What TFLite executes, in order: the operation's name and the types of what it gives out."""
+    """Returns the operations that TFLite executes, in order: their names and output types."""
     interpreter = load(graph, 1, "graph")
     types = {d["index"]: np.dtype(d["dtype"]).name for d in interpreter.get_tensor_details()}
     return [

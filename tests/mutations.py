@@ -8,7 +8,7 @@ import time
 
 from mnasdet.errors import UserError
 
-# What people, programs and transfers leave in a file, beside single characters.
+# Text that people, programs and transfers leave in a file, beside single characters.
 PIECES = [
     "{", "}", "[", "]", "<", ">", '"', "'", "\\", "\n", "\r", "\t", "\0", "\x1b[2J", ":", ",", "#",
     "\u201c", "\u200b", "\ufeff", "\u2028", "\x85", "&lol;", "<!--", "<![CDATA[", "null", "x: 1",

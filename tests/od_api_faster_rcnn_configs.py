@@ -44,7 +44,7 @@ _MULTISCALE_ANCHORS = """
       }
 """
 
-# What configs for TPUs have.
+# Settings in configs for TPUs.
 _STATIC = """
     use_static_shapes: true
     use_matmul_crop_and_resize: true

@@ -1,4 +1,4 @@
-"""What a config builds: the image size, whoever decides it."""
+"""Tests the image size that a config builds, whoever decides it."""
 
 import pytest
 from google.protobuf import text_format

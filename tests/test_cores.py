@@ -9,7 +9,7 @@ from mnasdet import cores
 
 ROOT = Path(__file__).parents[1]
 
-# What Python lacks on macOS of what it has on Linux.
+# Removes the functions that Python has on Linux and lacks on macOS.
 _LIKE_MACOS = """
 import os
 for name in ("sched_getaffinity", "sched_setaffinity", "sched_getscheduler", "sched_setscheduler"):

@@ -179,7 +179,7 @@ def test_a_file_system_that_cannot_sync_holds_nobody_up(tmp_path, monkeypatch, c
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm on this system")
 def test_a_file_in_the_memory_disk_is_replaced_as_any_other():
-    """Of the folder of devices, /dev/shm holds ordinary files."""
+    """Tests /dev/shm, which holds ordinary files though it is in the folder of devices."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path = Path(folder) / "search.json"
         path.write_text("old")

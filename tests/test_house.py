@@ -111,7 +111,7 @@ def test_no_modules_import_one_another_in_a_circle():
     while leaves := [name for name, imports in graph.items() if not imports & graph.keys()]:
         for name in leaves:
             del graph[name]
-    # What is left is in a circle, or imports what is.
+    # The modules left are in an import cycle, or import one that is.
     assert sorted(graph) == []
 
 

@@ -111,7 +111,7 @@ def test_nas_fpn_is_the_published_one_but_for_the_start_of_its_last_layers(load)
 
 
 def test_nas_fpns_losses_and_suppression(load):
-    """Of tensorflow/tpu's RetinaNet, which the paper used; focal loss and jitter of section 4.1."""
+    """Tests values of tensorflow/tpu's RetinaNet, and the paper's focal loss and jitter (4.1)."""
     pipeline = load("nas_fpn_resnet50_1280x1280_drop_block_coco")
     ssd = pipeline.model.ssd
     assert ssd.num_matches_offset * pipeline.train_config.batch_size == 1

@@ -82,7 +82,7 @@ def test_a_mirror_brings_what_is_there_and_sends_what_changed(folder):
     put(f"{folder}/best/kept", "2")
     with remote.mirrored(f"{folder}/") as mirror:
         assert (mirror.folder / "best" / "kept").read_text() == "2"
-        # What was not changed here is not sent.
+        # A file that was not changed here is not sent.
         put(f"{folder}/best/kept", "changed there")
         (mirror.folder / "old").unlink()
         (mirror.folder / "inner").mkdir()

@@ -67,7 +67,7 @@ def test_streams_keep_encoding_and_order():
     ids=["-u", "PYTHONUNBUFFERED", "a pipe"],
 )
 def test_unbuffered_output_comes_line_by_line(option, unbuffered, printed):
-    """What a process that ends at once has not written by then is lost."""
+    """Tests that a process which ends at once loses the output it has not written."""
     code = (
         "from mnasdet import terminal; terminal.set_up(); import os; print('a line'); "
         "print('half a line', end=''); os._exit(0)"

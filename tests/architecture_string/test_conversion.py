@@ -100,8 +100,8 @@ def changed(field, value):
     return value + 0.3 if isinstance(value, float) else value + 1
 
 
-# What is no structure: hyper-parameters of training, and what bounds the outputs. Filled in where
-# only one value is supported.
+# Fields outside the structure: hyper-parameters of training, and bounds of the outputs. A field
+# with only one supported value is filled in.
 NOT_WRITTEN = {
     "name",
     "source",

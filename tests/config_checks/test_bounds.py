@@ -25,7 +25,7 @@ LARGEST = {
 
 # Fields whose largest value costs nothing.
 UNREAD = {
-    # Of other readers and trainers; they have no effect here.
+    # Fields of other readers and trainers; they have no effect here.
     "keypoint_flip_permutation", "keypoint_rot_permutation", "replicas_to_aggregate",
     "batch_queue_capacity", "num_batch_queue_threads", "prefetch_queue_capacity",
     "queue_capacity", "min_after_dequeue", "prefetch_size", "num_parallel_map_calls",
@@ -34,7 +34,7 @@ UNREAD = {
     "train_config.max_number_of_boxes", "retrain_config.max_number_of_boxes",
     "pretrain_config.max_number_of_boxes",
     "mask_prediction_conv_depth", "mask_height", "mask_width", "mask_prediction_num_conv_layers",
-    # Of extractors without a pyramid.
+    # Used only by extractors without a pyramid.
     "first_stage_features_stride",
     # Version 0.1 wrote it for information; it is cleared.
     "model.architecture.image_size",
@@ -59,7 +59,7 @@ OVERRIDDEN = (
     "model.architecture.anchor_generator",
     "model.ssd.feature_extractor.fpn",
     "model.faster_rcnn.one_stage",
-    # Of masks.
+    # Belongs to the prediction of masks.
     "model.faster_rcnn.second_stage_box_predictor.mask_rcnn_box_predictor.conv_hyperparams",
 )
 
@@ -171,7 +171,7 @@ def changed(name, change):
     architecture = config.load_architecture(name)
     change(architecture)
     problems = architecture_problems(architecture)
-    # What is wrong a hundred thousand times is said once.
+    # A problem that occurs a hundred thousand times is reported once.
     assert sum(map(len, problems)) < 50_000
     return problems
 

@@ -1,4 +1,4 @@
-"""What cannot be quantised, pruned or clustered is said at the door."""
+"""Tests that a config which cannot be quantised, pruned or clustered is refused."""
 
 import pytest
 

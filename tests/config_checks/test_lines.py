@@ -34,7 +34,7 @@ train_config {
         ("train_config.data_augmentation_options", 10),
         ("train_config.data_augmentation_options[1]", 11),
         ("train_config.data_augmentation_options[1].random_image_scale.max_scale_ratio", 12),
-        # What is not set is missing in what is.
+        # An unset field gets the line of the nearest message around it.
         ("model.ssd.matcher.argmax_matcher", 3),
         ("train_config.data_augmentation_options[0].random_horizontal_flip.x", 10),
         ("eval_config.batch_size", None),

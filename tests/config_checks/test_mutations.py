@@ -103,5 +103,5 @@ def test_configs(tmp_path, name):
     messages = check_all(
         name, lambda rng: damaged_text(TEXTS[name], rng), run, listed=True, count=100
     )
-    # Those of a search space name the space.
+    # Errors in a search space name the space instead of the file.
     assert all(str(path) in message or "search space" in message for message in messages)

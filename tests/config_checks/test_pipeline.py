@@ -109,7 +109,7 @@ def test_digits_have_a_least_size(coco_pipeline):
     )
 
 
-# What changes nothing here, and what is supported as it is.
+# Fields that have no effect here, and values that are supported.
 GOOD = [
     "eval_config { num_examples: 8000 max_evals: 10 eval_interval_secs: 60 save_graph: true "
     "retain_original_images: false }",

@@ -192,7 +192,7 @@ BAD = [
         nested(SECOND, "reward { mnasfpn { exponent: 0.3 } }"),
         f"{SECOND}.reward.mnasfpn.exponent is 0.3; at most 0 is allowed",
     ),
-    # What the first stage says wrongly is told of once.
+    # An error in the first stage is reported once.
     (
         "search_config { limits { max_params: -1 } second_stage {} }",
         "search_config.limits.max_params is -1; at least 0 is allowed",

@@ -272,7 +272,7 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
     assert the_problem(fragment, coco_pipeline).startswith(expected)
 
 
-# What changes nothing here, and what is supported as it is.
+# Fields that have no effect here, and values that are supported.
 GOOD = [
     ssd("inplace_batchnorm_update: true freeze_batchnorm: true"),
     ssd("encode_background_as_zeros: false negative_class_weight: 0.5"),

@@ -305,7 +305,7 @@ def test_check_names_field_value_and_what_is_allowed(coco_pipeline, fragment, ex
     assert the_problem(fragment, coco_pipeline).startswith(expected)
 
 
-# What changes nothing here, and what is supported as it is.
+# Fields that have no effect here, and values that are supported.
 GOOD = [
     "train_config { sync_replicas: true startup_delay_steps: 0 replicas_to_aggregate: 8 "
     "batch_queue_capacity: 9 num_batch_queue_threads: 9 prefetch_queue_capacity: 9 "

@@ -44,7 +44,7 @@ def augment(texts, seed, traced=False, **changes):
 
 
 def run(function, seed, traced=False, **changes):
-    """What a function of an example and a seed makes of the example, as numpy."""
+    """Calls a function with the example and a seed, and returns the result as numpy."""
     function = _traced(function) if traced else function
     result = function(example(**changes), tf.constant([7, seed], tf.int64))
     return {key: value.numpy() for key, value in result.items()}

@@ -8,7 +8,7 @@ from mnasdet.errors import ConfigError
 from mnasdet.protos import preprocessor_pb2
 from tests.data.coded_picture import augment, example, step
 
-# What each makes of the example with seed 5: the image's shape, its mean and the boxes' sum.
+# Each step's result for the example with seed 5: the image's shape, its mean and the boxes' sum.
 # Update only when a change of the augmentation is meant: it changes every training run.
 PERMANENT = {
     "random_horizontal_flip {}": ([60, 80], 23.000, 6.7500),
@@ -112,7 +112,7 @@ def test_images_without_boxes(text):
 
 @pytest.mark.parametrize("text", STEPS)
 def test_static_shapes(text):
-    # What comes after has to know the rank and the channels.
+    # Later steps need to know the rank and the channels.
     dataset = tf.data.Dataset.from_tensors(tf.io.encode_png(example()["image"]))
 
     def augmented(encoded):

@@ -1,4 +1,4 @@
-"""What is absurdly large is refused before it costs memory or time."""
+"""Tests that absurdly large input is refused before it costs memory or time."""
 
 import io
 import json

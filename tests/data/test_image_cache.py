@@ -32,7 +32,7 @@ def keeps(monkeypatch, free, num_files=1, trainings_at_once=1, **fields):
         # Kept, the order of several files would be another one.
         (900 * MB, {"num_files": 2}, False),
         (900 * MB, {"num_files": 2, "shuffle": False}, True),
-        # What is said counts, whatever is free.
+        # An explicit setting counts, however much memory is free.
         (900 * MB, {"cache_decoded_images": False}, False),
         (0, {"cache_decoded_images": True, "num_files": 2}, True),
     ],

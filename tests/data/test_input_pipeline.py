@@ -328,7 +328,7 @@ def test_a_damaged_image_is_named(damaged_reader):
 
 
 def test_a_damaged_image_is_named_where_a_part_is_decoded(reader, make_record, write_records):
-    """Of a progressive JPEG all scans are read, whatever the part; the check reads none."""
+    """Decoding any part of a progressive JPEG reads all its scans; the check reads none."""
     file = io.BytesIO()
     noise = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(noise).save(file, "JPEG", progressive=True)

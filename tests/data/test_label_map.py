@@ -55,7 +55,7 @@ def test_encodings(tmp_path, encoding, mark):
 
 
 def test_many_classes_take_seconds(tmp_path):
-    """What grows with the square of the classes takes minutes here."""
+    """Code whose time grows with the square of the classes would take minutes here."""
     names = {class_id: f"class {class_id}" for class_id in range(1, 20_001)}
     label_map.save(tmp_path / "map.pbtxt", names)
     start = time.process_time()

@@ -62,7 +62,7 @@ def test_boxes_are_on_their_objects():
         result = augmented(seed)
         pixels = result["boxes"] * SIZE
         for number, box in zip(result["classes"] - 1, pixels, strict=True):
-            # Of this picture alone: half as green at the edges, where it is smoothed.
+            # Finds this picture's box alone. Its smoothed edges are only half as green.
             green = np.abs(result["image"][..., 1].astype(int) - REDS[number]) < 25
             rows, columns = np.nonzero(green & (result["image"][..., 0] < 25))
             found = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1

@@ -96,7 +96,7 @@ def folder(tmp_path, encode_image):
 
 @pytest.fixture
 def warnings():
-    """What is logged, line by line."""
+    """Yields the list of logged messages."""
     lines = []
     handler = python_logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())

@@ -54,7 +54,7 @@ def folder(tmp_path, encode_image, monkeypatch):
         yield tmp_path
 
 
-# What names are refused with.
+# The reason for which each name is refused.
 REASONS = {
     "../secret.jpg": "leads out of",
     "sub/../../secret.jpg": "leads out of",

@@ -122,7 +122,7 @@ def test_endings():
     assert pictures.without_ending("photo.v2") == "photo.v2"
 
 
-# What is behind a picture in files of phones.
+# Data that phones append to a picture in its file.
 BEHIND = [
     b"\0" * 1000,
     b"\x00\x00\x00\x18ftypmp42" + bytes(range(256)) * 9,

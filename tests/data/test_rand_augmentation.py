@@ -30,7 +30,7 @@ def inside(image):
     return image[1:-1, 1:-1].astype(int)
 
 
-# What PIL, which RandAugment's paper used, makes of an image at a level.
+# PIL's result for an image at a level. RandAugment's paper used PIL.
 PIL = {
     "identity": lambda image, level: image,
     "auto_contrast": lambda image, level: ImageOps.autocontrast(image),
@@ -103,7 +103,7 @@ def test_a_translation_by_whole_pixels(picture):
     assert (result[:, -4:] == 128).all()
 
 
-# Of 60 x 80 pixels, rows 20 to 40 and columns 24 to 60.
+# Rows 20 to 40 and columns 24 to 60 of 60 x 80 pixels.
 SQUARE = (20, 24, 40, 60)
 
 

@@ -1,4 +1,4 @@
-"""What is found in the data of a config before training starts."""
+"""Tests which problems are found in the data of a config before training starts."""
 
 import gzip
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_of_large_files_the_first_records_are_looked_at(
     paths.append(early)
     (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{early}: record 9 (image 'b')")
-    # What is not to be read at all.
+    # This file cannot be read at all.
     Path(early).write_bytes(gzip.compress(Path(early).read_bytes()))
     (problem,) = reader_checks.problems(pipeline, ImageResizer((32, 32)))
     assert problem.startswith(f"{early}: ")

@@ -21,7 +21,7 @@ NAMES = {1: "cat", 3: "dog"}
 
 
 def parsed(example):
-    """What training gets of one example, by way of the check."""
+    """Returns an example as training gets it, by way of the check."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/x.record"
         with tf.io.TFRecordWriter(path) as writer:
@@ -172,8 +172,8 @@ def test_shards_of_another_number_are_not_mixed(make_record, write_records):
         write_records([make_record()], num_shards=2)
 
 
-# What a broken image, box or class does: the change to a good record with two boxes, the message,
-# and how many of its boxes are left; with none the record is lost.
+# Each case breaks an image, box or class of a good record with two boxes: the change, the message
+# and the number of boxes left. With none left, the record is lost.
 BAD_RECORDS = [
     ({"boxes": np.array([[0.5, 0.1, 0.5, 0.9]] * 2)}, "box 1 .*ymin 20.* has no size", 0),
     ({"boxes": np.array([[0.1, 0.9, 0.5, 0.2]] * 2)}, "box 1 .*has no size: min must be below", 0),

@@ -116,7 +116,7 @@ def test_locations_are_positive_at_the_centre_of_objects_of_their_level(size, le
     found = own.location_targets(tf.constant(normalized(own, boxes)))
     assert {-1, 0, 1} == set(expected)
     np.testing.assert_array_equal(found, expected)
-    # What pads objects changes nothing.
+    # Padding the objects changes nothing.
     np.testing.assert_array_equal(own.location_targets(padded(normalized(own, boxes))), expected)
 
 

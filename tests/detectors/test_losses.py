@@ -180,7 +180,7 @@ def test_weights_and_no_normalisation(run):
     )
     localization, classification = run(divided(loss), *batch())
     assert float(localization) == pytest.approx(5 * 2 * 4 * 0.5)
-    # Of the seven wrong logits three are the negative anchor's.
+    # Three of the seven wrong logits are the negative anchor's.
     expected = 3 * (2 * softplus(2.0) + (4 + 0.5 * 3) * softplus(-2.0))
     assert float(classification) == pytest.approx(expected)
 

@@ -1,4 +1,4 @@
-"""What the settings of the OD API's first stage do to its anchors."""
+"""Tests the effect of the settings of the OD API's first stage on its anchors."""
 
 import numpy as np
 import pytest

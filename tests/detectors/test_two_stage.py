@@ -245,7 +245,7 @@ def test_losses_of_the_second_stage(text, monkeypatch):
 
 
 def check_next_regions(stage, regions, raw, following, objects):
-    """What the next stage judges: the boxes of this one, without the objects themselves."""
+    """Checks that the next stage judges the boxes of this one, without the objects themselves."""
     for image, region in ((i, r) for i in range(2) for r in range(16)):
         box = regions[image, region].astype(float)
         if (np.abs(objects[image] - box) < 1e-7).all(-1).any():
@@ -334,7 +334,7 @@ def test_predictions_are_those_of_the_last_box_and_the_mean_class(cascade):
     np.testing.assert_allclose(found["proposals"], judged_regions, atol=1e-5)
     predicted = cascade.predict(images)
     assert int(predicted["num_detections"][0]) > 0
-    # What was found is among the boxes of the last stage, with the probability of the mean.
+    # The best detection is a box of the last stage, with the probability of the mean logits.
     exponentials = np.exp(np.mean(logits, 0, dtype=np.float64))
     probabilities = (exponentials / exponentials.sum(-1, keepdims=True))[0, :, 1:]
     best = predicted["detection_boxes"][0, 0].numpy()

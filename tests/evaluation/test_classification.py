@@ -42,7 +42,7 @@ def test_as_scikit_learn_counts(predicted):
         expected = top_k_accuracy_score(classes, probabilities, k=k, labels=labels)
         assert metrics[name] == pytest.approx(expected)
     assert set(metrics) == {"Classification/top_1", "Classification/top_5"}
-    # What a search goes by.
+    # A search maximises this metric.
     assert objectives.objective("classification") == TOP_1
 
 

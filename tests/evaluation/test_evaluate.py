@@ -33,7 +33,7 @@ def batch(boxes, extents, height=480, width=640):
 
 
 def detections(boxes, scores, num_detections=None):
-    """Of every image, all boxes of class 1 with these scores."""
+    """Returns detections of class 1: all boxes of every image, with these scores."""
     boxes = np.array(boxes, np.float32)
     return {
         "detection_boxes": boxes,

@@ -87,7 +87,7 @@ def test_with_architecture_is_a_config_of_exactly_that(tmp_path, coco_inputs, ex
     given = config.with_architecture(pipeline, resolved)
     assert config.check(given) == []
     assert config.resolve(given).architecture == resolved
-    # What else the extractor says counts on.
+    # The other settings of the extractor still apply.
     was, now = (p.model.faster_rcnn.feature_extractor for p in (pipeline, given))
     assert now.batch_norm_trainable == was.batch_norm_trainable
     assert given.model.faster_rcnn.HasField("feature_extractor")

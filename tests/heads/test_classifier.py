@@ -52,7 +52,7 @@ def test_values():
 
 @pytest.mark.parametrize(("num_classes", "bound"), [(100, 1000**-0.5), (1600, 0.025)])
 def test_first_weights_are_uniform_within_the_root_of_the_classes(num_classes, bound):
-    """Of at least 1000 classes, ImageNet's."""
+    """The bound counts at least 1000 classes, as many as ImageNet has."""
     b = Builder()
     node = classifier(b, b.input((1, 1, 64)), num_classes=num_classes)
     kernel = keras_model({"logits": node}).variables[0].numpy()

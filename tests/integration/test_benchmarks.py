@@ -32,7 +32,7 @@ def test_controllers():
                 early, late = (result[figure][n] for n in ("10", "40"))
                 assert early["median"] > 0, (task, name, figure)
                 assert late["low"] <= late["median"] <= late["high"]
-            # Of all samples, whereas noise decides which reward counts.
+            # The hypervolume is of all samples, whereas noise decides which reward counts.
             assert result["hypervolume"]["10"]["median"] <= result["hypervolume"]["40"]["median"]
 
 

@@ -1,4 +1,4 @@
-"""What every command does with its flags, its help and its output."""
+"""Tests the flags, the help and the output of every command."""
 
 import json
 import os

@@ -164,7 +164,7 @@ def test_the_list_of_scaled_models(tmp_path, caplog):
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory):
-    """What a training writes beside its checkpoints."""
+    """Writes the files that a training keeps beside its checkpoints."""
     folder = tmp_path_factory.mktemp("files") / "run"
     source = folder.parent / "tiny.config"
     source.write_text(tiny_config)

@@ -53,7 +53,7 @@ def photos(tmp_path_factory):
 
 
 def check(result, folder):
-    """What detections.json says of the photos."""
+    """Checks the entries of the photos in detections.json."""
     shapes = [(image["width"], image["height"]) for image in result["images"]]
     assert shapes == [(WIDTH, HEIGHT), (HEIGHT, WIDTH)]
     assert [image["drawn"] for image in result["images"]] == ["a.jpg", "a-2.jpg"]

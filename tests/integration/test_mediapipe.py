@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.commands import ROOT, run
 
-# What pip says where the registry has no wheel for this Python or this machine.
+# The message of pip if the registry has no wheel for this Python or this machine.
 _NO_WHEEL = "No matching distribution found"
 
 

@@ -90,7 +90,7 @@ def newest_step(folder):
 
 
 def logged_steps(path):
-    """Of an event file: records of length, check, event, check."""
+    """Returns the steps in an event file. Its records are length, check, event, check."""
     content, steps = path.read_bytes(), set()
     while content:
         (length,) = struct.unpack("<Q", content[:8])
@@ -135,7 +135,7 @@ class Resumed:
 
 
 def time_stamp(folder):
-    """Of the first training's last checkpoint."""
+    """Returns the time of the first training's last checkpoint."""
     return (folder / "models" / VARIANTS[0] / "ckpt-8.index").stat().st_mtime_ns
 
 

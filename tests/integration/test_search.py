@@ -17,7 +17,7 @@ def flags(folder, config):
 
 
 def trials(folder):
-    """What does not depend on the clock or the process."""
+    """Returns the parts of the trials that do not depend on the clock or the process."""
     columns = (
         "number, tokens, key, state, metrics, accuracy, cost, reward, duplicate_of, error, seed"
     )

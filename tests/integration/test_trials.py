@@ -120,7 +120,7 @@ def test_the_table_as_json(folders):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        # Of equal ones and of those without the value the earlier comes first.
+        # Among trials with equal values, or without the value, the earlier comes first.
         (["--sort=reward"], [1, 5, 0, 3, 2, 4, 6]),
         (["--sort=accuracy", "--limit=3"], [1, 5, 0]),
         (["--sort=cost"], [5, 6, 0, 3, 1, 2, 4]),

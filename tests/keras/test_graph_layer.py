@@ -10,7 +10,7 @@ from mnasdet.errors import LayerError
 from mnasdet.keras import GraphLayer, MnasFPN
 from mnasdet.networks.hyperparams import Kernel
 
-# Of levels 4 and 5.
+# A cell for levels 4 and 5.
 CELL = [
     {"input": [0, 1], "level": 5, "expanded_channels": 16},
     {"input": [0, 2], "level": 4, "expanded_channels": 8, "merge": "SQUEEZE_EXCITE"},

@@ -117,7 +117,7 @@ def parts_of(architecture):
 
 
 def expected_outputs(architecture):
-    """What the layers of an architecture give."""
+    """Returns the outputs that the layers of an architecture should give."""
     network = network_of(architecture, SIZE, NUM_CLASSES)
     if not architecture.HasField("region_head"):
         return network.outputs

@@ -59,7 +59,7 @@ def test_the_identity_owns_nothing_and_reads_the_feature_that_it_is():
     assert own.inputs == (y,)
     assert identity.nodes == ()
     assert identity.inputs == (y,)
-    # What both read is there whatever is chosen.
+    # Both candidates use this layer, so it exists whichever is chosen.
     assert choices.derive(
         Network(
             {"": Graph({"": choice})},

@@ -40,7 +40,7 @@ REPORTING = Path(report.__file__).parent
 
 
 class Read(HTMLParser):
-    """What a browser finds in a page, with a name of the page's in capitals."""
+    """Collects what a browser finds in a page, and replaces a name in it by a word in capitals."""
 
     def __init__(self, text, name):
         super().__init__()
@@ -115,7 +115,7 @@ def written_report(name, architecture, folder):
 
 
 def analyzed_plot(name, architecture, folder):
-    """What analyze --plot writes."""
+    """Returns the page that analyze --plot writes."""
     architecture.name = name
     path, table, plot = folder / "a.textproto", folder / "t.textproto", folder / "plot.html"
     path.write_text(text_format.MessageToString(architecture))
@@ -130,7 +130,7 @@ def analyzed_plot(name, architecture, folder):
 
 
 def evaluation(name, architecture, folder):
-    """What evaluate --report_dir writes."""
+    """Returns the page that evaluate --report_dir writes."""
     recalls, precisions = np.linspace(0, 1, 101), np.full((1, 10, 101), 0.5)
     curves = Curves([name], np.arange(0.5, 1.0, 0.05).tolist(), recalls, precisions, precisions)
     metrics = JUDGED.metrics | {BY_CATEGORY + name: 0.25, class_metric(MAP, name): 0.25}

@@ -22,7 +22,7 @@ def test_by_the_definition():
         sliding.add(tokens)
     expected = [entropy([3, 1], 2), entropy([1, 1, 2, 0], 4), 0.0]
     assert sliding.by_decision() == pytest.approx(expected)
-    # What is no choice does not count.
+    # A decision with a single choice does not count.
     assert sliding.mean() == pytest.approx(np.mean(expected[:2]))
     assert sliding.shares()[1].tolist() == [0.25, 0.25, 0.5, 0.0]
 

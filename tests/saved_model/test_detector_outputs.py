@@ -1,4 +1,4 @@
-"""What becomes of detections in the padding, by hand; the rest is in test_saved_model.py."""
+"""Tests detections in the padding, with values by hand; the rest is in test_saved_model.py."""
 
 import numpy as np
 import tensorflow as tf

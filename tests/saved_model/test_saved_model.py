@@ -24,7 +24,7 @@ from tests.integration.commands import run
 
 NAMES = {number: f"class {number}" for number in range(1, 11)}
 
-# Of the pictures: of other shapes than the network's input, which pads them.
+# Sizes of the pictures. Most differ from the network's input, so those are padded.
 SIZES = [(40, 70), (90, 60), (64, 64), (33, 100)]
 IDS = [501, 17, 44, 9]
 

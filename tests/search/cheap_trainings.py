@@ -1,4 +1,4 @@
-"""What stands in for the full trainings of scaled models: importable, as `cheap_children`."""
+"""Stands in for the full trainings of scaled models; importable, like `cheap_children`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def postgresql():
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def location(request, tmp_path):
-    """Of a trial store that is not there yet."""
+    """Returns the location of a trial store that does not exist yet."""
     if request.param == "sqlite":
         return tmp_path / "trials.db"
     return request.getfixturevalue("postgresql").new_database()

@@ -54,7 +54,7 @@ def kill_group(process: Forked) -> bool:
 
 
 def timeless(trials: Sequence[Trial]) -> list[Trial]:
-    """What two runs of one search have in common."""
+    """Returns the trials without the fields that differ between two runs of one search."""
     return [dataclasses.replace(t, started=None, finished=None, worker=None) for t in trials]
 
 

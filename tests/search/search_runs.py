@@ -32,7 +32,7 @@ CONTROLLERS = {
 
 
 def search(controller: str, store: Path, executor: Executor) -> Search:
-    """Of a space that is small enough for duplicates to turn up."""
+    """Returns a search of a space that is small enough for duplicates to turn up."""
     pipeline = pipeline_pb2.TrainEvalPipelineConfig()
     pipeline.model.architecture_name = "mobilenet_v2_mnasfpn"
     pipeline.model.ssd.num_classes = 3

@@ -1,4 +1,4 @@
-"""What tests of a trial store's errors share."""
+"""Helpers for tests of a trial store's errors."""
 
 import contextlib
 

@@ -98,7 +98,7 @@ def test_where_the_proof_fails_too_nothing_has_failed():
 
 
 def test_results_are_handed_over_before_the_end():
-    """What was in training when the proof failed counts."""
+    """Tests that a child in training when the proof failed still counts."""
     late = Future()
 
     class Late(Scripted):

@@ -1,4 +1,4 @@
-"""What a search knows of an architecture without training."""
+"""Tests what a search knows of an architecture without training."""
 
 import numpy as np
 from google.protobuf import text_format

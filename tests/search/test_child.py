@@ -1,4 +1,4 @@
-"""What comes of a child, whatever happens to it."""
+"""Tests the outcome of a child, whatever happens to it."""
 
 import math
 

@@ -259,7 +259,7 @@ def test_operations_that_were_dropped_never_return(monkeypatch, tmp_path):
         "backbone": ["sep_k5_d1", "conv_k3_d1"],
         "feature_pyramid": ["sep_k3_d2", "sep_k5_d1"],
     }
-    # What each round trained with: the backbone's pool of 6 over 5, 4 and 2 is gone in three steps.
+    # The pools of each round: three rounds reduce the backbone's from 6 over 5 and 4 to 2.
     pools = [
         {place.part: list(place.layer.op) for place in chosen_places(built)}
         for _, built in trainings

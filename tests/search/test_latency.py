@@ -88,7 +88,7 @@ def test_whole_networks_are_measured_on_a_phone(phone, stand_in, caplog):
 
 
 def test_detection_is_timed_once_for_each_network(monkeypatch, caplog):
-    """What a search records of it: the median, and the spread of the executions."""
+    """Tests that a search records the median, and the spread of the executions."""
     asked = []
 
     class Timer:

@@ -117,7 +117,7 @@ def test_a_search_shares_one_training_to_its_winner(tiny_config, tmp_path, monke
     architecture = from_trial(best.architecture)
     plain = build(config.resolve(pipeline, architecture))
     checkpoints.load_weights(plain.model, start)
-    # What the winner starts from is what was judged.
+    # The winner starts from the weights that were judged.
     judged = one_shot.metrics(children, architecture)
     assert judged[MAP] == best.metrics[MAP]
     found = evaluate_pipeline(plain, pipeline)
@@ -133,7 +133,7 @@ def test_a_search_shares_one_training_to_its_winner(tiny_config, tmp_path, monke
 
 
 def text_of_one_shot(pipeline):
-    """What a search that goes on must not have changed."""
+    """Returns the settings that must be unchanged for a search to go on."""
     return str(identity.decisive(pipeline).search_config.one_shot)
 
 

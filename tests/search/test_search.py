@@ -73,7 +73,7 @@ def make(pipeline, path, executor=None, controller="ppo", num_internal_blocks=1,
 
 
 def timeless(trials):
-    """What two runs of one search have in common."""
+    """Returns the fields of trials that two runs of one search have in common."""
     return [dataclasses.replace(t, started=None, finished=None, worker=None) for t in trials]
 
 

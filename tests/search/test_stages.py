@@ -212,7 +212,7 @@ def test_a_backbone_without_a_base_code_gives_its_place_to_another(pipeline, cap
         "no group of the second stage starts from trial 0: base_code search space: the back"
         in told[0]
     )
-    # Of a ResNet-18 the space has not the base of 64: its group starts anywhere.
+    # The space lacks the base of 64 of a ResNet-18, so its group starts anywhere.
     assert "group of trial 2 starts from random architectures" in told[1]
     assert len(told) == 3
     for tokens in found.controller.propose(6):

@@ -1,4 +1,4 @@
-"""What the tests of search spaces do with architectures."""
+"""Helpers for architectures in the tests of search spaces."""
 
 import itertools
 
@@ -31,7 +31,7 @@ def mnasfpn_space(base, *, repeats=mnasfpn.REPEATS, **choices):
 
 
 def all_tokens(space):
-    """Of a tiny space: every combination of choices that it accepts."""
+    """Yields every combination of choices that a tiny space accepts."""
     for tokens in itertools.product(*(range(len(d.choices)) for d in space.decisions)):
         try:
             space.validate(tokens)

@@ -55,7 +55,7 @@ def test_every_set_of_inputs_is_one_list_of_tokens(num_levels, num_internal, max
     tokens = list(all_tokens(space))
     assert space.cardinality() == len(tokens) == expected
     assert len({space.decode(t).name for t in tokens}) == expected
-    # Of every merge all sets of features before it, and nothing else.
+    # Each merge takes every set of features before it, and nothing else.
     for place in range(num_internal + num_levels):
         features = range(num_levels + place)
         sets = {tuple(space.merges(t)[place].inputs) for t in tokens}

@@ -211,7 +211,7 @@ def test_what_the_architecture_states_stays():
         )
     )
     assert stated.box_predictor.weight_shared_convolutional_box_predictor.depth == 9
-    # What is not stated follows the pyramid.
+    # Fields that are not stated follow the pyramid.
     plain = sampled(make('necks: "P2-P4" heads: "2fc" pyramid_channels: 32'))
     assert (plain.region_proposal.channels, plain.region_head.fully_connected.channels) == (
         32,

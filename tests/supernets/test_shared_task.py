@@ -82,7 +82,7 @@ def test_a_step_has_the_losses_of_its_network_at_its_size(shared):
             continue
         seen.add(input_size(own))
         plain = plain_task(pipeline, task, own)
-        # What the network trains on by itself, but for the size that its images had before.
+        # The network's own training example, except that its images had another size before.
         (example,) = training_data.batches(task, pipeline, 0, 0, plain.targets).take(1)
         image = tf.image.resize(batch["image"], input_size(own))
         expected = plain.losses({**example, "image": image})

@@ -55,7 +55,7 @@ def test_the_cause_is_named_with_its_place_and_the_remedy(text):
 @pytest.mark.parametrize(
     ("text", "path"),
     [
-        # What protobuf reads, the OD API reads as well: no-break and wide spaces, tabs, semicolons.
+        # The OD API reads all that protobuf reads: no-break and wide spaces, tabs, semicolons.
         ('train_input_reader {\u00a0label_map_path:\u3000"a";\t}', "a"),
         ('train_input_reader { label_map_path: "C:\\\\new\\\\a" }', "C:\\new\\a"),
         ('train_input_reader { label_map_path: "C:/new/a" }', "C:/new/a"),

@@ -23,7 +23,7 @@ _OF_TWO_INPUTS = {"ADD": "add", "MUL": "multiply"}
 
 
 def keys(content):
-    """One for every operator, in the file's order."""
+    """Returns a key for every operator, in the file's order."""
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(content, 0))
     (subgraph,) = model.subgraphs
     return [_key(model, subgraph, operator) for operator in subgraph.operators]

@@ -17,7 +17,7 @@ from mnasdet.tflite.latency.layers import layers
 # (96, 64) has 12x8 + 6x4 + 3x2 + 2x1 locations, with 9 anchors each.
 NUM_ANCHORS = 9 * (96 + 24 + 6 + 2)
 
-# What the TFLite schema calls a node's op.
+# Names that the TFLite schema gives to a node's op.
 TFLITE_OPS = {
     "conv2d": "CONV_2D",
     "depthwise_conv2d": "DEPTHWISE_CONV_2D",
@@ -29,7 +29,7 @@ TFLITE_OPS = {
 }
 
 
-# Of an operation's details.
+# Fields of an operation's details that list its tensors.
 KEYS = ("inputs", "outputs")
 
 

@@ -70,7 +70,7 @@ def test_vectors_of_zero_points_are_written_once():
             flatbuffer_utils.convert_bytearray_to_object(shared)
         )
     )
-    # Of three kernels and their biases, 64 zero points of 8 bytes each; one of six stays.
+    # Three kernels and three biases have 64 zero points of 8 bytes each; one of six vectors stays.
     assert len(plain) - len(shared) >= 5 * 64 * 8
     assert graph_file.write(graph_file.read(plain)) == shared
     expected = TfliteModel(plain).predict(images)["y"]

@@ -1,4 +1,4 @@
-"""What the disk has of a checkpoint when the one before goes, and what an error leaves."""
+"""Tests that the disk has a new checkpoint before the old one goes, and what an error leaves."""
 
 import os
 from pathlib import Path

@@ -50,8 +50,8 @@ def small(name):
     return loaded
 
 
-# What runs on the host, or gives a tensor whose shape its values decide. XLA compiles none of it,
-# but for the last ones, which it leaves out.
+# Operations that run on the host, or give a tensor whose shape its values decide. XLA compiles
+# none of them; it leaves out the last ones.
 ON_THE_HOST = (
     "PyFunc",
     "EagerPyFunc",

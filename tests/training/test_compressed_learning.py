@@ -128,7 +128,7 @@ def test_kernels_are_as_sparse_as_asked_for_and_so_are_their_averages():
     for name, size in sizes.items():
         assert np.sum(found[name] == 0) == 0.75 * size
         np.testing.assert_array_equal(pruned._averages[name].numpy() == 0, found[name] == 0)
-    # What is saved is a plain network.
+    # The saved network is a plain one.
     assert set(values(pruned)) == set(values(learner()))
 
 

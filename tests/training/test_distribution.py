@@ -17,7 +17,7 @@ from mnasdet.training import distribution
 
 
 def run(script):
-    """What a script of this folder prints. TensorFlow is told of devices once in a process."""
+    """Returns what a script of this folder prints. A process sets its devices only once."""
     folder = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, str(folder / script)],
@@ -31,7 +31,7 @@ def run(script):
 
 @pytest.fixture(scope="module")
 def trained():
-    """What every case of two_replicas.py came to: [on one device, on two]."""
+    """Returns the result of every case of two_replicas.py: [on one device, on two]."""
     return run("two_replicas.py")
 
 

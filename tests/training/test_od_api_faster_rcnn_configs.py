@@ -29,7 +29,7 @@ SMALLER = f"""
 
 
 def test_two_steps(tmp_path, monkeypatch, eager):
-    """Of TF1's; the others differ by what tests/feature_extractors compares."""
+    """Trains TF1's config; the others differ by what tests/feature_extractors compares."""
     path = tmp_path / "pipeline.config"
     path.write_text(config_text("faster_rcnn_resnet50"))
     pipeline = config.load(path, readers=())

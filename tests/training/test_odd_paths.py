@@ -21,7 +21,7 @@ from mnasdet.training.literal_paths import literal
 def base(tmp_path):
     folder = tmp_path / "run[1]*a? b\\c \n ü"
     folder.mkdir()
-    # What a pattern would find in its place.
+    # A pattern would find this folder instead.
     (tmp_path / "run1X").mkdir()
     return folder
 

@@ -145,7 +145,7 @@ def test_only_kernels_decay(make, name, updated):
     ids=["sgd", "adam", "rms_prop"],
 )
 def test_a_factor_is_one_on_the_rate(make, updated):
-    """Of the gradient, Adam and RMSProp would not notice it."""
+    """Adam and RMSProp would not notice a factor on the gradient."""
 
     def slowed(name):
         optimizer = make()

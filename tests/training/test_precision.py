@@ -12,7 +12,7 @@ from tests.training import two_replicas
 
 
 def learner(train=""):
-    """That of a small detector, and its task."""
+    """Returns the learner of a small detector, its task and its training's config."""
     runtime.seed_everything(0)
     train_config = text_format.Parse(two_replicas.TRAIN + train, train_pb2.TrainConfig())
     with precision.building(train_config):

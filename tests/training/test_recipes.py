@@ -163,7 +163,7 @@ def shrink(pipeline):
 
 
 def _cut(architecture):
-    # What is the same but for these is trained once.
+    # Configs that differ in these fields alone are trained once.
     for name in ("name", "source", "published_at"):
         architecture.ClearField(name)
     pyramid = architecture.feature_pyramid
@@ -220,7 +220,7 @@ def train():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in TRAINED_ELSEWHERE])
 def test_two_steps(name, inputs, train, tmp_path):
-    """Of the training of every config; in a search, of that of its winner."""
+    """Trains every config; a search's config trains its winner."""
     pipeline = load(name, inputs, tmp_path, shrink)
     if pipeline.HasField("search_config"):
         pipeline = winner.retraining(pipeline, config.resolve(pipeline).architecture)

@@ -1,4 +1,4 @@
-"""What TensorFlow computes on, in a line."""
+"""Tests the line that says what TensorFlow computes on."""
 
 import os
 import re
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def logged(folder, nvidia_smi=None, code="runtime.log_devices()", **environment):
-    """What is logged where nvidia-smi is this shell script, or missing."""
+    """Returns the lines that are logged where nvidia-smi is this shell script, or missing."""
     if nvidia_smi is not None:
         path = folder / "nvidia-smi"
         path.write_text(f"#!/bin/sh\n{nvidia_smi}\n")

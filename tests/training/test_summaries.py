@@ -1,4 +1,4 @@
-"""What may go wrong with TensorBoard's files: one line of ours, not sixty of TensorFlow's."""
+"""Tests that faults of TensorBoard's files give one line of ours, not sixty of TensorFlow's."""
 
 import pytest
 

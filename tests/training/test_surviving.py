@@ -1,4 +1,4 @@
-"""What a training's folder holds after it was killed, refused, damaged, or led astray."""
+"""Tests that a training's folder stays sound after a signal, damage, NaN or another config."""
 
 import json
 import shutil

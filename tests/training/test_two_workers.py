@@ -23,7 +23,7 @@ class Workers:
     """Both processes, as a user starts them."""
 
     def __init__(self, folder, model_dir):
-        # Of two sockets: a port that was just closed is given to nobody else for a while.
+        # Takes the ports of two sockets: for a while nobody else gets a port just closed.
         with socket.socket() as one, socket.socket() as other:
             for place in (one, other):
                 place.bind(("127.0.0.1", 0))

@@ -67,7 +67,7 @@ CASES = {
         """,
         False,
     ),
-    # What an image draws at random is a function of its own seed. Few steps: they are slow.
+    # An image's random draws depend on its own seed alone. The steps are slow, so they are few.
     "two_stage": ("", "", False),
     "clustered": ("freeze_batchnorm: true", "weight_clustering { num_clusters: 4 }", False),
 }

@@ -1,4 +1,4 @@
-"""What every controller has to hold."""
+"""Tests the properties that every controller must have."""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_an_equal_accuracy_and_cost_are_no_gain():
 
 
 def test_it_is_not_enough_that_something_larger_is_dominated():
-    """What is cheaper than the dominating one may be on the front."""
+    """An architecture that is cheaper than the dominating one may be on the front."""
     controller = told(WASTE, BETTER)
     assert not controller._is_pruned((0, 0, 0))
     assert not controller._is_pruned((4, 4, 0))

@@ -36,7 +36,7 @@ def sigmoid(x):
 
 
 def numpy_probabilities(policy, space, tokens):
-    """Of the allowed choices of each decision, one token list at a time; 0 for the others."""
+    """Returns the probabilities of each decision's choices for one token list; 0 if not allowed."""
     p = {v.name.split(":")[0]: v.numpy().astype(np.float64) for v in policy.trainable_variables}
     x, h, c = p["start"][0], np.zeros(UNITS), np.zeros(UNITS)
     rows = []

@@ -1,4 +1,4 @@
-"""What the tests of workers share, be they processes of this machine or of a Ray cluster."""
+"""Helpers for the tests of workers, be they processes of this machine or of a Ray cluster."""
 
 import contextlib
 import time

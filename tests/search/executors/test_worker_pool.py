@@ -1,4 +1,4 @@
-"""What the threads of workers do, whatever the workers are."""
+"""Tests the threads of workers, whatever the workers are."""
 
 import functools
 import time

@@ -12,7 +12,7 @@ from mnasdet.search import meters
 from mnasdet.search.frontier import frontier_latency
 from mnasdet.search.trials.trial_store import Trial
 
-# Of four turns undisturbed, one with something else on the machine.
+# Milliseconds of five turns: four undisturbed, one with something else on the machine.
 RESTLESS = {3: [1.1, 1.0, 9.0, 1.2, 1.1], 7: [9.0, 2.2, 2.0, 2.1, 2.3]}
 
 

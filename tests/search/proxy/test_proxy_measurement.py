@@ -202,7 +202,7 @@ def test_median_seconds(pipeline, space, tmp_path):
             )
             for trial, duration in zip(one.trials, seconds, strict=True)
         ]
-    # Of 1 2 4 5 6 7 8 30.
+    # The median of 1 2 4 5 6 7 8 30.
     assert proxy_measurement.median_seconds(series[:2]) == 5.5
     series[2].trials[0] = dataclasses.replace(series[2].trials[0], state=TrialState.FAILED)
     assert proxy_measurement.median_seconds(series[2:]) == 9

@@ -28,7 +28,7 @@ def test_ties_share_a_rank():
     other = np.array([0.1, 0.2, 0.4, 0.3])
     # Ranks 1.5, 1.5, 3, 4 and 1, 2, 4, 3: covariance 3.5, squares 4.5 and 5.
     assert spearman(tied, other).value == pytest.approx(3.5 / math.sqrt(4.5 * 5))
-    # Of six pairs one is tied, four agree, one does not: tau-b is 3 / sqrt(5 * 6).
+    # One of six pairs is tied, four agree, one does not: tau-b is 3 / sqrt(5 * 6).
     assert kendall(tied, other).value == pytest.approx(3 / math.sqrt(30))
 
 

@@ -1,4 +1,4 @@
-"""What may go wrong with an SQLite file: one readable line, and nothing lost."""
+"""Tests that a fault of an SQLite file gives one readable line, and loses nothing."""
 
 import contextlib
 import os
@@ -105,7 +105,7 @@ def test_a_full_disk(tmp_path, disk):
     with user_error("disk is full"):
         store.update(trial(0), note="x" * 200_000)
     assert store.trials() == [trial(0)]
-    # What still fits is written.
+    # A change that still fits is written.
     changed = store.update(trial(0), state=TrialState.RUNNING)
     disk["pages"] = 2**30
     store.add(large)

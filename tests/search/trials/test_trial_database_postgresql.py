@@ -1,4 +1,4 @@
-"""What may go wrong with a server: one readable line without the password, and nothing lost."""
+"""Tests that a server's fault gives one readable line without the password, and loses nothing."""
 
 import contextlib
 import re

@@ -233,7 +233,7 @@ def test_threads_write_through_one_store(location):
 
 
 def write(store, number):
-    """What a search does with a trial."""
+    """Writes a trial as a search does."""
     store.add([trial(number)])
     running = store.update(trial(number), state=TrialState.RUNNING, started=now())
     store.update(running, state=TrialState.COMPLETE, reward=float(number), finished=now())

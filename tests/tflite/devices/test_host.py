@@ -34,7 +34,7 @@ def test_result_is_consistent(graph_path, small_graph):
     result = benchmark(graph_path, num_runs=25)
     assert result["num_runs"] == 50
     assert len(result["repeats_ms"]) == 2
-    # Of two values the quartiles lie half as far apart.
+    # The quartiles of two values lie half as far apart as the values.
     one, other = result["repeats_ms"]
     assert result["iqr_ms"] == pytest.approx(abs(one - other) / 2)
     order = ("min_ms", "p5_ms", "p10_ms", "median_ms", "p90_ms", "p95_ms", "max_ms")

@@ -24,7 +24,7 @@ def test_fit_has_nothing_negative():
 
 
 def test_fit_weighs_relative_errors():
-    # Of two networks of one sum, 1 and 2 ms, the least (p - 1)^2 + (p / 2 - 1)^2 is at p = 1.2.
+    # For two networks with equal sums, 1 and 2 ms, p = 1.2 minimises (p - 1)^2 + (p / 2 - 1)^2.
     scale, constant_ms = fit([[1.0], [1.0], [3.0]], [1.0, 2.0, 3.0])
     assert scale + constant_ms == pytest.approx(1.2)
     assert 3 * scale + constant_ms == pytest.approx(3.0)
@@ -32,7 +32,7 @@ def test_fit_weighs_relative_errors():
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 4, 6])
 def test_networks_that_are_alike_keep_the_layers_latencies(seed):
-    # As of NAS-FPN with one width: all that differs is small layers, over a constant rest.
+    # NAS-FPN networks of one width differ in small layers alone, over a constant rest.
     rng = np.random.default_rng(seed)
     small_ms = rng.uniform(85, 110, 40)
     layers_ms = 290 + small_ms + rng.normal(0, 0.2, 40)
@@ -88,8 +88,8 @@ def network(filters):
 
 def test_calibration_is_written(tmp_path):
     path = tmp_path / "table.textproto"
-    # Of float32: the image, kernels and what they give, and of an addition three times that. Not
-    # small are the additions of 32 filters (1.6 MB) and more, and the convolution to 64 (1.1 MB).
+    # Float32 bytes: the image, kernels and their outputs, and for an addition three outputs. The
+    # additions of 32 filters (1.6 MB) and more and the convolution to 64 (1.1 MB) are not small.
     filters = (2, 4, 8, 10, 16)
     megabytes = [4e-6 * (2 * 64 * 64 * 3 + 5 * 27 * n + 5 * 4 * 64 * 64 * n) for n in filters]
     latencies_ms = {2: 1.0, 4: 1.5, 8: 4.0, 10: 2.0, 16: 3.0, 32: 2.5, 40: 6.0, 64: 9.0}

@@ -115,7 +115,7 @@ def test_every_layer_that_is_published_has_a_key_of_its_own():
 
 
 def test_every_kind_of_layer_that_is_published_converts_to_itself():
-    """Of each kind the smallest one: how large a layer is makes no other operators of it."""
+    """Tests the smallest layer of each kind: its size does not change its operators."""
     kinds = {}
     for layer in published_layers():
         op, function, inputs, output, *window = identity(layer)

@@ -33,7 +33,7 @@ def outputs():
 
 @pytest.fixture
 def keys(outputs):
-    """Of the four layers, then of the network."""
+    """Returns the keys of the four layers, then that of the network."""
     return [layer.key for layer in layers(cost_sheet(outputs))] + [canonical_key(outputs)]
 
 
@@ -94,7 +94,7 @@ def test_five_rounds_of_which_the_fastest_counts(build, keys):
     table, counts = build({keys[0]: [10.2, 10.4, 30.0, 10.1, 15.0], keys[-1]: [5.3, 5.0, 5.1, 9.2]})
     assert counts == EACH
     assert table.noisy == set()
-    # Of a layer above what the runtime takes for nothing.
+    # A layer's entry leaves out the time that the runtime takes for nothing.
     assert table.entries == {keys[0]: 9.85} | dict.fromkeys(keys[1:-1], 0.75)
     assert table.networks == {keys[-1]: 5.0}
 
@@ -132,7 +132,7 @@ def test_turns_that_never_agree_are_noisy_and_go_on_another_time(build, keys):
     layer_ms, network_ms = ever_faster[9] - NOTHING_MS, ever_faster[19]
     assert table.entries[keys[0]] == pytest.approx(layer_ms, abs=1e-6)
     assert table.networks[keys[-1]] == pytest.approx(network_ms, abs=1e-6)
-    # What is certain is left alone; what was measured counts.
+    # Only uncertain entries are measured again; earlier measurements count.
     table, counts = build({keys[0]: [16.0], keys[-1]: [5.3]})
     assert counts == [5, 0, 0, 0, 10]
     assert table.noisy == set()

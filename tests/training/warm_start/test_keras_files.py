@@ -34,7 +34,7 @@ def randomize(model):
         name = variable.name.partition(":")[0].rpartition("/")[2]
         shape = tuple(variable.shape)
         if name.endswith("kernel"):
-            # Of one unit's weights; a depthwise unit has as many as its kernel has places.
+            # Counts one unit's weights; a depthwise unit has as many as its kernel has places.
             fan = np.prod(shape[:2] if shape[-1] == 1 else shape[:-1])
             variable.assign(rng.uniform(-1, 1, shape) * np.sqrt(3 / fan))
         elif name in ("gamma", "moving_variance"):

@@ -143,7 +143,7 @@ def test_the_children_and_the_winner_of_a_search_take_what_fits(pipeline):
     settings.retrain_config.fine_tune_checkpoint = ""
     scratch = proxy_task.prepare(pipeline, "no folder is needed").search_config.retrain_config
     assert not scratch.fine_tune_checkpoint
-    # What the config asks for itself holds.
+    # The config's own min_matched_share holds.
     pipeline.train_config.min_matched_share = 0.9
     with pytest.raises(CheckpointError, match="of the 255 variables of the backbone"):
         started(proxy_task.prepare(pipeline, "no folder is needed"))
@@ -193,7 +193,7 @@ def test_our_own_checkpoints_report_the_same(pipeline, tmp_path, caplog):
 def test_an_import_is_a_checkpoint_of_ours(pipeline, torch_file, tmp_path):
     folder = tmp_path / "imported"
     assert len(import_checkpoint(pipeline, folder).matched) == 255
-    # Of its own, without the file that it was made of.
+    # Its config does not name the file that it was made of.
     kept = config.load(folder / "pipeline.config")
     assert not kept.train_config.fine_tune_checkpoint
     found = checkpoints.variables_by_name(checkpoints.load_task(kept, folder).model)

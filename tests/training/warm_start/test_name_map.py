@@ -86,7 +86,7 @@ def test_roots_and_included_files(tmp_path):
 
 
 def test_no_file_is_of_two_sources():
-    """What recognises one source recognises no other."""
+    """Tests that the names which recognise one source recognise no other."""
     for one in name_map.all_maps():
         found = [other for other in name_map.all_maps() if other.is_of(dict.fromkeys(one.has))]
         others = [other.source for other in found if other.source != one.source]

@@ -106,7 +106,7 @@ def test_every_feature_is_that_of_the_original(tmp_path, name):
     assert (report.unmatched, report.misshapen) == ([], [])
     assert len(report.matched) == len(model.variables)
     found = model(images)
-    # Of each size the last: that is what a level is.
+    # A level is the last feature of its size.
     expected = {output.shape[1]: output for output in outputs}
     for level, size in enumerate((17, 9, 5, 3), start=2):
         check_close(found[str(level)], expected[size].numpy(), f"level {level}")

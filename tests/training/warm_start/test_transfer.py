@@ -1,4 +1,4 @@
-"""What the weights make up for, by hand."""
+"""Tests on hand-made weights that a transfer makes up for how the networks differ."""
 
 import numpy as np
 import pytest

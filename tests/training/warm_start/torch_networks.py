@@ -93,7 +93,7 @@ def normalized(images):
 
 
 def our_grey():
-    """What our padding, 0 in [-1, 1], is in those images."""
+    """Returns the value of our padding, 0 in [-1, 1], in those images."""
     return ((0.5 - MEAN) / DEVIATION).astype(np.float32)
 
 
