@@ -61,10 +61,10 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         images.append(image)
     # Objects without a picture would else vanish without being counted as lost.
     for image_id, annotations in by_image.items():
+        name = f"{path}: image id {shown(image_id)}"
         fault = f"{len(annotations)} annotations are of an image that is not in 'images'"
         if image_id is None:
-            fault = f"{len(annotations)} annotations have no image_id"
-        name = f"{path}: image id {shown(image_id)}"
+            name, fault = str(path), f"{len(annotations)} annotations have no image_id"
         images.append(AnnotatedImage(name, "", fault=fault, unread_objects=len(annotations)))
     return names, images, remarks
 
@@ -205,7 +205,8 @@ def _read_image(
 ) -> None:
     """Fills in the size and the objects of an image."""
     if values.identity(image.get("id")) is None:
-        result.fault = "has no id"
+        stated = image.get("id") is not None
+        result.fault = "has an id that is no whole number and no text" if stated else "has no id"
     elif not result.filename:
         result.fault = _fault_of(image.get("file_name"), "file_name")
     try:

@@ -197,7 +197,16 @@ BAD_IMAGES = [
     ({"file_name": "sub/\ud800.jpg"}, "has a file_name that is no Unicode text"),
     ({"file_name": "../images/sub/a.jpg"}, "leads out of .*; give the folder as --images_dir"),
     ({"id": 6}, "image id 5: 2 annotations are of an image that is not in 'images'"),
+    ({"id": None}, r"image id None .*: has no id"),
+    ({"id": 5.5}, r"image id 5.5 .*: has an id that is no whole number and no text"),
 ]
+
+
+def test_annotations_without_an_image(convert, content):
+    for annotation in content["annotations"]:
+        annotation.pop("image_id", None)
+    with pytest.raises(DataError, match=r"instances.json: \d+ annotations have no image_id"):
+        convert(content, skip_bad=False)
 
 
 @pytest.mark.parametrize(("changes", "message"), BAD_IMAGES)
