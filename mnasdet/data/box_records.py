@@ -106,7 +106,8 @@ class BoxRecords:
             return ""
         return (
             f"no record has an object that is not a crowd ({num_images} images, {num_crowds} "
-            "crowds): there is nothing to learn or to find, and mAP will be -1"
+            "crowds): training learns nothing from them, and their mAP is -1; are these the right "
+            "records?"
         )
 
     def digits(self, split: str, num_images: int, image_size: int) -> tuple[list[Path], Path]:

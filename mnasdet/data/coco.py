@@ -56,6 +56,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[int, str], list[AnnotatedIm
         if ids[image_id] > 1:
             image.fault = f"{ids[image_id]} images have this id; whose the boxes are is unknown"
             image.unread_objects = len(annotations)
+        elif not annotations and (lost := by_image.get(None)):
+            image.fault = f"has no box, but perhaps one of {len(lost)} that have no image_id"
         else:
             _read_image(image, item, annotations, names, shift)
         images.append(image)

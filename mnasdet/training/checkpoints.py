@@ -124,7 +124,8 @@ def _newest_sound(folder: Path) -> str:
                 logging.warning("%s; going back to %s", damaged, prefix)
             return prefix
         faults.append(f"{prefix}: {fault}")
-    raise CheckpointError(f"{faults[0]}; no checkpoint of the folder is sound")
+    others = "the best one is in best/" if all_in(folder / "best") else "train in another folder"
+    raise CheckpointError(f"{faults[0]}; no checkpoint of the folder is sound; {others}")
 
 
 def _fault(prefix: str) -> str:

@@ -205,7 +205,14 @@ BAD_IMAGES = [
 def test_annotations_without_an_image(convert, content):
     for annotation in content["annotations"]:
         annotation.pop("image_id", None)
-    with pytest.raises(DataError, match=r"instances.json: \d+ annotations have no image_id"):
+    message = r"image id 5 .*: has no box, but perhaps one of 2 that have no image_id"
+    with pytest.raises(DataError, match=message):
+        convert(content, skip_bad=False)
+    # The picture is no background: it may have the lost objects.
+    with pytest.raises(DataError, match="no image is left to write"):
+        convert(content, max_lost_share=1.0)
+    content["annotations"][0]["image_id"] = 5
+    with pytest.raises(DataError, match=r"instances.json: 1 annotations have no image_id"):
         convert(content, skip_bad=False)
 
 

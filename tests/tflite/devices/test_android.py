@@ -232,7 +232,8 @@ def test_device_that_stays_away(phone, graph, script, tmp_path, monkeypatch, cap
     (left,) = phone.tmp.iterdir()
     assert f"/data/local/tmp/{left.name} is still there" in caplog.text
     os.kill(int(running.read_text()), signal.SIGKILL)
-    subprocess.run(["rm", "-r", left], check=True)
+    # Not only -r: the phone removes files of a benchmark that has ended, at the same time.
+    subprocess.run(["rm", "-rf", left], check=True)
     phone.switch_on_again()
 
 
