@@ -11,7 +11,8 @@ Here a supernet of their space is trained (one_shot.config), and judges them wit
   seeds that chose none of them. Their hypervolume is the best mAP within a budget of multiply-adds,
   in the mean over all budgets up to the dearest child.
 - seconds: of both ways to a frontier, up to where it is known; what both share, the pretraining, is
-  left out. Seconds of children count divided by the processes that trained them.
+  left out. All children take what those take that are trained once more here, divided by the
+  processes that train them.
 - start: the supernet's frontier is trained from the shared weights and from the pretrained ones.
 
 The supernet and the search are kept in --model_dir; a second run goes on from there.
@@ -23,7 +24,6 @@ The supernet and the search are kept in --model_dir; a second run goes on from t
 from __future__ import annotations
 
 import csv
-import dataclasses
 import lzma
 from collections.abc import Sequence
 from contextlib import closing
@@ -63,28 +63,11 @@ command.define_format_flag()
 command.define_required("model_dir", "Folder of the supernet and the search; made if missing.")
 flags.DEFINE_string("table", str(HERE / "data" / "mnasfpn_children.csv.xz"), "Trained children.")
 flags.DEFINE_string("config", str(HERE / "one_shot.config"), "The search by the supernet.")
-flags.DEFINE_integer("ceiling", 24, "Children that are trained once more; 0: none.", lower_bound=0)
+flags.DEFINE_integer("ceiling", 24, "Children that are trained once more.", lower_bound=1)
 flags.DEFINE_integer("members", 6, "Of each frontier that are trained anew.", lower_bound=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Children:
-    """The trained children.
-
-    Attributes:
-      seconds: that their search would have taken at the pace of its quickest child, all of its
-        processes together.
-    """
-
-    trials: list[Trial]
-    seconds: float
-
-    @property
-    def accuracies(self) -> Accuracies:
-        return [trial.accuracy or 0.0 for trial in self.trials]
-
-
-def load_children(space: SearchSpace) -> Children:
+def load_children(space: SearchSpace) -> list[Trial]:
     """Returns the trained children of the table; of several that are one network, the first."""
     with lzma.open(FLAGS.table, "rt") as file:
         rows = [row for row in csv.DictReader(file) if row["state"] == "complete"]
@@ -107,9 +90,7 @@ def load_children(space: SearchSpace) -> Children:
                 cost=float(row["cost"]),
             )
         )
-    seconds = [float(row["seconds"]) for row in rows if row["seconds"]]
-    # As many of the quickest child: others may have shared the machine with other work.
-    return Children(trials, len(seconds) * min(seconds))
+    return trials
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -167,7 +148,7 @@ def search_by_supernet(
 
 
 def ranks(
-    children: Children, judged: Accuracies, again: Accuracies, places: Sequence[int]
+    table: Sequence[Trial], judged: Accuracies, again: Accuracies, places: Sequence[int]
 ) -> dict[str, Any]:
     """Returns the rank correlations with the children's accuracies.
 
@@ -175,15 +156,14 @@ def ranks(
       judged: accuracies with the supernet's weights.
       again: those of a second training of the children at `places`.
     """
-    own = children.accuracies
+    own = [trial.accuracy or 0.0 for trial in table]
     found = {"supernet": interval(judged, own)}
     for name in ("multiply_adds", "params"):
-        found[name] = interval([trial.metrics[name] for trial in children.trials], own)
-    if places:
-        found["second training"] = interval(again, [own[place] for place in places])
-        found["supernet, the same children"] = interval(
-            [judged[place] for place in places], [own[place] for place in places]
-        )
+        found[name] = interval([trial.metrics[name] for trial in table], own)
+    found["second training"] = interval(again, [own[place] for place in places])
+    found["supernet, the same children"] = interval(
+        [judged[place] for place in places], [own[place] for place in places]
+    )
     return found
 
 
@@ -201,7 +181,7 @@ def run_all() -> dict[str, Any]:
 def compare(
     pipeline: pipeline_pb2.TrainEvalPipelineConfig,
     space: SearchSpace,
-    table: Children,
+    table: Sequence[Trial],
     folder: Path,
 ) -> dict[str, Any]:
     """Trains the supernet and returns all figures."""
@@ -213,24 +193,23 @@ def compare(
     trials = search_by_supernet(children, space, folder)
     judged = [
         accuracy(child.run_safely(ChildTask(children.SerializeToString(), trial.architecture, 0)))
-        for trial in tqdm(table.trials, desc="judging", unit="child")
+        for trial in tqdm(table, desc="judging", unit="child")
     ]
-    places = some(len(table.trials), FLAGS.ceiling)
-    again = trainer.accuracies(
-        [table.trials[place].architecture for place in places], "training once more"
-    )
+    places = some(len(table), FLAGS.ceiling)
+    again = trainer.trained([table[place].architecture for place in places], "training once more")
     workers = num_workers(children.search_config.executor)
+    a_child = np.mean([outcome.seconds for outcome in again]) / workers
     seconds = {
         "supernet": training["train_seconds"],
         "search": sum(trial.seconds or 0.0 for trial in trials),
-        "children": table.seconds / workers,
+        "children": len(table) * float(a_child),
     }
     own = seconds["supernet"] + seconds["search"]
     seconds["share"] = own / seconds["children"]
     return {
-        "children": len(table.trials),
+        "children": len(table),
         "trials": len(trials),
-        "rank": ranks(table, judged, again, places),
+        "rank": ranks(table, judged, [*map(accuracy, again)], places),
         "seconds": seconds,
         "frontiers": frontiers(children, trainer, table, trials, seconds["share"], folder),
     }
@@ -239,7 +218,7 @@ def compare(
 def frontiers(
     children: pipeline_pb2.TrainEvalPipelineConfig,
     trainer: Trainer,
-    table: Children,
+    table: Sequence[Trial],
     trials: Sequence[Trial],
     share: float,
     folder: Path,
@@ -251,14 +230,14 @@ def frontiers(
       folder: gets the parts of the shared weights that members start from.
     """
     count = FLAGS.members
-    affordable = table.trials[: max(1, round(share * len(table.trials)))]
+    affordable = table[: max(1, round(share * len(table)))]
     chosen = {
         "supernet": picked(results.frontier(trials), count),
-        "all trained children": picked(results.frontier(table.trials), count),
+        "all trained children": picked(results.frontier(table), count),
         "children of the same seconds": picked(results.frontier(affordable), count),
-        "random children": [table.trials[place] for place in some(len(table.trials), count)],
+        "random children": [table[place] for place in some(len(table), count)],
     }
-    dearest = max(millions(table.trials))
+    dearest = max(millions(table))
 
     def summary(members: Sequence[Trial], accuracies: Accuracies) -> dict[str, Any]:
         costs = millions(members)

@@ -39,6 +39,15 @@ class Trainer:
         name: str,
         start: Callable[[int, str], Path] | None = None,
     ) -> Accuracies:
+        """Returns the accuracies of `trained`."""
+        return [accuracy(outcome) for outcome in self.trained(architectures, name, start)]
+
+    def trained(
+        self,
+        architectures: Sequence[str],
+        name: str,
+        start: Callable[[int, str], Path] | None = None,
+    ) -> list[Outcome]:
         """Trains architectures, each with a seed that no child of the search had.
 
         Args:
@@ -56,7 +65,6 @@ class Trainer:
                 futures.append(
                     executor.submit(ChildTask(pipeline.SerializeToString(), text, SEED + place))
                 )
-            outcomes = [future.result() for future in tqdm(futures, desc=name, unit="training")]
+            return [future.result() for future in tqdm(futures, desc=name, unit="training")]
         finally:
             executor.close()
-        return [accuracy(outcome) for outcome in outcomes]

@@ -16,8 +16,8 @@ from mnasdet.networks.choices import Branch, Mixing, branches, rewritten
 # The weights of a choice's candidates, before the softmax.
 ALPHA = "alpha"
 
-# The inputs of a branch to its output.
-_Run = Callable[[list[tf.Tensor]], tf.Tensor]
+# What the branches read.
+_Tensors = Mapping[Node, tf.Tensor]
 
 
 def collapsed(outputs: Sequence[Node]) -> list[Node]:
@@ -81,18 +81,14 @@ class MixedOperation(tf_keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.Tensor:
         tensors = dict(zip(self._read, tf.nest.flatten(inputs), strict=True))
-        runs = [
-            functools.partial(
-                self._run(branch, training), [tensors[node] for node in branch.inputs]
-            )
-            for branch in self._branches
-        ]
         weights = tf.nn.softmax(tf.cast(self.alpha, tf.float32))
         if self._mixing.kind == "softmax":
-            outputs = [run() for run in runs]
-            return tf.add_n(
-                [y * tf.cast(w, y.dtype) for y, w in zip(outputs, tf.unstack(weights), strict=True)]
-            )
+            if self._mixing.recompute and training:
+                return self._recomputed(weights, tensors)
+            return self._sum(weights, tensors, training)
+        runs = [
+            functools.partial(self._run, branch, tensors, training) for branch in self._branches
+        ]
         if not training:
             # The candidate that a derived network would have.
             return tf.switch_case(tf.argmax(self.alpha, output_type=tf.int32), runs)
@@ -107,47 +103,61 @@ class MixedOperation(tf_keras.layers.Layer):
         weight = tf.gather(weights, drawn)
         return y * tf.cast(1.0 + weight - tf.stop_gradient(weight), y.dtype)
 
-    def _run(self, branch: Branch, training: bool | None) -> _Run:
-        def run(tensors: list[tf.Tensor]) -> tf.Tensor:
-            values = dict(zip(branch.inputs, tensors, strict=True))
-            for node in branch.nodes:
-                arguments = [values[node_in] for node_in in node.inputs]
-                layer = self._layer(node)
-                kwargs = {"training": training} if layer._expects_training_arg else {}
-                values[node] = layer(arguments if len(arguments) > 1 else arguments[0], **kwargs)
-            return values[branch.output]
+    def _run(self, branch: Branch, tensors: _Tensors, training: bool | None) -> tf.Tensor:
+        values = dict(tensors)
+        for node in branch.nodes:
+            arguments = [values[node_in] for node_in in node.inputs]
+            layer = self._layer(node)
+            kwargs = {"training": training} if layer._expects_training_arg else {}
+            values[node] = layer(arguments if len(arguments) > 1 else arguments[0], **kwargs)
+        return values[branch.output]
 
-        recompute = self._mixing.recompute and self._mixing.kind == "softmax"
-        if not (recompute and training and branch.nodes):
-            return run
-        return _recomputed(run, [self._layer(node) for node in branch.nodes])
+    def _weighted(
+        self, branch: Branch, weight: tf.Tensor, tensors: _Tensors, training: bool | None
+    ) -> tf.Tensor:
+        y = self._run(branch, tensors, training)
+        return y * tf.cast(weight, y.dtype)
 
+    def _sum(self, weights: tf.Tensor, tensors: _Tensors, training: bool | None) -> tf.Tensor:
+        each = zip(self._branches, tf.unstack(weights), strict=True)
+        return tf.add_n([self._weighted(branch, own, tensors, training) for branch, own in each])
 
-def _recomputed(run: _Run, layers: Sequence[tf_keras.layers.Layer]) -> _Run:
-    """Makes a branch keep nothing of its forward pass; the backward pass computes it once more."""
-    weights = [v for layer in layers for v in layer.trainable_variables]
-    # The second pass must not move the averages of batch normalisation again.
-    averages = [v for layer in layers for v in layer.non_trainable_variables]
+    def _recomputed(self, weights: tf.Tensor, tensors: _Tensors) -> tf.Tensor:
+        """Adds up the branches and keeps nothing of that; the backward pass computes each branch
+        once more, one after the other."""
 
-    def recomputed(tensors: list[tf.Tensor]) -> tf.Tensor:
         @tf.custom_gradient
-        def forward(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        def forward(weights: tf.Tensor, *read: tf.Tensor) -> tuple[tf.Tensor, Callable]:
             def gradient(dy: tf.Tensor, variables: Sequence[tf.Variable] = ()) -> Any:
-                before = [average.read_value() for average in averages]
-                # After the gradient is there, or TensorFlow would take this pass for the first one.
-                with tf.control_dependencies([dy, *before]):
-                    again = [tf.identity(tensor) for tensor in tensors]
-                with tf.GradientTape() as tape:
-                    tape.watch([*again, *weights])
-                    y = run(again)
-                found = tape.gradient(y, [again, list(variables)], dy)
-                with tf.control_dependencies(tf.nest.flatten(found)):
-                    for average, value in zip(averages, before, strict=True):
-                        average.assign(value)
-                return (found[0], found[1]) if variables else found[0]
+                # The second pass must not move the averages of batch normalisation again.
+                averages = [(one, one.read_value()) for one in self.non_trainable_variables]
+                done = [dy, *(before for _, before in averages)]
+                found = []
+                for branch, weight in zip(self._branches, tf.unstack(weights), strict=True):
+                    again = _after(done, [weight, *read])
+                    with tf.GradientTape() as tape:
+                        tape.watch([*again, *variables])
+                        own = dict(zip(self._read, again[1:], strict=True))
+                        y = self._weighted(branch, again[0], own, training=True)
+                    of_branch = tape.gradient(y, [*again, *variables], dy)
+                    done = [one for one in of_branch if one is not None]
+                    found.append(of_branch)
+                of_weights, *others = zip(*found, strict=True)
+                sums = [tf.add_n([one for one in each if one is not None]) for each in others]
+                with tf.control_dependencies(done):
+                    for average, before in averages:
+                        average.assign(before)
+                of_read = [tf.stack(of_weights), *sums[: len(read)]]
+                return (of_read, sums[len(read) :]) if variables else of_read
 
-            return run(list(tensors)), gradient
+            return self._sum(weights, dict(zip(self._read, read, strict=True)), True), gradient
 
-        return forward(*tensors)
+        return forward(weights, *tensors.values())
 
-    return recomputed
+
+def _after(done: Sequence[tf.Tensor], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns tensors for a pass that comes after others; nothing takes the two passes for one."""
+    with tf.control_dependencies(done):
+        # XLA ignores control dependencies, but keeps a number times 0.0: it may be infinite.
+        zero = 0.0 * tf.cast(tf.reshape(done[0], [-1])[0], tf.float32)
+        return [tensor + tf.cast(zero, tensor.dtype) for tensor in tensors]

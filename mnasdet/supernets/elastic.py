@@ -124,7 +124,7 @@ class SeparableConvBn:
         self, x: tf.Tensor, kernel_size: Count, channels_in: Count, channels: Count, training: bool
     ) -> tf.Tensor:
         depthwise = tf.cast(_part(self._depthwise_kernel, kernel_size, channels_in, 1), x.dtype)
-        x = tf.nn.depthwise_conv2d(x, depthwise, (1, 1, 1, 1), "SAME")
+        x = _spatial(tf.nn.depthwise_conv2d, x, depthwise)
         kernel = tf.cast(_part(self._kernel, 1, channels_in, channels), x.dtype)
         return self.norm(tf.nn.conv2d(x, kernel, 1, "SAME"), channels, training)
 
@@ -172,8 +172,7 @@ class SpatialConvBn:
     ) -> tf.Tensor:
         kernel = tf.cast(_part(self._kernel, kernel_size, channels_in, channels), x.dtype)
         convolve = tf.nn.depthwise_conv2d if self._kind == "depthwise" else tf.nn.conv2d
-        strides = (1, self._strides, self._strides, 1)
-        return self.norm(convolve(x, kernel, strides, "SAME"), channels, training)
+        return self.norm(_spatial(convolve, x, kernel, self._strides), channels, training)
 
     def part(self, name: str, kernel_size: int, channels_in: int, channels: int) -> Values:
         """Returns the weights of a network's layer, by their names."""
@@ -306,6 +305,15 @@ def _part(kernel: Any, kernel_size: Count, channels_in: Count, channels: Count) 
     start = (kernel.shape[0] - kernel_size) // 2
     centre = slice(start, start + kernel_size)
     return kernel[centre, centre, :channels_in, :channels]
+
+
+def _spatial(
+    convolve: Callable[..., tf.Tensor], x: tf.Tensor, kernel: tf.Tensor, strides: int = 1
+) -> tf.Tensor:
+    """Convolves a feature, in float32 where it has a single column, as `keras_builder` does."""
+    dtype = tf.float32 if x.shape[2] == 1 else x.dtype
+    y = convolve(tf.cast(x, dtype), tf.cast(kernel, dtype), (1, strides, strides, 1), "SAME")
+    return tf.cast(y, x.dtype)
 
 
 def _kernel(weights: Weights, name: str, shape: Sequence[int], kernel: Kernel) -> tf.Variable:

@@ -41,8 +41,8 @@ class Judge:
             size: tf.function(of_size.predict, autograph=False)
             for size, of_size in task.of_sizes.items()
         }
-        self._run = {
-            size: tf.function(functools.partial(of_size.model, training=True), autograph=False)
+        self._statistics = {
+            size: tf.function(functools.partial(self._statistics_of, of_size), autograph=False)
             for size, of_size in task.of_sizes.items()
         }
 
@@ -59,18 +59,20 @@ class Judge:
         """Returns the task of a network, with the mean of the statistics of all batches for moving
         averages."""
         task = self._task.of(architecture)
-        sums = [tf.zeros_like(variable) for variable, _ in self._averages]
-        for images in self._images:
-            # From zero, an average moves to a share of the batch's own statistic.
-            for variable, _ in self._averages:
-                variable.assign(tf.zeros_like(variable))
-            self._run[task.image_size](resized(images, task.image_size))
-            sums = [
-                total + variable / (1 - momentum)
-                for total, (variable, momentum) in zip(sums, self._averages, strict=True)
-            ]
+        batches = [
+            self._statistics[task.image_size](resized(images, task.image_size))
+            for images in self._images
+        ]
         # The mean of variances leaves out how far the means of batches are apart, as the moving
         # averages of a training do.
-        for (variable, _), total in zip(self._averages, sums, strict=True):
-            variable.assign(total / len(self._images))
+        for (variable, _), own in zip(self._averages, zip(*batches, strict=True), strict=True):
+            variable.assign(tf.add_n(own) / len(own))
         return task
+
+    def _statistics_of(self, task: Detector | Classifier, images: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the statistics of a batch, one for each of the moving averages."""
+        # From zero, an average moves to a share of the batch's own statistic.
+        for variable, _ in self._averages:
+            variable.assign(tf.zeros_like(variable))
+        task.model(images, training=True)
+        return [variable / (1 - momentum) for variable, momentum in self._averages]

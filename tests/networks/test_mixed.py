@@ -110,6 +110,22 @@ def test_recomputed_branches_give_the_same_gradients_and_move_averages_once(imag
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-4)
 
 
+def test_xla_computes_recomputed_branches_twice(images):
+    def num_normalisations(recompute):
+        model = supernet("softmax", recompute)
+
+        @compiled
+        def step(images):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model(images, training=True)["y"] ** 2)
+            return tape.gradient(loss, model.trainable_variables)
+
+        text = step.experimental_get_compiler_ir(images)(stage="optimized_hlo")
+        return text.count(" rsqrt(")
+
+    assert num_normalisations(True) == 2 * num_normalisations(False) > 0
+
+
 def test_a_drawn_branch_is_a_function_of_the_seed_and_only_it_learns(images):
     first, second = (gradients(supernet("uniform"), images, tf.function) for _ in range(2))
     for one, other in zip(first, second, strict=True):
