@@ -16,7 +16,7 @@ from mnasdet.networks.choices import Branch, Mixing, branches, rewritten
 # The weights of a choice's candidates, before the softmax.
 ALPHA = "alpha"
 
-# What the branches read.
+# The features that branches read.
 _Tensors = Mapping[Node, tf.Tensor]
 
 
@@ -156,7 +156,8 @@ class MixedOperation(tf_keras.layers.Layer):
 
 
 def _after(done: Sequence[tf.Tensor], tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns tensors for a pass that comes after others; nothing takes the two passes for one."""
+    """Returns copies that are there after `done`: no compiler merges a pass over them with one
+    over the originals."""
     with tf.control_dependencies(done):
         # XLA ignores control dependencies, but keeps a number times 0.0: it may be infinite.
         zero = 0.0 * tf.cast(tf.reshape(done[0], [-1])[0], tf.float32)
