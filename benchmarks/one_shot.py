@@ -11,8 +11,8 @@ Here a supernet of their space is trained (one_shot.config), and judges them wit
   seeds that chose none of them. Their hypervolume is the best mAP within a budget of multiply-adds,
   in the mean over all budgets up to the dearest child.
 - seconds: of both ways to a frontier, up to where it is known; what both share, the pretraining, is
-  left out. All children take what those take that are trained once more here, divided by the
-  processes that train them.
+  left out. The children's are estimated by those of them that are trained once more here, and
+  divided by the processes that train them.
 - start: the supernet's frontier is trained from the shared weights and from the pretrained ones.
 
 The supernet and the search are kept in --model_dir; a second run goes on from there.
